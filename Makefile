@@ -1,0 +1,41 @@
+# Everything runs in the project's own environment, .venv, which is made when needed.
+PYTHON ?= python3
+
+BIN := .venv/bin
+READY := .venv/.ready
+
+help: ## what there is to make
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(READY) ## train on the embedded digits, sample all ten; pictures in out/demo
+	$(BIN)/python train/demo.py --out out/demo
+
+test: $(READY) ## the quick tests
+	$(BIN)/python -m pytest -n 2 --durations=10
+
+test-slow: $(READY) ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow --durations=10
+
+lint: $(READY) ## style and likely errors
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: $(READY) ## time of a training step against stock Keras
+	$(BIN)/python benchmarks/train_step.py
+
+venv: $(READY) ## the environment alone
+
+clean: ## remove the environment, results of runs, and caches
+	rm -rf .venv out .pytest_cache .ruff_cache *.egg-info build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): requirements.txt setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Expected Python >= 3.11. Received: $(PYTHON), $$($(PYTHON) --version 2>&1)." \
+	    "Name another one: make PYTHON=python3.11 ..." >&2; exit 1; }
+	@echo "Setting up .venv (a few minutes the first time)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+.PHONY: help demo test test-slow lint bench venv clean

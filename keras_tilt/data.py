@@ -1,0 +1,258 @@
+"""Images x and labels y: MNIST from disk or from the package, and a fast pipeline.
+
+    x = PIXEL_SCALE * pixels,      PIXEL_SCALE = 1/256 (Caffe's LeNet)
+    order of pass e = permutation drawn from (seed, e)
+
+Images are uint8 pixels in [0, 255] until the pipeline scales them. Label -1 marks an
+unlabelled image: it enters the sums over images of the generative loss and no
+numerator (Dai, Lu and Wu 2015).
+"""
+
+__all__ = ["PIXEL_SCALE", "embedded_mnist", "load_mnist", "pipeline"]
+
+import importlib.resources
+import itertools
+import os
+import pathlib
+import zipfile
+import zlib
+
+import numpy as np
+import tensorflow as tf
+
+PIXEL_SCALE = 1 / 256
+DATA_DIR_VARIABLE = "KERAS_TILT_DATA"
+
+_KEYS = ("x_train", "y_train", "x_test", "y_test")
+# What NumPy raises on damaged archives; TypeError when it is a single array instead.
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    OSError,
+    ValueError,
+    TypeError,
+)
+_HOW_TO_GET = (
+    "`keras.datasets.mnist.load_data()` downloads mnist.npz to ~/.keras/datasets; "
+    "`embedded_mnist()` needs no file (a subset of 6,000 images)."
+)
+
+
+def load_mnist(data_dir=None):
+    """Return the full MNIST, from `mnist.npz` or from prepared TFDS data.
+
+    Nothing is ever downloaded.
+
+    Args:
+        data_dir: directory that holds `mnist.npz` (layout of `keras.datasets.mnist`)
+            or a prepared TFDS `mnist/<version>`. By default the environment variable
+            KERAS_TILT_DATA.
+
+    Returns:
+        (x_train, y_train), (x_test, y_test): images uint8 [n, 28, 28, 1], pixels in
+            [0, 255]; labels int32 [n], in 0..9.
+
+    Raises:
+        FileNotFoundError: neither form is there.
+        ValueError: the file is truncated, or is not MNIST.
+    """
+    data_dir = data_dir or os.environ.get(DATA_DIR_VARIABLE)
+    if not data_dir:
+        raise FileNotFoundError(
+            "Expected a directory with mnist.npz. Received: no `data_dir`, and "
+            f"{DATA_DIR_VARIABLE} is not set. {_HOW_TO_GET}"
+        )
+    directory = pathlib.Path(data_dir).expanduser()
+    if (directory / "mnist.npz").is_file():
+        return _read_npz(directory / "mnist.npz")
+    prepared = sorted(directory.glob("mnist/*/dataset_info.json"))
+    if prepared:
+        return _read_tfds(prepared[-1].parent)
+    raise FileNotFoundError(
+        f"Expected {directory / 'mnist.npz'}, or TFDS data prepared under "
+        f"{directory / 'mnist'}. Received: a path with neither of them. {_HOW_TO_GET}"
+    )
+
+
+def embedded_mnist():
+    """Return the subset of MNIST stored in the package, 500 + 100 images per class.
+
+    The first 500 training and the first 100 test images of every class, in file order.
+
+    Returns:
+        (x_train, y_train), (x_test, y_test): images uint8 [5000 or 1000, 28, 28, 1],
+            pixels in [0, 255]; labels int32 [5000 or 1000], in 0..9.
+
+    Example:
+        >>> (x_train, y_train), (x_test, y_test) = embedded_mnist()
+        >>> x_train.shape, x_test.shape
+        ((5000, 28, 28, 1), (1000, 28, 28, 1))
+    """
+    package = importlib.resources.files(__package__)
+    with importlib.resources.as_file(package / "embedded" / "mnist_6000.npz") as path:
+        return _read_npz(path)
+
+
+def pipeline(
+    images,
+    labels,
+    batch_size,
+    *,
+    shuffle_seed=None,
+    first_epoch=0,
+    drop_remainder=False,
+):
+    """Return the batches of a data set held in memory, scaled by `PIXEL_SCALE`.
+
+    Without a seed the order is that of the arrays. With a seed every pass has its own
+    order, permutation(n) drawn from (shuffle_seed, e) with e = first_epoch,
+    first_epoch + 1, ...: a training resumed with `first_epoch` sees the order of an
+    uninterrupted one. A pass begins when its first batch is read, so whoever reads
+    a batch, if only to look at it, uses up a pass.
+
+    Args:
+        images: pixels in [0, 255], uint8 [n, height, width, channels].
+        labels: classes, integers [n]; -1 marks an unlabelled image.
+        batch_size: images per batch.
+        shuffle_seed: a non-negative integer, or None for the order of the arrays.
+        first_epoch: number of the first pass over the returned data set.
+        drop_remainder: whether to leave out a last batch smaller than `batch_size`.
+
+    Returns:
+        dataset: of (images float32 [batch, height, width, channels], in [0, 1);
+            labels int32 [batch]).
+
+    Example:
+        >>> train, test = embedded_mnist()
+        >>> batches = pipeline(*train, batch_size=64, shuffle_seed=0)
+        >>> int(batches.cardinality())
+        79
+    """
+    _check_pipeline(images, labels, batch_size, shuffle_seed, first_epoch)
+    count = len(labels)
+    stop = count - count % batch_size if drop_remainder else count
+    with tf.device("CPU"):
+        images = tf.convert_to_tensor(images)
+        labels = tf.cast(labels, tf.int32)
+
+    def batch(order, start):
+        chosen = order[start : start + batch_size]
+        if drop_remainder:
+            chosen = tf.ensure_shape(chosen, [batch_size])
+        pixels = tf.cast(tf.gather(images, chosen), tf.float32)
+        return PIXEL_SCALE * pixels, tf.gather(labels, chosen)
+
+    def batches(order):
+        starts = tf.data.Dataset.range(0, stop, batch_size)
+        return starts.map(lambda start: batch(order, start))
+
+    steps = -(-stop // batch_size)
+    return (
+        _orders(count, shuffle_seed, first_epoch)
+        .flat_map(batches)
+        .apply(tf.data.experimental.assert_cardinality(steps))
+        .prefetch(2)
+    )
+
+
+def _orders(count, seed, first_epoch):
+    """Return a data set whose one element is the order of this pass, int64 [count]."""
+    if seed is None:
+        return tf.data.Dataset.from_tensors(tf.range(count, dtype=tf.int64))
+    epochs = itertools.count(first_epoch)
+
+    def draw():
+        return np.random.default_rng([seed, next(epochs)]).permutation(count)
+
+    def next_order(_):
+        return tf.ensure_shape(tf.numpy_function(draw, [], tf.int64), [count])
+
+    return tf.data.Dataset.from_tensors(0).map(next_order)
+
+
+def _read_npz(path):
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files}
+    except _UNREADABLE as error:
+        raise ValueError(
+            f"Expected {path} to be a complete .npz archive. Received: a file of "
+            f"{path.stat().st_size} bytes that cannot be read ({error}). "
+            f"It may be truncated: fetch it again. {_HOW_TO_GET}"
+        ) from error
+    missing = [key for key in _KEYS if key not in arrays]
+    if missing:
+        raise ValueError(
+            f"Expected {path} to hold the arrays {', '.join(_KEYS)}. "
+            f"Received: {', '.join(arrays) or 'none'}. {_HOW_TO_GET}"
+        )
+    return tuple(
+        _checked_split(path, split, arrays[f"x_{split}"], arrays[f"y_{split}"])
+        for split in ("train", "test")
+    )
+
+
+def _read_tfds(path):
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder_from_directory(path)
+        splits = {
+            split: tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1))
+            for split in ("train", "test")
+        }
+    except Exception as error:
+        raise ValueError(
+            f"Expected {path} to be MNIST as prepared by TFDS. Received: a folder that "
+            f"cannot be read ({type(error).__name__}: {error}). Prepare it again with "
+            f"`tfds.load('mnist', data_dir=...)`, or: {_HOW_TO_GET}"
+        ) from error
+    return tuple(
+        _checked_split(path, split, arrays["image"], arrays["label"])
+        for split, arrays in splits.items()
+    )
+
+
+def _checked_split(path, split, images, labels):
+    """Return images [n, 28, 28, 1] and int32 labels [n], or say what is wrong."""
+    count = len(labels) if labels.ndim == 1 else "n"
+    if (
+        images.dtype != np.uint8
+        or images.shape not in [(count, 28, 28), (count, 28, 28, 1)]
+        or not np.issubdtype(labels.dtype, np.integer)
+        or not np.all((labels >= 0) & (labels < 10))
+    ):
+        raise ValueError(
+            f"Expected MNIST in {path}: uint8 images [n, 28, 28] and n integer labels "
+            f"in 0..9. Received in {split}: {images.dtype} images "
+            f"{list(images.shape)}, {labels.dtype} labels {list(labels.shape)}. "
+            f"{_HOW_TO_GET}"
+        )
+    return images.reshape(-1, 28, 28, 1), labels.astype(np.int32)
+
+
+def _check_pipeline(images, labels, batch_size, shuffle_seed, first_epoch):
+    images_shape, labels_shape = np.shape(images), np.shape(labels)
+    if len(images_shape) != 4 or labels_shape != images_shape[:1]:
+        raise ValueError(
+            "Expected images [n, height, width, channels] and labels [n]. Received: "
+            f"images {list(images_shape)} and labels {list(labels_shape)}. "
+            "Reshape gray images to one channel: images[..., np.newaxis]."
+        )
+    dtype = tf.as_dtype(labels.dtype if hasattr(labels, "dtype") else type(labels[0]))
+    if not dtype.is_integer:
+        raise ValueError(
+            f"Expected `labels` to be integers. Received: {dtype.name}. "
+            "Pass class numbers, -1 for an unlabelled image."
+        )
+    if not 1 <= batch_size <= images_shape[0]:
+        raise ValueError(
+            f"Expected `batch_size` to lie in 1..{images_shape[0]}, the number of "
+            f"images. Received: {batch_size}. Choose a batch no larger than the set."
+        )
+    if (shuffle_seed is not None and shuffle_seed < 0) or first_epoch < 0:
+        raise ValueError(
+            "Expected `shuffle_seed` and `first_epoch` to be non-negative. Received: "
+            f"{shuffle_seed} and {first_epoch}. Number seeds and epochs from 0."
+        )

@@ -1,0 +1,570 @@
+"""A classifier that `fit` trains by the generative gradient, and that can calibrate.
+
+    generative      p_y(x) = exp(F_y(x)) q(x) / Z_y,     softmax of F over the images
+    discriminative  p(y|x) = softmax over y of F_y(x) + b_y
+    calibration     b_y = log rho_y - log Z_y,           Z_y = E_q exp F_y(x)
+
+Source: Dai, Lu, Wu, "Generative Modeling of Convolutional Neural Networks", ICLR 2015,
+sections 2 and 3.
+"""
+
+import contextlib
+import numbers
+import re
+import typing
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_tilt import objective as objectives
+
+__all__ = ["Calibration", "GenerativeClassifier"]
+
+_OBJECTIVES = {"discriminative": 0.0, "generative": 1.0}
+_RUNNING_AVERAGE_STEPS = 100.0
+
+
+class Calibration(typing.NamedTuple):
+    """One pass over a data set, per class: b = log_prior - log_partition.
+
+    Attributes:
+        bias: `[classes]` nats, what the classifier adds to its logits.
+        log_partition: `[classes]` nats, log Z_y = log mean_x exp F_y(x).
+        log_prior: `[classes]` nats, log rho_y.
+        kish_ess: `[classes]` effective number of images in each log Z_y.
+        num_images: number of images in the pass.
+    """
+
+    bias: np.ndarray
+    log_partition: np.ndarray
+    log_prior: np.ndarray
+    kish_ess: np.ndarray
+    num_images: int
+
+
+@keras.saving.register_keras_serializable("keras_tilt")
+class GenerativeClassifier(keras.Model):
+    """Trains a network as class densities, as a classifier, or as a mix of both.
+
+    The model's output is `network(images) + b`, where the calibration b is zero until
+    `calibrate` sets it. Adding a constant per class changes nothing in the generative
+    objective, so b only matters to predictions and to discriminative training, which
+    starts from it.
+
+    Args:
+        network: `keras.Model`, images to logits `[batch, classes]` (no softmax).
+
+    Raises:
+        ValueError: a network whose output is not `[batch, classes]` logits.
+
+    Example:
+        >>> network = keras_tilt.lenet()
+        >>> model = keras_tilt.GenerativeClassifier(network)
+        >>> model.compile("sgd", objective="generative", metrics=["accuracy"])
+
+    Source: Dai, Lu, Wu 2015. Whether the paper calibrated is not known.
+    """
+
+    def __init__(self, network, name="generative_classifier", **kwargs):
+        super().__init__(name=name, dtype=_policy(network), **kwargs)
+        self.num_classes = _num_classes(network)
+        self.network = network
+        self.calibration_bias = self._state("calibration_bias", [self.num_classes])
+        self.running_log_partition = self._state(
+            "running_log_partition", [self.num_classes]
+        )
+        self.running_prior = self._state("running_prior", [self.num_classes])
+        self.running_steps = self._state("running_steps", [])
+        self.running_prior.assign(tf.fill([self.num_classes], 1.0 / self.num_classes))
+        self._objective_tracker = keras.metrics.Mean("objective")
+        self._calibrated_accuracy = keras.metrics.Mean("calibrated_accuracy")
+        self._kish_ess = keras.metrics.Mean("kish_ess")
+        self._absent_classes = keras.metrics.Mean("absent_classes")
+        self.generative_weight = None
+        self.built = True
+
+    def _state(self, name, shape):
+        return self.add_weight(
+            shape=shape,
+            initializer="zeros",
+            dtype="float32",
+            trainable=False,
+            autocast=False,
+            aggregation="only_first_replica",
+            name=name,
+        )
+
+    def call(self, images, training=False):
+        """Calibrated logits `[batch, classes]` float32, F_y(x) + b_y in nats."""
+        logits = tf.cast(self.network(images, training=training), tf.float32)
+        return logits + self.calibration_bias
+
+    # Compiling
+
+    def compile(
+        self,
+        optimizer="sgd",
+        objective="generative",
+        *,
+        metrics=None,
+        weighted_metrics=None,
+        run_eagerly=False,
+        steps_per_execution=1,
+        jit_compile="auto",
+    ):
+        """Chooses optimizer and objective; calibration and weights stay.
+
+        Args:
+            optimizer: a Keras optimizer or its name.
+            objective: "generative", "discriminative", or a number a in [0, 1] for
+                (1 - a) discriminative + a generative.
+            metrics: Keras metrics of (labels, calibrated logits); labelled images only.
+            weighted_metrics: the same, weighted by the sample weights.
+            run_eagerly: as in Keras.
+            steps_per_execution: as in Keras; 1 under several replicas.
+            jit_compile: as in Keras; not under several replicas.
+
+        Raises:
+            ValueError: an unknown objective, or an option that Keras itself cannot
+                run under several replicas.
+        """
+        self.generative_weight = _generative_weight(objective)
+        self.objective = objective
+        optimizer = keras.optimizers.get(optimizer)
+        if self.distribute_strategy.num_replicas_in_sync > 1:
+            _refuse_unreplicable(optimizer, steps_per_execution, jit_compile)
+        with self.distribute_strategy.scope():
+            super().compile(
+                optimizer=optimizer,
+                metrics=metrics,
+                weighted_metrics=weighted_metrics,
+                run_eagerly=run_eagerly,
+                steps_per_execution=steps_per_execution,
+                jit_compile=jit_compile,
+            )
+            self._build_for_training()
+
+    @property
+    def loss_name(self):
+        """Key of the objective, in nats, in the logs of `fit` and `evaluate`."""
+        names = {0.0: "discriminative_loss", 1.0: "generative_loss"}
+        return names.get(self.generative_weight, "mixed_loss")
+
+    def _build_for_training(self):
+        # Optimizer slots and metrics must exist before the step is traced under a
+        # strategy; Keras would build them from a batch, which must then split evenly.
+        self.optimizer.build(self.trainable_variables)
+        if self._compile_metrics is not None:
+            self._compile_metrics.build(
+                keras.KerasTensor([None], "int32"),
+                keras.KerasTensor([None, self.num_classes], "float32"),
+            )
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Nothing is left to build: see `_build_for_training`."""
+
+    @property
+    def metrics(self):
+        """Keras's metrics without the generative ones where they mean nothing."""
+        metrics = super().metrics
+        if self.generative_weight:
+            return metrics
+        generative = (self._calibrated_accuracy, self._kish_ess, self._absent_classes)
+        return [m for m in metrics if not any(m is g for g in generative)]
+
+    def get_metrics_result(self):
+        """Results by name; the objective under its own name, `loss_name`."""
+        results = super().get_metrics_result()
+        objective = results.pop(self._objective_tracker.name)
+        return {"loss": results.pop("loss"), self.loss_name: objective, **results}
+
+    def get_compile_config(self):
+        """Arguments of `compile`."""
+        config = super().get_compile_config()
+        if not config:
+            return config
+        unused = ("loss", "loss_weights")
+        kept = {key: value for key, value in config.items() if key not in unused}
+        return {**kept, "objective": self.objective}
+
+    def compile_from_config(self, config):
+        """Compiles as saved."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+
+    def get_config(self):
+        """Constructor arguments."""
+        network = keras.saving.serialize_keras_object(self.network)
+        return {"network": network, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """A model with the configured network, untrained."""
+        network = keras.saving.deserialize_keras_object(
+            config["network"], custom_objects
+        )
+        return cls(network, name=config["name"])
+
+    # Fitting
+
+    def fit(self, *args, **kwargs):
+        """As `keras.Model.fit`; bad batches end it with a plain error."""
+        with _plain_errors():
+            return super().fit(*args, **kwargs)
+
+    def evaluate(self, *args, **kwargs):
+        """As `keras.Model.evaluate`; bad batches end it with a plain error."""
+        with _plain_errors():
+            return super().evaluate(*args, **kwargs)
+
+    def train_step(self, data):
+        """One step of the objective on the global batch."""
+        images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        with tf.GradientTape() as tape:
+            logits = self._logits(images, training=True)
+            logits = self._checked(images, logits, self.optimizer.iterations)
+            loss, statistics = self._objective(labels, logits, sample_weight)
+            loss = _several_images(loss, statistics)
+            penalties = [self._aggregate_additional_loss(p) for p in self.losses]
+            scaled = self.optimizer.scale_loss(tf.add_n([loss, *penalties]))
+        gradients = tape.gradient(scaled, self.trainable_variables)
+        self.optimizer.apply(self._prepared(gradients), self.trainable_variables)
+        if statistics is not None:
+            self._update_running_partition(statistics)
+        return self._update_metrics(labels, logits, sample_weight, loss, statistics)
+
+    def test_step(self, data):
+        """The objective and the metrics on one batch."""
+        images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        logits = self._checked(images, self._logits(images, training=False))
+        loss, statistics = self._objective(labels, logits, sample_weight)
+        return self._update_metrics(labels, logits, sample_weight, loss, statistics)
+
+    def _logits(self, images, training):
+        """The output, also for the empty batch that a replica may be given.
+
+        Convolutions of empty batches fail in some kernels, and batch statistics of
+        none are NaN: a blank image stands in, and its logits are dropped.
+        """
+        if self.distribute_strategy.num_replicas_in_sync == 1:
+            return self(images, training=training)
+        num_images = tf.shape(images)[0]
+        blank = tf.zeros(tf.concat([[1], tf.shape(images)[1:]], 0), images.dtype)
+        blank.set_shape([1, *images.shape[1:]])
+        images = tf.cond(num_images > 0, lambda: images, lambda: blank)
+        return self(images, training=training)[:num_images]
+
+    def _checked(self, images, logits, step=None):
+        """The logits, once images and logits are known to be finite."""
+        valid = tf.cond(
+            _all_finite(images, logits),
+            lambda: True,
+            lambda: _fail_not_finite(images, logits, step),
+        )
+        with tf.control_dependencies([valid]):
+            return tf.identity(logits)
+
+    def _objective(self, labels, logits, sample_weight):
+        """The loss in nats, and the column statistics if it has a generative part.
+
+        The generative part is logged as mean -log p_y(x)/q(x), comparable across batch
+        sizes: L_G - log(number of images in the global batch).
+        """
+        if labels is None:
+            raise ValueError(
+                "Training and evaluation need labels: a data set of (images, labels). "
+                "Received: images only. Mark unlabelled images by the label -1."
+            )
+        weight = self.generative_weight
+        if weight == 0.0:
+            loss = objectives.discriminative_loss(labels, logits, sample_weight)
+            return loss, None
+        statistics = objectives.column_statistics(labels, logits, sample_weight)
+        loss = objectives.mixed_loss(labels, logits, weight, sample_weight, statistics)
+        return loss - weight * tf.math.log(statistics.num_images), statistics
+
+    def _prepared(self, gradients):
+        """Gradients as the optimizer is to see them.
+
+        A constant per class has exactly zero generative gradient: rounding noise is
+        removed from the output bias, which Adam would turn into a random walk. Loss
+        scaling looks for overflow on one replica only, so that under several it is
+        given the sum over replicas, divided since the optimizer will sum again.
+        """
+        if self.generative_weight == 1.0:
+            bias = _output_bias(self.network)
+            gradients = [
+                tf.zeros_like(gradient) if variable is bias else gradient
+                for gradient, variable in zip(
+                    gradients, self.trainable_variables, strict=True
+                )
+            ]
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        if replicas > 1 and _scales_loss(self.optimizer):
+            context = tf.distribute.get_replica_context()
+            summed = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+            gradients = [gradient / replicas for gradient in summed]
+        return gradients
+
+    def _update_running_partition(self, statistics):
+        """Averages Z_y and rho_y over batches: all so far, then the last hundred."""
+        rate = tf.maximum(
+            1.0 / (self.running_steps + 1.0), 1.0 / _RUNNING_AVERAGE_STEPS
+        )
+        batch = self._batch_log_partition(statistics)
+        old = self.running_log_partition + tf.math.log1p(-rate)
+        new = tf.reduce_logsumexp(tf.stack([old, batch + tf.math.log(rate)]), axis=0)
+        prior = tf.math.divide_no_nan(statistics.mass, tf.reduce_sum(statistics.mass))
+        self.running_log_partition.assign(new)
+        self.running_prior.assign_add(rate * (prior - self.running_prior))
+        self.running_steps.assign_add(1.0)
+
+    def _batch_log_partition(self, statistics):
+        raw_log_sum = statistics.log_sum - self.calibration_bias
+        return raw_log_sum - tf.math.log(statistics.num_images)
+
+    def _update_metrics(self, labels, logits, sample_weight, loss, statistics):
+        labels = tf.reshape(labels, [-1])
+        labelled = labels >= 0
+        count = tf.math.count_nonzero(labelled, dtype=tf.float32)
+        penalties = tf.add_n([tf.zeros([]), *map(tf.reduce_sum, self.losses)])
+        self._loss_tracker.update_state(loss + penalties, sample_weight=count)
+        self._objective_tracker.update_state(loss, sample_weight=count)
+        if statistics is not None:
+            self._update_generative_metrics(labels, logits, statistics)
+        if self._compile_metrics is not None:
+            kept = [
+                None if rows is None else tf.boolean_mask(rows, labelled)
+                for rows in (labels, logits, sample_weight)
+            ]
+            self._compile_metrics.update_state(*kept)
+        return self.get_metrics_result()
+
+    def _update_generative_metrics(self, labels, logits, statistics):
+        bias = tf.math.log(self.running_prior) - self.running_log_partition
+        calibrated = logits - self.calibration_bias + bias
+        predictions = tf.argmax(calibrated, axis=1, output_type=labels.dtype)
+        self._calibrated_accuracy.update_state(
+            predictions == labels, sample_weight=labels >= 0
+        )
+        present = tf.cast(statistics.mass > 0.0, tf.float32)
+        kish_ess = tf.exp(2.0 * statistics.log_sum - statistics.log_square_sum)
+        self._kish_ess.update_state(kish_ess, sample_weight=present)
+        self._absent_classes.update_state(1.0 - present)
+
+    # Calibrating
+
+    def calibrate(self, x, y=None, batch_size=256, prior=None):
+        """Sets the bias by Bayes' rule: b_y = log rho_y - log Z_y, in one pass.
+
+        Z_y = mean over all images of exp F_y(x), F the network's own logits; rho_y is
+        the share of class y among the labelled images. Meant for generatively trained
+        networks, whose logits are log densities up to a constant per class; a
+        discriminatively trained network has learned its biases and loses by it.
+
+        Args:
+            x: `tf.data.Dataset` of batches (images, labels), or an array of images.
+            y: `[n]` labels if `x` is an array; -1 = unlabelled.
+            batch_size: images per batch if `x` is an array.
+            prior: optional `[classes]` class probabilities rho instead of the shares.
+
+        Returns:
+            calibration: `Calibration`, also stored in the model.
+
+        Raises:
+            ValueError: an empty data set, a class that never occurs and no `prior`,
+                a prior that is not a positive distribution, or logits not finite.
+
+        Source: Dai, Lu, Wu 2015, section 2 (the bias carries the normalizers).
+        """
+        if y is not None:
+            x = tf.data.Dataset.from_tensor_slices((x, y)).batch(batch_size)
+        log_sum, log_square_sum, counts, num_images = self._sums_over(x)
+        log_partition = log_sum - np.log(num_images)
+        log_prior = _log_prior(counts, prior)
+        calibration = Calibration(
+            bias=(log_prior - log_partition).astype(np.float32),
+            log_partition=log_partition.astype(np.float32),
+            log_prior=log_prior.astype(np.float32),
+            kish_ess=np.exp(2.0 * log_sum - log_square_sum).astype(np.float32),
+            num_images=num_images,
+        )
+        self.calibration_bias.assign(calibration.bias)
+        self.running_log_partition.assign(calibration.log_partition)
+        self.running_prior.assign(np.exp(calibration.log_prior))
+        return calibration
+
+    def _sums_over(self, dataset):
+        """Per class: logsumexp F, logsumexp 2F, label counts; number of images."""
+        batch_sums = tf.function(self._batch_sums, reduce_retracing=True)
+        log_sums = np.full([2, self.num_classes], -np.inf)
+        counts, num_images = np.zeros(self.num_classes), 0
+        for step, (images, labels, *_) in enumerate(dataset):
+            batch = [part.numpy() for part in batch_sums(images, labels)]
+            if not batch[3]:
+                raise ValueError(
+                    "Calibration needs finite images and logits. Received: NaN or "
+                    f"infinity in batch {step} of the data set. Check its images."
+                )
+            log_sums = np.logaddexp(log_sums, batch[0])
+            counts, num_images = counts + batch[1], num_images + int(batch[2])
+        if num_images == 0:
+            raise ValueError(
+                "`calibrate` needs a data set with at least one batch. Received: none. "
+                "Pass the training images."
+            )
+        return *log_sums, counts, num_images
+
+    def _batch_sums(self, images, labels):
+        logits = tf.cast(self.network(images, training=False), tf.float32)
+        log_sums = tf.reduce_logsumexp(tf.stack([logits, 2.0 * logits]), axis=1)
+        counts = tf.reduce_sum(tf.one_hot(labels, self.num_classes), axis=0)
+        return log_sums, counts, tf.shape(logits)[0], _all_finite(images, logits)
+
+
+def _log_prior(counts, prior):
+    if prior is None:
+        if not (counts > 0).all():
+            raise ValueError(
+                "`calibrate` needs every class among the labels, or a `prior`. "
+                f"Received: no image of class {np.flatnonzero(counts == 0).tolist()}. "
+                "Pass more images, or the class probabilities as `prior`."
+            )
+        return np.log(counts) - np.log(counts.sum())
+    prior = np.asarray(prior, np.float64)
+    if prior.shape != counts.shape or not (prior > 0).all():
+        raise ValueError(
+            f"`prior` must be {len(counts)} positive class probabilities. "
+            f"Received: {prior}. A uniform prior is `np.full(classes, 1 / classes)`."
+        )
+    return np.log(prior) - np.log(prior.sum())
+
+
+def _generative_weight(objective):
+    if isinstance(objective, str) and objective in _OBJECTIVES:
+        return _OBJECTIVES[objective]
+    if isinstance(objective, numbers.Real) and 0.0 <= objective <= 1.0:
+        return float(objective)
+    raise ValueError(
+        '`objective` must be "generative", "discriminative" or a number a in [0, 1] '
+        "for (1 - a) discriminative + a generative. "
+        f"Received: {objective!r}."
+    )
+
+
+def _policy(network):
+    if not isinstance(network, keras.Model):
+        raise ValueError(
+            "`network` must be a keras.Model from images to logits. "
+            f"Received: {type(network).__name__}. Wrap a function in a Model first."
+        )
+    return network.dtype_policy
+
+
+def _num_classes(network):
+    shape = getattr(network, "output_shape", None)
+    is_logits = isinstance(shape, tuple) and len(shape) == 2 and shape[1]
+    if not is_logits or shape[1] < 2:
+        raise ValueError(
+            "`network` must be a built functional or Sequential model whose output is "
+            f"logits [batch, classes]. Received: output shape {shape}. Flatten or pool "
+            "maps first, and end in at least two classes."
+        )
+    layer = _output_layer(network)
+    activation = getattr(layer, "activation", None)
+    if isinstance(layer, keras.layers.Softmax) or (
+        activation is keras.activations.softmax
+    ):
+        raise ValueError(
+            "`network` must end in logits: both objectives apply their own softmax. "
+            f"Received: a softmax in the last layer, {layer.name!r}. Remove it, or set "
+            f"network.get_layer({layer.name!r}).activation = keras.activations.linear."
+        )
+    return shape[1]
+
+
+def _output_layer(network):
+    return network.outputs[0]._keras_history.operation
+
+
+def _output_bias(network):
+    """The trainable bias that adds one constant per class to the logits, or None."""
+    layer = _output_layer(network)
+    linear = getattr(layer, "activation", None) is keras.activations.linear
+    is_bias = linear and isinstance(layer, keras.layers.Dense) and layer.use_bias
+    return layer.bias if is_bias else None
+
+
+def _scales_loss(optimizer):
+    return isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+
+
+def _refuse_unreplicable(optimizer, steps_per_execution, jit_compile):
+    """Options that fail, or silently compute something else, in Keras itself."""
+    inner = optimizer.inner_optimizer if _scales_loss(optimizer) else optimizer
+    refused = {
+        "steps_per_execution": steps_per_execution > 1,
+        "jit_compile": jit_compile is True,
+        "optimizer.gradient_accumulation_steps": inner.gradient_accumulation_steps,
+        "optimizer.clipnorm": inner.clipnorm,
+        "optimizer.global_clipnorm": inner.global_clipnorm,
+        "optimizer.clipvalue": inner.clipvalue,
+    }
+    received = [name for name, value in refused.items() if value]
+    if received:
+        raise ValueError(
+            "Under several replicas Keras cannot run these options, or applies them to "
+            f"each replica's share of the gradient. Received: {', '.join(received)}. "
+            "Leave them out, or train on one device."
+        )
+
+
+def _several_images(loss, statistics):
+    """The loss, once the global batch is known to hold several images."""
+    if statistics is None:
+        return loss
+    message = (
+        "keras_tilt: the generative objective needs at least two images in a batch: "
+        "with one the softmax over images is 1 and the gradient zero. Received: 1 "
+        "image. Use a larger batch size, or drop the remainder of the data set."
+    )
+    check = tf.debugging.Assert(statistics.num_images > 1.0, [message])
+    with tf.control_dependencies([] if check is None else [check]):
+        return tf.identity(loss)
+
+
+def _all_finite(images, logits):
+    """Whether both are finite. Logits alone do not tell: a ReLU can swallow NaN."""
+    sums = [tf.reduce_sum(logits)]
+    if images.dtype.is_floating:
+        sums.append(tf.cast(tf.reduce_sum(images), tf.float32))
+    return tf.reduce_all(tf.math.is_finite(tf.stack(sums)))
+
+
+def _fail_not_finite(images, logits, step):
+    pixels = tf.reshape(tf.cast(images, tf.float32), [tf.shape(images)[0], -1])
+    bad = tf.reduce_any(~tf.math.is_finite(pixels), axis=1)
+    counts = [tf.math.count_nonzero(bad), tf.shape(logits)[0]]
+    step = [] if step is None else [step]
+    where = "the batch of training step {}" if step else "an evaluation batch"
+    message = tf.strings.format(
+        f"keras_tilt: images and logits must be finite. Received: in {where}, {{}} of "
+        "{} images with NaN or infinite pixels. If there is none, the weights have "
+        "diverged: lower the learning rate. The weights are those before this batch.",
+        step + counts,
+    )
+    check = tf.debugging.Assert(False, [message])
+    with tf.control_dependencies([] if check is None else [check]):
+        return tf.constant(True)
+
+
+@contextlib.contextmanager
+def _plain_errors():
+    """Raises our own in-graph errors as ValueError, without TensorFlow's wrapping."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        found = re.search(r"keras_tilt: ([^\n]*)", error.message or "")
+        if found is None:
+            raise
+        raise ValueError(found.group(1)) from error

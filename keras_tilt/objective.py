@@ -1,0 +1,312 @@
+"""The two gradients of one logits matrix: softmax over classes, softmax over images.
+
+    generative      L_G = -(1/n) sum_i [F[i, y_i] - logsumexp_j F[j, y_i]]
+    discriminative  L_D = -(1/n) sum_i [F[i, y_i] - logsumexp_c F[i, c]]
+
+F is the logits matrix [batch, classes]; a label of -1 marks an unlabelled image, which
+enters the sums over images j and no numerator. Under a `tf.distribute` strategy every
+sum runs over the global batch; O(classes) numbers per replica cross the wire.
+
+Source: Dai, Lu, Wu, "Generative Modeling of Convolutional Neural Networks", ICLR 2015,
+section 3 (generative gradient by importance sampling within the batch).
+"""
+
+import typing
+
+import tensorflow as tf
+
+__all__ = [
+    "ColumnStatistics",
+    "column_statistics",
+    "discriminative_loss",
+    "generative_loss",
+    "mixed_loss",
+]
+
+
+class ColumnStatistics(typing.NamedTuple):
+    """What the softmax down each column of F needs, over the global batch.
+
+    Attributes:
+        log_sum: `[classes]` nats, logsumexp_j F[j, c].
+        log_square_sum: `[classes]` nats, logsumexp_j 2 F[j, c].
+        mass: `[classes]` sum of the sample weights of the images labelled c;
+            N_c, their number, where no sample weights are given.
+        excess: `[classes]` nats, sum over images i labelled c of
+            weight_i (log_sum[c] - F[i, c]).
+        num_labelled: `[]` number of labelled images.
+        num_images: `[]` number of images, unlabelled ones included.
+    """
+
+    log_sum: tf.Tensor
+    log_square_sum: tf.Tensor
+    mass: tf.Tensor
+    excess: tf.Tensor
+    num_labelled: tf.Tensor
+    num_images: tf.Tensor
+
+
+def generative_loss(labels, logits, sample_weight=None, statistics=None):
+    """Minus the mean log importance weight of each image under its own class.
+
+    L_G = -(1/n) sum_i w_i [F[i, y_i] - logsumexp_j F[j, y_i]]
+    dL_G/dF[j, c] = (1/n) (N_c softmax_j(F[:, c])[j] - w_j 1[y_j = c])
+
+    `L_G - log(number of images)` estimates the mean of -log p_y(x)/q(x) in nats and is
+    comparable across batch sizes. At zero logits L_G = log(number of images); its
+    minimum is (1/n) sum_c N_c log N_c. The gradient is given in closed form, so the
+    backward pass holds one `[batch, classes]` matrix and communicates nothing.
+
+    Inside a replica context the value is that of the global batch on every replica,
+    and the gradient is this replica's share: summed over replicas it is exact.
+
+    Args:
+        labels: `[batch]` integers in [-1, classes); -1 = unlabelled.
+        logits: `[batch, classes]` float, F in nats.
+        sample_weight: optional `[batch]` factors w_i of the numerators.
+        statistics: optional result of `column_statistics` for the same arguments.
+
+    Returns:
+        loss: `[]` float32 nats, mean over the labelled images of the global batch.
+
+    Raises:
+        TypeError: float labels or integer logits.
+        ValueError: wrong ranks or lengths, or a batch of a single image, whose
+            generative gradient is zero.
+        tf.errors.InvalidArgumentError: labels outside [-1, classes).
+
+    Example:
+        >>> float(generative_loss([0, 1], tf.zeros([2, 3])))  # log 2
+        0.6931...
+
+    Source: Dai, Lu, Wu 2015, section 3.
+    """
+    labels, logits, sample_weight = _checked(labels, logits, sample_weight)
+    if statistics is None:
+        _require_several_images(logits)
+        statistics = column_statistics(labels, logits, sample_weight)
+    statistics = ColumnStatistics(*map(tf.stop_gradient, statistics))
+
+    @tf.custom_gradient
+    def loss(logits):
+        def gradient(upstream):
+            softmax = tf.exp(tf.cast(logits, tf.float32) - statistics.log_sum)
+            own = _own_class(labels, logits, sample_weight)
+            per_logit = tf.math.divide_no_nan(
+                statistics.mass * softmax - own, statistics.num_labelled
+            )
+            return tf.cast(upstream * per_logit, logits.dtype)
+
+        value = tf.math.divide_no_nan(
+            tf.reduce_sum(statistics.excess), statistics.num_labelled
+        )
+        return value, gradient
+
+    return loss(logits)
+
+
+def discriminative_loss(labels, logits, sample_weight=None):
+    """Cross-entropy of the softmax over classes, mean over the labelled images.
+
+    L_D = -(1/n) sum_i w_i [F[i, y_i] - logsumexp_c F[i, c]]
+
+    Unlabelled images (label -1) contribute nothing. Inside a replica context the value
+    is that of the global batch on every replica and the gradient is this replica's
+    share: summed over replicas it is exact.
+
+    Args:
+        labels: `[batch]` integers in [-1, classes); -1 = unlabelled.
+        logits: `[batch, classes]` float, nats.
+        sample_weight: optional `[batch]` factors w_i.
+
+    Returns:
+        loss: `[]` float32 nats.
+
+    Raises:
+        TypeError, ValueError, tf.errors.InvalidArgumentError: as `generative_loss`,
+            but a single image is allowed.
+
+    Example:
+        >>> float(discriminative_loss([0, 1], tf.zeros([2, 3])))  # log 3
+        1.0986...
+    """
+    labels, logits, sample_weight = _checked(labels, logits, sample_weight)
+    labels = _in_range(labels, logits)
+    cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(
+        tf.maximum(labels, 0), tf.cast(logits, tf.float32)
+    )
+    labelled = tf.cast(labels >= 0, tf.float32)
+    weight = labelled if sample_weight is None else labelled * sample_weight
+    local_sum = tf.reduce_sum(weight * cross_entropy)
+    local_count = tf.reduce_sum(labelled)
+    if _num_replicas() == 1:
+        return tf.math.divide_no_nan(local_sum, local_count)
+    sums = _gather(tf.stop_gradient(tf.stack([local_sum, local_count])))
+    total, count = tf.unstack(tf.reduce_sum(sums, axis=0))
+    share = tf.math.divide_no_nan(local_sum, count)
+    value = tf.math.divide_no_nan(total, count)
+    return share + tf.stop_gradient(value - share)
+
+
+def mixed_loss(labels, logits, generative_weight, sample_weight=None, statistics=None):
+    """(1 - a) discriminative + a generative, on the same logits.
+
+    Args:
+        labels: `[batch]` integers in [-1, classes); -1 = unlabelled.
+        logits: `[batch, classes]` float, nats.
+        generative_weight: a, in [0, 1]; the pure losses are computed alone.
+        sample_weight: optional `[batch]` factors of both numerators.
+        statistics: optional result of `column_statistics` for the same arguments.
+
+    Returns:
+        loss: `[]` float32 nats.
+
+    Raises:
+        ValueError: a outside [0, 1], and as `generative_loss`.
+    """
+    if not 0.0 <= generative_weight <= 1.0:
+        raise ValueError(
+            "`generative_weight` must be a number in [0, 1]. "
+            f"Received: {generative_weight}. "
+            "0 is the discriminative loss, 1 the generative one."
+        )
+    if generative_weight == 0.0:
+        return discriminative_loss(labels, logits, sample_weight)
+    generative = generative_loss(labels, logits, sample_weight, statistics)
+    if generative_weight == 1.0:
+        return generative
+    discriminative = discriminative_loss(labels, logits, sample_weight)
+    return (1.0 - generative_weight) * discriminative + generative_weight * generative
+
+
+def column_statistics(labels, logits, sample_weight=None):
+    """Per class, what the softmax over the images of the global batch needs.
+
+    log_column_sum[c] = logsumexp over replicas of logsumexp_j F_local[j, c]
+
+    One vector of 4 classes + 2 numbers per replica is gathered; an empty replica
+    contributes -inf to the log sums and 0 to the rest.
+
+    Args:
+        labels: `[batch]` integers in [-1, classes); -1 = unlabelled.
+        logits: `[batch, classes]` float, nats; this replica's rows.
+        sample_weight: optional `[batch]` factors of the numerators.
+
+    Returns:
+        statistics: `ColumnStatistics` of the global batch.
+    """
+    labels, logits, sample_weight = _checked(labels, logits, sample_weight)
+    labels = _in_range(labels, logits)
+    logits = tf.cast(logits, tf.float32)
+    own = _own_class(labels, logits, sample_weight)
+    log_sum = tf.reduce_logsumexp(logits, axis=0)
+    local = ColumnStatistics(
+        log_sum=log_sum,
+        log_square_sum=tf.reduce_logsumexp(2.0 * logits, axis=0),
+        mass=tf.reduce_sum(own, axis=0),
+        excess=tf.reduce_sum(tf.math.multiply_no_nan(log_sum - logits, own), axis=0),
+        num_labelled=tf.math.count_nonzero(labels >= 0, dtype=tf.float32),
+        num_images=tf.cast(tf.shape(logits)[0], tf.float32),
+    )
+    return local if _num_replicas() == 1 else _merged(local)
+
+
+def _merged(local):
+    """Joins the statistics of all replicas into those of the global batch.
+
+    The excess over the global sum is the excess over the local sum plus mass times
+    (global - local log sum): differences of numbers of like size, so that no precision
+    is lost for large logits.
+    """
+    flat = [tf.reshape(part, [-1]) for part in local]
+    gathered = _gather(tf.concat(flat, axis=0))  # [replicas, 4 classes + 2]
+    parts = tf.split(gathered, [part.shape[0] for part in flat], axis=1)
+    log_sums, log_square_sums, masses, excesses, num_labelled, num_images = parts
+    log_sum = tf.reduce_logsumexp(log_sums, axis=0)
+    shifts = tf.math.multiply_no_nan(log_sum - log_sums, masses)
+    return ColumnStatistics(
+        log_sum=log_sum,
+        log_square_sum=tf.reduce_logsumexp(log_square_sums, axis=0),
+        mass=tf.reduce_sum(masses, axis=0),
+        excess=tf.reduce_sum(excesses + shifts, axis=0),
+        num_labelled=tf.reduce_sum(num_labelled),
+        num_images=tf.reduce_sum(num_images),
+    )
+
+
+def _num_replicas():
+    context = tf.distribute.get_replica_context()
+    return 1 if context is None else context.num_replicas_in_sync
+
+
+def _gather(vector):
+    """The vectors of all replicas, [replicas, length]."""
+    context = tf.distribute.get_replica_context()
+    gathered = context.all_gather(vector[tf.newaxis], axis=0)
+    return tf.ensure_shape(gathered, [context.num_replicas_in_sync, *vector.shape])
+
+
+def _own_class(labels, logits, sample_weight):
+    """w_j 1[y_j = c], [batch, classes]; rows of unlabelled images are zero."""
+    own = tf.one_hot(labels, logits.shape[1], dtype=tf.float32)
+    return own if sample_weight is None else own * sample_weight[:, tf.newaxis]
+
+
+def _checked(labels, logits, sample_weight):
+    labels, logits = tf.convert_to_tensor(labels), tf.convert_to_tensor(logits)
+    if not labels.dtype.is_integer:
+        raise TypeError(
+            "`labels` must be integers, a class index each or -1 for unlabelled. "
+            f"Received: dtype {labels.dtype.name}. "
+            "Convert them, e.g. `labels.astype('int32')`."
+        )
+    if not logits.dtype.is_floating:
+        raise TypeError(
+            "`logits` must be floating point. "
+            f"Received: dtype {logits.dtype.name}. Pass the network's float outputs."
+        )
+    if logits.shape.rank != 2 or logits.shape[1] is None:
+        raise ValueError(
+            "`logits` must have shape [batch, classes]. "
+            f"Received: {logits.shape}. Flatten maps or pool them first."
+        )
+    if labels.shape.rank == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.shape.rank != 1 or not labels.shape.is_compatible_with(logits.shape[:1]):
+        raise ValueError(
+            "`labels` must have shape [batch], one class index per row of `logits`. "
+            f"Received: labels {labels.shape}, logits {logits.shape}. "
+            "One-hot labels become indices by `argmax(axis=-1)`."
+        )
+    if sample_weight is None:
+        return labels, logits, None
+    sample_weight = tf.cast(sample_weight, tf.float32)
+    if sample_weight.shape.rank == 2 and sample_weight.shape[1] == 1:
+        sample_weight = sample_weight[:, 0]
+    if sample_weight.shape.rank != 1:
+        raise ValueError(
+            "`sample_weight` must have shape [batch], one factor per image. "
+            f"Received: {sample_weight.shape}. Weights per pixel or class do not apply."
+        )
+    return labels, logits, sample_weight
+
+
+def _in_range(labels, logits):
+    classes = logits.shape[1]
+    valid = tf.reduce_all((labels >= -1) & (labels < classes))
+    message = (
+        f"keras_tilt: `labels` must lie in [-1, {classes}); -1 marks an unlabelled "
+        "image. Check the labels against the network's number of outputs. Received: "
+    )
+    check = tf.debugging.Assert(valid, [message, labels], summarize=64)
+    with tf.control_dependencies([] if check is None else [check]):
+        return tf.identity(labels)
+
+
+def _require_several_images(logits):
+    if logits.shape[0] == 1 and _num_replicas() == 1:
+        raise ValueError(
+            "The generative loss needs a batch of at least two images: with one image "
+            "the softmax over images is 1 and the gradient zero. Received: logits "
+            f"{logits.shape}. Use a larger batch."
+        )

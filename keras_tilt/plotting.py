@@ -1,0 +1,139 @@
+"""Pictures of arrays: a function takes numbers, returns a Figure and shows nothing.
+
+Save the figure with `figure.savefig(path)`. Nothing here touches pyplot's state.
+"""
+
+__all__ = ["image_grid", "trace_plot"]
+
+import numpy as np
+from matplotlib.figure import Figure
+
+
+def image_grid(
+    images, columns=None, low=None, high=None, titles=None, title=None, inches=1.2
+):
+    """Images side by side, all on one scale, which is written under them.
+
+    Args:
+        images: [n, height, width, channels] with 1 or 3 channels, or
+            [n, height, width].
+        columns: images per row; by default the grid is about as wide as high.
+        low: pixel value shown black; by default the smallest of all images.
+        high: pixel value shown white; by default the largest of all images.
+        titles: n short texts, one above each image.
+        title: text above the grid.
+        inches: width of one image in the figure.
+
+    Returns:
+        figure: a `matplotlib.figure.Figure`.
+
+    Raises:
+        ValueError: for a shape that is no batch of images, pixels that are not finite,
+            an empty scale, or a number of titles that is not n.
+
+    Example:
+        >>> figure = image_grid(np.zeros([10, 8, 8, 1]), columns=5, low=0, high=1)
+        >>> len(figure.axes)
+        10
+    """
+    images = _checked_images(images)
+    low, high = _scale(images, low, high)
+    if titles is not None and len(titles) != len(images):
+        raise ValueError(
+            f"`titles` must have one text per image, {len(images)}. "
+            f"Received: {len(titles)}. Leave it out or complete it."
+        )
+    columns = columns or int(np.ceil(np.sqrt(len(images))))
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    aspect = images.shape[1] / images.shape[2] + (0.2 if titles is not None else 0.0)
+    figure = Figure(
+        figsize=(max(columns * inches, 2.4), rows * inches * aspect + 0.5),
+        layout="constrained",
+    )
+    for index, image in enumerate(np.clip((images - low) / (high - low), 0, 1)):
+        axes = figure.add_subplot(rows, columns, index + 1)
+        axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axes.set_axis_off()
+        if titles is not None:
+            axes.set_title(str(titles[index]), fontsize=8)
+    figure.supxlabel(f"black {low:.4g}, white {high:.4g}", fontsize=8)
+    if title is not None:
+        figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def trace_plot(f, num_burnin_steps=0, label="f [nats]", title=None):
+    """f along the iterations, one line per chain and one panel per unit.
+
+    Args:
+        f: [iterations, chains], or a dict of such arrays by the name of the unit.
+        num_burnin_steps: iterations before the first kept draw, shaded.
+        label: what is plotted, with its unit.
+        title: text above the panels.
+
+    Returns:
+        figure: a `matplotlib.figure.Figure`.
+
+    Raises:
+        ValueError: for an empty dict or an array of another rank.
+
+    Example:
+        >>> figure = trace_plot({"digit 3": np.zeros([20, 4])}, num_burnin_steps=10)
+        >>> len(figure.axes[0].lines)
+        4
+    """
+    panels = f if isinstance(f, dict) else {"": f}
+    panels = {name: np.asarray(values) for name, values in panels.items()}
+    shapes = {name: values.shape for name, values in panels.items()}
+    if not panels or any(len(shape) != 2 for shape in shapes.values()):
+        raise ValueError(
+            "`f` must be an array [iterations, chains] or a dict of them. "
+            f"Received: shapes {shapes}. Concatenate warmup_f and f along axis 0."
+        )
+    columns = min(len(panels), 5)
+    rows = -(-len(panels) // columns)
+    width = 6.0 if len(panels) == 1 else 2.6 * columns
+    figure = Figure(figsize=(width, 2.2 * rows + 0.6), layout="constrained")
+    for index, (name, values) in enumerate(panels.items()):
+        axes = figure.add_subplot(rows, columns, index + 1)
+        axes.plot(np.arange(1, len(values) + 1), values, linewidth=0.6, alpha=0.8)
+        if num_burnin_steps:
+            axes.axvspan(0.5, num_burnin_steps + 0.5, color="0.92", zorder=0)
+        axes.set_title(str(name), fontsize=8)
+        axes.tick_params(labelsize=7)
+    figure.supxlabel("iteration" + (" (warm-up shaded)" if num_burnin_steps else ""))
+    figure.supylabel(label)
+    if title is not None:
+        figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def _checked_images(images):
+    images = np.asarray(images)
+    images = images[..., None] if images.ndim == 3 else images
+    if images.ndim != 4 or images.shape[-1] not in (1, 3) or not images.size:
+        raise ValueError(
+            "`images` must have shape [n, height, width, channels], channels 1 or 3. "
+            f"Received: shape {images.shape}. Select a batch, such as images[-1]."
+        )
+    if not np.all(np.isfinite(images)):
+        raise ValueError(
+            "`images` must be finite. Received: "
+            f"{np.sum(~np.isfinite(images))} pixels that are not. Leave those out."
+        )
+    return images.astype(np.float64)
+
+
+def _scale(images, low, high):
+    """The one scale; images of a single value get a scale of width 1 around it."""
+    if low is None and high is None and np.ptp(images) == 0:
+        return images.min() - 0.5, images.min() + 0.5
+    low = images.min() if low is None else low
+    high = images.max() if high is None else high
+    if not low < high:
+        raise ValueError(
+            f"`low` must be below `high`. Received: low={low}, high={high}. "
+            "Leave one out, or widen the scale."
+        )
+    return low, high

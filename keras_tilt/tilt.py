@@ -1,0 +1,163 @@
+"""A tilted density: the one equation of this library.
+
+    p(x) = exp(f(x)) q(x) / Z
+
+and the same in noise coordinates, when the reference q is the law of x = T(z):
+
+    p(z) = exp(f(T(z))) base(z) / Z
+
+No Jacobian appears in the second line, because the tilt is relative to q.
+
+Source: Dai, Lu and Wu (2015), section on the model; the noise coordinates are ours.
+"""
+
+__all__ = ["Tilt"]
+
+import dataclasses
+from collections.abc import Callable
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+tfd = tfp.distributions
+
+
+@dataclasses.dataclass(frozen=True)
+class Tilt:
+    """The density p(x) = exp(f(x)) q(x) / Z of a unit f and a reference q.
+
+    Args:
+        unit: callable, images [n, ...] -> f [n], in nats.
+        reference: a `tfd.Distribution` over one image, with empty batch shape. The base
+            and the bijector of a transformed distribution are the noise coordinates;
+            for any other, noise and image are the same thing.
+
+    Raises:
+        TypeError: if `unit` is not callable or `reference` not a `tfd.Distribution`.
+        ValueError: if `reference` has a batch shape, or if `unit.input_shape` exists
+            and is not the shape of an image of `reference`.
+
+    Example:
+        >>> q = tfd.Independent(tfd.Normal(tf.zeros([3]), 2.0), 1)
+        >>> tilt = Tilt(lambda images: tf.reduce_sum(images, axis=1), q)
+        >>> tilt.signal_to_noise(tf.zeros([1, 3])).numpy()
+        array([1.], dtype=float32)
+    """
+
+    unit: Callable
+    reference: tfd.Distribution
+
+    def __post_init__(self):
+        if not callable(self.unit):
+            raise TypeError(
+                "`unit` must be callable, images [n, ...] -> f [n]. "
+                f"Received: {self.unit!r}. Pass a unit of a network or a function."
+            )
+        if not isinstance(self.reference, tfd.Distribution):
+            raise TypeError(
+                "`reference` must be a tfp.distributions.Distribution. "
+                f"Received: {self.reference!r}. Pass for example white_noise(shape)."
+            )
+        if self.reference.batch_shape.rank != 0:
+            raise ValueError(
+                "`reference` must have an empty batch shape. Received: batch shape "
+                f"{self.reference.batch_shape}, event shape "
+                f"{self.reference.event_shape}. Wrap it in tfd.Independent."
+            )
+        self._check_shapes_agree()
+
+    def _check_shapes_agree(self):
+        expected = getattr(self.unit, "input_shape", None)
+        if not tf.TensorShape(expected).is_compatible_with(self.reference.event_shape):
+            raise ValueError(
+                "`unit` and `reference` must be about images of one shape. Received: "
+                f"unit.input_shape {tuple(expected)}, reference.event_shape "
+                f"{self.event_shape}. Build the reference with unit.input_shape."
+            )
+
+    @property
+    def event_shape(self):
+        """Shape of one image, a tuple."""
+        return tuple(self.reference.event_shape)
+
+    @property
+    def base(self):
+        """The distribution of the noise z."""
+        return self.reference.distribution if self._is_transport else self.reference
+
+    @property
+    def _is_transport(self):
+        # By attributes: when the bijector is no composite tensor, TFP returns a private
+        # class that is not a tfd.TransformedDistribution. A base with a batch shape is
+        # one that its bijector joins into a single event.
+        base = getattr(self.reference, "distribution", None)
+        has_bijector = hasattr(self.reference, "bijector")
+        return has_bijector and base is not None and base.batch_shape.rank == 0
+
+    def to_images(self, noise):
+        """T(z): noise [n, ...] -> images [n, ...]."""
+        if not self._is_transport:
+            return noise
+        # tf.identity: TFP remembers inverse(x) = z and would return that very x, which
+        # has no gradient with respect to z.
+        return self.reference.bijector.forward(tf.identity(noise))
+
+    def to_noise(self, images):
+        """The inverse of T: images [n, ...] -> noise [n, ...]."""
+        if not self._is_transport:
+            return images
+        return self.reference.bijector.inverse(tf.identity(images))
+
+    def response(self, images):
+        """f(x): images [n, ...] -> f [n], in nats.
+
+        Raises:
+            ValueError: if the unit returns anything but one number per image. (A column
+                [n, 1] added to log q(x) [n] would silently become a matrix.)
+        """
+        f = tf.convert_to_tensor(self.unit(images))
+        if not f.shape.is_compatible_with(images.shape[:1]):
+            raise ValueError(
+                f"`unit` must return one number per image, shape {images.shape[:1]}. "
+                f"Received: shape {f.shape}. Select one output, or sum over the others."
+            )
+        return tf.cast(f, self.reference.dtype)
+
+    def unnormalized_log_prob(self, images):
+        """f(x) + log q(x): images [n, ...] -> [n], in nats."""
+        images = tf.convert_to_tensor(images, self.reference.dtype)
+        return self.response(images) + self.reference.log_prob(images)
+
+    def energy(self, images):
+        """-f(x) - log q(x): images [n, ...] -> [n], in nats."""
+        return -self.unnormalized_log_prob(images)
+
+    def noise_log_prob(self, noise):
+        """f(T(z)) + log base(z): noise [n, ...] -> [n], in nats."""
+        noise = tf.convert_to_tensor(noise, self.reference.dtype)
+        return self.response(self.to_images(noise)) + self.base.log_prob(noise)
+
+    def signal_to_noise(self, images):
+        """How strongly the tilt pulls on a pixel against the spread of the reference.
+
+            SNR(x) = sqrt(mean_i (d f(T(z)) / d z_i)^2)   at z = T^-1(x)
+
+        For q = N(0, s^2 I) a pixel has s |df/dx_i|: a linear f = w.x moves its mean by
+        s^2 w_i against a spread of s. Far below 1 the reference drowns the unit; choose
+        the scale of the reference with it. Where q is not a transport of white noise,
+        z = x and the number is per unit of x.
+
+        Args:
+            images: images [n, ...] inside the support of the reference.
+
+        Returns:
+            signal_to_noise: [n], root mean square over pixels, nats per unit of noise.
+        """
+        images = tf.convert_to_tensor(images, self.reference.dtype)
+        noise = self.to_noise(images)
+        with tf.GradientTape() as tape:
+            tape.watch(noise)
+            f = self.response(self.to_images(noise))
+        gradient = tape.gradient(f, noise)
+        pixels = tf.range(1, tf.rank(gradient))
+        return tf.sqrt(tf.reduce_mean(gradient**2, axis=pixels))

@@ -1,0 +1,28 @@
+"""Package keras_tilt: convolutional classifiers as probability densities."""
+
+import pathlib
+
+from setuptools import setup
+
+ROOT = pathlib.Path(__file__).resolve().parent
+
+
+def requirements():
+    """Return the lines of requirements.txt that name a package."""
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    return [line.strip() for line in lines if line.strip() and line.strip()[0] != "#"]
+
+
+setup(
+    name="keras_tilt",
+    version="0.1.0",
+    description="Any convolutional classifier as densities p(x) = exp(f(x)) q(x) / Z",
+    author="The keras_tilt authors",
+    license="MIT",
+    license_files=["LICENSE"],
+    packages=["keras_tilt"],
+    package_data={"keras_tilt": ["embedded/*"]},
+    python_requires=">=3.11",
+    install_requires=requirements(),
+    extras_require={"test": ["pytest", "pytest-xdist", "ruff", "scipy"]},
+)

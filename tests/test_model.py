@@ -1,0 +1,404 @@
+"""GenerativeClassifier in `fit`: laws of the step, calibration, saving, bad input."""
+
+import keras
+import numpy as np
+import pytest
+import scipy.special
+import tensorflow as tf
+
+import keras_tilt as kt
+
+RANDOM = np.random.default_rng(0)
+PROTOTYPES = RANDOM.uniform(size=[3, 6, 6, 1])
+LABELS = RANDOM.integers(0, 3, 90).astype(np.int32)
+IMAGES = (PROTOTYPES[LABELS] + 0.3 * RANDOM.standard_normal([90, 6, 6, 1])).astype(
+    np.float32
+)
+
+
+def build_network(activation=None, num_classes=3, regularizer=None):
+    """Convolution, dropout-free, to logits; equal weights at every call."""
+    seeds = iter(range(3))
+
+    def initializer():
+        return keras.initializers.GlorotUniform(next(seeds))
+
+    images = keras.Input([6, 6, 1])
+    x = keras.layers.Conv2D(4, 3, activation="relu", kernel_initializer=initializer())(
+        images
+    )
+    x = keras.layers.Flatten()(x)
+    x = keras.layers.Dense(
+        num_classes,
+        activation,
+        kernel_initializer=initializer(),
+        kernel_regularizer=regularizer,
+        name="top",
+    )(x)
+    return keras.Model(images, x)
+
+
+def build_model(objective="generative", optimizer=None, **options):
+    """A compiled model on the small network."""
+    model = kt.GenerativeClassifier(build_network())
+    optimizer = optimizer or keras.optimizers.SGD(0.05, momentum=0.9)
+    model.compile(optimizer, objective, metrics=["accuracy"], **options)
+    return model
+
+
+def fit(model, images=IMAGES, labels=LABELS, epochs=1, **options):
+    """History of a short, unshuffled fit."""
+    options = {"batch_size": 30, "shuffle": False, "verbose": 0, **options}
+    return model.fit(images, labels, epochs=epochs, **options).history
+
+
+def weights_of(model):
+    """Trainable weights as arrays."""
+    return [np.asarray(weight) for weight in model.trainable_variables]
+
+
+def assert_same(first, second, **tolerance):
+    """All arrays of two lists agree."""
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_allclose(one, other, **tolerance)
+
+
+def test_a_step_descends_the_generative_loss():
+    model = build_model(optimizer=keras.optimizers.SGD(0.1))
+    before = weights_of(model)
+    with tf.GradientTape() as tape:
+        loss = kt.generative_loss(LABELS, model.network(IMAGES))
+    gradients = tape.gradient(loss, model.trainable_variables)
+    logs = fit(model, batch_size=90)
+    expected = [w - 0.1 * g.numpy() for w, g in zip(before, gradients, strict=True)]
+    assert_same(weights_of(model), expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(
+        logs["generative_loss"][0], loss.numpy() - np.log(90), rtol=1e-4, atol=1e-6
+    )
+
+
+def test_a_discriminative_fit_equals_stock_keras():
+    ours = build_model("discriminative")
+    stock = build_network()
+    stock.compile(
+        keras.optimizers.SGD(0.05, momentum=0.9),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    weights = RANDOM.uniform(0.5, 2.0, 90).astype(np.float32)
+    history = fit(ours, epochs=3, sample_weight=weights)
+    expected = fit(stock, epochs=3, sample_weight=weights)
+    np.testing.assert_allclose(history["loss"], expected["loss"], rtol=1e-5)
+    np.testing.assert_array_equal(history["accuracy"], expected["accuracy"])
+    assert_same(weights_of(ours), weights_of(stock), rtol=1e-5, atol=1e-6)
+
+
+def test_generative_training_separates_the_classes():
+    history = fit(build_model(), epochs=30)
+    assert history["generative_loss"][-1] < history["generative_loss"][0] - 0.5
+    assert history["calibrated_accuracy"][-1] > 0.95
+
+
+@pytest.mark.parametrize(
+    ("objective", "name"),
+    [
+        ("generative", "generative"),
+        ("discriminative", "discriminative"),
+        (0.3, "mixed"),
+    ],
+)
+def test_the_logged_loss_says_which_objective_it_is(objective, name):
+    logs = fit(build_model(objective), validation_data=(IMAGES, LABELS))
+    assert {f"{name}_loss", f"val_{name}_loss", "loss", "val_loss"} <= logs.keys()
+    assert ("kish_ess" in logs) == (objective != "discriminative")
+
+
+def test_the_generative_loss_is_comparable_across_batch_sizes():
+    """At zero logits it is 0, log of a ratio of equal densities, for every batch."""
+    model = build_model()
+    model.network.get_layer("top").kernel.assign(tf.zeros([64, 3]))
+    for batch_size in (10, 90):
+        logs = model.evaluate(
+            IMAGES, LABELS, batch_size=batch_size, verbose=0, return_dict=True
+        )
+        np.testing.assert_allclose(logs["generative_loss"], 0.0, atol=1e-6)
+
+
+def test_penalties_are_in_the_loss_and_not_in_the_objective():
+    network = build_network(regularizer=keras.regularizers.L2(0.1))
+    model = kt.GenerativeClassifier(network)
+    model.compile("sgd", "generative")
+    logs = model.evaluate(IMAGES, LABELS, batch_size=90, verbose=0, return_dict=True)
+    penalty = 0.1 * np.sum(np.square(network.get_layer("top").kernel))
+    np.testing.assert_allclose(logs["loss"] - logs["generative_loss"], penalty, 1e-5)
+
+
+def test_metrics_of_a_batch_are_those_of_its_weights():
+    model = build_model()
+    labels = np.where(LABELS == 2, -1, LABELS)
+    logs = model.evaluate(IMAGES, labels, batch_size=90, verbose=0, return_dict=True)
+    logits = model.network.predict(IMAGES, verbose=0)
+    kish = np.exp(
+        2 * scipy.special.logsumexp(logits, axis=0)
+        - scipy.special.logsumexp(2 * logits, axis=0)
+    )
+    np.testing.assert_allclose(logs["kish_ess"], kish[:2].mean(), rtol=1e-5)
+    np.testing.assert_allclose(logs["absent_classes"], 1 / 3, rtol=1e-6)
+    labelled = labels >= 0
+    accuracy = np.mean(logits.argmax(1)[labelled] == labels[labelled])
+    np.testing.assert_allclose(logs["accuracy"], accuracy, rtol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_the_output_bias_does_not_move_in_generative_training(optimizer):
+    model = build_model(optimizer=optimizer)
+    fit(model, epochs=5)
+    np.testing.assert_array_equal(model.network.get_layer("top").bias, np.zeros(3))
+
+
+def test_unlabelled_images_only_enter_the_sums_over_images():
+    """Labels of -1 everywhere leave every weight as it is; some of them do not."""
+    model = build_model()
+    before = weights_of(model)
+    fit(model, labels=np.full(90, -1))
+    assert_same(weights_of(model), before, rtol=0)
+    fit(model, labels=np.where(np.arange(90) % 2, LABELS, -1))
+    assert not np.allclose(weights_of(model)[0], before[0])
+
+
+# Calibration
+
+
+def test_calibration_is_bayes_rule_over_the_data_set():
+    model = build_model()
+    fit(model)
+    labels = np.where(np.arange(90) < 80, LABELS, -1)
+    calibration = model.calibrate(IMAGES, labels, batch_size=7)
+    logits = model.network.predict(IMAGES, verbose=0).astype(np.float64)
+    log_partition = scipy.special.logsumexp(logits, axis=0) - np.log(90)
+    log_prior = np.log(np.bincount(LABELS[:80]) / 80)
+    np.testing.assert_allclose(calibration.log_partition, log_partition, rtol=1e-5)
+    np.testing.assert_allclose(calibration.bias, log_prior - log_partition, rtol=1e-5)
+    np.testing.assert_allclose(
+        model.predict(IMAGES, verbose=0),
+        logits + calibration.bias,
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+def test_calibration_turns_log_densities_into_the_exact_posterior():
+    """F_y = log p_y(x)/q(x) + any constants: predictions become p(y|x)."""
+    means, prior = np.array([-1.0, 0.0, 2.0]), np.array([0.2, 0.3, 0.5])
+    labels = np.random.default_rng(0).choice(3, 20000, p=prior)
+    x = means[labels] + np.random.default_rng(1).standard_normal(20000)
+    log_density = -((x[:, None] - means) ** 2) / 2
+    log_mixture = scipy.special.logsumexp(log_density + np.log(prior), axis=1)
+    logits = log_density - log_mixture[:, None] + np.array([5.0, -7.0, 1.0])
+    inputs = keras.Input([3])
+    model = kt.GenerativeClassifier(
+        keras.Model(inputs, keras.layers.Activation("linear")(inputs))
+    )
+    calibration = model.calibrate(logits.astype(np.float32), labels, prior=prior)
+    exact = np.array([-5.0, 7.0, -1.0]) + np.log(prior)
+    weights = np.exp(logits - logits.max(axis=0))
+    relative = weights.std(axis=0) / weights.mean(axis=0) / np.sqrt(len(x))
+    assert (np.abs(calibration.bias - exact) < 4 * relative).all()
+
+
+def test_calibrating_twice_is_calibrating_once():
+    model = build_model()
+    first = model.calibrate(IMAGES, LABELS)
+    assert_same(model.calibrate(IMAGES, LABELS), first, rtol=0)
+
+
+def test_discriminative_training_starts_from_the_calibrated_bias():
+    model = build_model()
+    fit(model, epochs=5)
+    model.calibrate(IMAGES, LABELS)
+    expected = kt.discriminative_loss(LABELS, model.predict(IMAGES, verbose=0))
+    model.compile("sgd", "discriminative")
+    logs = fit(model, batch_size=90)
+    np.testing.assert_allclose(logs["loss"][0], expected, rtol=1e-5)
+
+
+def test_the_running_calibration_agrees_with_the_exact_one_at_rest():
+    """With frozen weights the running Z_y is the mean over the batches seen."""
+    model = build_model(optimizer=keras.optimizers.SGD(0.0))
+    fit(model, epochs=2)
+    running = np.asarray(model.running_log_partition)
+    exact = model.calibrate(IMAGES, LABELS)
+    np.testing.assert_allclose(running, exact.log_partition, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        np.exp(exact.log_prior), model.running_prior, rtol=1e-5, atol=1e-6
+    )
+
+
+def test_bad_calibrations_are_refused_in_words():
+    model = build_model()
+    with pytest.raises(ValueError, match=r"every class.*\[1, 2\].*`prior`"):
+        model.calibrate(IMAGES, np.zeros(90, np.int32))
+    with pytest.raises(ValueError, match="3 positive class probabilities"):
+        model.calibrate(IMAGES, LABELS, prior=[0.5, 0.5, 0.0])
+    with pytest.raises(ValueError, match="at least one batch"):
+        model.calibrate(tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).take(0))
+    broken = IMAGES.copy()
+    broken[40] = np.nan
+    with pytest.raises(ValueError, match="batch 1"):
+        model.calibrate(broken, LABELS, batch_size=30)
+    np.testing.assert_array_equal(model.calibration_bias, np.zeros(3))
+
+
+# Keras's own ways
+
+
+def test_a_saved_model_comes_back_in_the_middle_of_training(tmp_path):
+    """Weights, optimizer state, calibration, objective: training goes on the same."""
+    model = build_model(0.3, optimizer="adam")
+    fit(model, epochs=2)
+    model.calibrate(IMAGES, LABELS)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.objective == 0.3
+    for attribute in ("calibration_bias", "running_log_partition", "running_steps"):
+        np.testing.assert_array_equal(
+            getattr(loaded, attribute), getattr(model, attribute)
+        )
+    assert int(loaded.optimizer.iterations) == 6
+    np.testing.assert_array_equal(
+        loaded.predict(IMAGES, verbose=0), model.predict(IMAGES, verbose=0)
+    )
+    assert fit(loaded, epochs=2) == fit(model, epochs=2)
+    assert_same(weights_of(loaded), weights_of(model), rtol=0)
+
+
+def test_the_config_round_trips():
+    model = build_model()
+    twin = kt.GenerativeClassifier.from_config(model.get_config())
+    assert twin.get_config() == model.get_config()
+    assert twin.name == model.name and twin.num_classes == 3
+
+
+def test_steps_per_execution_changes_nothing():
+    one = fit(build_model(), epochs=2)
+    many_model = build_model(steps_per_execution=3)
+    many = fit(many_model, epochs=2)
+    np.testing.assert_allclose(many["loss"], one["loss"], rtol=1e-6)
+
+
+def test_callbacks_stop_and_checkpoint(tmp_path):
+    model = build_model()
+    path = tmp_path / "best.keras"
+    history = fit(
+        model,
+        epochs=20,
+        validation_data=(IMAGES, LABELS),
+        callbacks=[
+            keras.callbacks.EarlyStopping("val_loss", min_delta=10.0),
+            keras.callbacks.ModelCheckpoint(path, save_best_only=True),
+            keras.callbacks.BackupAndRestore(tmp_path / "backup"),
+        ],
+    )
+    assert len(history["loss"]) == 2
+    assert keras.models.load_model(path).objective == "generative"
+
+
+def test_mixed_precision_trains_with_float32_logits():
+    keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        model = build_model()
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert model.network(IMAGES[:2]).dtype == tf.float16
+    assert model(IMAGES[:2]).dtype == tf.float32
+    history = fit(model, epochs=10)
+    assert history["generative_loss"][-1] < history["generative_loss"][0] - 0.2
+
+
+def test_eager_steps_equal_graph_steps():
+    eager, graph = fit(build_model(run_eagerly=True)), fit(build_model())
+    for name, value in graph.items():
+        np.testing.assert_allclose(eager[name], value, rtol=1e-5, err_msg=name)
+
+
+def test_weighted_metrics_get_the_weights_of_labelled_images():
+    model = kt.GenerativeClassifier(build_network())
+    model.compile("sgd", weighted_metrics=["accuracy"])
+    labels = np.where(np.arange(90) % 2, LABELS, -1)
+    weights = RANDOM.uniform(size=90).astype(np.float32)
+    logs = model.evaluate(
+        IMAGES, labels, sample_weight=weights, verbose=0, return_dict=True
+    )
+    right = model.predict(IMAGES, verbose=0).argmax(1) == labels
+    expected = np.sum((right * weights)[1::2]) / np.sum(weights[1::2])
+    np.testing.assert_allclose(logs["accuracy"], expected, rtol=1e-5)
+
+
+# Bad input
+
+
+def test_nan_images_stop_the_fit_name_the_batch_and_leave_the_weights():
+    model = build_model()
+    images = IMAGES.copy()
+    images[[65, 70]] = np.nan
+    reference = build_model()
+    fit(reference, IMAGES[:60], LABELS[:60])
+    with pytest.raises(ValueError, match="batch of training step 2, 2 of 30 images"):
+        fit(model, images)
+    assert_same(weights_of(model), weights_of(reference), rtol=1e-6)
+
+
+def test_diverged_weights_are_told_from_bad_images():
+    model = build_model()
+    model.network.get_layer("top").kernel.assign(np.full([64, 3], np.nan, np.float32))
+    with pytest.raises(ValueError, match="0 of 30 images.*lower the learning rate"):
+        fit(model)
+    with pytest.raises(ValueError, match="an evaluation batch"):
+        model.evaluate(IMAGES, LABELS, verbose=0)
+
+
+def test_the_last_checkpoint_survives_a_bad_batch(tmp_path):
+    images = np.concatenate([IMAGES, IMAGES])
+    images[100] = np.inf
+    model = build_model()
+    checkpoint = keras.callbacks.ModelCheckpoint(
+        tmp_path / "step{batch}.keras", save_freq=1
+    )
+    with pytest.raises(ValueError, match="training step 3"):
+        fit(model, images, np.tile(LABELS, 2), callbacks=[checkpoint])
+    loaded = keras.models.load_model(tmp_path / "step3.keras")
+    assert np.isfinite(loaded.predict(IMAGES, verbose=0)).all()
+
+
+def test_labels_are_checked_against_the_classes():
+    with pytest.raises(ValueError, match=r"\[-1, 3\)"):
+        fit(build_model(), labels=LABELS + 1)
+    with pytest.raises(TypeError, match="must be integers"):
+        fit(build_model(), labels=LABELS.astype(np.float32))
+    with pytest.raises(ValueError, match="need labels"):
+        build_model().fit(IMAGES, verbose=0)
+
+
+def test_a_batch_of_one_image_is_refused_by_generative_training():
+    with pytest.raises(ValueError, match="at least two images.*gradient zero"):
+        fit(build_model(), batch_size=1)
+    fit(build_model("discriminative"), IMAGES[:3], LABELS[:3], batch_size=1)
+
+
+@pytest.mark.parametrize("objective", ["energy", -0.1, 1.5, None])
+def test_unknown_objectives_are_refused(objective):
+    with pytest.raises(ValueError, match='"generative", "discriminative" or a number'):
+        build_model(objective)
+
+
+def test_networks_without_logits_are_refused():
+    images = keras.Input([6, 6, 1])
+    with pytest.raises(ValueError, match=r"\[batch, classes\].*\(None, 4, 4, 2\)"):
+        kt.GenerativeClassifier(keras.Model(images, keras.layers.Conv2D(2, 3)(images)))
+    with pytest.raises(ValueError, match="must end in logits.*'top'"):
+        kt.GenerativeClassifier(build_network("softmax"))
+    with pytest.raises(ValueError, match="two classes"):
+        kt.GenerativeClassifier(build_network(num_classes=1))
+    with pytest.raises(ValueError, match="keras.Model.*function"):
+        kt.GenerativeClassifier(lambda x: x)

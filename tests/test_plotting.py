@@ -1,0 +1,101 @@
+"""Figures state one scale, hold every image and every chain, and show nothing."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from keras_tilt.plotting import image_grid, trace_plot
+
+GRAY = np.random.default_rng(0).uniform(-2.0, 5.0, size=[7, 6, 4, 1])
+
+
+def texts(figure):
+    return [figure.get_supxlabel(), figure.get_supylabel(), figure.get_suptitle()]
+
+
+def shown(figure):
+    return [axes.images[0].get_array() for axes in figure.axes]
+
+
+def test_all_images_share_one_scale_that_the_figure_states():
+    figure = image_grid(GRAY)
+    low, high = GRAY.min(), GRAY.max()
+    assert f"black {low:.4g}, white {high:.4g}" in texts(figure)[0]
+    np.testing.assert_allclose(
+        np.stack(shown(figure)), (GRAY[..., 0] - low) / (high - low), atol=1e-12
+    )
+    assert {axes.images[0].get_clim() for axes in figure.axes} == {(0, 1)}
+
+
+def test_a_stated_scale_is_kept_and_pixels_beyond_it_saturate():
+    figure = image_grid(GRAY, low=0.0, high=1.0)
+    assert "black 0, white 1" in texts(figure)[0]
+    np.testing.assert_allclose(np.stack(shown(figure)), np.clip(GRAY[..., 0], 0, 1))
+
+
+def test_gray_images_may_leave_out_the_channel_and_color_images_keep_it():
+    assert len(image_grid(GRAY[..., 0]).axes) == 7
+    color = np.repeat(GRAY, 3, axis=-1)
+    assert shown(image_grid(color))[0].shape == (6, 4, 3)
+
+
+@pytest.mark.parametrize("columns, rows", [(None, 3), (2, 4), (7, 1), (20, 1)])
+def test_the_grid_has_the_columns_asked_for(columns, rows):
+    figure = image_grid(GRAY, columns=columns)
+    assert figure.axes[0].get_gridspec().nrows == rows
+
+
+def test_titles_and_a_constant_image_are_drawn(tmp_path):
+    figure = image_grid(np.full([2, 3, 3, 1], 4.0), titles=[3, "five"], title="digits")
+    assert [axes.get_title() for axes in figure.axes] == ["3", "five"]
+    assert "black 3.5, white 4.5" in texts(figure)[0]
+    figure.savefig(tmp_path / "grid.png")
+    assert (tmp_path / "grid.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    "arguments, name",
+    [
+        ({"images": np.zeros([3, 4])}, "images"),
+        ({"images": np.zeros([2, 3, 4, 2])}, "images"),
+        ({"images": np.zeros([0, 3, 4, 1])}, "images"),
+        ({"images": np.full([2, 3, 4, 1], np.nan)}, "images"),
+        ({"images": GRAY, "low": 2.0, "high": 2.0}, "low"),
+        ({"images": GRAY, "titles": ["a"]}, "titles"),
+    ],
+)
+def test_what_is_no_grid_is_an_error_that_names_it(arguments, name):
+    with pytest.raises(ValueError, match=rf"`{name}` must .* Received: "):
+        image_grid(**arguments)
+
+
+def test_a_trace_plot_has_a_panel_per_unit_and_a_line_per_chain(tmp_path):
+    f = {"digit 3": np.zeros([20, 4]), "digit 5": np.ones([30, 2])}
+    figure = trace_plot(f, num_burnin_steps=5, title="chains")
+    assert [axes.get_title() for axes in figure.axes] == ["digit 3", "digit 5"]
+    assert [len(axes.lines) for axes in figure.axes] == [4, 2]
+    assert texts(figure) == ["iteration (warm-up shaded)", "f [nats]", "chains"]
+    figure.savefig(tmp_path / "trace.png")
+
+
+def test_a_single_array_is_one_panel():
+    figure = trace_plot(np.arange(6.0).reshape(3, 2))
+    np.testing.assert_array_equal(figure.axes[0].lines[1].get_ydata(), [1.0, 3.0, 5.0])
+
+
+@pytest.mark.parametrize("f", [{}, np.zeros([3]), {"a": np.zeros([2, 3, 4])}])
+def test_what_is_no_trace_is_an_error_that_quotes_its_shape(f):
+    with pytest.raises(ValueError, match="`f` must .* Received: shapes"):
+        trace_plot(f)
+
+
+def test_plotting_does_not_touch_pyplot():
+    import keras_tilt.plotting as plotting
+
+    names = vars(plotting)
+    assert "plt" not in names and "pyplot" not in names
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    before = pyplot.get_fignums() if pyplot else []
+    image_grid(GRAY)
+    assert (pyplot.get_fignums() if pyplot else []) == before

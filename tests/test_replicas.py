@@ -1,0 +1,176 @@
+"""On N replicas the loss and every gradient equal those of one device.
+
+N is 2, or the environment variable REPLICAS. The gradient is read from the momenta of SGD after one step from rest: m = -lr g.
+"""
+
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_tilt as kt
+from keras_tilt import objective
+
+IMAGES = np.random.default_rng(0).uniform(size=[64, 8, 8, 1]).astype(np.float32)
+LABELS = np.random.default_rng(1).integers(-1, 4, 64).astype(np.int32)
+
+
+def build_model(objective, **options):
+    """A small network with convolution, penalty and output bias; compiled."""
+    initializers = [keras.initializers.GlorotUniform(seed) for seed in range(2)]
+    images = keras.Input([8, 8, 1])
+    x = keras.layers.Conv2D(
+        6, 3, activation="relu", kernel_initializer=initializers[0], name="conv"
+    )(images)
+    x = keras.layers.Flatten()(x)
+    x = keras.layers.Dense(
+        4, kernel_initializer=initializers[1], kernel_regularizer="l2", name="logits"
+    )(x)
+    model = kt.GenerativeClassifier(keras.Model(images, x))
+    optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+    model.compile(optimizer, objective, metrics=["accuracy"], **options)
+    return model
+
+
+def trained(objective, num_images, batch_size=64, strategy=None):
+    """Logs of one epoch and the optimizer's momenta by variable."""
+    dataset = tf.data.Dataset.from_tensor_slices(
+        (IMAGES[:num_images], LABELS[:num_images])
+    ).batch(batch_size)
+    if strategy is None:
+        model = build_model(objective)
+    else:
+        with strategy.scope():
+            model = build_model(objective)
+    logs = model.fit(dataset, shuffle=False, verbose=0).history
+    momenta = [np.asarray(m) for m in model.optimizer.momentums]
+    weights = [np.asarray(w) for w in model.trainable_variables]
+    return {name: value[0] for name, value in logs.items()}, momenta + weights
+
+
+def relative_difference(ours, theirs):
+    """|difference| / |tensor|, worst tensor; zero tensors must agree exactly."""
+    return max(
+        np.linalg.norm(a - b) / max(np.linalg.norm(b), np.finfo(np.float32).tiny)
+        for a, b in zip(ours, theirs, strict=True)
+    )
+
+
+@pytest.mark.parametrize("objective", ["generative", "discriminative", 0.3])
+@pytest.mark.parametrize(
+    ("num_images", "batch_size"),
+    [(61, 64), (3, 64), (50, 16)],
+    ids=["uneven", "three-images", "steps-and-two-images"],
+)
+def test_replicas_equal_one_device(strategy, objective, num_images, batch_size):
+    """Of four replicas one gets nothing of three images, two nothing of two."""
+    one = trained(objective, num_images, batch_size)
+    many = trained(objective, num_images, batch_size, strategy)
+    assert one[0].keys() == many[0].keys()
+    for name, value in one[0].items():
+        np.testing.assert_allclose(many[0][name], value, rtol=1e-5, err_msg=name)
+    assert relative_difference(many[1], one[1]) < 1e-5
+
+
+def test_an_empty_replica_changes_nothing(strategy):
+    one = trained("discriminative", 33, 32)
+    many = trained("discriminative", 33, 32, strategy)
+    assert relative_difference(many[1], one[1]) < 1e-5
+
+
+def test_the_same_holds_for_four_replicas():
+    """In a process of its own, as it needs a strategy of its own."""
+    tests = "test_replicas_equal_one_device or test_a_softmax_local"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-k", tests]
+    run = subprocess.run(
+        [*command, __file__],
+        env={**os.environ, "REPLICAS": "4"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout[-3000:]
+
+
+@pytest.mark.parametrize("num_images", [64, 61])
+def test_a_softmax_local_to_each_replica_would_be_seen(
+    strategy, monkeypatch, num_images
+):
+    one = trained("generative", num_images)
+    monkeypatch.setattr(objective, "_num_replicas", lambda: 1)
+    naive = trained("generative", num_images, strategy=strategy)
+    ours, true = naive[0]["generative_loss"], one[0]["generative_loss"]
+    assert abs(ours - true) > 1e-2 * abs(true)
+    assert relative_difference(naive[1], one[1]) > 1e-2
+
+
+def test_only_numbers_per_class_cross_the_wire(strategy):
+    gathered = []
+
+    def step(labels, logits):
+        context = tf.distribute.get_replica_context()
+        original = context.all_gather
+
+        def spy(value, axis):
+            gathered.append(value.shape.num_elements())
+            return original(value, axis)
+
+        context.all_gather = spy
+        return kt.generative_loss(labels, logits)
+
+    tf.function(lambda: strategy.run(step, (LABELS, tf.zeros([64, 4]))))()
+    assert gathered == 2 * [4 * 4 + 2]
+
+
+def test_calibration_under_replicas_equals_one_device(strategy):
+    labels = np.maximum(LABELS, 0)
+    one = build_model("generative").calibrate(IMAGES, labels, batch_size=16)
+    with strategy.scope():
+        model = build_model("generative")
+    two = model.calibrate(IMAGES, labels, batch_size=16)
+    np.testing.assert_allclose(two.bias, one.bias, rtol=1e-5)
+    np.testing.assert_allclose(
+        model.predict(IMAGES, verbose=0),
+        model.network.predict(IMAGES, verbose=0) + one.bias,
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize(
+    "options", [{"steps_per_execution": 2}, {"jit_compile": True}], ids=str
+)
+def test_options_keras_cannot_replicate_are_refused(strategy, options):
+    with strategy.scope():
+        with pytest.raises(ValueError, match=f"{next(iter(options))}.*one device"):
+            build_model("generative", **options)
+
+
+@pytest.mark.parametrize(
+    "options", [{"clipnorm": 1.0}, {"gradient_accumulation_steps": 2}], ids=str
+)
+def test_optimizers_keras_cannot_replicate_are_refused(strategy, options):
+    with strategy.scope():
+        model = build_model("generative")
+        with pytest.raises(ValueError, match=f"optimizer.{next(iter(options))}"):
+            model.compile(keras.optimizers.SGD(0.1, **options))
+
+
+def test_loss_scaling_under_replicas_skips_the_step_on_all_of_them(strategy):
+    """An overflow on the second replica only must leave every weight as it was."""
+    labels = np.where(np.arange(64) < 32, -1, 1)  # no gradient on the first replica
+    with strategy.scope():
+        model = build_model("discriminative")
+        optimizer = keras.optimizers.LossScaleOptimizer(
+            keras.optimizers.SGD(0.1), initial_scale=1e38
+        )
+        model.compile(optimizer, objective="discriminative")
+    before = [np.asarray(w) for w in model.trainable_variables]
+    model.fit(1e4 * IMAGES, labels, batch_size=64, shuffle=False, verbose=0)
+    after = [np.asarray(w) for w in model.trainable_variables]
+    for first, second in zip(before, after, strict=True):
+        np.testing.assert_array_equal(first, second)
