@@ -8,7 +8,8 @@ help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(READY) ## train on the embedded digits, sample all ten; pictures in out/demo
-	$(BIN)/python train/demo.py --out out/demo
+	$(BIN)/python train/mnist.py --embedded --seeds 0 --out out/demo/models
+	$(BIN)/python train/digits.py out/demo/models/gg-dg-seed0-epoch25.keras --out out/demo
 
 test: $(READY) ## the quick tests
 	$(BIN)/python -m pytest -n 2 --durations=10

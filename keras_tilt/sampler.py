@@ -90,7 +90,7 @@ def sample(
     num_burnin_steps=200,
     *,
     seed,
-    num_leapfrog_steps=10,
+    num_leapfrog_steps=5,
     step_size=None,
     target_accept_prob=0.8,
     initial_noise=None,
@@ -108,7 +108,9 @@ def sample(
         num_results: draws kept per chain.
         num_burnin_steps: iterations before the first kept draw.
         seed: a whole number or a pair of them; equal seeds give equal samples.
-        num_leapfrog_steps: leapfrog steps, each one gradient of f, per iteration.
+        num_leapfrog_steps: leapfrog steps, each one gradient of f, per iteration. Under
+            a weak tilt the noise oscillates with period 2 pi; a trajectory, steps times
+            step size, near pi only turns z into -z: five stay below it, ten do not.
         step_size: of the leapfrog, in units of noise; None to adapt it.
         target_accept_prob: acceptance that the adaptation aims at.
         initial_noise: [num_chains, ...]; None for exact draws of the base.

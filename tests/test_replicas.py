@@ -1,6 +1,7 @@
 """On N replicas the loss and every gradient equal those of one device.
 
-N is 2, or the environment variable REPLICAS. The gradient is read from the momenta of SGD after one step from rest: m = -lr g.
+N is 2, or the environment variable REPLICAS. The gradient is read from the momenta of
+SGD after one step from rest: m = -lr g.
 """
 
 import os

@@ -211,8 +211,8 @@ def starting_model(run, out, epoch):
         path = checkpoint({**run, "scheme": "GG"}, out, epoch)
     if not path.exists():
         raise SystemExit(
-            f"The records hold {epoch} epochs of {run['scheme']} seed {run['seed']}, but "
-            f"{path} is missing. Pass that sweep's --out, or other --results."
+            f"The records hold {epoch} epochs of {run['scheme']} seed {run['seed']}, "
+            f"but {path} is missing. Pass that sweep's --out, or other --results."
         )
     return keras.models.load_model(path)
 
@@ -224,7 +224,7 @@ def checkpoint(run, out, epoch):
 
 
 def adopt_generative_epochs(run, results):
-    """GG+DG begins as GG of the same seed: takes its records over, if they are there."""
+    """GG+DG begins as GG of the same seed: takes its records over, if any."""
     shared = run["generative_epochs"]
     generative = records_of({**run, "scheme": "GG"}, results)[:shared]
     if run["scheme"] != "GG+DG" or len(generative) < shared:

@@ -1,0 +1,159 @@
+"""Imports obey the page of rooms: data flows one way, effects live at the edges.
+
+    data -> network -> logits or unit -> tilt -> samples -> diagnostics -> figure
+
+A new module must be entered in ROOMS, with the rooms it may import from.
+"""
+
+import ast
+import pathlib
+
+import pytest
+
+PACKAGE = pathlib.Path(__file__).parents[1] / "keras_tilt"
+MODULES = {path.stem: path for path in sorted(PACKAGE.rglob("*.py"))}
+
+ROOMS = {
+    "_start": set(),
+    "data": set(),
+    "diagnostics": set(),
+    "importance": set(),
+    "model": {"objective"},
+    "networks": set(),
+    "objective": set(),
+    "optimizer": set(),
+    "plotting": set(),
+    "reference": set(),
+    "sampler": {"diagnostics", "tilt"},
+    "tilt": set(),
+    "units": set(),
+}
+ROOMS["__init__"] = set(ROOMS)
+
+# The only rooms that may import a library.
+ONLY_IN = {"matplotlib": {"plotting"}, "tensorflow_datasets": {"data"}}
+WITHOUT_KERAS = {
+    "diagnostics",
+    "importance",
+    "objective",
+    "plotting",
+    "reference",
+    "sampler",
+    "tilt",
+}
+# Reading flags and writing files is left to the scripts.
+FLAGS = {"argparse", "getopt", "optparse"}
+WRITERS = {"write_text", "write_bytes", "savefig", "save", "savez", "savez_compressed"}
+
+
+def imports_of(source):
+    """Every module imported, also inside functions, as dotted names."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            origin = ["keras_tilt"] * bool(node.level) + [node.module] * bool(
+                node.module
+            )
+            names |= {".".join([*origin, alias.name]) for alias in node.names}
+    return names
+
+
+def rooms_of(source):
+    """The rooms imported from; the package itself counts as one, "keras_tilt"."""
+    paths = [name.split(".") for name in imports_of(source)]
+    return {
+        path[1] if path[1:] else path[0] for path in paths if path[0] == PACKAGE.name
+    }
+
+
+def libraries_of(source):
+    """Top-level packages imported."""
+    return {name.split(".")[0] for name in imports_of(source)}
+
+
+def written_by(source):
+    """Calls that write a file: open with a mode to write, and WRITERS."""
+    calls = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Call)]
+    named = [(getattr(c.func, "attr", getattr(c.func, "id", "")), c) for c in calls]
+    modes = [
+        node.value
+        for name, call in named
+        if name == "open"
+        for argument in [*call.args, *(k.value for k in call.keywords)]
+        for node in [argument]
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    opened = {mode for mode in modes if len(mode) < 4 and set(mode) & set("wax+")}
+    return opened | ({name for name, _ in named} & WRITERS)
+
+
+def test_every_room_is_on_the_page():
+    assert MODULES.keys() == ROOMS.keys(), "Enter a new module in ROOMS."
+
+
+@pytest.mark.parametrize("room", MODULES)
+def test_rooms_import_only_what_the_page_allows(room):
+    assert rooms_of(MODULES[room].read_text()) <= ROOMS.get(room, set())
+
+
+def test_the_page_has_no_circle():
+    """Rooms can be entered one after the other, each after all it imports from."""
+    entered = set()
+    while ready := {r for r in ROOMS.keys() - entered if ROOMS[r] <= entered}:
+        entered |= ready
+    assert entered == ROOMS.keys()
+
+
+@pytest.mark.parametrize("room", MODULES)
+def test_libraries_stay_in_their_rooms(room):
+    libraries = libraries_of(MODULES[room].read_text())
+    assert (
+        not {name for name, rooms in ONLY_IN.items() if room not in rooms} & libraries
+    )
+    assert not (room in WITHOUT_KERAS and libraries & {"keras", "tf_keras"})
+
+
+@pytest.mark.parametrize("room", MODULES)
+def test_only_scripts_read_flags_or_write_files(room):
+    source = MODULES[room].read_text()
+    assert not libraries_of(source) & FLAGS
+    assert "sys.argv" not in source
+    assert not written_by(source)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from keras_tilt import tilt",
+        "from keras_tilt import tilt as t",
+        "from keras_tilt.tilt import Tilt",
+        "import keras_tilt.tilt",
+        "from . import tilt",
+        "from .tilt import Tilt",
+        "def f():\n    from keras_tilt.tilt import Tilt",
+    ],
+)
+def test_no_form_of_import_escapes(line):
+    assert rooms_of(line) == {"tilt"}
+
+
+def test_the_package_itself_is_no_way_around():
+    assert rooms_of("import keras_tilt as kt") == {"keras_tilt"}
+    assert rooms_of("import keras, keras_tilted") == set()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "open(path, 'w')",
+        "path.open(mode='a')",
+        "open(path, 'r+b')",
+        "path.write_text('')",
+        "np.savez(path, x)",
+    ],
+)
+def test_no_form_of_writing_escapes(line):
+    assert written_by(line)
+    assert not written_by("open(path); path.open('rb'); path.read_text()")

@@ -1,0 +1,230 @@
+"""Every script helps; a sweep of train/mnist.py is whole however often interrupted.
+
+Scripts run as a user runs them, in processes of their own; a sweep costs about 20 s.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+SCRIPTS = sorted(
+    path
+    for folder in ("train", "export", "benchmarks")
+    for path in ROOT.glob(f"{folder}/*.py")
+)
+NO_DEFAULT = (None, False, argparse.SUPPRESS)
+PROGRESS = re.compile(r"(.*: )? *\d+%\|.*\| \d+/\d+ \[.*\]")
+
+
+def run_script(*command):
+    """Exit code, output and errors of a script, run from the root of the checkout."""
+    return subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=ROOT,
+        env={k: v for k, v in os.environ.items() if k != "KERAS_TILT_DATA"}
+        | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+def beside_progress(stderr):
+    """Lines on stderr that are not a state of the progress bar."""
+    lines = re.split(r"[\r\n]+", stderr.strip())
+    return [line for line in lines if not PROGRESS.fullmatch(line.strip())]
+
+
+# Every script
+
+
+def help_of(script, monkeypatch, capsys):
+    """What --help prints, one line per flag, and the parser that printed it."""
+    parsers = []
+    print_help = argparse.ArgumentParser.print_help
+    monkeypatch.setattr(
+        argparse.ArgumentParser,
+        "print_help",
+        lambda parser: (parsers.append(parser), print_help(parser)),
+    )
+    monkeypatch.setattr(sys, "argv", [str(script), "--help"])
+    monkeypatch.setenv("COLUMNS", "1000")
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(script), run_name="__main__")
+    assert not stopped.value.code
+    (parser,) = parsers
+    return capsys.readouterr().out, parser
+
+
+def test_there_are_scripts():
+    assert ROOT / "train" / "mnist.py" in SCRIPTS
+
+
+every_script = pytest.mark.parametrize(
+    "script", SCRIPTS, ids=lambda path: f"{path.parent.name}/{path.name}"
+)
+
+
+@every_script
+def test_help_prints_every_default(script, monkeypatch, capsys):
+    text, parser = help_of(script, monkeypatch, capsys)
+    assert "(default: " in text
+    entries = re.split(r"\n  (?=\S)", text)
+    for action in parser._actions:
+        if action.default in NO_DEFAULT or action.help == argparse.SUPPRESS:
+            continue
+        flag = re.escape(action.option_strings[0])
+        (entry,) = [entry for entry in entries if re.match(rf"{flag}[ ,]", entry)]
+        assert f"(default: {action.default})" in entry
+
+
+@every_script
+def test_every_script_takes_seed_out_and_smoke(script, monkeypatch, capsys):
+    text, _ = help_of(script, monkeypatch, capsys)
+    for flag in ("--seed", "--out", "--smoke"):
+        assert re.search(rf"^ +{flag}\b(?!-)", text, re.MULTILINE), flag
+
+
+@every_script
+def test_flags_are_in_kebab_case(script, monkeypatch, capsys):
+    _, parser = help_of(script, monkeypatch, capsys)
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+    assert all(re.fullmatch(r"-h|--[a-z]+(-[a-z]+)*", flag) for flag in flags), flags
+
+
+# train/mnist.py
+
+MNIST = "train/mnist.py"
+KEYS = [(s, e) for s in ("GG", "DG", "GG+DG") for e in (1, 2)]
+
+
+def records_in(folder):
+    return json.loads((folder / "mnist.json").read_text())
+
+
+def keys_of(records):
+    return [(record["scheme"], record["epoch"]) for record in records]
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """A sweep interrupted after GG: folder, records then, the run that ended it."""
+    out = tmp_path_factory.mktemp("sweep")
+    begun = run_script(MNIST, "--smoke", "--out", out, "--schemes", "GG")
+    assert begun.returncode == 0, begun.stderr
+    first_records = records_in(out)
+    whole = run_script(MNIST, "--smoke", "--out", out)
+    assert whole.returncode == 0, whole.stderr
+    return out, first_records, whole
+
+
+def test_a_sweep_continues_one_of_fewer_schemes(sweep):
+    out, first_records, _ = sweep
+    assert keys_of(first_records) == KEYS[:2]
+    assert records_in(out)[:2] == first_records
+
+
+def test_a_sweep_records_three_schemes_times_two_epochs(sweep):
+    records = records_in(sweep[0])
+    assert keys_of(records) == KEYS
+    objectives = [record["objective"] for record in records]
+    assert objectives == 2 * ["generative"] + 2 * ["discriminative"] + [
+        "generative",
+        "discriminative",
+    ]
+    for record in records:
+        assert record["seed"] == 0 and record["epochs"] == 2
+        assert 0 < record["test_error"] < 90  # better than a guess among ten
+        calibrated = record["test_error_calibrated"]
+        assert (calibrated is None) == (record["objective"] == "discriminative")
+
+
+def test_the_generative_epochs_of_both_schemes_are_one_training(sweep):
+    by_key = dict(zip(KEYS, records_in(sweep[0]), strict=True))
+    assert by_key["GG+DG", 1] == by_key["GG", 1] | {"scheme": "GG+DG"}
+
+
+def test_a_sweep_prints_its_table(sweep):
+    out, _, run = sweep
+    rows = [line.split() for line in run.stdout.splitlines()]
+    final = {r["scheme"]: r for r in records_in(out) if r["epoch"] == 2}
+    for scheme, record in final.items():
+        (row,) = [row for row in rows if row[:1] == [scheme]]
+        assert row[1:3] == ["1", f"{record['test_error']:.3f}"]
+    assert str(out / "mnist.json") in run.stdout
+
+
+def test_a_sweep_shows_nothing_but_its_progress(sweep):
+    run = sweep[2]
+    assert "6/6" in run.stderr
+    assert beside_progress(run.stderr) == []
+
+
+def test_a_sweep_leaves_the_model_of_every_scheme(sweep):
+    """And of GG the one that GG+DG began with."""
+    names = sorted(path.name for path in sweep[0].glob("*.keras"))
+    assert names == [
+        "dg-seed0-epoch02.keras",
+        "gg-dg-seed0-epoch02.keras",
+        "gg-seed0-epoch01.keras",
+        "gg-seed0-epoch02.keras",
+    ]
+
+
+def test_a_finished_sweep_trains_nothing_again(sweep):
+    out, _, whole = sweep
+    before = (out / "mnist.json").stat(), records_in(out)
+    again = run_script(MNIST, "--smoke", "--out", out)
+    assert again.returncode == 0, again.stderr
+    after = (out / "mnist.json").stat(), records_in(out)
+    assert after[0].st_mtime_ns == before[0].st_mtime_ns
+    assert after[1] == before[1]
+    assert again.stdout == whole.stdout
+    assert beside_progress(again.stderr) == []
+
+
+def test_an_interrupted_sweep_ends_as_the_uninterrupted_one(sweep, tmp_path):
+    """Cut off inside GG, and in GG+DG between its last checkpoint and its record."""
+    out = shutil.copytree(sweep[0], tmp_path / "out")
+    records = dict(zip(KEYS, records_in(out), strict=True))
+    missing = [("GG", 2), ("GG+DG", 2)]
+    kept = [record for key, record in records.items() if key not in missing]
+    (out / "mnist.json").write_text(json.dumps(kept))
+    run = run_script(MNIST, "--smoke", "--out", out)
+    assert run.returncode == 0, run.stderr
+    resumed = records_in(out)
+    assert resumed[: len(kept)] == kept
+    assert keys_of(resumed[len(kept) :]) == missing
+    for record in resumed[len(kept) :]:
+        expected = records[record["scheme"], 2]
+        measured = {"loss", "test_error", "test_error_calibrated", "seconds"}
+        assert record.keys() == expected.keys()
+        for key in record.keys() - measured:
+            assert record[key] == expected[key]
+        # Threads add in another order; that may turn two images in a thousand.
+        assert record["loss"] == pytest.approx(expected["loss"], rel=1e-3)
+        for key in ("test_error", "test_error_calibrated"):
+            assert record[key] == pytest.approx(expected[key], abs=0.21)
+
+
+def test_missing_data_are_refused_with_the_path_and_the_way_to_get_them(tmp_path):
+    out = tmp_path / "out"
+    run = run_script(MNIST, "--data-dir", tmp_path, "--out", out)
+    assert run.returncode == 1
+    assert str(tmp_path / "mnist.npz") in run.stderr
+    assert "keras.datasets.mnist.load_data()" in run.stderr
+    assert "--embedded" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert not out.exists()
+
+
+# Other scripts: one section each, with what their --smoke must leave behind.
