@@ -12,7 +12,7 @@ demo: $(READY) ## train on the embedded digits, sample all ten; pictures in out/
 	$(BIN)/python train/digits.py out/demo/models/gg-dg-seed0-epoch25.keras --out out/demo
 
 test: $(READY) ## the quick tests
-	$(BIN)/python -m pytest -n 2 --durations=10
+	$(BIN)/python -m pytest -n 2 --dist loadscope --durations=10
 
 test-slow: $(READY) ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow --durations=10

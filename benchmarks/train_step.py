@@ -70,7 +70,12 @@ def parse_flags():
     add("--rounds", type=int, default=60, help="rounds of all variants")
     add("--steps", type=int, default=20, help="training steps per variant and round")
     add("--seed", type=int, default=0, help="of images and labels")
-    add("--out", type=pathlib.Path, default=pathlib.Path("out/bench_train_step.json"))
+    add(
+        "--out",
+        type=pathlib.Path,
+        default=pathlib.Path("out/bench_train_step.json"),
+        help="table",
+    )
     add("--smoke", action="store_true", help="two rounds of two steps")
     add("--memory-of", nargs=2, help=argparse.SUPPRESS)
     flags = parser.parse_args()

@@ -322,6 +322,12 @@ def test_eager_steps_equal_graph_steps():
         np.testing.assert_allclose(eager[name], value, rtol=1e-5, err_msg=name)
 
 
+def test_xla_steps_equal_graph_steps():
+    xla, graph = fit(build_model(jit_compile=True)), fit(build_model())
+    for name, value in graph.items():
+        np.testing.assert_allclose(xla[name], value, atol=1e-5, err_msg=name)
+
+
 def test_weighted_metrics_get_the_weights_of_labelled_images():
     model = kt.GenerativeClassifier(build_network())
     model.compile("sgd", weighted_metrics=["accuracy"])

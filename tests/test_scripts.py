@@ -21,7 +21,6 @@ SCRIPTS = sorted(
     for folder in ("train", "export", "benchmarks")
     for path in ROOT.glob(f"{folder}/*.py")
 )
-NO_DEFAULT = (None, False, argparse.SUPPRESS)
 PROGRESS = re.compile(r"(.*: )? *\d+%\|.*\| \d+/\d+ \[.*\]")
 
 
@@ -80,9 +79,10 @@ def test_help_prints_every_default(script, monkeypatch, capsys):
     assert "(default: " in text
     entries = re.split(r"\n  (?=\S)", text)
     for action in parser._actions:
-        if action.default in NO_DEFAULT or action.help == argparse.SUPPRESS:
+        silent = argparse.SUPPRESS in (action.default, action.help)
+        if silent or action.default is None or action.default is False:
             continue
-        flag = re.escape(action.option_strings[0])
+        flag = re.escape((action.option_strings or [action.dest])[0])
         (entry,) = [entry for entry in entries if re.match(rf"{flag}[ ,]", entry)]
         assert f"(default: {action.default})" in entry
 

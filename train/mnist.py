@@ -122,8 +122,20 @@ def parse_flags():
     add = parser.add_argument
     add("--data-dir", help="folder of mnist.npz or of prepared TFDS data")
     add("--embedded", action="store_true", help="the package's 6,000 images instead")
-    add("--schemes", nargs="+", default=list(PAPER_ERROR), choices=PAPER_ERROR)
-    add("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    add(
+        "--schemes",
+        nargs="+",
+        default=list(PAPER_ERROR),
+        choices=PAPER_ERROR,
+        help="which to run",
+    )
+    add(
+        "--seeds",
+        nargs="+",
+        type=int,
+        default=[0, 1, 2, 3, 4],
+        help="of initial weights and order of images, one run each",
+    )
     add("--seed", type=int, help="one seed; short for --seeds SEED")
     add("--epochs", type=int, default=25, help="epochs of every scheme")
     add("--generative-epochs", type=int, default=16, help="of GG+DG")
