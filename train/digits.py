@@ -109,7 +109,7 @@ def class_tilt(network, classes, stddev):
 
 
 def chosen_stddev(network, classes, flags):
-    """The standard deviation for the wanted ratio, from a pilot of a chain per class."""
+    """The standard deviation for the wanted ratio, by a pilot of one chain a class."""
     tilt = class_tilt(network, classes, PILOT_STDDEV)
     pilot = kt.sample(
         tilt,
