@@ -22,7 +22,7 @@ lint: $(READY) ## style and likely errors
 	$(BIN)/ruff format --check .
 
 bench: $(READY) ## time of a training step against stock Keras
-	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/train_step.py --out results/bench_train_step.json
 
 venv: $(READY) ## the environment alone
 

@@ -227,4 +227,28 @@ def test_missing_data_are_refused_with_the_path_and_the_way_to_get_them(tmp_path
     assert not out.exists()
 
 
-# Other scripts: one section each, with what their --smoke must leave behind.
+# train/digits.py
+
+
+@pytest.mark.parametrize("preset", [[], ["--paper"]], ids=["adapted", "paper"])
+def test_digits_leave_numbers_and_pictures_of_ten_units(sweep, tmp_path, preset):
+    model = sweep[0] / "gg-dg-seed0-epoch02.keras"
+    run = run_script("train/digits.py", model, "--smoke", "--out", tmp_path, *preset)
+    assert run.returncode == 0, run.stderr
+    assert beside_progress(run.stderr) == []
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert [unit["digit"] for unit in report["units"]] == list(range(10))
+    assert all("not converged" in unit["verdict"] for unit in report["units"])
+    stddev = report["settings"]["stddev"]
+    assert f"stddev {stddev:g}" in run.stdout
+    assert (stddev == 10.0) or not preset
+    for name in ("digits.png", "traces.png", "samples.npz"):
+        assert str(tmp_path / name) in run.stdout
+        assert (tmp_path / name).stat().st_size > 0
+
+
+def test_digits_without_a_model_say_how_to_train_one(tmp_path):
+    run = run_script("train/digits.py", tmp_path / "none.keras", "--out", tmp_path)
+    assert run.returncode == 1
+    assert f"{tmp_path / 'none.keras'}" in run.stderr
+    assert "train/mnist.py" in run.stderr and "Traceback" not in run.stderr
