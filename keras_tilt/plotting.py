@@ -46,17 +46,21 @@ def image_grid(
     columns = columns or int(np.ceil(np.sqrt(len(images))))
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
-    aspect = images.shape[1] / images.shape[2] + (0.2 if titles is not None else 0.0)
+    titles = [""] * len(images) if titles is None else [str(text) for text in titles]
+    titled_rows = sum(
+        any(titles[i : i + columns]) for i in range(0, len(images), columns)
+    )
+    height = rows * images.shape[1] / images.shape[2] + 0.2 * titled_rows
     figure = Figure(
-        figsize=(max(columns * inches, 2.4), rows * inches * aspect + 0.5),
+        figsize=(max(columns * inches, 2.4), height * inches + 0.5),
         layout="constrained",
     )
     for index, image in enumerate(np.clip((images - low) / (high - low), 0, 1)):
         axes = figure.add_subplot(rows, columns, index + 1)
         axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axes.set_axis_off()
-        if titles is not None:
-            axes.set_title(str(titles[index]), fontsize=8)
+        if titles[index]:
+            axes.set_title(titles[index], fontsize=8)
     figure.supxlabel(f"black {low:.4g}, white {high:.4g}", fontsize=8)
     if title is not None:
         figure.suptitle(title, fontsize=10)
