@@ -24,5 +24,5 @@ setup(
     package_data={"keras_tilt": ["embedded/*"]},
     python_requires=">=3.11",
     install_requires=requirements(),
-    extras_require={"test": ["pytest", "pytest-xdist", "ruff", "scipy"]},
+    extras_require={"test": ["pytest", "pytest-xdist", "ruff"]},
 )
