@@ -430,7 +430,7 @@ class GenerativeClassifier(keras.Model):
 class _Averages(keras.metrics.Metric):
     """Weighted averages of several numbers in one variable, one assignment a step.
 
-    A `keras.metrics.Mean` each costs a LeNet step several per cent of its time.
+    A step of a small network feels every operation; a `Mean` each has many.
     """
 
     def __init__(self, names, name="averages"):
