@@ -1,7 +1,7 @@
 """Time and peak memory of a training step: generative, discriminative, stock Keras.
 
-What it shows: how little more the generative gradient costs than the discriminative one,
-and our model than stock Keras with cross-entropy. Wanted: every ratio at most 1.02.
+What it shows: what the generative gradient costs beside the discriminative one, and our
+model beside stock Keras with cross-entropy. Wanted: every ratio at most 1.02.
 Measured on two cores: 1.016 to 1.051, see the README. About four minutes.
 
     python benchmarks/train_step.py --out results/bench_train_step.json
