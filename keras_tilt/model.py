@@ -22,7 +22,9 @@ from keras_tilt import objective as objectives
 __all__ = ["Calibration", "GenerativeClassifier"]
 
 _OBJECTIVES = {"discriminative": 0.0, "generative": 1.0}
-_RUNNING_AVERAGE_STEPS = 100.0
+_RUNNING_AVERAGE_STEPS = 100
+_NO_MASS = 1e-30  # keeps the logarithm of an absent class finite
+_ALL = 2**31 - 1
 _GENERATIVE_METRICS = ("calibrated_accuracy", "kish_ess", "absent_classes")
 
 
@@ -72,12 +74,8 @@ class GenerativeClassifier(keras.Model):
         self.num_classes = _num_classes(network)
         self.network = network
         self.calibration_bias = self._state("calibration_bias", [self.num_classes])
-        self.running_log_partition = self._state(
-            "running_log_partition", [self.num_classes]
-        )
-        self.running_prior = self._state("running_prior", [self.num_classes])
-        self.running_steps = self._state("running_steps", [])
-        self.running_prior.assign(tf.fill([self.num_classes], 1.0 / self.num_classes))
+        # Over recent batches: log N_y / n and log Z_y, of the calibrated outputs.
+        self.running_log_means = self._state("running_log_means", [2, self.num_classes])
         self._averages = _Averages(("loss", "objective", *_GENERATIVE_METRICS))
         self.generative_weight = None
         self.built = True
@@ -215,24 +213,27 @@ class GenerativeClassifier(keras.Model):
 
     def train_step(self, data):
         """One step of the objective on the global batch."""
-        images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        images, labels, sample_weight = _unpacked(data)
+        step = tf.convert_to_tensor(self.optimizer.iterations)
         with tf.GradientTape() as tape:
             logits = self._logits(images, training=True)
-            logits = self._checked(images, logits, self.optimizer.iterations)
+            logits = _checked(images, logits, "the batch of training step", step)
             loss, statistics = self._objective(labels, logits, sample_weight)
             loss = _several_images(loss, statistics)
             penalties = [self._aggregate_additional_loss(p) for p in self.losses]
             scaled = self.optimizer.scale_loss(tf.add_n([loss, *penalties]))
-        gradients = tape.gradient(scaled, self.trainable_variables)
-        self.optimizer.apply(self._prepared(gradients), self.trainable_variables)
+        variables = self._moving_variables()
+        gradients = tape.gradient(scaled, variables)
+        self.optimizer.apply(self._given_to_optimizer(gradients), variables)
         if statistics is not None:
-            self._update_running_partition(statistics)
+            self._update_running_means(statistics, step)
         return self._update_metrics(labels, logits, sample_weight, loss, statistics)
 
     def test_step(self, data):
         """The objective and the metrics on one batch."""
-        images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        logits = self._checked(images, self._logits(images, training=False))
+        images, labels, sample_weight = _unpacked(data)
+        logits = self._logits(images, training=False)
+        logits = _checked(images, logits, "an evaluation batch")
         loss, statistics = self._objective(labels, logits, sample_weight)
         return self._update_metrics(labels, logits, sample_weight, loss, statistics)
 
@@ -250,32 +251,12 @@ class GenerativeClassifier(keras.Model):
         images = tf.cond(num_images > 0, lambda: images, lambda: blank)
         return self(images, training=training)[:num_images]
 
-    def _checked(self, images, logits, step=None):
-        """The logits, once images and logits are known to be finite.
-
-        XLA has no assertions: there `keras.callbacks.TerminateOnNaN` is the check.
-        """
-        if self.jit_compile:
-            return logits
-        valid = tf.cond(
-            _all_finite(images, logits),
-            lambda: True,
-            lambda: _fail_not_finite(images, logits, step),
-        )
-        with tf.control_dependencies([valid]):
-            return tf.identity(logits)
-
     def _objective(self, labels, logits, sample_weight):
         """The loss in nats, and the column statistics if it has a generative part.
 
         The generative part is logged as mean -log p_y(x)/q(x), comparable across batch
         sizes: L_G - log(number of images in the global batch).
         """
-        if labels is None:
-            raise ValueError(
-                "Training and evaluation need labels: a data set of (images, labels). "
-                "Received: images only. Mark unlabelled images by the label -1."
-            )
         weight = self.generative_weight
         if weight == 0.0:
             loss = objectives.discriminative_loss(labels, logits, sample_weight)
@@ -284,65 +265,54 @@ class GenerativeClassifier(keras.Model):
         loss = objectives.mixed_loss(labels, logits, weight, sample_weight, statistics)
         return loss - weight * tf.math.log(statistics.num_images), statistics
 
-    def _prepared(self, gradients):
+    def _moving_variables(self):
+        """What a step moves: in generative training all but the output bias.
+
+        A constant per class has exactly zero generative gradient; Adam would turn the
+        rounding noise of its computed one into a random walk.
+        """
+        fixed = _output_bias(self.network) if self.generative_weight == 1.0 else None
+        return [v for v in self.trainable_variables if v is not fixed]
+
+    def _given_to_optimizer(self, gradients):
         """Gradients as the optimizer is to see them.
 
-        A constant per class has exactly zero generative gradient: rounding noise is
-        removed from the output bias, which Adam would turn into a random walk. Loss
-        scaling looks for overflow on one replica only, so that under several it is
+        Loss scaling looks for overflow on one replica only, so that under several it is
         given the sum over replicas, divided since the optimizer will sum again.
         """
-        if self.generative_weight == 1.0:
-            bias = _output_bias(self.network)
-            gradients = [
-                tf.zeros_like(gradient) if variable is bias else gradient
-                for gradient, variable in zip(
-                    gradients, self.trainable_variables, strict=True
-                )
-            ]
         replicas = self.distribute_strategy.num_replicas_in_sync
-        if replicas > 1 and _scales_loss(self.optimizer):
-            context = tf.distribute.get_replica_context()
-            summed = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-            gradients = [gradient / replicas for gradient in summed]
-        return gradients
+        if replicas == 1 or not _scales_loss(self.optimizer):
+            return gradients
+        context = tf.distribute.get_replica_context()
+        summed = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        return [gradient / replicas for gradient in summed]
 
-    def _update_running_partition(self, statistics):
-        """Averages Z_y and rho_y over batches: all so far, then the last hundred."""
-        rate = tf.maximum(
-            1.0 / (self.running_steps + 1.0), 1.0 / _RUNNING_AVERAGE_STEPS
-        )
-        batch = self._batch_log_partition(statistics)
-        old = self.running_log_partition + tf.math.log1p(-rate)
-        new = tf.reduce_logsumexp(tf.stack([old, batch + tf.math.log(rate)]), axis=0)
-        prior = tf.math.divide_no_nan(statistics.mass, tf.reduce_sum(statistics.mass))
-        self.running_log_partition.assign(new)
-        self.running_prior.assign_add(rate * (prior - self.running_prior))
-        self.running_steps.assign_add(1.0)
-
-    def _batch_log_partition(self, statistics):
-        raw_log_sum = statistics.log_sum - self.calibration_bias
-        return raw_log_sum - tf.math.log(statistics.num_images)
+    def _update_running_means(self, statistics, step):
+        """Averages N_y / n and Z_y over batches: all so far, then the last hundred."""
+        rate = 1.0 / tf.cast(tf.minimum(step + 1, _RUNNING_AVERAGE_STEPS), tf.float32)
+        log_sums = [tf.math.log(statistics.mass + _NO_MASS), statistics.log_sum]
+        new = tf.stack(log_sums) + tf.math.log(rate / statistics.num_images)
+        old = self.running_log_means + tf.math.log1p(-rate)
+        self.running_log_means.assign(new + tf.math.softplus(old - new))
 
     def _update_metrics(self, labels, logits, sample_weight, loss, statistics):
-        labels = tf.reshape(labels, [-1])
         labelled = labels >= 0
-        count = tf.math.count_nonzero(labelled, dtype=tf.float32)
+        count = tf.reduce_sum(tf.cast(labelled, tf.float32))
         total = tf.add_n([loss, *map(tf.reduce_sum, self.losses)])
         sums, weights = [count * total, count * loss], [count, count]
         if statistics is not None:
             present = tf.cast(statistics.mass > 0.0, tf.float32)
-            kish_ess = tf.exp(2.0 * statistics.log_sum - statistics.log_square_sum)
+            kish_ess = tf.math.divide_no_nan(present, statistics.square_sum)
             num_present = tf.reduce_sum(present)
             sums += [
                 self._num_right_calibrated(labels, logits),
-                tf.reduce_sum(present * kish_ess),
+                tf.reduce_sum(kish_ess),
                 self.num_classes - num_present,
             ]
             weights += [count, num_present, float(self.num_classes)]
         self._averages.update_state(sums, weights)
         if self._compile_metrics is not None:
-            kept = tf.where(labelled)[:, 0]
+            kept = tf.squeeze(tf.where(labelled), axis=1)
             rows = [
                 None if part is None else tf.gather(part, kept)
                 for part in (labels, logits, sample_weight)
@@ -352,10 +322,10 @@ class GenerativeClassifier(keras.Model):
 
     def _num_right_calibrated(self, labels, logits):
         """Images whose label is the running Bayes rule's; none of the unlabelled."""
-        bias = tf.math.log(self.running_prior) - self.running_log_partition
-        calibrated = logits - self.calibration_bias + bias
+        log_prior, log_partition = tf.unstack(self.running_log_means.value)
+        calibrated = logits + (log_prior - log_partition)
         predictions = tf.argmax(calibrated, axis=1, output_type=labels.dtype)
-        return tf.math.count_nonzero(predictions == labels, dtype=tf.float32)
+        return tf.reduce_sum(tf.cast(predictions == labels, tf.float32))
 
     # Calibrating
 
@@ -395,24 +365,22 @@ class GenerativeClassifier(keras.Model):
             num_images=num_images,
         )
         self.calibration_bias.assign(calibration.bias)
-        self.running_log_partition.assign(calibration.log_partition)
-        self.running_prior.assign(np.exp(calibration.log_prior))
+        at_rest = np.log(counts.sum() / num_images) + calibration.log_prior
+        self.running_log_means.assign(np.stack([at_rest, calibration.log_prior]))
         return calibration
 
     def _sums_over(self, dataset):
         """Per class: logsumexp F, logsumexp 2F, label counts; number of images."""
-        batch_sums = tf.function(self._batch_sums, reduce_retracing=True)
+        column_sums = tf.function(self._column_sums, reduce_retracing=True)
         log_sums = np.full([2, self.num_classes], -np.inf)
         counts, num_images = np.zeros(self.num_classes), 0
         for step, (images, labels, *_) in enumerate(dataset):
-            batch = [part.numpy() for part in batch_sums(images, labels)]
-            if not batch[3]:
-                raise ValueError(
-                    "Calibration needs finite images and logits. Received: NaN or "
-                    f"infinity in batch {step} of the data set. Check its images."
-                )
-            log_sums = np.logaddexp(log_sums, batch[0])
-            counts, num_images = counts + batch[1], num_images + int(batch[2])
+            with _plain_errors():
+                sums = column_sums(images, labels, tf.constant(step))
+            log_sum, square_sum, mass = map(np.float64, sums)
+            log_square_sum = 2.0 * log_sum + np.log(square_sum)
+            log_sums = np.logaddexp(log_sums, [log_sum, log_square_sum])
+            counts, num_images = counts + mass, num_images + len(labels)
         if num_images == 0:
             raise ValueError(
                 "`calibrate` needs a data set with at least one batch. Received: none. "
@@ -420,11 +388,11 @@ class GenerativeClassifier(keras.Model):
             )
         return *log_sums, counts, num_images
 
-    def _batch_sums(self, images, labels):
-        logits = tf.cast(self.network(images, training=False), tf.float32)
-        log_sums = tf.reduce_logsumexp(tf.stack([logits, 2.0 * logits]), axis=1)
-        counts = tf.reduce_sum(tf.one_hot(labels, self.num_classes), axis=0)
-        return log_sums, counts, tf.shape(logits)[0], _all_finite(images, logits)
+    def _column_sums(self, images, labels, step):
+        logits = self.network(images, training=False)
+        logits = _checked(images, logits, "calibration batch", step)
+        statistics = objectives.column_statistics(labels, logits)
+        return statistics.log_sum, statistics.square_sum, statistics.mass
 
 
 class _Averages(keras.metrics.Metric):
@@ -436,17 +404,16 @@ class _Averages(keras.metrics.Metric):
     def __init__(self, names, name="averages"):
         super().__init__(name=name, dtype="float32")
         self._names = names
-        self._sums = self.add_variable([2, len(names)], "zeros", name="sums")
+        self._sums = self.add_variable([2 * len(names)], "zeros", name="sums")
 
     def update_state(self, sums, weights):
         """Adds sums of weighted values and sums of weights; missing ones are 0."""
-        missing = len(self._names) - len(sums)
-        update = tf.stack([tf.stack(sums), tf.stack(weights)])
-        self._sums.assign_add(tf.pad(update, [[0, 0], [0, missing]]))
+        missing = [0.0] * (len(self._names) - len(sums))
+        self._sums.assign_add(tf.stack([*sums, *missing, *weights, *missing]))
 
     def result(self):
         """Averages by name."""
-        sums, weights = tf.unstack(tf.convert_to_tensor(self._sums))
+        sums, weights = tf.split(self._sums, 2)
         averages = tf.unstack(tf.math.divide_no_nan(sums, weights))
         return dict(zip(self._names, averages, strict=True))
 
@@ -562,29 +529,38 @@ def _several_images(loss, statistics):
         return tf.identity(loss)
 
 
-def _all_finite(images, logits):
-    """Whether both are finite. Logits alone do not tell: a ReLU can swallow NaN."""
-    sums = [tf.reduce_sum(logits)]
-    if images.dtype.is_floating:
-        sums.append(tf.cast(tf.reduce_sum(images), tf.float32))
-    return tf.reduce_all(tf.math.is_finite(tf.stack(sums)))
+def _unpacked(data):
+    """Images, labels and sample weights or None; a column of labels as a vector."""
+    images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    if labels is None:
+        raise ValueError(
+            "Training and evaluation need labels: a data set of (images, labels). "
+            "Received: images only. Mark unlabelled images by the label -1."
+        )
+    if labels.shape.rank == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    return images, labels, sample_weight
 
 
-def _fail_not_finite(images, logits, step):
-    pixels = tf.reshape(tf.cast(images, tf.float32), [tf.shape(images)[0], -1])
-    bad = tf.reduce_any(~tf.math.is_finite(pixels), axis=1)
-    counts = [tf.math.count_nonzero(bad), tf.shape(logits)[0]]
-    step = [] if step is None else [step]
-    where = "the batch of training step {}" if step else "an evaluation batch"
-    message = tf.strings.format(
-        f"keras_tilt: images and logits must be finite. Received: in {where}, {{}} of "
-        "{} images with NaN or infinite pixels. If there is none, the weights have "
-        "diverged: lower the learning rate. The weights are those before this batch.",
-        step + counts,
-    )
-    check = tf.debugging.Assert(False, [message])
+def _checked(images, logits, where, index=-1):
+    """The logits, once images and logits are known to be finite.
+
+    XLA has no assertions: there `keras.callbacks.TerminateOnNaN` is the check.
+    """
+    sums = _image_sums(images)
+    finite = tf.math.is_finite(tf.reduce_sum(sums) + tf.reduce_sum(logits))
+    data = [f"keras_tilt: not finite in {where}", index, sums]
+    check = tf.debugging.Assert(finite, data, summarize=_ALL)
     with tf.control_dependencies([] if check is None else [check]):
-        return tf.constant(True)
+        return tf.identity(logits)
+
+
+def _image_sums(images):
+    """[batch]. Logits alone do not tell bad images: a ReLU can swallow NaN."""
+    if not images.dtype.is_floating:
+        return tf.zeros(tf.shape(images)[:1])
+    axes = list(range(1, images.shape.rank))
+    return tf.reduce_sum(tf.cast(images, tf.float32), axes)
 
 
 @contextlib.contextmanager
@@ -596,4 +572,26 @@ def _plain_errors():
         found = re.search(r"keras_tilt: ([^\n]*)", error.message or "")
         if found is None:
             raise
-        raise ValueError(found.group(1)) from error
+        message = _not_finite(error.message) or found.group(1)
+        raise ValueError(message) from error
+
+
+def _not_finite(message):
+    """The error of `_checked` in words, or None if it is another one.
+
+    Counting the bad images here costs the training step nothing.
+    """
+    separator = r"(?:\] \[|'\n|\n)"  # in graph mode, in eager mode
+    pattern = rf"not finite in ([a-z ]+){separator}(-?\d+){separator}([^\]\n]+)"
+    found = re.search(pattern, message)
+    if found is None:
+        return None
+    where, index, sums = found.groups()
+    where = where if index == "-1" else f"{where} {index}"
+    sums = re.split("[ ,]+", sums.strip())
+    bad = sum("nan" in value or "inf" in value for value in sums)
+    return (
+        f"Images and logits must be finite. Received: in {where}, {bad} of {len(sums)} "
+        "images with NaN or infinite pixels. If there is none, the weights have "
+        "diverged: lower the learning rate. The weights are those before this batch."
+    )

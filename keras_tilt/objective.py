@@ -25,21 +25,23 @@ __all__ = [
 
 
 class ColumnStatistics(typing.NamedTuple):
-    """What the softmax down each column of F needs, over the global batch.
+    """The softmax down each column of F, over the images of the global batch.
 
     Attributes:
+        importance_weights: `[batch, classes]` W[j, c] = exp(F[j, c] - log_sum[c]), of
+            this replica's images; a column sums to 1 over the global batch.
         log_sum: `[classes]` nats, logsumexp_j F[j, c].
-        log_square_sum: `[classes]` nats, logsumexp_j 2 F[j, c].
+        square_sum: `[classes]` sum_j W[j, c]^2, the inverse of the Kish ESS.
         mass: `[classes]` sum of the sample weights of the images labelled c;
             N_c, their number, where no sample weights are given.
-        excess: `[classes]` nats, sum over images i labelled c of
-            weight_i (log_sum[c] - F[i, c]).
+        excess: `[]` nats, sum over labelled images i of w_i (log_sum[y_i] - F[i, y_i]).
         num_labelled: `[]` number of labelled images.
         num_images: `[]` number of images, unlabelled ones included.
     """
 
+    importance_weights: tf.Tensor
     log_sum: tf.Tensor
-    log_square_sum: tf.Tensor
+    square_sum: tf.Tensor
     mass: tf.Tensor
     excess: tf.Tensor
     num_labelled: tf.Tensor
@@ -50,7 +52,7 @@ def generative_loss(labels, logits, sample_weight=None, statistics=None):
     """Minus the mean log importance weight of each image under its own class.
 
     L_G = -(1/n) sum_i w_i [F[i, y_i] - logsumexp_j F[j, y_i]]
-    dL_G/dF[j, c] = (1/n) (N_c softmax_j(F[:, c])[j] - w_j 1[y_j = c])
+    dL_G/dF[j, c] = (1/n) (N_c W[j, c] - w_j 1[y_j = c]),   W = softmax_j(F[:, c])
 
     `L_G - log(number of images)` estimates the mean of -log p_y(x)/q(x) in nats and is
     comparable across batch sizes. At zero logits L_G = log(number of images); its
@@ -90,16 +92,12 @@ def generative_loss(labels, logits, sample_weight=None, statistics=None):
     @tf.custom_gradient
     def loss(logits):
         def gradient(upstream):
-            softmax = tf.exp(tf.cast(logits, tf.float32) - statistics.log_sum)
+            expected = statistics.mass * statistics.importance_weights
             own = _own_class(labels, logits, sample_weight)
-            per_logit = tf.math.divide_no_nan(
-                statistics.mass * softmax - own, statistics.num_labelled
-            )
-            return tf.cast(upstream * per_logit, logits.dtype)
+            scale = tf.math.divide_no_nan(upstream, statistics.num_labelled)
+            return tf.cast(scale * (expected - own), logits.dtype)
 
-        value = tf.math.divide_no_nan(
-            tf.reduce_sum(statistics.excess), statistics.num_labelled
-        )
+        value = tf.math.divide_no_nan(statistics.excess, statistics.num_labelled)
         return value, gradient
 
     return loss(logits)
@@ -131,7 +129,7 @@ def discriminative_loss(labels, logits, sample_weight=None):
         1.0986...
     """
     labels, logits, sample_weight = _checked(labels, logits, sample_weight)
-    labels = _in_range(labels, logits)
+    logits = _given_valid_labels(labels, logits)
     cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(
         tf.maximum(labels, 0), tf.cast(logits, tf.float32)
     )
@@ -184,7 +182,7 @@ def column_statistics(labels, logits, sample_weight=None):
 
     log_column_sum[c] = logsumexp over replicas of logsumexp_j F_local[j, c]
 
-    One vector of 4 classes + 2 numbers per replica is gathered; an empty replica
+    One vector of 3 classes + 3 numbers per replica is gathered; an empty replica
     contributes -inf to the log sums and 0 to the rest.
 
     Args:
@@ -196,17 +194,22 @@ def column_statistics(labels, logits, sample_weight=None):
         statistics: `ColumnStatistics` of the global batch.
     """
     labels, logits, sample_weight = _checked(labels, logits, sample_weight)
-    labels = _in_range(labels, logits)
-    logits = tf.cast(logits, tf.float32)
+    logits = tf.cast(_given_valid_labels(labels, logits), tf.float32)
+    largest = tf.reduce_max(logits, axis=0)
+    shifted = logits - largest
+    exponentials = tf.exp(shifted)
+    column_sum = tf.reduce_sum(exponentials, axis=0)
+    log_column_sum = tf.math.log(column_sum)
+    importance_weights = exponentials / column_sum
     own = _own_class(labels, logits, sample_weight)
-    log_sum = tf.reduce_logsumexp(logits, axis=0)
     local = ColumnStatistics(
-        log_sum=log_sum,
-        log_square_sum=tf.reduce_logsumexp(2.0 * logits, axis=0),
+        importance_weights=importance_weights,
+        log_sum=largest + log_column_sum,
+        square_sum=tf.reduce_sum(tf.square(importance_weights), axis=0),
         mass=tf.reduce_sum(own, axis=0),
-        excess=tf.reduce_sum(tf.math.multiply_no_nan(log_sum - logits, own), axis=0),
-        num_labelled=tf.math.count_nonzero(labels >= 0, dtype=tf.float32),
-        num_images=tf.cast(tf.shape(logits)[0], tf.float32),
+        excess=tf.reduce_sum(tf.math.multiply_no_nan(log_column_sum - shifted, own)),
+        num_labelled=tf.reduce_sum(tf.cast(labels >= 0, tf.float32)),
+        num_images=tf.cast(tf.size(labels), tf.float32),
     )
     return local if _num_replicas() == 1 else _merged(local)
 
@@ -218,19 +221,24 @@ def _merged(local):
     (global - local log sum): differences of numbers of like size, so that no precision
     is lost for large logits.
     """
-    flat = [tf.reshape(part, [-1]) for part in local]
-    gathered = _gather(tf.concat(flat, axis=0))  # [replicas, 4 classes + 2]
-    parts = tf.split(gathered, [part.shape[0] for part in flat], axis=1)
-    log_sums, log_square_sums, masses, excesses, num_labelled, num_images = parts
+    numbers = tf.stack([local.excess, local.num_labelled, local.num_images])
+    flat = tf.concat([local.log_sum, local.square_sum, local.mass, numbers], axis=0)
+    num_classes = local.mass.shape[0]
+    gathered = _gather(flat)  # [replicas, 3 classes + 3]
+    columns, numbers = tf.split(gathered, [3 * num_classes, 3], axis=1)
+    log_sums, square_sums, masses = tf.split(columns, 3, axis=1)
+    excess, num_labelled, num_images = tf.unstack(tf.reduce_sum(numbers, axis=0))
     log_sum = tf.reduce_logsumexp(log_sums, axis=0)
+    shares = tf.exp(log_sums - log_sum)
     shifts = tf.math.multiply_no_nan(log_sum - log_sums, masses)
     return ColumnStatistics(
+        importance_weights=local.importance_weights * tf.exp(local.log_sum - log_sum),
         log_sum=log_sum,
-        log_square_sum=tf.reduce_logsumexp(log_square_sums, axis=0),
+        square_sum=tf.reduce_sum(tf.square(shares) * square_sums, axis=0),
         mass=tf.reduce_sum(masses, axis=0),
-        excess=tf.reduce_sum(excesses + shifts, axis=0),
-        num_labelled=tf.reduce_sum(num_labelled),
-        num_images=tf.reduce_sum(num_images),
+        excess=excess + tf.reduce_sum(shifts),
+        num_labelled=num_labelled,
+        num_images=num_images,
     )
 
 
@@ -291,7 +299,8 @@ def _checked(labels, logits, sample_weight):
     return labels, logits, sample_weight
 
 
-def _in_range(labels, logits):
+def _given_valid_labels(labels, logits):
+    """The logits, once the labels are known to lie in [-1, classes)."""
     classes = logits.shape[1]
     valid = tf.reduce_all((labels >= -1) & (labels < classes))
     message = (
@@ -300,7 +309,7 @@ def _in_range(labels, logits):
     )
     check = tf.debugging.Assert(valid, [message, labels], summarize=64)
     with tf.control_dependencies([] if check is None else [check]):
-        return tf.identity(labels)
+        return tf.identity(logits)
 
 
 def _require_several_images(logits):

@@ -226,12 +226,24 @@ def test_the_running_calibration_agrees_with_the_exact_one_at_rest():
     """With frozen weights the running Z_y is the mean over the batches seen."""
     model = build_model(optimizer=keras.optimizers.SGD(0.0))
     fit(model, epochs=2)
-    running = np.asarray(model.running_log_partition)
+    log_share, log_partition = np.asarray(model.running_log_means)
     exact = model.calibrate(IMAGES, LABELS)
-    np.testing.assert_allclose(running, exact.log_partition, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(
-        np.exp(exact.log_prior), model.running_prior, rtol=1e-5, atol=1e-6
-    )
+    np.testing.assert_allclose(log_partition, exact.log_partition, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(log_share, exact.log_prior, rtol=1e-5, atol=1e-6)
+
+
+def test_the_running_calibration_starts_anew_from_an_exact_one():
+    """Relative to the calibrated outputs Z_y is then the prior: accuracies agree."""
+    model = build_model()
+    fit(model, epochs=3)
+    labels = np.where(np.arange(90) % 3, LABELS, -1)
+    model.calibrate(IMAGES, labels)
+    logs = model.evaluate(IMAGES, labels, verbose=0, return_dict=True)
+    assert logs["calibrated_accuracy"] == pytest.approx(logs["accuracy"])
+    exact = np.log(np.mean(np.exp(model.predict(IMAGES, verbose=0)), axis=0))
+    shares = np.bincount(labels[labels >= 0]) / 90
+    expected = [np.log(shares), exact]
+    np.testing.assert_allclose(model.running_log_means, expected, atol=1e-4)
 
 
 def test_bad_calibrations_are_refused_in_words():
@@ -244,8 +256,12 @@ def test_bad_calibrations_are_refused_in_words():
         model.calibrate(tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).take(0))
     broken = IMAGES.copy()
     broken[40] = np.nan
-    with pytest.raises(ValueError, match="batch 1"):
+    with pytest.raises(ValueError, match="calibration batch 1, 1 of 30 images"):
         model.calibrate(broken, LABELS, batch_size=30)
+    with pytest.raises(ValueError, match=r"`labels` must lie in \[-1, 3\)"):
+        model.calibrate(IMAGES, LABELS + 1)
+    with pytest.raises(TypeError, match="must be integers"):
+        model.calibrate(IMAGES, LABELS.astype(np.float32))
     np.testing.assert_array_equal(model.calibration_bias, np.zeros(3))
 
 
@@ -260,7 +276,7 @@ def test_a_saved_model_comes_back_in_the_middle_of_training(tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert loaded.objective == 0.3
-    for attribute in ("calibration_bias", "running_log_partition", "running_steps"):
+    for attribute in ("calibration_bias", "running_log_means"):
         np.testing.assert_array_equal(
             getattr(loaded, attribute), getattr(model, attribute)
         )
@@ -344,8 +360,9 @@ def test_weighted_metrics_get_the_weights_of_labelled_images():
 # Bad input
 
 
-def test_nan_images_stop_the_fit_name_the_batch_and_leave_the_weights():
-    model = build_model()
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_nan_images_stop_the_fit_name_the_batch_and_leave_the_weights(run_eagerly):
+    model = build_model(run_eagerly=run_eagerly)
     images = IMAGES.copy()
     images[[65, 70]] = np.nan
     reference = build_model()
@@ -362,6 +379,14 @@ def test_diverged_weights_are_told_from_bad_images():
         fit(model)
     with pytest.raises(ValueError, match="an evaluation batch"):
         model.evaluate(IMAGES, LABELS, verbose=0)
+
+
+def test_images_of_any_number_type_are_accepted():
+    """Pixels up to 255 whose sum no float16 can hold, and integers."""
+    pixels = (10 * IMAGES + 100).clip(0, 255).astype(np.uint8)
+    expected = fit(build_model(), pixels.astype(np.float32))
+    for dtype in (np.float16, np.uint8):
+        assert fit(build_model(), (pixels).astype(dtype)) == expected
 
 
 def test_the_last_checkpoint_survives_a_bad_batch(tmp_path):
@@ -384,6 +409,10 @@ def test_labels_are_checked_against_the_classes():
         fit(build_model(), labels=LABELS.astype(np.float32))
     with pytest.raises(ValueError, match="need labels"):
         build_model().fit(IMAGES, verbose=0)
+    with pytest.raises(ValueError, match="one class index per row"):
+        fit(build_model(), labels=np.eye(3, dtype=np.int32)[LABELS])
+    column = fit(build_model(), labels=LABELS[:, np.newaxis])
+    assert column == fit(build_model())
 
 
 def test_a_batch_of_one_image_is_refused_by_generative_training():

@@ -6,7 +6,7 @@ import pytest
 import scipy.special
 import tensorflow as tf
 
-from keras_tilt import discriminative_loss, generative_loss, mixed_loss
+from keras_tilt import discriminative_loss, generative_loss, kish_ess, mixed_loss
 from keras_tilt.objective import column_statistics
 
 FLOAT32 = np.finfo(np.float32).eps
@@ -265,6 +265,17 @@ def test_column_statistics_count_images_and_mass():
     statistics = column_statistics(labels, np.zeros([4, 3], np.float32), [1, 3, 1, 5])
     np.testing.assert_array_equal(statistics.mass, [4.0, 0.0, 1.0])
     assert statistics.num_labelled == 3 and statistics.num_images == 4
+
+
+def test_column_statistics_hold_the_softmax_over_images_and_its_kish_ess():
+    labels, logits = batch()
+    statistics = column_statistics(labels, logits)
+    weights = scipy.special.softmax(logits.astype(np.float64), axis=0)
+    np.testing.assert_allclose(statistics.importance_weights, weights, rtol=1e-5)
+    np.testing.assert_allclose(
+        statistics.log_sum, scipy.special.logsumexp(logits, axis=0), rtol=1e-5
+    )
+    np.testing.assert_allclose(1.0 / statistics.square_sum, kish_ess(logits), rtol=1e-5)
 
 
 def test_labels_as_a_column_are_accepted():
