@@ -2,7 +2,7 @@
 
 What it shows: what the generative gradient costs beside the discriminative one, and our
 model beside stock Keras with cross-entropy. Wanted: every ratio at most 1.02.
-Measured on two cores: 1.016 to 1.051, see the README. About four minutes.
+Measured on two cores: 1.000 to 1.010, see the README. About four minutes.
 
     python benchmarks/train_step.py --out results/bench_train_step.json
 
