@@ -24,7 +24,7 @@ __all__ = ["Calibration", "GenerativeClassifier"]
 _OBJECTIVES = {"discriminative": 0.0, "generative": 1.0}
 _RUNNING_AVERAGE_STEPS = 100
 _NO_MASS = 1e-30  # keeps the logarithm of an absent class finite
-_ALL = 2**31 - 1
+_ALL = 2**31 - 1  # entries of a tensor that a failed assertion prints
 _GENERATIVE_METRICS = ("calibrated_accuracy", "kish_ess", "absent_classes")
 
 

@@ -179,6 +179,8 @@ def test_calibration_is_bayes_rule_over_the_data_set():
     log_prior = np.log(np.bincount(LABELS[:80]) / 80)
     np.testing.assert_allclose(calibration.log_partition, log_partition, rtol=1e-5)
     np.testing.assert_allclose(calibration.bias, log_prior - log_partition, rtol=1e-5)
+    kish_ess = np.exp(logits).sum(0) ** 2 / np.exp(2 * logits).sum(0)
+    np.testing.assert_allclose(calibration.kish_ess, kish_ess, rtol=1e-5)
     np.testing.assert_allclose(
         model.predict(IMAGES, verbose=0),
         logits + calibration.bias,
