@@ -2,17 +2,30 @@
 
     x = T(z),   z ~ N(0, I)
 
-Source: Dai, Lu and Wu (2015), where q = N(0, sigma^2 I). `box` is ours: a network
-is only trained on the pixel range, so a strong tilt should not be able to leave it.
+Source: Dai, Lu and Wu (2015), where q = N(0, sigma^2 I). The others are ours. A network
+is only trained on the pixel range: a strong tilt of `box`, or of any `squash`, cannot
+leave it. `spectral_noise` has the correlations of natural images, `latent` is the law
+of a generator network's images, as in Nguyen et al. (2017), "Plug & Play Generative
+Networks".
 """
 
-__all__ = ["white_noise", "box"]
+__all__ = [
+    "box",
+    "frequency_bands",
+    "latent",
+    "spectral_noise",
+    "squash",
+    "white_noise",
+]
 
+import inspect
 import numbers
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
+
+from keras_tilt.spectrum import Spectrum, check_left_out, log_rings, power_law
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -42,12 +55,7 @@ def white_noise(shape, mean=0.0, stddev=1.0):
     """
     shape = _checked_shape(shape)
     mean = _checked_parameter("mean", mean, shape)
-    stddev = _checked_parameter("stddev", stddev, shape)
-    if not np.all(stddev > 0):
-        raise ValueError(
-            f"`stddev` must be positive. Received: smallest value {np.min(stddev)}. "
-            "Pass a standard deviation in units of a pixel."
-        )
+    stddev = _checked_positive("stddev", stddev, shape)
     transport = tfb.Shift(mean)(tfb.Scale(stddev))
     return tfd.TransformedDistribution(
         _standard_normal(shape), transport, name="white_noise"
@@ -83,14 +91,208 @@ def box(shape, low=0.0, high=1.0):
     shape = _checked_shape(shape)
     low = _checked_parameter("low", low, shape)
     high = _checked_parameter("high", high, shape)
-    if not np.all(low < high):
-        low, high = np.broadcast_arrays(low, high)
-        first = np.argmax((low >= high).ravel())
-        raise ValueError(
-            "`low` must be below `high` for every pixel. Received: "
-            f"low={low.ravel()[first]}, high={high.ravel()[first]}. Swap or widen them."
-        )
+    _check_low_is_below_high(low, high)
     return _Box(_standard_normal(shape), NormalToBox(low, high), name="box")
+
+
+def spectral_noise(
+    shape,
+    mean=None,
+    stddev=None,
+    exponent=None,
+    colour_covariance=None,
+    spectrum=None,
+):
+    """A stationary Gaussian with a 1/f spectrum, as of natural images, or a fitted one.
+
+        T(z) = mean + colours @ H(amplitude z),   amplitude ~ 1 / f^exponent
+        H(u) = (Re DFT2(u) - Im DFT2(u)) / sqrt(height width)
+
+    Each coordinate of the noise z is one frequency of one decorrelated colour: H, the
+    discrete Hartley transform, is real, symmetric, orthonormal and its own inverse. The
+    Gaussian lives on the torus: opposite edges of an image are neighbours. At f = 0 the
+    amplitude is that of the lowest other frequency. `stddev` or `colour_covariance`
+    holds exactly, for every pixel.
+
+    Args:
+        shape: [height, width, channels] of one image.
+        mean: scalar or array that broadcasts to `shape`, in units of a pixel; by
+            default 0, or the mean of `spectrum`.
+        stddev: positive scalar, of one pixel, in the same unit; by default 1.
+        exponent: fall of the amplitude; by default 1, as photographs about have.
+            0 is white noise.
+        colour_covariance: [channels, channels], of one pixel, symmetric and positive
+            definite, in units of pixel^2. Excludes `stddev`.
+        spectrum: a `Spectrum`, such as `fit_spectrum(images)`. Excludes `stddev`,
+            `exponent` and `colour_covariance`.
+
+    Returns:
+        reference: a `tfd.TransformedDistribution` with event shape `shape`.
+
+    Raises:
+        TypeError: if `spectrum` is not a `Spectrum`.
+        ValueError: for a bad shape or one that is not that of `spectrum`, a parameter
+            out of its range or of a wrong shape, or two that exclude each other.
+
+    Example:
+        >>> q = spectral_noise([32, 32, 3], mean=127.5, stddev=60.0)
+        >>> tuple(q.sample(2, seed=[0, 7]).shape)
+        (2, 32, 32, 3)
+
+    Source: Field (1987), for 1/f; Bracewell (1983), "Discrete Hartley transform".
+    """
+    shape = _checked_shape(shape)
+    if spectrum is None:
+        spectrum = power_law(shape, stddev, exponent, colour_covariance)
+    else:
+        stated = {
+            "stddev": stddev,
+            "exponent": exponent,
+            "colour_covariance": colour_covariance,
+        }
+        _check_spectrum(spectrum, shape, stated)
+    mean = _checked_parameter("mean", spectrum.mean if mean is None else mean, shape)
+    amplitude = _checked_parameter("amplitude", spectrum.amplitude, shape)
+    if not np.all(amplitude > 0):
+        raise ValueError(
+            "The amplitude of every frequency must be positive, in float32. Received: "
+            f"smallest value {np.min(amplitude)}. Make the spectrum less steep."
+        )
+    transport = NormalToSpectrum(
+        np.broadcast_to(mean, shape), amplitude, spectrum.colours
+    )
+    return tfd.TransformedDistribution(
+        _standard_normal(shape), transport, name="spectral_noise"
+    )
+
+
+def squash(reference, low=0.0, high=255.0, scale=None):
+    """Any transport, carried on to a box of pixel values, which no sample ever leaves.
+
+        x = low + (high - low) Phi((y - (low + high) / 2) / scale),   y ~ reference
+
+    If the pixels of y are Gaussian around the middle with the standard deviation
+    `scale`, each pixel of x is uniform, whatever its correlations with others. With the
+    default scale the slope in the middle is one: mid-gray keeps its value and contrast.
+
+    `log_prob` is -inf outside the box. At exactly `low` or `high`, where Phi saturates
+    in float32 and the exact density may be 0 or infinite, it is that of the nearest
+    value inside, a finite number.
+
+    Args:
+        reference: `white_noise`, `spectral_noise`, `latent`, or another distribution
+            that is a bijector of a base; y is in units of a pixel.
+        low: scalar or array that broadcasts to an image, in units of a pixel.
+        high: scalar or array that broadcasts to an image, above `low`.
+        scale: positive scalar or array that broadcasts to an image, in the same unit;
+            by default (high - low) / sqrt(2 pi).
+
+    Returns:
+        reference: a `tfd.TransformedDistribution` of the same noise.
+
+    Raises:
+        TypeError: if `reference` is not a transport.
+        ValueError: for a parameter that is not finite or does not broadcast to an
+            image, a `low` that is not below `high`, or a `scale` that is not positive.
+
+    Example:
+        >>> y = spectral_noise([32, 32, 3], mean=127.5, stddev=80.0)
+        >>> x = squash(y, low=0.0, high=255.0).sample(2, seed=[0, 7])
+        >>> bool(tf.reduce_all((0.0 <= x) & (x <= 255.0)))
+        True
+    """
+    _check_transport(reference)
+    shape = tuple(reference.event_shape)
+    low = _checked_parameter("low", low, shape)
+    high = _checked_parameter("high", high, shape)
+    _check_low_is_below_high(low, high)
+    scale = (high - low) / np.sqrt(2 * np.pi) if scale is None else scale
+    scale = _checked_positive("scale", scale, shape)
+    middle = (low + high) / 2
+    to_box = [NormalToBox(low, high), tfb.Scale(1 / scale), tfb.Shift(-middle)]
+    return _Squashed(
+        reference.distribution,
+        tfb.Chain([*to_box, reference.bijector]),
+        name="squash",
+    )
+
+
+def latent(generator, latent_shape=None):
+    """The law of the images of a generator network.
+
+        T(z) = generator(z),   z ~ N(0, I) of the latent shape
+
+    There is no density of images: `log_prob` and the inverse of T are errors. Noise has
+    one, which is all that sampling needs: see `Tilt.noise_log_prob`.
+
+    Args:
+        generator: callable, noise [n, ...] -> images [n, ...], such as a
+            `keras.Model`. If it takes `training`, it is passed False.
+        latent_shape: shape of the noise of one image; by default from
+            `generator.input_shape`.
+
+    Returns:
+        reference: a `tfd.Distribution` with the event shape of one image.
+
+    Raises:
+        TypeError: if `generator` is not callable.
+        ValueError: for a `latent_shape` that is neither passed nor stated by the
+            generator, or that contradicts it, or a generator that does not return one
+            image per noise.
+
+    Example:
+        >>> q = latent(lambda z: tf.reshape(tf.tanh(z), [-1, 2, 2, 1]), [4])
+        >>> q.sample(3, seed=[0, 7]).shape, q.distribution.event_shape
+        (TensorShape([3, 2, 2, 1]), TensorShape([4]))
+    """
+    if not callable(generator):
+        raise TypeError(
+            "`generator` must be callable, noise [n, ...] -> images [n, ...]. "
+            f"Received: {generator!r}. Pass a keras.Model or a function."
+        )
+    latent_shape = _checked_latent_shape(generator, latent_shape)
+    generate = _in_inference(generator)
+    image_shape = _image_shape(generate, latent_shape)
+    return tfd.TransformedDistribution(
+        _standard_normal(latent_shape),
+        _Generator(generate, latent_shape, image_shape),
+        name="latent",
+    )
+
+
+def frequency_bands(reference):
+    """Numbers of the frequency bands that the coordinates of the noise belong to.
+
+        band = ring + num_rings * colour
+
+    About 16 rings, equally wide in the logarithm of the radial frequency, for every
+    decorrelated colour; the innermost also has f = 0. No band is empty.
+
+    Args:
+        reference: any; `squash` keeps the noise of what it squashes, and its bands.
+
+    Returns:
+        bands: int32 [height, width, channels], the shape of the noise, with numbers
+            0, ..., n - 1; or None if its coordinates are not frequencies.
+
+    Example:
+        >>> bands = frequency_bands(squash(spectral_noise([4, 4, 1])))
+        >>> bands[:, :, 0]
+        array([[0, 0, 2, 0],
+               [0, 1, 3, 1],
+               [2, 3, 4, 3],
+               [0, 1, 3, 1]], dtype=int32)
+        >>> frequency_bands(white_noise([4, 4, 1])) is None
+        True
+    """
+    bijector = getattr(reference, "bijector", None)
+    while isinstance(bijector, tfb.Chain):
+        bijector = bijector.bijectors[-1]
+    if not isinstance(bijector, NormalToSpectrum):
+        return None
+    height, width, channels = bijector.amplitude.shape
+    rings = log_rings(height, width)
+    return rings[:, :, None] + (rings.max() + 1) * np.arange(channels, dtype=np.int32)
 
 
 class NormalToBox(tfb.AutoCompositeTensorBijector):
@@ -99,7 +301,8 @@ class NormalToBox(tfb.AutoCompositeTensorBijector):
         T(z) = low + (high - low) Phi(z)  =  high - (high - low) Phi(-z)
 
     The form with the smaller Phi is used, so that T(z) keeps its precision near both
-    ends and cannot step over either by a rounding error.
+    ends and cannot step over either by a rounding error. The gradient is written down,
+    T'(z) = (high - low) N(z; 0, 1): a third of the cost of differentiating erfc.
     """
 
     def __init__(self, low, high, validate_args=False, name="normal_to_box"):
@@ -124,8 +327,20 @@ class NormalToBox(tfb.AutoCompositeTensorBijector):
         return True
 
     def _forward(self, z):
-        width = self.high - self.low
-        return tf.where(z < 0, self.low + width * _phi(z), self.high - width * _phi(-z))
+        low, high = self.low, self.high
+
+        @tf.custom_gradient
+        def transport(z):
+            tail = (high - low) * _phi(-tf.abs(z))
+
+            def gradient(upstream):
+                return (
+                    upstream * (high - low) * tf.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
+                )
+
+            return tf.where(z < 0, low + tail, high - tail), gradient
+
+        return transport(z)
 
     def _inverse(self, x):
         width = self.high - self.low
@@ -135,6 +350,103 @@ class NormalToBox(tfb.AutoCompositeTensorBijector):
     def _forward_log_det_jacobian(self, z):
         log_normal = -0.5 * z**2 - 0.5 * np.log(2 * np.pi)
         return tf.math.log(self.high - self.low) + log_normal
+
+
+class NormalToSpectrum(tfb.AutoCompositeTensorBijector):
+    """Carries N(0, I) to a stationary Gaussian, frequency by frequency.
+
+        T(z) = mean + colours @ H(amplitude z),   log |det T'| = sum(log amplitude)
+
+    H is the orthonormal discrete Hartley transform of both image axes, and the columns
+    of `colours` [channels, channels] are orthonormal: neither changes a volume.
+    """
+
+    def __init__(
+        self, mean, amplitude, colours, validate_args=False, name="normal_to_spectrum"
+    ):
+        parameters = dict(locals())
+        with tf.name_scope(name) as name:
+            self.mean = tf.convert_to_tensor(mean, tf.float32)
+            self.amplitude = tf.convert_to_tensor(amplitude, tf.float32)
+            self.colours = tf.convert_to_tensor(colours, tf.float32)
+            super().__init__(
+                forward_min_event_ndims=3,
+                is_constant_jacobian=True,
+                validate_args=validate_args,
+                parameters=parameters,
+                name=name,
+            )
+
+    @classmethod
+    def _parameter_properties(cls, dtype):
+        properties = tfp.util.ParameterProperties
+        return {
+            "mean": properties(event_ndims=3),
+            "amplitude": properties(event_ndims=3),
+            "colours": properties(event_ndims=2),
+        }
+
+    def _forward(self, z):
+        by_colour = _hartley(self.amplitude * z)
+        return self.mean + tf.tensordot(by_colour, self.colours, [[-1], [1]])
+
+    def _inverse(self, x):
+        by_colour = tf.tensordot(x - self.mean, self.colours, [[-1], [0]])
+        return _hartley(by_colour) / self.amplitude
+
+    def _forward_log_det_jacobian(self, z):
+        return tf.reduce_sum(tf.math.log(self.amplitude))
+
+
+class _Generator(tfb.Bijector):
+    """Carries noise to images by a network, which has no inverse."""
+
+    def __init__(self, generate, latent_shape, image_shape):
+        self._generate = generate
+        self._latent_shape = tf.TensorShape(latent_shape)
+        self._image_shape = tf.TensorShape(image_shape)
+        super().__init__(
+            forward_min_event_ndims=self._latent_shape.rank,
+            inverse_min_event_ndims=self._image_shape.rank,
+            dtype=tf.float32,
+            parameters={},
+            name="generator",
+        )
+
+    def _forward_event_shape(self, _):
+        return self._image_shape
+
+    def _forward_event_shape_tensor(self, _):
+        return tf.constant(self._image_shape.as_list(), tf.int32)
+
+    def _inverse_event_shape(self, _):
+        return self._latent_shape
+
+    def _inverse_event_shape_tensor(self, _):
+        return tf.constant(self._latent_shape.as_list(), tf.int32)
+
+    def _forward(self, z):
+        images = self._generate(tf.reshape(z, [-1, *self._latent_shape]))
+        samples = z.shape.rank - self._latent_shape.rank
+        shape = tf.concat([tf.shape(z)[:samples], self._image_shape], axis=0)
+        static_shape = z.shape[:samples].concatenate(self._image_shape)
+        return tf.ensure_shape(tf.reshape(images, shape), static_shape)
+
+    def _inverse(self, _):
+        raise NotImplementedError(_NO_DENSITY)
+
+    def _forward_log_det_jacobian(self, _):
+        raise NotImplementedError(_NO_DENSITY)
+
+    def _inverse_log_det_jacobian(self, _):
+        raise NotImplementedError(_NO_DENSITY)
+
+
+_NO_DENSITY = (
+    "The images of a generator must be reached from their noise: they have neither a "
+    "density nor an inverse. Received: a call that needs one. Work in noise "
+    "coordinates: sample them with keras_tilt.sample, or use Tilt.noise_log_prob."
+)
 
 
 class _Box(tfd.TransformedDistribution):
@@ -153,6 +465,46 @@ class _Box(tfd.TransformedDistribution):
             tf.broadcast_to(tf.math.log(high - low), shape), axis=list(pixels)
         )
         return tf.where(inside, -log_volume, -np.inf)
+
+
+class _Squashed(tfd.TransformedDistribution):
+    """The law of a transport that ends in a NormalToBox, with a density everywhere."""
+
+    def _log_prob(self, x):
+        box = self.bijector.bijectors[0]
+        shape = self.event_shape.as_list()
+        pixels = list(range(-len(shape), 0))
+        lowest, highest = _interior(box.low, box.high)
+        inside = tf.reduce_all((box.low <= x) & (x <= box.high), axis=pixels)
+        log_prob = super()._log_prob(tf.clip_by_value(x, lowest, highest))
+        return tf.where(inside, log_prob, -np.inf)
+
+
+def _interior(low, high):
+    """The smallest and largest float32 that Phi can be inverted at.
+
+    Next to `low` and `high`; but next to 0 are numbers that TensorFlow flushes to 0.
+    """
+    least = (high - low) * np.finfo(np.float32).tiny
+    lowest = tf.maximum(tf.math.nextafter(low, high), low + least)
+    highest = tf.minimum(tf.math.nextafter(high, low), high - least)
+    return lowest, highest
+
+
+@tf.custom_gradient
+def _hartley(images):
+    """H(u) = (Re DFT2(u) - Im DFT2(u)) / sqrt(height width), channel by channel.
+
+    H is symmetric, so that it is its own gradient. The real FFT gives one half of the
+    columns, and the other by DFT(-k) = conj(DFT(k)).
+    """
+    height, width, _ = images.shape[-3:]
+    half = tf.signal.rfft2d(tf.einsum("...hwc->...chw", images))
+    cosines, sines = tf.math.real(half), -tf.math.imag(half)
+    others = tf.reverse((cosines - sines)[..., 1 : (width + 1) // 2], [-2, -1])
+    columns = [cosines + sines, tf.roll(others, 1, axis=-2)]
+    planes = tf.concat(columns, axis=-1) / np.sqrt(height * width)
+    return tf.einsum("...chw->...hwc", planes), _hartley
 
 
 def _standard_normal(shape):
@@ -191,3 +543,92 @@ def _checked_parameter(name, value, shape):
             f"Received: shape {value.shape}. Reshape it."
         ) from None
     return full if value.ndim else value
+
+
+def _checked_positive(name, value, shape):
+    value = _checked_parameter(name, value, shape)
+    if not np.all(value > 0):
+        raise ValueError(
+            f"`{name}` must be positive. Received: smallest value {np.min(value)}. "
+            "Pass a standard deviation in units of a pixel."
+        )
+    return value
+
+
+def _check_low_is_below_high(low, high):
+    if not np.all(low < high):
+        low, high = np.broadcast_arrays(low, high)
+        first = np.argmax((low >= high).ravel())
+        raise ValueError(
+            "`low` must be below `high` for every pixel. Received: "
+            f"low={low.ravel()[first]}, high={high.ravel()[first]}. Swap or widen them."
+        )
+
+
+def _check_spectrum(spectrum, shape, stated):
+    if not isinstance(spectrum, Spectrum):
+        raise TypeError(
+            "`spectrum` must be a Spectrum. "
+            f"Received: {spectrum!r}. Pass for example fit_spectrum(images)."
+        )
+    for name, value in stated.items():
+        check_left_out(name, value, where="spectrum")
+    if spectrum.shape != shape:
+        raise ValueError(
+            f"`spectrum` must be of images of the shape {shape}. Received: one of "
+            f"{spectrum.shape}. Fit it to images of that shape."
+        )
+
+
+def _check_transport(reference):
+    base = getattr(reference, "distribution", None)
+    if base is None or not hasattr(reference, "bijector"):
+        raise TypeError(
+            "`reference` must be a transport, with a base and a bijector. "
+            f"Received: {reference!r}. Pass for example spectral_noise(shape)."
+        )
+
+
+def _checked_latent_shape(generator, latent_shape):
+    stated = getattr(generator, "input_shape", None)
+    stated = None if stated is None else tuple(stated)[1:]
+    if latent_shape is None and stated is None:
+        raise ValueError(
+            "`latent_shape` must be passed where the generator has no `input_shape`. "
+            f"Received: None, {generator!r}. Pass the shape of the noise of one image."
+        )
+    latent_shape = stated if latent_shape is None else latent_shape
+    try:
+        latent_shape = _checked_shape(latent_shape)
+    except ValueError:
+        raise ValueError(
+            "`latent_shape` must be positive whole numbers, the noise of one image. "
+            f"Received: {latent_shape!r}. Pass for example [128]."
+        ) from None
+    if stated is not None and not tf.TensorShape(stated).is_compatible_with(
+        latent_shape
+    ):
+        raise ValueError(
+            f"`latent_shape` must agree with generator.input_shape, {stated} for one "
+            f"image. Received: {latent_shape}. Leave it out."
+        )
+    return latent_shape
+
+
+def _in_inference(generator):
+    """The generator, noise -> images in float32, without dropout and the like."""
+    parameters = inspect.signature(getattr(generator, "call", generator)).parameters
+    arguments = {"training": False} if "training" in parameters else {}
+    return lambda z: tf.cast(generator(z, **arguments), tf.float32)
+
+
+def _image_shape(generate, latent_shape):
+    """Shape of one image, found by generating two."""
+    images = generate(tf.zeros([2, *latent_shape]))
+    if images.shape.rank < 2 or images.shape[0] != 2:
+        raise ValueError(
+            "`generator` must return one image per noise: [n, ...] for "
+            f"{['n', *latent_shape]}. Received: shape {images.shape} for two. Wrap it "
+            "in a function that reshapes."
+        )
+    return images.shape[1:]

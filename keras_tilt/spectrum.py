@@ -1,0 +1,359 @@
+"""The spectrum of a stationary Gaussian on the torus: stated, or fitted to images.
+
+    covariance(x[i], x[i + d]) = colours diag(IDFT2(amplitude^2)[d]) colours^T
+
+Frequencies are radial and in cycles per pixel, so they mean the same along both axes of
+an image that is not square.
+
+Source: Field (1987), "Relations between the statistics of natural images and the
+response properties of cortical cells", for amplitudes that fall as 1/f.
+"""
+
+__all__ = ["Spectrum", "fit_spectrum", "power_law"]
+
+import dataclasses
+
+import numpy as np
+
+_BATCH = 16  # images transformed at once
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Spectrum:
+    """The spectrum of stationary images, by frequency and decorrelated colour.
+
+        power[k, m] = amplitude[k, m]^2 = E |DFT2(colours[:, m] . (x - mean))[k]|^2 / hw
+
+    Attributes:
+        mean: [channels], in units of a pixel.
+        colours: [channels, channels], orthonormal columns, one per decorrelated colour,
+            that of the largest variance first.
+        amplitude: [height, width, channels], positive, in units of a pixel; its last
+            axis counts decorrelated colours, its first two frequencies as `np.fft`.
+            Equal at k and -k, as the power of real images is.
+
+    Raises:
+        ValueError: for shapes that do not fit each other, or attributes that are not
+            what they should be.
+    """
+
+    mean: np.ndarray
+    colours: np.ndarray
+    amplitude: np.ndarray = dataclasses.field(repr=False)
+
+    def __post_init__(self):
+        amplitude = _checked_amplitude(self.amplitude)
+        channels = amplitude.shape[2]
+        colours = _checked_colours(self.colours, channels)
+        mean = np.asarray(self.mean, np.float64)
+        if mean.shape != (channels,):
+            raise ValueError(
+                f"`mean` must have one number per channel, shape {(channels,)}. "
+                f"Received: shape {mean.shape}. Pass a mean over images and pixels."
+            )
+        object.__setattr__(self, "mean", mean)
+        object.__setattr__(self, "colours", colours)
+        object.__setattr__(self, "amplitude", amplitude)
+
+    @property
+    def shape(self):
+        """Shape of one image, a tuple."""
+        return tuple(self.amplitude.shape)
+
+    @property
+    def colour_covariance(self):
+        """[channels, channels], covariance of the colours of one pixel, pixels^2."""
+        variance = np.mean(self.amplitude**2, axis=(0, 1))
+        return self.colours * variance @ self.colours.T
+
+
+def power_law(shape, stddev=None, exponent=None, colour_covariance=None):
+    """The spectrum amplitude ~ 1 / f^exponent, with mean 0.
+
+    At f = 0, where the power law has no value, it takes the one of the lowest other
+    frequency.
+
+    Args:
+        shape: [height, width, channels] of one image.
+        stddev: positive scalar, of one pixel; by default 1.
+        exponent: by default 1, as photographs about have; 0 is white noise.
+        colour_covariance: [channels, channels], of one pixel, symmetric and positive
+            definite, in units of pixel^2. Excludes `stddev`.
+
+    Returns:
+        spectrum: a `Spectrum` of exactly that standard deviation or covariance.
+
+    Raises:
+        ValueError: for a parameter out of its range or of a wrong shape, or for two
+            that exclude each other.
+
+    Example:
+        >>> spectrum = power_law([4, 6, 1], stddev=3.0)
+        >>> spectrum.colour_covariance.round(12)
+        array([[9.]])
+    """
+    height, width, channels = _checked_shape(shape)
+    exponent = _checked_exponent(1.0 if exponent is None else exponent)
+    if colour_covariance is None:
+        stddev = _checked_stddev(1.0 if stddev is None else stddev)
+        colour_covariance = stddev**2 * np.eye(channels)
+    else:
+        check_left_out("stddev", stddev, where="colour_covariance")
+        colour_covariance = _checked_covariance(colour_covariance, channels)
+    frequency = radial_frequency(height, width)
+    lowest = np.min(frequency[frequency > 0], initial=1.0)
+    # Relative to the lowest frequency, so that no power of f overflows.
+    falloff = (np.maximum(frequency, lowest) / lowest) ** -exponent
+    falloff /= np.sqrt(np.mean(falloff**2))
+    variance, colours = _principal_colours(colour_covariance)
+    return Spectrum(
+        mean=np.zeros(channels),
+        colours=colours,
+        amplitude=falloff[:, :, None] * np.sqrt(variance),
+    )
+
+
+def fit_spectrum(images, isotropic=True):
+    """The stationary Gaussian on the torus under which the images are most likely.
+
+        mean           = mean over images and pixels of x
+        colours        = eigenvectors of the covariance of x over images and pixels
+        amplitude[k]^2 = mean over images of |DFT2(colours^T (x - mean))[k]|^2 / hw
+
+    The colours are decorrelated by the principal components of the pixel's covariance,
+    the same ones at every frequency; given these, mean and amplitude have the largest
+    likelihood. With n images, each power has a relative standard error of 1 / sqrt(n)
+    or, where the DFT is real, sqrt(2 / n). `isotropic` averages over rings of equal
+    radial frequency, one ring per cycle in the longer side of the image, and is then
+    the maximum of the likelihood among spectra that are equal along a ring.
+
+    Args:
+        images: [n, height, width, channels], or an iterable of such batches, such as a
+            `tf.data.Dataset`, also of pairs (images, labels). It is read once, and only
+            sums over images are kept.
+        isotropic: whether to average over rings; False wants thousands of images.
+
+    Returns:
+        spectrum: a `Spectrum`, to be passed to `spectral_noise`.
+
+    Raises:
+        ValueError: for less than two images, pixels that are not finite, batches that
+            differ in shape, or images that leave a colour or a frequency without
+            variance, under which no density exists.
+
+    Example:
+        >>> images = np.random.default_rng(0).normal(100.0, 20.0, [500, 8, 8, 1])
+        >>> spectrum = fit_spectrum(images)
+        >>> spectrum.mean.round()
+        array([100.])
+        >>> np.sqrt(spectrum.colour_covariance).round()
+        array([[20.]])
+    """
+    mean, cross_power = _sufficient_statistics(_batches(images))
+    variance, colours = _principal_colours(cross_power.mean(axis=(0, 1)))
+    power = np.einsum("im,hwij,jm->hwm", colours, cross_power, colours)
+    if isotropic:
+        power = _ring_means(power)
+    _check_has_variance("decorrelated colour", variance)
+    _check_has_variance("frequency", power)
+    return Spectrum(mean=mean, colours=colours, amplitude=np.sqrt(power))
+
+
+def radial_frequency(height, width):
+    """[height, width], in cycles per pixel, in the order of `np.fft.fft2`."""
+    return np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width))
+
+
+def log_rings(height, width, num_rings=16):
+    """The number of the ring of each frequency: int32 [height, width].
+
+    The rings are equally wide in log f. Those without a frequency are left out, so that
+    small images have less than `num_rings`; f = 0 belongs to the innermost.
+    """
+    frequency = radial_frequency(height, width)
+    lowest = np.min(frequency[frequency > 0], initial=1.0)
+    octaves = np.log2(np.maximum(frequency, lowest) / lowest)
+    width_of_ring = max(octaves.max(), 1.0) / num_rings
+    rings = np.minimum(np.floor(octaves / width_of_ring), num_rings - 1)
+    return np.unique(rings, return_inverse=True)[1].reshape(rings.shape).astype("int32")
+
+
+def _ring_means(power):
+    """[height, width, channels] averaged over rings, each one cycle per image wide."""
+    height, width, _ = power.shape
+    rings = np.rint(radial_frequency(height, width) * max(height, width)).astype(int)
+    sums = np.zeros([rings.max() + 1, power.shape[2]])
+    np.add.at(sums, rings, power)
+    counts = np.bincount(rings.ravel())[:, None]
+    return (sums / np.maximum(counts, 1))[rings]
+
+
+def _principal_colours(colour_covariance):
+    """Variances [channels] and orthonormal columns [channels, channels]."""
+    variance, colours = np.linalg.eigh(colour_covariance)
+    order = np.argsort(-variance, kind="stable")
+    return variance[order], colours[:, order]
+
+
+def _sufficient_statistics(batches):
+    """mean [channels] and the centred power of every pair of channels at every k.
+
+    cross_power[k, i, j] = mean over images of Re DFT2(x_i)[k] conj(DFT2(x_j)[k]) / hw:
+    that of any real mixture of channels follows from it, after the last image is read.
+    """
+    count, offset, total, cross = 0, None, 0.0, 0.0
+    for batch in batches:
+        if offset is None:  # near the mean, so that centring cancels few digits
+            offset = batch.mean(axis=(0, 1, 2))
+        transform = np.fft.fft2(batch - offset, axes=(1, 2))
+        total = total + transform[:, 0, 0].real.sum(axis=0)
+        for part in (transform.real, transform.imag):
+            cross = cross + np.einsum("nhwi,nhwj->hwij", part, part)
+        count += len(batch)
+    _check_count(count)
+    pixels = cross.shape[0] * cross.shape[1]
+    cross_power = cross / (count * pixels)
+    shift = total / (count * pixels)
+    cross_power[0, 0] -= pixels * np.outer(shift, shift)
+    return offset + shift, cross_power
+
+
+def _batches(images):
+    """Small float64 batches [n, height, width, channels] of one shape."""
+    expected = None
+    for batch in [images] if hasattr(images, "shape") else images:
+        batch = np.asarray(batch[0] if isinstance(batch, tuple | list) else batch)
+        expected = expected or batch.shape[1:]
+        _check_batch(batch, expected)
+        for start in range(0, len(batch), _BATCH):
+            part = batch[start : start + _BATCH].astype(np.float64)
+            _check_finite(part)
+            yield part
+
+
+def _check_batch(batch, expected):
+    if batch.ndim != 4 or 0 in batch.shape[1:] or batch.shape[1:] != expected:
+        wanted = "[n, height, width, channels]"
+        if len(expected) == 3:
+            wanted += f", of one image shape {expected}"
+        raise ValueError(
+            f"`images` must be an array or batches {wanted}. Received: shape "
+            f"{batch.shape}. Reshape or crop them."
+        )
+
+
+def _check_finite(batch):
+    if not np.all(np.isfinite(batch)):
+        raise ValueError(
+            f"`images` must be finite. Received: {np.sum(~np.isfinite(batch))} of "
+            f"{batch.size} pixels of a batch that are not. Check where they come from."
+        )
+
+
+def _check_count(count):
+    if count < 2:
+        raise ValueError(
+            f"`images` must be two images or more. Received: {count}. One image has no "
+            "variance around its own mean; pass others like it."
+        )
+
+
+def _check_has_variance(name, values):
+    """Up to rounding: colours of gray images saved as RGB are equal to about eps."""
+    without = values <= 1e-12 * np.max(values)
+    if np.any(without):
+        raise ValueError(
+            f"`images` must vary in every {name}, or they have no density. Received: "
+            f"{np.sum(without)} of {values.size} without variance. Drop constant or "
+            "repeated channels, pass more images, or add a little white noise."
+        )
+
+
+def _checked_amplitude(amplitude):
+    amplitude = np.asarray(amplitude, np.float64)
+    if amplitude.ndim != 3 or 0 in amplitude.shape:
+        raise ValueError(
+            "`amplitude` must have shape [height, width, channels]. "
+            f"Received: shape {amplitude.shape}. Reshape it."
+        )
+    if not np.all((0 < amplitude) & (amplitude < np.inf)):
+        raise ValueError(
+            "`amplitude` must be positive and finite. Received: smallest value "
+            f"{np.min(amplitude)}. A frequency without power has no density."
+        )
+    opposite = np.roll(amplitude[::-1, ::-1], [1, 1], axis=[0, 1])
+    asymmetry = np.max(np.abs(opposite / amplitude - 1))
+    if asymmetry > 1e-4:
+        raise ValueError(
+            "`amplitude` must be equal at opposite frequencies, k and -k. Received: "
+            f"relative differences up to {asymmetry:.2g}. Average the two."
+        )
+    return amplitude
+
+
+def _checked_colours(colours, channels):
+    colours = np.asarray(colours, np.float64)
+    is_square = colours.shape == (channels, channels)
+    if not is_square or not np.allclose(colours.T @ colours, np.eye(channels)):
+        raise ValueError(
+            "`colours` must be orthonormal columns, one per channel of `amplitude`, "
+            f"{channels}. Received: {colours.tolist()}. Pass np.eye({channels}) to "
+            "leave the channels as they are."
+        )
+    return colours
+
+
+def _checked_shape(shape):
+    if len(shape) != 3:
+        raise ValueError(
+            "`shape` must be the height, width and channels of one image. "
+            f"Received: {shape}. Pass for example [28, 28, 1]."
+        )
+    return tuple(shape)
+
+
+def _checked_exponent(exponent):
+    if np.ndim(exponent) != 0 or not np.isfinite(exponent):
+        raise ValueError(
+            "`exponent` must be a finite number. "
+            f"Received: {exponent!r}. Pass for example 1.0."
+        )
+    return float(exponent)
+
+
+def _checked_stddev(stddev):
+    if np.ndim(stddev) != 0 or not 0 < stddev < np.inf:
+        raise ValueError(
+            "`stddev` must be a positive number, the same for every pixel. "
+            f"Received: {stddev!r}. Pass `colour_covariance` to tell channels apart."
+        )
+    return float(stddev)
+
+
+def check_left_out(name, value, where):
+    if value is not None:
+        raise ValueError(
+            f"`{name}` must be left out where `{where}` is passed, which states it. "
+            f"Received: {name}={value!r}. Leave out one of the two."
+        )
+
+
+def _checked_covariance(colour_covariance, channels):
+    covariance = np.asarray(colour_covariance, np.float64)
+    if covariance.shape != (channels, channels):
+        raise ValueError(
+            f"`colour_covariance` must have shape {(channels, channels)}, by the "
+            f"channels of an image. Received: shape {covariance.shape}. Reshape it."
+        )
+    if not np.all(np.isfinite(covariance)) or not np.allclose(covariance, covariance.T):
+        raise ValueError(
+            "`colour_covariance` must be finite and symmetric. "
+            f"Received: {covariance.tolist()}. Pass for example np.cov(pixels.T)."
+        )
+    smallest = np.linalg.eigvalsh(covariance)[0]
+    if smallest <= 0:
+        raise ValueError(
+            "`colour_covariance` must be positive definite. Received: smallest "
+            f"eigenvalue {smallest}. Add a small multiple of the identity."
+        )
+    return covariance
