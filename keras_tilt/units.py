@@ -1,82 +1,218 @@
 """Units f of a network: the exponent of the tilted density, in nats.
 
     p(x) = exp(f(x)) q(x) / Z,      f: images [n, height, width, channels] -> [n]
+    f(x) = sum over terms of  features(x) . weights
 
 f is a class logit, the value *before* the softmax, or the response of one channel of an
 inner layer, before its activation (Dai, Lu and Wu 2015, section 2: an inner node is a
-class of its own). log softmax is another function: it subtracts the log-sum-exp over
-classes, and with it the part of f that the density p_y is made of.
+class of its own); and every weighted sum of such. log softmax is another function: it
+subtracts the log-sum-exp over classes, and with it the part of f that the density p_y
+is made of. As a bounded f, log p(y|x), it is there on request.
 """
 
-__all__ = ["Unit", "unit"]
+__all__ = ["Features", "Unit", "UnitStack", "shared", "stack", "unit"]
 
-import contextlib
 import dataclasses
+import math
+import numbers
 import operator
 from collections.abc import Callable
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-# Activations that end a classifier and whose argument is the logit, by the names of
-# functions ("softmax_v2" is tf.nn.softmax) and of layers or operations.
-_LINKS = ("softmax", "softmax_v2", "log_softmax", "log_softmax_v2", "sigmoid")
-_LINK_OPERATIONS = ("Softmax", "LogSoftmax", "Sigmoid")
+from keras_tilt import graph
+from keras_tilt.receptive_field import Cell, cell_and_window, hull
 
-# Layers that apply `activation` once, to the value they compute from their weights.
-_WITH_FUSED_ACTIVATION = (
-    keras.layers.Dense,
-    keras.layers.EinsumDense,
-    keras.layers.Conv2D,
-    keras.layers.Conv2DTranspose,
-    keras.layers.DepthwiseConv2D,
-    keras.layers.SeparableConv2D,
-)
+_LISTED = 4  # more channels than this have one name, "conv5:direction"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Unit:
-    """One number of a network as a function of the image.
+    """One number of a network as a function of the image; units form a vector space.
 
         f: images [n, height, width, channels] -> [n], nats
+        f(x) = sum over terms of  features(x) . weights
+
+    u + v, u - v, -u, 2.0 * u and u / 2.0 are units. Units are equal if they read the
+    same features with the same weights.
 
     Attributes:
-        name: "class 3", "conv5:12", or "conv5:12@0,4" at a position.
+        name: "class 3", "conv5:12", "conv5:12@0,4" at a position, "u - 2 v".
         input_shape: (height, width, channels); None where the network takes any size.
-        response: the function itself. It reads the network's own weights: after a
-            weight update the unit is the new one.
+        terms: tuple of (`Features`, weights [channels] float64), no features twice.
+            They read the network's own weights: after a weight update the unit is the
+            new one.
     """
 
     name: str
     input_shape: tuple
-    response: Callable = dataclasses.field(repr=False)
+    terms: tuple = dataclasses.field(repr=False)
+
+    # numpy numbers and arrays leave the arithmetic to the unit.
+    __array_ufunc__ = None
 
     def __call__(self, images):
         """Return f(images): float32 [n], nats."""
-        return tf.cast(self.response(images), tf.float32)
+        return tf.add_n(
+            [_read_out(term(images), weights) for term, weights in self.terms]
+        )
+
+    def __eq__(self, other):
+        if not isinstance(other, Unit):
+            return NotImplemented
+        mine, theirs = dict(self.terms), dict(other.terms)
+        return mine.keys() == theirs.keys() and all(
+            np.array_equal(mine[features], theirs[features]) for features in mine
+        )
+
+    def __hash__(self):
+        return hash(self.features)
+
+    @property
+    def features(self):
+        """The `Features` that the unit reads, a frozenset."""
+        return frozenset(features for features, _ in self.terms)
+
+    def __add__(self, other):
+        if isinstance(other, numbers.Number) and other == 0:  # the start of sum(units)
+            return self
+        return _sum(self, other) if isinstance(other, Unit) else NotImplemented
+
+    __radd__ = __add__
+
+    def __sub__(self, other):
+        return self + -other if isinstance(other, Unit) else NotImplemented
+
+    def __neg__(self):
+        return _scaled(self, -1.0)
+
+    def __mul__(self, scalar):
+        return _scaled(self, _finite_number(scalar))
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, scalar):
+        if _finite_number(scalar) == 0.0:
+            raise ValueError(
+                "Expected a number other than zero, to divide a unit by. Received: "
+                f"{scalar!r}. Write for example unit / 2.0."
+            )
+        return _scaled(self, _finite_number(1.0 / scalar))
+
+    def crop(self):
+        """Return the unit of the pixels that it sees, and of nothing around them.
+
+            f_crop(patch) = f(image),   patch the part of the image that f sees
+
+        wherever f sees no padding. The network's own layers run without padding, each
+        on the window it needs, so that the response of a map is one cell. A sum of
+        several units keeps their places relative to each other: its patch is the
+        smallest that holds all they see.
+
+        Returns:
+            unit: `Unit` with input_shape (rows, columns, channels) of the patch.
+
+        Raises:
+            ValueError: a unit that sees the whole image (a class, a dense layer, the
+                mean of a map), or whose receptive field is not known.
+
+        Example:
+            >>> f = unit(keras_tilt.lenet(), "conv2:7").crop()
+            >>> f.input_shape
+            (14, 14, 1)
+        """
+        seen = [_seen_by(features, self) for features, _ in self.terms]
+        patch = hull([window for _, window in seen])
+        return _unit_of(
+            (_cropped(features, cell, patch), weights)
+            for (cell, _), (features, weights) in zip(seen, self.terms, strict=True)
+        )
 
 
-def unit(network, layer_channel=None, *, class_index=None, position="center"):
-    """Return one unit of a network: a class logit, or a channel of a layer.
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """Numbers of a network that one pass yields: images [n, ...] -> [n, channels].
+
+    Equal if they read the same of the same network through the same preparation of the
+    images, so that units can share the pass.
+
+    Attributes:
+        network: the `keras.Model`; compared by identity, as `preprocess`.
+        reading: what is read: a layer's channels at a place, or all classes.
+        input_shape: shape of one image, before `preprocess`.
+        preprocess: function of the images, or None.
+        fixed_inputs: tuple of (name, constant) for all inputs but the images.
+    """
+
+    network: keras.Model
+    reading: Callable
+    input_shape: tuple
+    preprocess: Callable | None = None
+    fixed_inputs: tuple = ()
+
+    def __call__(self, images):
+        """Return the features: float32 [n, channels]."""
+        images = tf.convert_to_tensor(images)
+        _check_images(images, self.input_shape)
+        return tf.cast(self.reading(self.network, self.feeds(images)), tf.float32)
+
+    def feeds(self, images):
+        """Return {name of input: value}, what the network is to be called with."""
+        if self.preprocess is not None:
+            images = self.preprocess(tf.cast(images, tf.float32))
+        feeds = {name: fixed(tf.shape(images)[0]) for name, fixed in self.fixed_inputs}
+        names = [name for name in _input_names(self.network) if name not in feeds]
+        return {names[0]: images, **feeds}
+
+
+def unit(
+    network,
+    layer_channel=None,
+    *,
+    class_index=None,
+    direction=None,
+    position="center",
+    activation="pre",
+    posterior=False,
+    preprocess=None,
+    fixed_inputs=None,
+    input_shape=None,
+):
+    """Return one unit of a network: a class, or a channel or direction of a layer.
 
     The network runs as in inference: dropout off, BatchNorm with its moving statistics.
     A layer with weights is read before its activation, because a unit behind a ReLU has
     no gradient where it is off. A softmax (or sigmoid) at the end is left out.
 
     Args:
-        network: functional or Sequential `keras.Model` with one input, or a model that
-            holds one as its attribute `network`, which is then used without the
-            calibration bias.
-        layer_channel: "layer:channel", for example "conv5:12".
+        network: functional or Sequential `keras.Model`, or a model that holds one as
+            its attribute `network`, which is then used without the calibration bias. Of
+            a subclassed model the output and the layers it calls can be read, in full
+            passes; it must be built, or `input_shape` given.
+        layer_channel: "layer:channel", for example "conv5:12"; "outer/inner:channel"
+            inside a nested network; "layer" alone with a `direction`.
         class_index: number of the class, in place of `layer_channel`.
-        position: "center" of the layer's map, or (row, column).
+        direction: [channels] weights of the layer's channels.
+        position: "center" of the layer's map, (row, column), or "mean" over the map.
+        activation: "pre" or "post": before or after the layer's own activation.
+        posterior: True for f = log p(class | x) <= 0, by the network's softmax or
+            sigmoid, by a softmax of its logits, or by the calibrated output of a model
+            with a `calibration_bias`.
+        preprocess: function of the images, of TensorFlow or keras.ops operations, from
+            the unit's pixels, as float32, to what the network takes.
+        fixed_inputs: {name: array} for all inputs but the images, without batch axis.
+        input_shape: shape of one image, where it is not that of the network's input: if
+            `preprocess` changes it, or the network takes any size.
 
     Returns:
-        unit: callable, images [n, height, width, channels] -> float32 [n], nats.
+        unit: `Unit`, images [n, height, width, channels] -> float32 [n], nats.
 
     Raises:
-        ValueError: a network without a graph of layers, with several inputs, or with
-            channels first; an unknown layer, channel, class or position.
+        ValueError: an unknown layer, channel, class, position or input (the error lists
+            what exists); channels first; a network without a graph of layers that is
+            not built; outputs that are probabilities, in place of logits.
 
     Example:
         >>> network = keras.Sequential([
@@ -89,219 +225,491 @@ def unit(network, layer_channel=None, *, class_index=None, position="center"):
         TensorShape([2])
         >>> unit(network, "conv1:12", position=(0, 4)).name
         'conv1:12@0,4'
+        >>> (unit(network, class_index=3) - 2 * unit(network, class_index=5)).name
+        'class 3 - 2 class 5'
+        >>> f = unit(network, class_index=3, posterior=True)  # at most 0
+        >>> f = unit(network, "conv1", direction=np.ones(20), position="mean")
 
     Source: Dai, Lu and Wu 2015, sections 2 and 4.
     """
-    network = getattr(network, "network", network)
+    model, network = network, getattr(network, "network", network)
+    _check_one_choice(layer_channel, class_index)
+    prepared = _prepared(network, preprocess, fixed_inputs, input_shape)
+    if class_index is not None:
+        _check_class_options(position, activation, direction)
+        reading, classes = _class_reading(model, prepared, posterior)
+        weights = _one_hot(_check_class_index(class_index, classes), classes)
+    else:
+        _check_layer_options(activation, posterior)
+        name, channel = _layer_and_channel(network, layer_channel, direction)
+        reading, channels = _layer_reading(prepared, name, position, activation)
+        weights = _weights(name, channel, direction, channels)
+    return _unit_of([(dataclasses.replace(prepared, reading=reading), weights)])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Constant:
+    """A fixed input, compared by value: number of images n -> [n, ...]."""
+
+    dtype: str
+    shape: tuple
+    data: bytes
+
+    def __call__(self, n):
+        value = np.frombuffer(self.data, self.dtype).reshape(self.shape)
+        return tf.broadcast_to(value, tf.concat([[n], self.shape], axis=0))
+
+
+# The vector space
+
+
+def _unit_of(terms):
+    """Return the unit of some terms: equal features merged, those of no weight out."""
+    merged = {}
+    for features, weights in terms:
+        merged[features] = merged.get(features, 0.0) + weights
+    kept = {features: w for features, w in merged.items() if np.any(w)}
+    terms = tuple((kept or dict([*merged.items()][:1])).items())
+    return Unit(_name(terms), _common_shape(merged), terms)
+
+
+def _sum(one, other):
+    return _unit_of(one.terms + other.terms)
+
+
+def _scaled(unit, scalar):
+    return _unit_of((features, scalar * weights) for features, weights in unit.terms)
+
+
+def _read_out(values, weights):
+    """Return sum_c values[n, c] weights[c]: [n]; see `_read_out_rows`."""
+    return _read_out_rows(values[None], weights[None])[0]
+
+
+def _read_out_rows(values, weights):
+    """Return sum_c values[u, n, c] weights[u, c]: [u, n].
+
+    Channels of weight 0 are not read, whatever they hold, and one channel of weight 1
+    is returned bit by bit.
+    """
+    count = int(np.max(np.count_nonzero(weights, axis=1)))
+    channels = np.argsort(weights == 0, axis=1, kind="stable")[:, :count]
+    weights = np.take_along_axis(weights, channels, axis=1).astype(np.float32)
+    values = tf.gather(values, channels, axis=2, batch_dims=1)
+    products = tf.math.multiply_no_nan(values, weights[:, None])
+    return products[..., 0] if count == 1 else tf.reduce_sum(products, axis=2)
+
+
+def _name(terms):
+    """Return "conv1:3 - 2 conv1:5"; networks are named where there are several."""
+    several = len({id(features.network) for features, _ in terms}) > 1
+    parts = [
+        (
+            weight,
+            f"{features.network.name}/" * several + features.reading.label(channel),
+        )
+        for features, weights in terms
+        for weight, channel in _listed(weights)
+    ]
+    return "".join(
+        _signed(weight, first=i == 0) + label for i, (weight, label) in enumerate(parts)
+    )
+
+
+def _listed(weights):
+    """Return (weight, channel) of each channel, or one pair for a direction of many."""
+    channels = np.flatnonzero(weights)
+    if len(channels) > _LISTED:
+        return [(1.0, "direction")]
+    return [(weights[c], c) for c in channels] or [(0.0, 0)]
+
+
+def _signed(weight, first):
+    sign = ("-" if weight < 0 else "") if first else (" - " if weight < 0 else " + ")
+    return sign if abs(weight) == 1 else f"{sign}{abs(weight):g} "
+
+
+def _common_shape(several):
+    """Return the one input shape of all features, sizes filled in where one is any."""
+    shape = tf.TensorShape(None)
+    for features in several:
+        if not shape.is_compatible_with(features.input_shape):
+            raise ValueError(
+                "Expected units of images of one shape. Received: "
+                f"{tuple(shape)} and {features.input_shape}. Make both of the same "
+                "image, with `preprocess` and `input_shape` of kt.unit."
+            )
+        shape = shape.merge_with(features.input_shape)
+    return tuple(shape)
+
+
+# Crops
+
+
+def _seen_by(features, unit):
+    """Return the cell that features read, and the window of pixels that it sees."""
+    reading, alone = features.reading, len(unit.terms) == 1
+    if not isinstance(reading, graph.Channels) or reading.place in (None, "mean"):
+        raise ValueError(
+            "Expected a unit at one place of a map. Received: "
+            f"{reading.label('channel')!r} in {unit.name!r}, which sees the whole "
+            "image. Crop a unit of a convolution layer, 'layer:channel'."
+        )
+    network = features.network
+    cell, window, name = cell_and_window(network, reading.layer, reading.place, alone)
+    taken = tf.TensorShape(_inputs(network)[name].shape[1:])
+    fits = taken.is_compatible_with(features.input_shape)
+    if not fits or name in dict(features.fixed_inputs):
+        raise ValueError(
+            "Expected a unit of the pixels that the network takes. Received: images "
+            f"{features.input_shape}, the network's input {name!r} takes "
+            f"{tuple(taken)}. Crop the unit without `preprocess` and `input_shape`."
+        )
+    return cell, window
+
+
+def _cropped(features, cell, window):
+    """Return the same features of the pixels in a window."""
+    shape = *(end - first for first, end in window), features.input_shape[-1]
+    if features.preprocess is not None:
+        _check_preprocess(features.preprocess, shape, shape)
+    reading = Cell(features.reading.layer, cell, features.reading.post, window)
+    return Features(features.network, reading, shape, features.preprocess)
+
+
+# Several units in one pass
+
+
+@dataclasses.dataclass(frozen=True)
+class UnitStack:
+    """Several units side by side, one on each row of images.
+
+        images [units, chains, height, width, channels] -> f [units, chains], nats
+        f[u] = unit u of images[u]
+
+    Units that read the same features share the pass of the network.
+
+    Attributes:
+        units: tuple of `Unit`, or of functions images [n, ...] -> f [n].
+    """
+
+    units: tuple
+
+    @property
+    def input_shape(self):
+        """Shape of one image; None if no unit states one."""
+        units = [unit for unit in self.units if isinstance(unit, Unit)]
+        features = [features for unit in units for features, _ in unit.terms]
+        return _common_shape(features) if units else None
+
+    def __call__(self, images):
+        """Return f: float32 [units, chains]."""
+        images = tf.convert_to_tensor(images)
+        if images.shape[0] != len(self.units):
+            raise ValueError(
+                f"Expected images [{len(self.units)}, chains, height, width, channels],"
+                f" one row for each unit. Received: shape {images.shape}."
+            )
+        groups, rows = shared(self.units), tf.unstack(images, len(self.units))
+        f = {}
+        for group in groups:
+            together = (
+                images if len(groups) == 1 else tf.stack([rows[i] for i in group])
+            )
+            values = _side_by_side([self.units[i] for i in group], together)
+            f.update(zip(group, tf.unstack(values, len(group)), strict=True))
+        return tf.stack([f[i] for i in range(len(f))])
+
+
+def _side_by_side(units, images):
+    """Return f of the units of one group, each on its own images: [units, n]."""
+    if not isinstance(units[0], Unit):
+        return tf.cast(units[0](images[0]), tf.float32)[None]
+    parts = [_stacked(features, units, images) for features, _ in units[0].terms]
+    return tf.add_n(parts)
+
+
+def _stacked(features, units, images):
+    """Return the part of one pass in units: images [units, n, ...] -> [units, n]."""
+    rows = tf.shape(images)[:2]
+    flat = tf.reshape(images, tf.concat([[-1], tf.shape(images)[2:]], axis=0))
+    flat.set_shape([None, *images.shape[2:]])
+    weights = np.stack([dict(unit.terms)[features] for unit in units])
+    values = tf.reshape(features(flat), [*tf.unstack(rows), weights.shape[1]])
+    values.set_shape([*images.shape[:2], None])
+    return _read_out_rows(values, weights)
+
+
+def stack(units):
+    """Return a function of all units, each on its own row of images.
+
+    Args:
+        units: several `Unit`s of images of one shape; functions of images [n, ...] to
+            f [n] may be among them.
+
+    Returns:
+        stack: `UnitStack`, images [units, chains, ...] -> f [units, chains].
+
+    Example:
+        >>> network = keras_tilt.lenet()
+        >>> digits = stack([unit(network, class_index=c) for c in range(10)])
+        >>> digits(tf.zeros([10, 2, 28, 28, 1])).shape
+        TensorShape([10, 2])
+    """
+    units = tuple(units)
+    if not units or not all(map(callable, units)):
+        raise ValueError(
+            "Expected one or several units. Received: "
+            f"{units!r}. Pass for example [kt.unit(network, class_index=3)]."
+        )
+    several = UnitStack(units)
+    _ = several.input_shape  # raises if the units disagree
+    return several
+
+
+def shared(units):
+    """Return the groups of units that read the same features, as lists of indices.
+
+    Args:
+        units: sequence; what is no `Unit` is a group of its own.
+
+    Returns:
+        groups: list of lists of indices, in order of their first units.
+    """
+    groups = {}
+    for i, unit in enumerate(units):
+        key = unit.features if isinstance(unit, Unit) else i
+        groups.setdefault(key, []).append(i)
+    return list(groups.values())
+
+
+# What there is to read, and how the images reach it
+
+
+def _prepared(network, preprocess, fixed_inputs, input_shape):
+    """Return `Features` of all but the reading, after checks."""
     _check_network(network)
+    fixed = _constants(network, fixed_inputs or {})
+    taken = _taken_shape(network, fixed)
+    shape = taken if input_shape is None else _shape(input_shape)
+    if shape is None:
+        raise ValueError(_NO_GRAPH.format(network))
+    if preprocess is not None:
+        _check_preprocess(preprocess, shape, taken)
+    elif graph.has_graph(network):
+        _check_taken(shape, taken)
+    return Features(network, None, shape, preprocess, fixed)
+
+
+def _input_names(network):
+    if not graph.has_graph(network):
+        return ["images"]
+    return [tensor.name for tensor in network.inputs]
+
+
+def _taken_shape(network, fixed):
+    """Return the shape of one image as the network takes it; None if not known."""
+    if graph.has_graph(network):
+        fixed = dict(fixed)
+        (tensor,) = [tensor for tensor in network.inputs if tensor.name not in fixed]
+        return tuple(tensor.shape[1:])
+    config = network.get_build_config() if network.built else None
+    shape = (config or {}).get("input_shape")
+    return tuple(shape[1:]) if isinstance(shape, tuple | list) else None
+
+
+def _constants(network, fixed_inputs):
+    """Return fixed inputs as a tuple of (name, constant): all but one, the images."""
+    names = _input_names(network)
+    left = [name for name in names if name not in fixed_inputs]
+    if len(left) != 1 or len(left) + len(fixed_inputs) != len(names):
+        raise ValueError(
+            "Expected a network with one input, the images, and all others in "
+            f"`fixed_inputs`. Received: {len(left)} inputs, {left}, and fixed "
+            f"{list(fixed_inputs)}. The network's inputs are {names}."
+        )
+    shapes = {name: tensor.shape for name, tensor in _inputs(network).items()}
+    return tuple(
+        (name, _constant(name, value, shapes[name]))
+        for name, value in sorted(fixed_inputs.items())
+    )
+
+
+def _inputs(network):
+    return dict(
+        zip(_input_names(network), getattr(network, "inputs", ()), strict=False)
+    )
+
+
+def _constant(name, value, shape):
+    value = np.asarray(value)
+    value = value[0] if value.ndim == len(shape) and len(value) == 1 else value
+    if not tf.TensorShape(shape[1:]).is_compatible_with(value.shape):
+        raise ValueError(
+            f"Expected the fixed input {name!r} of shape {tuple(shape[1:])}, the same "
+            f"for all images. Received: shape {value.shape}. Leave out the batch axis."
+        )
+    return _Constant(value.dtype.str, value.shape, value.tobytes())
+
+
+def _blank(prepared):
+    """Return what the network reads of two images, black and gray."""
+    shape = [size or 64 for size in prepared.input_shape]
+    return prepared.feeds(tf.stack([tf.zeros(shape), tf.fill(shape, 0.5)]))
+
+
+def _class_reading(model, prepared, posterior):
+    """Return how all classes are read, and their number."""
+    network = prepared.network
+    link = graph.link(network)
+    values = None if link else graph.output_values(network, _blank(prepared))
+    classes = _check_classes(graph.output_shapes(network, values))
+    if posterior and classes == 1 and link != "sigmoid":
+        raise ValueError(
+            "Expected several classes, or a sigmoid, to read log p(class | x) from. "
+            "Received: one logit, whose softmax is always 1. Leave `posterior` out."
+        )
+    if link is None and _are_probabilities(values):
+        _check_log_wanted(network, posterior)
+        return graph.LogOutput(), classes
+    calibrated = model if _is_calibrated(model, network) else None
+    return graph.LogPosterior(calibrated) if posterior else graph.Logits(), classes
+
+
+def _is_calibrated(model, network):
+    """Whether the model adds a calibration to the output of the network it holds."""
+    return model is not network and hasattr(model, "calibration_bias")
+
+
+def _are_probabilities(outputs):
+    """Whether several numbers are positive and sum to 1, on both blank images."""
+    outputs = tf.cast(outputs, tf.float32)
+    off = tf.reduce_max(tf.abs(tf.reduce_sum(outputs, axis=-1) - 1.0))
+    return outputs.shape[-1] > 1 and tf.reduce_min(outputs) >= 0.0 and off < 1e-3
+
+
+def _layer_reading(prepared, name, position, activation):
+    """Return how the channels of a layer are read, and their number."""
+    step = graph.find(prepared.network, name)
+    shape = _vector_or_map(step, _shapes(prepared, step))
+    place = _check_position(step.path, shape, position)
+    post = activation == "post" and graph.has_fused_activation(step.operation)
+    return graph.Channels(step.path, place, post), shape[-1]
+
+
+def _shapes(prepared, step):
+    """Return the shapes of what a layer makes; without a graph, of a first call."""
+    if step.kind != "inside":
+        return [tuple(tensor.shape) for tensor in step.node.output_tensors]
+    feeds = _blank(prepared)
+    values = graph.layer_values(prepared.network, feeds, step.path, False)
+    shapes = [tuple(value.shape[1:]) for value in keras.tree.flatten(values)]
+    if None in prepared.input_shape:
+        shapes = [(*[None] * (len(shape) - 1), *shape[-1:]) for shape in shapes]
+    return [(None, *shape) for shape in shapes]
+
+
+def _weights(name, channel, direction, channels):
+    """Return weights [channels] float64 of a direction, or of one channel."""
+    if direction is None:
+        return _one_hot(_check_channel(name, channel, channels), channels)
+    weights = np.asarray(direction, np.float64)
+    if weights.shape != (channels,) or not np.all(np.isfinite(weights)):
+        raise ValueError(
+            f"Expected `direction` to hold {channels} finite weights, one for each "
+            f"channel of {name!r}. Received: {direction!r}. Pass [channels] numbers."
+        )
+    return weights
+
+
+def _one_hot(index, count):
+    return np.eye(1, count, index)[0]
+
+
+# Checks
+
+_NO_GRAPH = (
+    "Expected `network` to be a functional or Sequential keras.Model with known input "
+    "shape, or a subclassed one that is built. Received: {!r}. Build it with "
+    "keras.Input and keras.Model(inputs, outputs), or pass `input_shape`."
+)
+
+
+def _check_one_choice(layer_channel, class_index):
     if (layer_channel is None) == (class_index is None):
         raise ValueError(
             "Expected either `layer_channel` or `class_index`. Received: "
             f"{layer_channel!r} and {class_index!r}. "
             "Pass unit(network, 'conv5:12') or unit(network, class_index=3)."
         )
-    if class_index is not None:
-        return _class_unit(network, class_index, position)
-    return _channel_unit(network, layer_channel, position)
 
 
-def _class_unit(network, class_index, position):
-    index = _check_class_index(network, class_index)
-    if position != "center":
+def _check_class_options(position, activation, direction):
+    if not (isinstance(position, str) and position == "center"):
         raise ValueError(
             "Expected no `position` for a class logit, which has no map. "
             f"Received: {position!r}. Leave it out."
         )
-    logits = _logits_fn(network, network.outputs[0])
-    _refuse_probabilities(network, logits)
-    return Unit(
-        name=f"class {index}",
-        input_shape=tuple(network.input_shape[1:]),
-        response=lambda images: logits(images)[:, index],
-    )
+    if activation != "pre" or direction is not None:
+        raise ValueError(
+            "Expected no `activation` and no `direction` for a class. Received: "
+            f"{activation!r} and {direction!r}. For log p(class | x) pass "
+            "posterior=True; add units for a direction."
+        )
 
 
-def _channel_unit(network, layer_channel, position):
-    layer, channel = _layer_and_channel(network, layer_channel)
-    node = _only_node(network, layer)
-    shape = _vector_or_map(layer, node)
-    _check_channel(layer, shape, channel)
-    place = _check_position(layer, shape, position)
-    values = (
-        _linear_fn(network, layer, node)
-        if _has_fused_activation(layer)
-        else _function(network, node.output_tensors[0])
-    )
-    return Unit(
-        name=f"{layer.name}:{channel}" + (f"@{place[0]},{place[1]}" if place else ""),
-        input_shape=tuple(network.input_shape[1:]),
-        response=lambda images: _at(values(images)[..., channel], place),
-    )
-
-
-def _at(values, place):
-    """Return values [n] as they are, or one place of maps [n, height, width].
-
-    The center is (height // 2, width // 2).
-    """
-    if values.shape.rank == 1:
-        return values
-    row, column = place or (tf.shape(values)[1] // 2, tf.shape(values)[2] // 2)
-    return values[:, row, column]
-
-
-# The logits: the graph without its last softmax
-
-
-def _logits_fn(network, tensor):
-    """Return images -> logits, the value of `tensor` [n, classes] before a softmax.
-
-    Walks back over layers that only reshape, to a separate softmax (left out), a layer
-    with a fused softmax (made linear), a nested network (the same again inside), or
-    logits already.
-    """
-    operation, node = _producer(tensor)
-    if isinstance(operation, keras.layers.Flatten | keras.layers.Reshape):
-        return _compose(operation, _logits_fn(network, node.input_tensors[0]))
-    if _is_identity(operation):
-        return _logits_fn(network, node.input_tensors[0])
-    if _is_link(operation, tensor):
-        return _function(network, node.input_tensors[0])
-    if _has_fused_activation(operation) and _name(operation.activation) in _LINKS:
-        return _linear_fn(network, operation, node)
-    if _is_nested(operation, node):
-        inner = _logits_fn(operation, operation.outputs[0])
-        return _compose(inner, _function(network, node.input_tensors[0]))
-    return _function(network, tensor)
-
-
-def _is_identity(operation):
-    """Whether the operation changes nothing at inference."""
-    if isinstance(operation, keras.layers.Activation):
-        return operation.activation is keras.activations.linear
-    return isinstance(operation, keras.layers.Dropout | keras.layers.Identity)
-
-
-def _is_link(operation, tensor):
-    """Whether the operation is a softmax over the last axis, and nothing else."""
-    if isinstance(operation, keras.layers.Activation):
-        return _name(operation.activation) in _LINKS
-    last_axis = (-1, len(tensor.shape) - 1)
-    return (
-        type(operation).__name__ in _LINK_OPERATIONS
-        and getattr(operation, "axis", -1) in last_axis
-    )
-
-
-def _is_nested(operation, node):
-    return (
-        isinstance(operation, keras.Model)
-        and len(getattr(operation, "outputs", None) or ()) == 1
-        and len(node.input_tensors) == 1
-    )
-
-
-def _has_fused_activation(operation):
-    return isinstance(operation, _WITH_FUSED_ACTIVATION)
-
-
-def _name(function):
-    return getattr(function, "__name__", None)
-
-
-# Functions of the images that read a tensor of the network's graph
-
-
-def _function(network, tensor):
-    """Return images -> value of a tensor of the graph, with training=False."""
-    if tensor is network.inputs[0]:
-        return lambda images: images
-    below = keras.Model(network.inputs, tensor)
-    return lambda images: below(images, training=False)
-
-
-def _linear_fn(network, layer, node):
-    """Return images -> what the layer computes before its activation.
-
-    The layer itself is called, so its weights are shared and its precision is its own.
-    Its activation is away only while it is being called, or traced.
-    """
-    below = _function(network, node.input_tensors[0])
-
-    def pre_activation(images):
-        values = below(images)
-        with _without_activation(layer):
-            return layer(values)
-
-    return pre_activation
-
-
-@contextlib.contextmanager
-def _without_activation(layer):
-    activation, layer.activation = layer.activation, keras.activations.linear
-    try:
-        yield
-    finally:
-        layer.activation = activation
-
-
-def _compose(outer, inner):
-    return lambda images: outer(inner(images))
-
-
-def _producer(tensor):
-    """Return the operation that made a tensor of the graph, and its node there."""
-    history = tensor._keras_history
-    return history.operation, history.operation._inbound_nodes[history.node_index]
-
-
-def _nodes(network):
-    """Return the (operation, node) pairs of this network's graph.
-
-    A layer may have further nodes, in other networks that share it.
-    """
-    found, waiting = {}, list(network.outputs)
-    while waiting:
-        operation, node = _producer(waiting.pop())
-        if id(node) not in found:
-            found[id(node)] = operation, node
-            waiting.extend(node.input_tensors)
-    return list(found.values())
-
-
-# Checks
+def _check_layer_options(activation, posterior):
+    if activation not in ("pre", "post"):
+        raise ValueError(
+            "Expected `activation` to be 'pre' or 'post', before or after the layer's "
+            f"own. Received: {activation!r}. Leave it out for 'pre'."
+        )
+    if posterior:
+        raise ValueError(
+            "Expected no `posterior` for a channel of a layer. Received: "
+            f"{posterior!r}. Name a class, kt.unit(network, class_index=3, "
+            "posterior=True)."
+        )
 
 
 def _check_network(network):
-    if not isinstance(network, keras.Model) or not getattr(network, "inputs", None):
-        raise ValueError(
-            "Expected `network` to be a functional or Sequential keras.Model with "
-            f"known input shape. Received: {network!r}. Units are read from the graph "
-            "of layers: build it with keras.Input and keras.Model(inputs, outputs)."
-        )
-    if len(network.inputs) != 1:
-        raise ValueError(
-            "Expected a network with one input, the images. Received: "
-            f"{len(network.inputs)} inputs, {[i.name for i in network.inputs]}. "
-            "Make a keras.Model of the images alone."
-        )
-    for layer in network.layers:
+    if not isinstance(network, keras.Model):
+        raise ValueError(_NO_GRAPH.format(network))
+    layers = graph.inner_layers(network)
+    if graph.has_graph(network):
+        layers |= {step.path: step.operation for step in graph.steps(network)}
+    for path, layer in layers.items():
         if getattr(layer, "data_format", None) == "channels_first":
             raise ValueError(
                 "Expected images and maps [n, height, width, channels]. Received: "
-                f"layer {layer.name!r} with data_format='channels_first'. "
+                f"layer {path!r} with data_format='channels_first'. "
                 "Build the network with channels last."
             )
 
 
-def _check_class_index(network, class_index):
-    shapes = [list(tensor.shape) for tensor in network.outputs]
+def _check_log_wanted(network, posterior):
+    """Raise for outputs that are probabilities unless their logarithm is wanted."""
+    if not posterior:
+        raise ValueError(
+            "Expected a network that ends in logits, or in a softmax that can be left "
+            "out. Received: outputs that are probabilities, made by "
+            f"{graph.output_name(network)!r}. Use Dense(..., activation='softmax') or "
+            "keras.layers.Softmax() as last layer, or pass posterior=True for the "
+            "logarithm of the output."
+        )
+
+
+def _check_classes(shapes):
+    """Return the number of classes, or raise if the output is not [n, classes]."""
     if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][1] is None:
         raise ValueError(
             "Expected a network with output [batch, classes] to read a class from. "
             f"Received: outputs {shapes}. Name a layer instead, 'layer:channel'."
         )
-    classes = shapes[0][1]
+    return shapes[0][1]
+
+
+def _check_class_index(class_index, classes):
     index = _integer(class_index)
     if index is None or not 0 <= index < classes:
         raise ValueError(
@@ -311,76 +719,45 @@ def _check_class_index(network, class_index):
     return index
 
 
-def _refuse_probabilities(network, logits):
-    """Raise if what should be logits are probabilities: a softmax was not recognized.
-
-    Two images, black and gray, to exclude a coincidence.
-    """
-    shape = [size or 64 for size in network.input_shape[1:]]
-    values = logits(tf.stack([tf.zeros(shape), tf.fill(shape, 0.5)]))
-    values = tf.cast(values, tf.float32)
-    off = tf.reduce_max(tf.abs(tf.reduce_sum(values, axis=-1) - 1.0))
-    if values.shape[-1] > 1 and tf.reduce_min(values) >= 0.0 and off < 1e-3:
-        raise ValueError(
-            "Expected a network that ends in logits, or in a softmax that can be left "
-            "out. Received: outputs that are probabilities, made by "
-            f"{_producer(network.outputs[0])[0].name!r}. Use "
-            "Dense(..., activation='softmax') or keras.layers.Softmax() as last layer."
-        )
-
-
-def _layer_and_channel(network, layer_channel):
+def _layer_and_channel(network, layer_channel, direction):
+    """Return (layer, channel) of "layer:channel"; no channel with a direction."""
+    if direction is not None:
+        return str(layer_channel), None
     name, colon, channel = str(layer_channel).rpartition(":")
     if not colon or _integer(channel) is None:
         raise ValueError(
             "Expected `layer_channel` to read 'layer:channel'. Received: "
-            f"{layer_channel!r}. Write for example 'conv5:12'. {_layers(network)}"
+            f"{layer_channel!r}. Write for example 'conv5:12', or 'conv5' with a "
+            f"`direction`. {graph.listing(network)}"
         )
-    for layer in network.layers:
-        if layer.name == name:
-            return layer, _integer(channel)
-    raise ValueError(
-        "Expected `layer_channel` to name a layer of the network. "
-        f"Received: {name!r}. {_layers(network)}"
-    )
+    return name, _integer(channel)
 
 
-def _only_node(network, layer):
-    nodes = [node for operation, node in _nodes(network) if operation is layer]
-    if len(nodes) != 1:
-        raise ValueError(
-            f"Expected layer {layer.name!r} to be applied once in the network. "
-            f"Received: {len(nodes)} applications. Name a layer that follows one "
-            f"of them. {_layers(network)}"
-        )
-    return nodes[0]
-
-
-def _vector_or_map(layer, node):
-    shapes = [tuple(tensor.shape) for tensor in node.output_tensors]
+def _vector_or_map(step, shapes):
     if len(shapes) != 1 or len(shapes[0]) not in (2, 4) or shapes[0][-1] is None:
         raise ValueError(
-            f"Expected the output of layer {layer.name!r} to be [n, channels] or "
+            f"Expected the output of layer {step.path!r} to be [n, channels] or "
             f"[n, height, width, channels]. Received: {shapes}. "
             "Name a dense, convolution or pooling layer."
         )
     return shapes[0]
 
 
-def _check_channel(layer, shape, channel):
-    if not 0 <= channel < shape[-1]:
+def _check_channel(name, channel, channels):
+    if not 0 <= channel < channels:
         raise ValueError(
-            f"Expected the channel of {layer.name!r} to lie in 0..{shape[-1] - 1}. "
-            f"Received: {channel}. The layer has {shape[-1]} channels."
+            f"Expected the channel of {name!r} to lie in 0..{channels - 1}. "
+            f"Received: {channel}. The layer has {channels} channels."
         )
+    return channel
 
 
-def _check_position(layer, shape, position):
-    """Return None for the center, or (row, column) on the map of this shape."""
-    if isinstance(position, str) and position == "center":
-        return None
-    place = _pair(position)
+def _check_position(name, shape, position):
+    """Return None for a vector, "center", "mean", or (row, column) on the map."""
     size = shape[1:-1]
+    if isinstance(position, str) and position in ["center", "mean"][: 1 + bool(size)]:
+        return position if size else None
+    place = _pair(position)
     inside = place is not None and len(size) == 2
     inside = inside and all(
         0 <= p and (s is None or p < s) for p, s in zip(place, size, strict=True)
@@ -388,10 +765,74 @@ def _check_position(layer, shape, position):
     if not inside:
         where = f"a map of {size[0]} x {size[1]}" if size else "a vector, without a map"
         raise ValueError(
-            f"Expected `position` to be 'center' or (row, column) on the map of "
-            f"{layer.name!r}. Received: {position!r}. Its output is {where}."
+            f"Expected `position` to be 'center', 'mean' or (row, column) on the map "
+            f"of {name!r}. Received: {position!r}. Its output is {where}."
         )
     return place
+
+
+def _check_images(images, shape):
+    if not images.shape.is_compatible_with([None, *shape]):
+        raise ValueError(
+            f"Expected images [n, {', '.join(map(str, shape))}]. Received: shape "
+            f"{tuple(images.shape)}, incompatible with the layers. Bring the images to "
+            "the unit's input_shape."
+        )
+
+
+def _check_taken(shape, taken):
+    if not tf.TensorShape(taken).is_compatible_with(shape):
+        raise ValueError(
+            "Expected `input_shape` to be that of the network without a `preprocess`. "
+            f"Received: {shape}, the network takes {taken}. Pass the function that "
+            "makes one of the other."
+        )
+
+
+def _check_preprocess(preprocess, shape, taken):
+    """Raise if a function of images is none of tensors, or makes another shape."""
+    traced = tf.function(preprocess, autograph=False)
+    try:
+        made = traced.get_concrete_function(tf.TensorSpec([None, *shape])).output_shapes
+    except (AttributeError, NotImplementedError, TypeError) as error:
+        raise ValueError(
+            "Expected `preprocess` to be a function of tensors, with a gradient. "
+            f"Received: {preprocess!r}, which fails on one: {error}. Write it with "
+            "TensorFlow or keras.ops operations, for example "
+            "tf.reverse(images, [-1]) - mean in place of numpy's."
+        ) from error
+    if not tf.TensorShape(taken and [None, *taken]).is_compatible_with(made):
+        raise ValueError(
+            f"Expected `preprocess` to return images of shape {tuple(taken)}. "
+            f"Received: {tuple(made[1:])} of images {tuple(shape)}. Pass the shape "
+            "that it takes as `input_shape`."
+        )
+
+
+def _finite_number(scalar):
+    """Return a scalar as a float."""
+    if not isinstance(scalar, numbers.Real) or isinstance(scalar, bool):
+        raise TypeError(
+            "Expected a number, to scale a unit by. Received: "
+            f"{scalar!r}. Write for example 2.0 * unit."
+        )
+    if not math.isfinite(scalar):
+        raise ValueError(
+            "Expected a finite number, to scale a unit by. Received: "
+            f"{scalar!r}. Write for example 2.0 * unit."
+        )
+    return float(scalar)
+
+
+def _shape(input_shape):
+    """Return the shape of one image as a tuple of integers or None."""
+    try:
+        return tuple(tf.TensorShape(input_shape).as_list())
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            "Expected `input_shape` to be (height, width, channels). Received: "
+            f"{input_shape!r}. Pass for example (224, 224, 3)."
+        ) from error
 
 
 def _pair(position):
@@ -408,7 +849,3 @@ def _integer(value):
         return int(value) if isinstance(value, str) else operator.index(value)
     except (TypeError, ValueError):
         return None
-
-
-def _layers(network):
-    return "Layers: " + ", ".join(layer.name for layer in network.layers) + "."

@@ -1,4 +1,9 @@
-"""Units: the logit before any softmax, the channel before any activation."""
+"""Units: the logit before any softmax, the channel before any activation, sums."""
+
+import os
+import pathlib
+import runpy
+import threading
 
 import keras
 import numpy as np
@@ -6,10 +11,18 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_tilt.units import Unit, unit
+from keras_tilt import graph
+from keras_tilt.model import GenerativeClassifier
+from keras_tilt.units import Unit, UnitStack, shared, stack, unit
 
 SHAPE = (12, 12, 1)
 CLASSES = 5
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """The same random weights every time."""
+    keras.utils.set_random_seed(1)
 
 
 def body(x):
@@ -410,7 +423,7 @@ def test_what_does_not_exist_is_quoted_with_what_does(arguments, message):
         unit(network_of(bare_logits), **arguments)
 
 
-def test_a_network_without_a_graph_is_refused():
+def test_a_network_without_a_graph_that_is_not_built_is_refused():
     class Subclassed(keras.Model):
         def call(self, x):
             return x
@@ -467,3 +480,827 @@ def test_channels_first_is_refused():
     network = keras.Model(inputs, layers.Flatten()(first(inputs)))
     with pytest.raises(ValueError, match="'first' with data_format"):
         unit(network, class_index=0)
+
+
+# The vector space of units
+
+
+def conv1(channel, network, **options):
+    return unit(network, f"conv1:{channel}", **options)
+
+
+def test_arithmetic_of_units_is_that_of_their_values():
+    network, x = network_of(bare_logits), images()
+    u, v, w = conv1(0, network), conv1(2, network), unit(network, class_index=1)
+    cases = [
+        (u + v, u(x) + v(x)),
+        (u - w, u(x) - w(x)),
+        (-v, -v(x)),
+        (2.0 * u, 2.0 * u(x)),
+        (u * np.float32(3), 3.0 * u(x)),
+        (np.float64(3) * u, 3.0 * u(x)),
+        (u / 4, u(x) / 4.0),
+        (sum([u, v, w]) / 3, (u(x) + v(x) + w(x)) / 3.0),
+        (0.5 * (u - 2 * v) + w, 0.5 * u(x) - v(x) + w(x)),
+    ]
+    for f, expected in cases:
+        assert isinstance(f, Unit) and f.input_shape == SHAPE
+        np.testing.assert_allclose(f(x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_units_form_a_vector_space():
+    network = network_of(bare_logits)
+    u, v, w = conv1(0, network), conv1(2, network), unit(network, class_index=1)
+    assert u + v == v + u
+    assert (u + v) + w == u + (v + w)
+    assert u + w - w == u == u / 2 * 2 == -1 * -u
+    assert 2 * (u + w) == 2 * u + 2 * w
+    assert u != v and u != w and u != 2 * u and u != "conv1:0"
+    assert len({u, conv1(0, network), u + w - w}) == 1
+
+
+def test_zero_times_a_unit_is_zero_with_a_zero_gradient():
+    network, x = network_of(bare_logits), images()
+    for zero in (0 * conv1(1, network), conv1(1, network) - conv1(1, network)):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            f = zero(x)
+        np.testing.assert_array_equal(f, np.zeros(3))
+        np.testing.assert_array_equal(tape.gradient(f, x), np.zeros_like(x))
+
+
+def test_names_are_read_as_formulas():
+    network = network_of(bare_logits)
+    u, v, w = conv1(3, network), conv1(1, network), unit(network, class_index=2)
+    assert (u - 2 * v).name == "-2 conv1:1 + conv1:3"
+    assert (w - 2 * v).name == "class 2 - 2 conv1:1"
+    assert (-w / 4).name == "-0.25 class 2"
+    assert (u - u).name == "0 conv1:0"
+    assert conv1(0, network, position="mean").name == "conv1:0@mean"
+    assert conv1(0, network, position=(1, 2), activation="post").name == (
+        "conv1:0@1,2 post"
+    )
+    assert unit(network, class_index=2, posterior=True).name == "log p(class 2)"
+    assert unit(network, "ip1", direction=np.ones(8)).name == "ip1:direction"
+    one, other = (keras.Model(network.input, network.output, name=n) for n in "ab")
+    both = unit(one, class_index=0) + unit(other, class_index=0)
+    assert both.name == "a/class 0 + b/class 0"
+
+
+def test_equal_features_are_one_term_and_one_pass():
+    calls = []
+    network = network_of(bare_logits)
+    counted = layers.Lambda(lambda x: calls.append(1) or x)
+    network = keras.Sequential([keras.Input(SHAPE), counted, network])
+    name = network.layers[-1].name
+    parts = [unit(network, f"{name}/conv1:{c}") for c in range(4)]
+    total = sum(parts)
+    assert len(total.terms) == 1
+    np.testing.assert_array_equal(total.terms[0][1], np.ones(4))
+    calls.clear()
+    total(images())
+    assert len(calls) == 1
+    another = total + unit(network, f"{name}/conv1:0", position=(0, 0))
+    assert len(another.terms) == 2
+
+
+def test_features_are_equal_if_they_read_the_same_in_the_same_way():
+    network, preprocess = network_of(bare_logits), tf.identity
+
+    def features(network=network, name="conv1:1", **options):
+        ((features, _),) = unit(network, name, **options).terms
+        return features
+
+    reference = features()
+    assert features(name="conv1:0") == reference == features(activation="pre")
+    assert hash(features(name="conv1:0")) == hash(reference)
+    others = [
+        features(network_of(bare_logits)),
+        features(name="conv2:1"),
+        features(position=(5, 5)),
+        features(position="mean"),
+        features(activation="post"),
+        features(preprocess=preprocess),
+    ]
+    assert len({reference, *others}) == len(others) + 1
+    assert features(preprocess=preprocess) == others[-1]
+    pooled = [features(name="pool1:1", activation=a) for a in ("pre", "post")]
+    assert pooled[0] == pooled[1]
+
+
+def test_an_ensemble_is_the_mean_of_its_networks():
+    one, other = network_of(bare_logits), network_of(fused_softmax)
+    x = images()
+    f = (unit(one, class_index=2) + unit(other, class_index=2)) / 2
+    expected = (logits_of(one, x)[:, 2] + logits_of(other, x)[:, 2]) / 2
+    np.testing.assert_allclose(f(x), expected, rtol=1e-5)
+
+
+def test_a_direction_is_the_weighted_sum_of_its_channels():
+    network, x = network_of(bare_logits), images()
+    for name, channels in (("conv1", 4), ("ip1", 8)):
+        direction = np.random.default_rng(0).normal(size=channels)
+        f = unit(network, name, direction=direction)
+        parts = [w * unit(network, f"{name}:{c}") for c, w in enumerate(direction)]
+        assert f == sum(parts)
+        expected = sum(part(x) for part in parts)
+        np.testing.assert_allclose(f(x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_channel_is_read_bit_by_bit_whatever_the_others_hold():
+    network, x = network_of(bare_logits), images()
+    bias = network.get_layer("conv1").bias
+    bias.assign([np.inf, 0.3, np.nan, -0.1])
+    maps = keras.Model(network.input, network.get_layer("conv1").output)(x)
+    for channel in (1, 3):
+        f = conv1(channel, network, activation="post", position=(2, 7))
+        np.testing.assert_array_equal(f(x), maps[:, 2, 7, channel])
+    assert np.all(np.isfinite((conv1(1, network) - 2 * conv1(3, network))(x)))
+
+
+@pytest.mark.parametrize("scalar", ["2", None, True, 1j, np.ones(2)])
+def test_what_is_no_number_does_not_scale_a_unit(scalar):
+    u = conv1(0, network_of(bare_logits))
+    for scaled in (lambda: u * scalar, lambda: scalar * u, lambda: u / scalar):
+        with pytest.raises(TypeError):
+            scaled()
+
+
+@pytest.mark.parametrize("scalar", [np.inf, -np.inf, np.nan])
+def test_what_is_not_finite_does_not_scale_a_unit(scalar):
+    u = conv1(0, network_of(bare_logits))
+    for scaled in (lambda: u * scalar, lambda: scalar * u, lambda: u / scalar):
+        with pytest.raises(ValueError, match="finite number"):
+            scaled()
+    with pytest.raises(ValueError, match="other than zero"):
+        u / 0
+
+
+def test_only_units_are_added_to_units():
+    u = conv1(0, network_of(bare_logits))
+    for other in (1.0, "u", len, np.ones(3)):
+        with pytest.raises(TypeError):
+            u + other
+        with pytest.raises(TypeError):
+            u - other
+    with pytest.raises(TypeError, match="Expected a number"):
+        u * u
+
+
+def test_units_of_images_of_different_shapes_have_no_sum():
+    inputs = keras.Input((8, 8, 1))
+    small = keras.Model(inputs, layers.Conv2D(2, 3, name="conv1")(inputs))
+    anything = keras.Input((None, None, 1))
+    free = keras.Model(anything, layers.Conv2D(2, 3, name="conv1")(anything))
+    u = conv1(0, network_of(bare_logits))
+    with pytest.raises(ValueError, match=r"\(12, 12, 1\) and \(8, 8, 1\)"):
+        u + conv1(0, small)
+    assert (conv1(0, free) + u).input_shape == SHAPE
+
+
+# Places and activations
+
+
+def test_the_mean_over_the_map_is_that_of_all_positions():
+    network, x = network_of(bare_logits), images()
+    places = [(i, j) for i in range(3) for j in range(3)]
+    each = [unit(network, "conv2:4", position=p)(x) for p in places]
+    f = unit(network, "conv2:4", position="mean")
+    np.testing.assert_allclose(f(x), np.mean(each, axis=0), rtol=1e-5, atol=1e-7)
+
+
+def test_after_the_activation_a_unit_is_the_output_of_its_layer():
+    network, x = network_of(bare_logits), images()
+    for name in ("conv1", "conv2", "ip1"):
+        pre, post = (unit(network, f"{name}:1", activation=a) for a in ("pre", "post"))
+        np.testing.assert_allclose(post(x), np.maximum(pre(x), 0.0), rtol=1e-6)
+    assert np.any(unit(network, "conv1:1")(x) < 0)
+
+
+# Posteriors
+
+
+def posterior_of(network, x, **options):
+    classes = [
+        unit(network, class_index=c, posterior=True, **options) for c in range(CLASSES)
+    ]
+    return np.stack([f(x) for f in classes], axis=1)
+
+
+@pytest.mark.parametrize("head", [*WITH_SOFTMAX, fused_sigmoid])
+def test_the_posterior_unit_is_the_logarithm_of_the_output(head):
+    network, x = network_of(head), images()
+    expected = np.log(network(x))
+    np.testing.assert_allclose(posterior_of(network, x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("head", [bare_logits, fused_log_softmax])
+def test_the_posterior_unit_of_logits_is_their_log_softmax(head):
+    network, x = network_of(head), images()
+    expected = tf.nn.log_softmax(network(x))
+    np.testing.assert_allclose(posterior_of(network, x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_softmax_over_each_place_of_a_map_stays_one_over_each_place():
+    """Flattened, [2, 2, classes] are 4 softmaxes and not one."""
+    inputs = keras.Input((2, 2, 3))
+    x = layers.Conv2D(CLASSES, 1, activation="softmax")(inputs)
+    network = keras.Model(inputs, layers.Flatten()(x))
+    x = images(shape=(2, 2, 3))
+    f = unit(network, class_index=7, posterior=True)
+    np.testing.assert_allclose(f(x), np.log(network(x))[:, 7], rtol=1e-5)
+
+
+@pytest.mark.parametrize("head", [fused_softmax, bare_logits, fused_sigmoid])
+def test_the_posterior_unit_is_bounded_by_zero_and_finite_where_p_is_not(head):
+    network, x = network_of(head), images(scale=1e4)
+    log_p = posterior_of(network, x)
+    assert np.all(log_p <= 0) and np.all(np.isfinite(log_p)) and log_p.min() < -200
+    loser = int(np.argmin(log_p[0]))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        f = unit(network, class_index=loser, posterior=True)(x)
+    assert np.any(tape.gradient(f, x)[0] != 0)
+
+
+def test_the_posterior_of_a_classifier_is_calibrated_and_its_logits_are_not():
+    network, x = network_of(bare_logits), images()
+    model = GenerativeClassifier(network)
+    posterior = unit(model, class_index=1, posterior=True)
+    before = posterior(x).numpy()
+    model.calibration_bias.assign([3.0, -2.0, 0.0, 1.0, 0.5])
+    np.testing.assert_allclose(posterior(x), tf.nn.log_softmax(model(x))[:, 1])
+    assert np.all(np.abs(posterior(x) - before) > 0.5)
+    np.testing.assert_array_equal(
+        unit(model, class_index=1)(x), unit(network, class_index=1)(x)
+    )
+    assert unit(model, class_index=1) == unit(network, class_index=1)
+    assert posterior != unit(network, class_index=1, posterior=True)
+
+
+def test_the_posterior_of_probabilities_is_their_logarithm():
+    hidden = layers.Lambda(lambda x: tf.nn.softmax(x), name="hidden")
+    network, x = network_of(lambda x: hidden(logits_layer(x))), images()
+    expected = np.log(network(x))
+    np.testing.assert_allclose(posterior_of(network, x), expected, rtol=1e-5)
+    assert np.all(posterior_of(network, 1e5 * x) >= -87.4)
+
+
+def test_one_logit_has_no_posterior():
+    inputs = keras.Input(SHAPE)
+    for head in (layers.Dense(1), layers.Dense(1, activation="softmax")):
+        network = keras.Model(inputs, head(layers.Flatten()(inputs)))
+        with pytest.raises(ValueError, match="Received: one logit"):
+            unit(network, class_index=0, posterior=True)
+    sigmoid = layers.Dense(1, activation="sigmoid")(layers.Flatten()(inputs))
+    network, x = keras.Model(inputs, sigmoid), images()
+    f = unit(network, class_index=0, posterior=True)
+    np.testing.assert_allclose(f(x), np.log(network(x))[:, 0], rtol=1e-5)
+
+
+# Images in other units than the network's
+
+
+def test_preprocessing_is_part_of_the_unit():
+    network, x = network_of(fused_softmax), 255.0 * tf.nn.sigmoid(images())
+
+    def prepared(pixels):
+        return (pixels - 127.0) / 128.0
+
+    for name in ({"class_index": 2}, {"layer_channel": "conv2:3"}):
+        f = unit(network, preprocess=prepared, **name)
+        expected = unit(network, **name)(prepared(x))
+        np.testing.assert_array_equal(f(x), expected)
+        integers = np.round(x).astype(np.uint8)
+        np.testing.assert_array_equal(f(integers), f(np.float64(integers)))
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = f(x)
+        assert np.any(tape.gradient(y, x) != 0)
+
+
+def test_preprocessing_may_be_a_keras_layer_and_may_resize():
+    network, x = network_of(bare_logits), images(shape=(24, 20, 1))
+    resize = layers.Resizing(12, 12)
+    f = unit(network, class_index=1, preprocess=resize, input_shape=(24, 20, 1))
+    assert f.input_shape == (24, 20, 1)
+    np.testing.assert_allclose(f(x), network(resize(x))[:, 1], rtol=1e-5)
+    with pytest.raises(ValueError, match=r"shape \(12, 12, 1\). .*\(10, 10, 1\) of"):
+        unit(network, class_index=1, preprocess=layers.Resizing(10, 10))
+
+
+def test_images_of_integers_are_numbers_as_others_are():
+    inputs = keras.Input(SHAPE)
+    divided = keras.Model(inputs, body(inputs / 255.0))
+    x = np.round(50.0 + 10.0 * images().numpy())
+    for network, name in ((divided, "ip1:2"), (network_of(bare_logits), "conv1:1")):
+        f = unit(network, name)
+        np.testing.assert_array_equal(f(x.astype(np.uint8)), f(np.float32(x)))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: np.asarray(x)[..., ::-1] - 100.0,
+        lambda x: x.astype("float32") / 255.0,
+        lambda x: np.subtract(x, 100.0),
+    ],
+)
+def test_preprocessing_by_numpy_is_refused(function):
+    with pytest.raises(ValueError, match="TensorFlow or keras.ops operations"):
+        unit(network_of(bare_logits), class_index=0, preprocess=function)
+
+
+def test_a_network_of_any_size_may_be_given_one():
+    inputs = keras.Input((None, None, 1))
+    network = keras.Model(inputs, layers.Conv2D(2, 3, name="conv1")(inputs))
+    assert conv1(1, network, input_shape=[8, 9, 1]).input_shape == (8, 9, 1)
+    with pytest.raises(ValueError, match=r"\(8, 9, 3\), the network takes \(None"):
+        conv1(1, network, input_shape=(8, 9, 3))
+
+
+def test_images_of_another_shape_are_refused():
+    f = conv1(1, network_of(bare_logits))
+    with pytest.raises(ValueError, match=r"images \[n, 12, 12, 1\]. .*\(3, 14, 14, 1"):
+        f(images(shape=(14, 14, 1)))
+
+
+# Several inputs
+
+
+def two_inputs():
+    """A network that scales the maps of an image by a second input."""
+    left, right = keras.Input(SHAPE, name="left"), keras.Input((4,), name="right")
+    x = layers.Conv2D(4, 3, name="conv1")(left)
+    x = layers.Multiply(name="scaled")([x, layers.Reshape((1, 1, 4))(right)])
+    x = layers.Dense(CLASSES, activation="softmax")(layers.Flatten()(x))
+    return keras.Model([left, right], x)
+
+
+def test_inputs_but_the_images_are_fixed():
+    network, x = two_inputs(), images()
+    right = np.array([1.0, 2.0, 3.0, 4.0])
+    full = np.log(network([x, tf.constant(3 * [right], tf.float32)]))
+    for fixed in (right, right[None], right.tolist(), np.float32(right)):
+        f = unit(network, class_index=2, posterior=True, fixed_inputs={"right": fixed})
+        np.testing.assert_allclose(f(x), full[:, 2], rtol=1e-4, atol=1e-5)
+    plain = unit(network, "conv1:2", fixed_inputs={"right": right})
+    scaled = unit(network, "scaled:2", fixed_inputs={"right": right})
+    np.testing.assert_allclose(scaled(x), 3.0 * plain(x), rtol=1e-6)
+    assert plain == unit(network, "conv1:2", fixed_inputs={"right": right.copy()})
+    assert plain != unit(network, "conv1:2", fixed_inputs={"right": 2 * right})
+
+
+@pytest.mark.parametrize(
+    ("fixed", "message"),
+    [
+        ({}, r"2 inputs, \['left', 'right'\]"),
+        ({"left": np.zeros(SHAPE), "right": np.zeros(4)}, r"0 inputs, \[\]"),
+        ({"rigth": np.zeros(4)}, r"'rigth'\]. The network's inputs are \['left', 'ri"),
+        ({"right": np.zeros(5)}, r"'right' of shape \(4,\), .* Received: shape \(5,\)"),
+    ],
+)
+def test_fixed_inputs_that_do_not_fit_are_quoted(fixed, message):
+    with pytest.raises(ValueError, match=message):
+        unit(two_inputs(), class_index=0, fixed_inputs=fixed)
+
+
+# Networks inside networks, and without a graph
+
+
+def test_a_layer_of_a_nested_network_is_named_by_its_path():
+    inner = keras.Sequential(
+        [
+            keras.Input((10, 10, 4)),
+            layers.Conv2D(6, 3, activation="relu", name="conv5"),
+            layers.BatchNormalization(name="norm"),
+        ],
+        name="inner",
+    )
+    middle_in = keras.Input((10, 10, 4))
+    middle = keras.Model(middle_in, inner(layers.ReLU()(middle_in)), name="backbone")
+    inputs = keras.Input(SHAPE)
+    x = middle(layers.Conv2D(4, 3, name="conv1")(inputs))
+    x = layers.Dense(CLASSES)(layers.Flatten()(x))
+    network, x = keras.Model(inputs, x), images()
+
+    below = keras.Model(network.input, network.get_layer("conv1").output)
+    maps = inner.get_layer("conv5")(tf.nn.relu(below(x)))
+    f = unit(network, "backbone/inner/conv5:3", activation="post", position=(1, 2))
+    np.testing.assert_allclose(f(x), maps[:, 1, 2, 3], rtol=1e-5, atol=1e-6)
+    out = unit(network, "backbone/inner/norm:3"), unit(network, "backbone:3")
+    np.testing.assert_array_equal(out[0](x), out[1](x))
+    with pytest.raises(
+        ValueError, match="Layers: .*backbone/inner/conv5, .*backbone, "
+    ):
+        unit(network, "backbone/conv9:0")
+
+
+def test_a_network_applied_twice_has_no_single_inner_layer():
+    inner = keras.Sequential([keras.Input(SHAPE), layers.Dense(1, name="d")], name="in")
+    inputs = keras.Input(SHAPE)
+    network = keras.Model(inputs, inner(inner(inputs)))
+    with pytest.raises(ValueError, match="applied once .* 2 applications"):
+        unit(network, "in/d:0")
+    np.testing.assert_allclose(
+        unit(keras.Sequential([network, layers.Identity(name="top")]), "top:0")(
+            images()
+        ),
+        network(images())[:, 6, 6, 0],
+        rtol=1e-5,
+    )
+
+
+def gradient_of(f, x):
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = f(x)
+    return tape.gradient(y, x)
+
+
+class Block(layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.first = layers.Conv2D(4, 3, activation="relu")
+        self.rest = [layers.Dropout(0.5), layers.BatchNormalization(name="norm")]
+
+    def call(self, x):
+        for layer in [self.first, *self.rest]:
+            x = layer(x)
+        return x
+
+
+class Subclassed(keras.Model):
+    def __init__(self, activation=None):
+        super().__init__()
+        self.block = Block(name="block")
+        self.flat = layers.Flatten()
+        self.top = layers.Dense(CLASSES, activation=activation)
+
+    def call(self, x):
+        return self.top(self.flat(self.block(x)))
+
+
+def twin_of(model):
+    """The functional network of the same layers."""
+    inputs = keras.Input(SHAPE)
+    x = model.block.first(inputs)
+    for layer in model.block.rest:
+        x = layer(x)
+    return keras.Model(inputs, model.top(model.flat(x)))
+
+
+def test_a_subclassed_model_has_the_units_of_its_functional_twin():
+    model, x = Subclassed(), images()
+    with pytest.raises(ValueError, match="subclassed one that is built"):
+        unit(model, class_index=0)
+    f = unit(model, class_index=3, input_shape=SHAPE)
+    assert f.input_shape == SHAPE
+    model(x)
+    model.block.rest[1].moving_mean.assign([0.1, 0.2, 0.3, 0.4])
+    twin = twin_of(model)
+    first = model.block.first.name
+    assert f == unit(model, class_index=3)
+    pairs = [
+        (f, unit(twin, class_index=3)),
+        (unit(model, f"block/{first}:1"), unit(twin, f"{first}:1")),
+        (unit(model, "block/first:1"), unit(twin, f"{first}:1")),
+        (
+            unit(model, "block/norm:2", position=(0, 3)),
+            unit(twin, "norm:2", position=(0, 3)),
+        ),
+        (
+            unit(model, "block:2", position="mean"),
+            unit(twin, "norm:2", position="mean"),
+        ),
+        (
+            unit(model, "block/first:1", activation="post"),
+            unit(twin, f"{first}:1", activation="post"),
+        ),
+        (
+            unit(model, class_index=3, posterior=True),
+            unit(twin, class_index=3, posterior=True),
+        ),
+    ]
+    for ours, expected in pairs:
+        np.testing.assert_allclose(ours(x), expected(x), rtol=1e-5, atol=1e-6)
+        traced = tf.function(ours.__call__)
+        np.testing.assert_allclose(traced(x), expected(x), rtol=1e-5, atol=1e-6)
+        gradient, expected = gradient_of(ours, x), gradient_of(expected, x)
+        np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-6)
+    assert unit(model, "block/first:1") == unit(model, f"block/{first}:1")
+    assert "call" not in vars(model.block.first)
+
+
+def test_a_layer_inside_a_layer_of_a_graph_is_read():
+    inputs, x = keras.Input(SHAPE), images()
+    block = Block(name="block")
+    head = layers.Dense(CLASSES)(layers.Flatten()(block(layers.Rescaling(2.0)(inputs))))
+    network = keras.Model(inputs, head)
+    f = unit(network, "block/first:3", position=(2, 2))
+    expected = keras.ops.conv(2.0 * x, block.first.kernel)[:, 2, 2, 3]
+    np.testing.assert_allclose(f(x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_output_of_a_subclassed_model_must_be_logits_or_have_its_logarithm_taken():
+    model, x = Subclassed("softmax"), images()
+    model(x)
+    with pytest.raises(ValueError, match="posterior=True"):
+        unit(model, class_index=1)
+    np.testing.assert_allclose(posterior_of(model, x), np.log(model(x)), rtol=1e-5)
+
+
+def test_a_layer_that_a_subclassed_model_does_not_call_once_is_refused():
+    class Repeated(Subclassed):
+        def call(self, x):
+            return self.top(self.flat(self.block(x))) + self.top(
+                self.flat(self.block(x))
+            )
+
+    class Traced(Subclassed):
+        @tf.function
+        def call(self, x):
+            return self.top(self.flat(self.block(x)))
+
+    for kind, message in ((Repeated, "2 calls"), (Traced, "inside a tf.function")):
+        model = kind()
+        model(images())
+        with pytest.raises(ValueError, match=message):
+            unit(model, "block:0")
+        assert "call" not in vars(model.block)
+    network = network_of(bare_logits)
+    network.unused = layers.Dense(3, name="unused")
+    with pytest.raises(ValueError, match="Received: 0 calls"):
+        unit(network, "unused:0")
+
+
+def test_a_model_that_adds_its_own_calibration_is_read_as_it_is():
+    class Calibrated(Subclassed):
+        def __init__(self):
+            super().__init__()
+            self.calibration_bias = self.add_weight(shape=(CLASSES,))
+
+        def call(self, x):
+            return super().call(x) + self.calibration_bias
+
+    model, x = Calibrated(), images()
+    expected = tf.nn.log_softmax(model(x))
+    np.testing.assert_allclose(posterior_of(model, x), expected, rtol=1e-5)
+
+
+# What is left as it was: layers, files, threads
+
+
+def test_a_loaded_network_has_the_units_of_the_saved_one(tmp_path):
+    network, x = network_of(softmax_in_a_nested_network), images()
+    before = unit(network, "conv1:2")(x), unit(network, class_index=1)(x)
+    network.save(tmp_path / "network.keras")
+    loaded = keras.saving.load_model(tmp_path / "network.keras")
+    np.testing.assert_array_equal(unit(loaded, "conv1:2")(x), before[0])
+    np.testing.assert_array_equal(unit(loaded, class_index=1)(x), before[1])
+
+
+def test_reading_adds_nothing_to_the_layers():
+    network, x = network_of(fused_softmax), images()
+    layer = network.get_layer("conv1")
+    before = {name: id(value) for name, value in vars(layer).items()}
+    nodes, weights = len(layer._inbound_nodes), len(network.weights)
+    unit(network, "conv1:2")(x), unit(network, "conv1:2").crop()
+    unit(network, class_index=1)(x)
+    assert {name: id(value) for name, value in vars(layer).items()} == before
+    assert (len(layer._inbound_nodes), len(network.weights)) == (nodes, weights)
+
+
+def test_a_unit_is_served_with_the_weights_of_its_network(tmp_path):
+    network, x = network_of(fused_softmax), images()
+    f = unit(network, "conv1:2") + unit(network, class_index=1)
+    module = tf.Module()
+    module.network = network
+    signature = tf.TensorSpec([None, *SHAPE], tf.float32)
+    module.f = tf.function(f.__call__, input_signature=[signature])
+    expected = module.f(x)
+    tf.saved_model.save(module, str(tmp_path))
+    served = tf.saved_model.load(str(tmp_path))
+    np.testing.assert_allclose(served.f(x), expected, rtol=1e-6)
+
+
+def test_threads_read_before_and_after_the_activation_at_the_same_time():
+    network, x = network_of(fused_softmax), images()
+    model = Subclassed()
+    model(x)
+    reads = [
+        unit(network, "conv1:2"),
+        unit(network, "conv1:2", activation="post"),
+        unit(network, class_index=1),
+        lambda x: network(x)[:, 0],
+        unit(model, "block/first:2"),
+        unit(model, "block/first:2", activation="post"),
+        lambda x: model(x)[:, 0],
+    ]
+    expected, wrong = [f(x).numpy() for f in reads], []
+
+    def read(i):
+        for _ in range(20):
+            if not np.array_equal(reads[i](x), expected[i]):
+                wrong.append(i)
+
+    threads = [threading.Thread(target=read, args=(i,)) for i in range(len(reads))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_a_call_by_another_thread_is_not_what_a_reader_sees():
+    layer, x = layers.Dense(3), images(shape=(4,))
+    expected = layer(x)
+
+    def evaluate():
+        other = threading.Thread(target=layer, args=(x + 1.0,))
+        other.start(), other.join()
+        layer(x)
+
+    np.testing.assert_array_equal(graph.capture(layer, evaluate, False), expected)
+
+
+def test_two_readers_of_a_layer_outside_a_graph_take_turns():
+    layer, x, seen = layers.Dense(3), images(shape=(4,)), []
+    expected = layer(x)
+    second_inside, first_done = threading.Event(), threading.Event()
+
+    def second():
+        def evaluate():
+            second_inside.set()
+            first_done.wait(timeout=5)
+            layer(x)
+
+        seen.append(graph.capture(layer, evaluate, False))
+
+    def evaluate():
+        thread.start()
+        second_inside.wait(timeout=0.5)
+        layer(x)
+
+    thread = threading.Thread(target=second)
+    seen.append(graph.capture(layer, evaluate, False))
+    first_done.set()
+    thread.join()
+    assert len(seen) == 2
+    for values in seen:
+        np.testing.assert_array_equal(values, expected)
+
+
+def test_tracing_a_unit_is_silent(capfd):
+    network = network_of(fused_softmax)
+    both = stack([unit(network, "conv1:2").crop(), unit(network, "conv1:3").crop()])
+    tf.function(both.__call__)(tf.zeros([2, 1, 3, 3, 1]))
+    tf.function(unit(network, class_index=1, posterior=True).__call__)(images())
+    captured = capfd.readouterr()
+    assert captured.out == captured.err == ""
+
+
+# Several units in one pass
+
+
+def counting_network(head=fused_softmax):
+    """A network and the list of the sizes of the batches that it was given."""
+    sizes = []
+
+    def count(x):
+        sizes.append(int(x.shape[0]))
+        return x
+
+    inputs = keras.Input(SHAPE)
+    x = body(layers.Lambda(count, output_shape=SHAPE)(inputs))
+    network = keras.Model(inputs, head(x))
+    return network, sizes
+
+
+def rows_of_images(units, chains=2, seed=0):
+    return images(units * chains, seed, shape=(*SHAPE,)), [units, chains, *SHAPE]
+
+
+def test_a_stack_is_each_unit_alone_on_its_row():
+    network, _ = counting_network()
+    other = network_of(bare_logits)
+    units = [
+        unit(network, class_index=0),
+        unit(network, "conv1:1"),
+        unit(network, class_index=3) - 2.0 * unit(network, class_index=1),
+        lambda images: tf.reduce_sum(images, axis=(1, 2, 3)),
+        unit(network, "conv1:2") + unit(network, class_index=0),
+        unit(other, class_index=0),
+        unit(network, class_index=2) - unit(network, "conv1", direction=np.ones(4)),
+        unit(network, class_index=0),
+    ]
+    x, shape = rows_of_images(len(units))
+    x = tf.reshape(x, shape)
+    expected = [f(row) for f, row in zip(units, x, strict=True)]
+    several = stack(units)
+    assert isinstance(several, UnitStack) and several.input_shape == SHAPE
+    assert shared(units) == [[0, 2, 7], [1], [3], [4, 6], [5]]
+    np.testing.assert_allclose(several(x), expected, rtol=1e-6, atol=1e-6)
+    traced = tf.function(several.__call__)
+    np.testing.assert_allclose(traced(x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_stack_reads_each_of_its_features_once_on_all_its_images():
+    network, sizes = counting_network()
+    classes = [unit(network, class_index=c) for c in range(CLASSES)]
+    maps = [unit(network, f"conv1:{c}") for c in range(2)]
+    for units, expected in (
+        (classes, [10]),
+        (classes + maps, [10, 4]),
+        ([f + maps[0] for f in classes], [10, 10]),
+        ([classes[0], maps[0], classes[1]], [4, 2]),
+    ):
+        x, shape = rows_of_images(len(units))
+        several, x = stack(units), tf.reshape(x, shape)
+        sizes.clear()
+        several(x)
+        assert sizes == expected
+
+
+def test_the_gradient_of_a_stack_is_that_of_each_unit():
+    network = network_of(fused_softmax)
+    units = [unit(network, class_index=c) - unit(network, "conv1:0") for c in range(3)]
+    x, shape = rows_of_images(3)
+    x = tf.reshape(x, shape)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        together = stack(units)(x)
+        alone = tf.stack([f(x[i]) for i, f in enumerate(units)])
+    np.testing.assert_allclose(
+        tape.gradient(together, x), tape.gradient(alone, x), rtol=1e-4, atol=1e-6
+    )
+
+
+def test_a_stack_of_what_are_no_units_of_one_image_is_refused():
+    network = network_of(bare_logits)
+    f = unit(network, class_index=0)
+    for units in ([], [f, 3]):
+        with pytest.raises(ValueError, match="one or several units"):
+            stack(units)
+    with pytest.raises(ValueError, match=r"\(12, 12, 1\) and \(3, 3, 1\)"):
+        stack([f, unit(network, "conv1:1").crop()])
+    with pytest.raises(ValueError, match=r"images \[1, chains.* \(2, 3, 12, 12, 1\)"):
+        stack([f])(tf.zeros([2, 3, *SHAPE]))
+
+
+# More errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"class_index": 1, "activation": "post"}, "'post' and None. For log p"),
+        ({"class_index": 1, "direction": [1.0]}, "'pre' and .1.0."),
+        ({"class_index": 1, "position": "mean"}, "no map. Received: 'mean'"),
+        ({"layer_channel": "conv1:1", "posterior": True}, "Received: True. Name a cl"),
+        ({"layer_channel": "conv1:1", "activation": "both"}, "Received: 'both'"),
+        ({"layer_channel": "conv1", "direction": [1.0]}, "4 finite weights.*'conv1'"),
+        ({"layer_channel": "conv1", "direction": [1, 2, 3, np.nan]}, "4 finite"),
+        ({"layer_channel": "conv9", "direction": [1.0]}, "'conv9'. Layers: images"),
+        ({"layer_channel": "ip1:1", "position": "mean"}, "a vector, without a map"),
+        ({"layer_channel": "ip1:1", "position": ""}, "a vector, without a map"),
+        ({"class_index": 1, "input_shape": "abc"}, "Received: 'abc'"),
+        ({"class_index": 1, "input_shape": (8, 8, 1)}, "takes .12, 12, 1."),
+    ],
+)
+def test_options_that_do_not_fit_are_quoted(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        unit(network_of(bare_logits), **arguments)
+
+
+# Real networks
+
+
+def data_file(name):
+    """A file of $KERAS_TILT_DATA or ../shared/data, where it is there."""
+    root = pathlib.Path(__file__).parents[1]
+    for place in (os.environ.get("KERAS_TILT_DATA"), root.parent / "shared" / "data"):
+        if place and (found := pathlib.Path(place) / name).exists():
+            return found
+    pytest.skip(
+        f"{name} is not there: set KERAS_TILT_DATA to its folder, or put it in "
+        "../shared/data beside the project"
+    )
+
+
+def test_squeezenet_tells_the_same_through_units_of_pixels():
+    definition = runpy.run_path(str(data_file("squeezenet_keras.py")))
+    network = definition["load"](data_file("squeezenet_keras.npz"))
+    rng = np.random.default_rng(0)
+    x = rng.uniform(0, 255, size=(2, 227, 227, 3)).astype(np.float32)
+
+    def preprocess(pixels):
+        return pixels[..., ::-1] - [103.939, 116.779, 123.68]
+
+    with pytest.raises(ValueError, match="keras.ops operations"):
+        unit(network, class_index=0, preprocess=definition["preprocess"])
+    log_p = unit(network, class_index=950, posterior=True, preprocess=preprocess)
+    expected = np.log(network(definition["preprocess"](x)))[:, 950]
+    np.testing.assert_allclose(log_p(x), expected, rtol=1e-4)
+    f = unit(network, "fire5_expand3x3:7", preprocess=preprocess)
+    assert f.crop().input_shape == (63, 63, 3)

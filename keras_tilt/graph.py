@@ -1,0 +1,601 @@
+"""Reading a Keras network: its graph as a list of steps, and the values inside it.
+
+    step:  outputs = operation(inputs),      run: images -> value of one tensor
+
+The steps are the network's own layers, called as in inference: weights are shared,
+nothing is added to the network and no attribute of a layer is changed, so that threads
+may read at the same time. The exception is `capture`, for layers that are no part of a
+graph. Nested networks are unfolded; what is above the wanted tensor is not computed.
+"""
+
+__all__ = [
+    "Channels",
+    "LogOutput",
+    "LogPosterior",
+    "Logits",
+    "Step",
+    "call",
+    "capture",
+    "find",
+    "has_fused_activation",
+    "has_graph",
+    "inner_layers",
+    "layer_values",
+    "linear",
+    "link",
+    "listing",
+    "logits",
+    "needed",
+    "output_name",
+    "output_shapes",
+    "output_values",
+    "run",
+    "steps",
+    "view",
+]
+
+import contextlib
+import dataclasses
+import functools
+import threading
+import typing
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+# Activations that end a classifier and whose argument is the logit, by the names of
+# functions ("softmax_v2" is tf.nn.softmax) and of layers or operations.
+_LINKS = {
+    "softmax": "softmax",
+    "softmax_v2": "softmax",
+    "log_softmax": "softmax",
+    "log_softmax_v2": "softmax",
+    "sigmoid": "sigmoid",
+}
+_LINK_OPERATIONS = {"Softmax": "softmax", "LogSoftmax": "softmax", "Sigmoid": "sigmoid"}
+
+# Layers that apply `activation` once, to the value they compute from their weights.
+_WITH_FUSED_ACTIVATION = (
+    keras.layers.Dense,
+    keras.layers.EinsumDense,
+    keras.layers.Conv2D,
+    keras.layers.Conv2DTranspose,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv2D,
+)
+
+
+class Step(typing.NamedTuple):
+    """One application of an operation: outputs = operation(inputs).
+
+    Attributes:
+        path: "conv5", or "backbone/conv5" inside a nested network.
+        operation: the layer or operation.
+        node: the Keras node of this application, with its other arguments.
+        inputs: keys of the values that it reads.
+        outputs: keys of the values that it makes.
+        kind: "call"; "enter" for an input of a network, which casts to its type;
+            "leave" for an output of a nested network; "inside" for a layer that
+            another one calls by itself, which has no node in the graph.
+    """
+
+    path: str
+    operation: typing.Any
+    node: typing.Any
+    inputs: tuple
+    outputs: tuple
+    kind: str
+
+
+# The graph
+
+
+def has_graph(network):
+    """Whether the network is functional or Sequential, with known inputs."""
+    return isinstance(network, keras.Model) and bool(getattr(network, "inputs", None))
+
+
+def steps(network):
+    """Return all steps of the network, each after those whose values it reads.
+
+    The network's own inputs are read under their names.
+    """
+    return _steps(network, [tensor.name for tensor in network.inputs], (), "")
+
+
+def _output(network):
+    """Return the key of the network's first output."""
+    return (), id(network.outputs[0])
+
+
+def _steps(network, feeds, scope, prefix):
+    """The steps of one (nested) network; `scope` tells its applications apart."""
+    feeds = {id(tensor): key for tensor, key in zip(network.inputs, feeds, strict=True)}
+    found = []
+    for node in _nodes(network):
+        operation, kind = node.operation, "call"
+        inputs = tuple((scope, id(tensor)) for tensor in node.input_tensors)
+        outputs = tuple((scope, id(tensor)) for tensor in node.output_tensors)
+        path = prefix + operation.name
+        if node.is_input:
+            inputs, kind = (feeds[outputs[0][1]],), "enter"
+        elif _is_nested(node):
+            found += _unfolded(operation, node, inputs, outputs, scope, path)
+            continue
+        found.append(Step(path, operation, node, inputs, outputs, kind))
+    return found
+
+
+def _unfolded(network, node, inputs, outputs, scope, path):
+    """The steps of a nested network, and one that hands on each of its outputs."""
+    inner = (*scope, id(node))
+    last = [
+        Step(path, network, node, ((inner, id(tensor)),), (key,), "leave")
+        for tensor, key in zip(network.outputs, outputs, strict=True)
+    ]
+    return _steps(network, inputs, inner, f"{path}/") + last
+
+
+def _nodes(network):
+    """Return the nodes of this network's graph, each after those that it reads.
+
+    A layer may have further nodes, in other networks that share it.
+    """
+    found, waiting = {}, [_producer(tensor) for tensor in reversed(network.outputs)]
+    while waiting:
+        node = waiting[-1]
+        before = [_producer(tensor) for tensor in reversed(node.input_tensors)]
+        before = [other for other in before if id(other) not in found]
+        if before:
+            waiting.extend(before)
+        else:
+            found.setdefault(id(node), waiting.pop())
+    return list(found.values())
+
+
+def _producer(tensor):
+    """Return the node that made a tensor of the graph."""
+    history = tensor._keras_history
+    return history.operation._inbound_nodes[history.node_index]
+
+
+def _is_nested(node):
+    network = node.operation
+    return has_graph(network) and len(node.input_tensors) == len(network.inputs)
+
+
+def needed(found, *targets):
+    """Return those of the steps that the values of the target keys depend on."""
+    keys, kept = set(targets), []
+    for step in reversed(found):
+        if keys.intersection(step.outputs):
+            keys.update(step.inputs)
+            kept.append(step)
+    return kept[::-1]
+
+
+def find(network, path):
+    """Return the one step with this path.
+
+    Args:
+        network: functional, Sequential or subclassed `keras.Model`.
+        path: "conv5", "backbone/conv5"; inside a subclassed model or layer also by the
+            name of the attribute.
+
+    Returns:
+        step: `Step`.
+
+    Raises:
+        ValueError: an unknown path (lists what exists), or one applied several times.
+    """
+    found = steps(network) if has_graph(network) else []
+    found = [step for step in found if step.path == path]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ValueError(
+            f"Expected layer {path!r} to be applied once in the network. "
+            f"Received: {len(found)} applications. Name a layer that follows one "
+            f"of them. {listing(network)}"
+        )
+    return _find_inside(network, path)
+
+
+def _find_inside(network, path):
+    layers = inner_layers(network)
+    layer = layers.get(path, _attribute(network, path))
+    for name, other in layers.items():
+        if other is layer:
+            return Step(name, layer, None, (), (), "inside")
+    raise ValueError(
+        "Expected the name of a layer of the network, 'outer/inner' for a layer "
+        f"inside another. Received: {path!r}. {listing(network)}"
+    )
+
+
+def inner_layers(layer, prefix=""):
+    """Return {path: layer} of all layers inside a layer, at any depth."""
+    found = {}
+    for inner in _children(layer):
+        path = prefix + inner.name
+        found |= {path: inner} | inner_layers(inner, f"{path}/") | found
+    return found
+
+
+def _attribute(layer, path):
+    """Return the layer inside by a path of names of layers or attributes, or None."""
+    for name in path.split("/"):
+        named = [inner for inner in _children(layer) if inner.name == name]
+        layer = named[0] if named else getattr(layer, name, None)
+    return layer
+
+
+def _children(layer):
+    if not isinstance(layer, keras.layers.Layer):
+        return []
+    return layer._flatten_layers(include_self=False, recursive=False)
+
+
+def listing(network):
+    """Return "Layers: conv1, pool1, ..." for errors."""
+    paths = [step.path for step in steps(network)] if has_graph(network) else []
+    paths = dict.fromkeys([*paths, *inner_layers(network)])
+    return f"Layers: {', '.join(paths)}."
+
+
+# Values
+
+
+def run(found, feeds, target, apply=None):
+    """Return the value of one tensor of the graph.
+
+    Args:
+        found: the network's `steps`.
+        feeds: {name of input: its value [n, ...]}.
+        target: key of the tensor.
+        apply: function of a step and its input values, in place of `call`.
+
+    Returns:
+        value: [n, ...], in the precision of the layer that makes it.
+    """
+    apply, values = apply or call, dict(feeds)
+    for step in needed(found, target):
+        results = apply(step, [values[key] for key in step.inputs])
+        values.update(zip(step.outputs, keras.tree.flatten(results), strict=True))
+    return values[target]
+
+
+def call(step, inputs, operation=None):
+    """Return what a step makes of the values of its inputs, with training=False.
+
+    Args:
+        step: `Step`.
+        inputs: list of values, one for each of the step's inputs.
+        operation: a view of the step's operation, to be called in its place.
+    """
+    if step.kind == "enter":
+        return tf.cast(inputs[0], step.node.output_tensors[0].dtype)
+    if step.kind == "leave":
+        return inputs
+    tensors = map(id, step.node.input_tensors)
+    args, kwargs = step.node.arguments.fill_in(dict(zip(tensors, inputs, strict=True)))
+    if isinstance(step.operation, keras.layers.Layer):
+        kwargs = {**kwargs, "training": False}
+    return (operation or step.operation)(*args, **kwargs)
+
+
+def view(layer, **attributes):
+    """Return a layer that shares weights and all else with `layer`, but attributes.
+
+    The layer itself is left as it is, also for other threads. Set past `__setattr__`:
+    Keras shall not track the weights a second time.
+    """
+    twin = object.__new__(type(layer))
+    twin.__dict__.update(layer.__dict__, **attributes)
+    return twin
+
+
+def linear(layer):
+    """Return a view of a layer that stops before its activation, if it has one."""
+    if not has_fused_activation(layer):
+        return layer
+    return view(layer, activation=keras.activations.linear)
+
+
+def has_fused_activation(operation):
+    """Whether the operation computes a value from weights, then its activation."""
+    return isinstance(operation, _WITH_FUSED_ACTIVATION)
+
+
+def layer_values(network, feeds, path, pre_activation):
+    """Return what a layer makes, [n, ...], before or after its activation.
+
+    Args:
+        network: functional, Sequential or subclassed `keras.Model`.
+        feeds: {name of input: its value [n, ...]}; of a subclassed model the images
+            alone, under any name.
+        path: as in `find`.
+        pre_activation: whether to stop before the activation.
+    """
+    target = find(network, path)
+    if target.kind == "inside":
+        evaluate = functools.partial(_call_outer, network, feeds, target.path)
+        return capture(target.operation, evaluate, pre_activation)
+
+    def apply(step, inputs):
+        reached = pre_activation and step.outputs == target.outputs
+        return call(step, inputs, linear(step.operation) if reached else None)
+
+    return run(steps(network), feeds, target.outputs[0], apply)
+
+
+# The logits: the graph without its last softmax
+
+
+def logits(network, feeds, after=tf.identity):
+    """Return the logits [n, classes], the network's output without its last link.
+
+    A separate softmax or sigmoid is left out, a fused one made linear; what reshapes
+    its result is kept. A model without a graph has no link to leave out.
+
+    Args:
+        network: functional, Sequential or subclassed `keras.Model` with one output.
+        feeds: as in `layer_values`.
+        after: function of the logits, to stand where the link was.
+    """
+    if link(network) is None:
+        return output_values(network, feeds)
+    found, target = steps(network), _output(network)
+    last, _ = link_of(found, target)
+
+    def apply(step, inputs):
+        if step is not last:
+            return call(step, inputs)
+        fused = has_fused_activation(step.operation)
+        return after(call(step, inputs, linear(step.operation)) if fused else inputs[0])
+
+    return run(found, feeds, target, apply)
+
+
+def output_values(network, feeds):
+    """Return the network's output; what is above the first of several is not read."""
+    if has_graph(network):
+        return run(steps(network), feeds, _output(network))
+    (images,) = feeds.values()
+    return network(images, training=False)
+
+
+def output_shapes(network, values):
+    """Return the shapes of all outputs, as lists; of a model without graph, of values.
+
+    Args:
+        network: functional, Sequential or subclassed `keras.Model`.
+        values: what a model without graph returned.
+    """
+    tensors = network.outputs if has_graph(network) else keras.tree.flatten(values)
+    return [[None, *tensor.shape[1:]] for tensor in tensors]
+
+
+def output_name(network):
+    """Return the name of the layer, or model, that makes the output."""
+    return (
+        _producer(network.outputs[0]).operation.name
+        if has_graph(network)
+        else network.name
+    )
+
+
+def link(network):
+    """Return the link that the network ends in: "softmax", "sigmoid" or None."""
+    if not has_graph(network):
+        return None
+    return link_of(steps(network), _output(network))[1]
+
+
+def link_of(found, target):
+    """Return the step that makes probabilities of logits, and which: its link.
+
+    Walks back from the target over steps that only reshape, to a separate softmax or
+    sigmoid, or a layer with a fused one.
+
+    Returns:
+        step: `Step`, or None if there is none: the target holds logits.
+        link: "softmax", "sigmoid" or None.
+    """
+    made_by = {key: step for step in found for key in step.outputs}
+    step = made_by[target]
+    while _keeps_values(step) and step.inputs[0] in made_by:
+        step = made_by[step.inputs[0]]
+    name = _link(step)
+    return (step, name) if name else (None, None)
+
+
+def _keeps_values(step):
+    """Whether the step changes no value at inference, at most the shape."""
+    if step.kind in ("enter", "leave"):
+        return True
+    if isinstance(step.operation, keras.layers.Activation):
+        return step.operation.activation is keras.activations.linear
+    return isinstance(
+        step.operation,
+        keras.layers.Flatten
+        | keras.layers.Reshape
+        | keras.layers.Dropout
+        | keras.layers.Identity,
+    )
+
+
+def _link(step):
+    """Return the link that the step ends in, or None; a softmax over the last axis."""
+    operation = step.operation
+    fused = has_fused_activation(operation)
+    if fused or isinstance(operation, keras.layers.Activation):
+        return _LINKS.get(getattr(operation.activation, "__name__", None))
+    last_axis = (-1, len(step.node.output_tensors[0].shape) - 1)
+    if getattr(operation, "axis", -1) not in last_axis:
+        return None
+    return _LINK_OPERATIONS.get(type(operation).__name__)
+
+
+# What a unit reads: functions of a network and its inputs, [n, channels]
+
+
+@dataclasses.dataclass(frozen=True)
+class Channels:
+    """All channels of a layer, of a vector or at one place of a map."""
+
+    layer: str
+    place: typing.Any  # None for a vector
+    post: bool
+
+    def __call__(self, network, feeds):
+        values = layer_values(network, feeds, self.layer, not self.post)
+        return _at(values, self.place)
+
+    def label(self, channel):
+        where = self.place if isinstance(self.place, str) else self.place or "center"
+        where = where if isinstance(where, str) else "{},{}".format(*where)
+        where = "" if where == "center" else f"@{where}"
+        return f"{self.layer}:{channel}{where}{' post' * self.post}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Logits:
+    """All logits."""
+
+    def __call__(self, network, feeds):
+        return logits(network, feeds)
+
+    def label(self, channel):
+        return f"class {channel}"
+
+
+@dataclasses.dataclass(frozen=True)
+class LogPosterior:
+    """log p(y | x) of all classes, by the network's own link, or of a calibrated model.
+
+    log softmax(F)_y = F_y - logsumexp F,     log sigmoid(F)_y = -log(1 + exp(-F_y))
+    """
+
+    calibrated: keras.Model | None = None
+
+    def __call__(self, network, feeds):
+        name = link(network)
+        if name and self.calibrated is None:
+            return logits(network, feeds, _LOG_LINKS[name])
+        bias = 0.0 if self.calibrated is None else self.calibrated.calibration_bias
+        return _log_softmax(tf.cast(logits(network, feeds), tf.float32) + bias)
+
+    def label(self, channel):
+        return f"log p(class {channel})"
+
+
+@dataclasses.dataclass(frozen=True)
+class LogOutput:
+    """log p(y | x) of all classes, of outputs that are probabilities.
+
+    At least the logarithm of the smallest normal float32, -87.3.
+    """
+
+    def __call__(self, network, feeds):
+        outputs = tf.cast(output_values(network, feeds), tf.float32)
+        return tf.math.log(tf.maximum(outputs, np.finfo(np.float32).tiny))
+
+    def label(self, channel):
+        return f"log p(class {channel})"
+
+
+def _log_softmax(logits):
+    return tf.nn.log_softmax(tf.cast(logits, tf.float32))
+
+
+def _log_sigmoid(logits):
+    return tf.math.log_sigmoid(tf.cast(logits, tf.float32))
+
+
+_LOG_LINKS = {"softmax": _log_softmax, "sigmoid": _log_sigmoid}
+
+
+def _at(values, place):
+    """Return values [n, channels] as they are, or those of maps at a place.
+
+    The center is (height // 2, width // 2).
+    """
+    if place is None:
+        return values
+    if place == "mean":
+        return tf.reduce_mean(tf.cast(values, tf.float32), axis=(1, 2))
+    center = tf.shape(values)[1] // 2, tf.shape(values)[2] // 2
+    row, column = center if place == "center" else place
+    return values[:, row, column]
+
+
+# Layers that are no part of a graph
+
+_CAPTURING = threading.RLock()
+
+
+def capture(layer, evaluate, pre_activation):
+    """Return what a layer makes while `evaluate()` runs a model that calls it.
+
+    The layer's `call` is replaced meanwhile, under a lock; calls by other threads pass
+    through.
+
+    Raises:
+        ValueError: if the layer is not called exactly once, or inside a tf.function of
+            the model, whose values cannot be read from outside.
+    """
+    with _CAPTURING:
+        values = []
+        read = linear(layer).call if pre_activation else None
+        recorded = _recording(layer.call, read, values)
+        with _replaced(layer, "call", recorded):
+            evaluate()
+    _check_captured(layer, values)
+    return values[0]
+
+
+def _recording(call, read, values):
+    """Return `call`, which adds what it returns, or `read` in its place, to values."""
+    reader = threading.get_ident()
+
+    @functools.wraps(call)
+    def recorded(*args, **kwargs):
+        outputs = call(*args, **kwargs)
+        if threading.get_ident() == reader:
+            values.append(read(*args, **kwargs) if read else outputs)
+        return outputs
+
+    return recorded
+
+
+def _call_outer(network, feeds, path):
+    """Run the model, or the step of its graph, inside of which the path leads."""
+    found = steps(network) if has_graph(network) else []
+    outer = [step for step in found if path.startswith(f"{step.path}/")]
+    if not outer:
+        return output_values(network, feeds)
+    return run(found, feeds, outer[-1].outputs[0])
+
+
+@contextlib.contextmanager
+def _replaced(layer, name, value):
+    before = dict(layer.__dict__)
+    layer.__dict__[name] = value
+    try:
+        yield
+    finally:
+        del layer.__dict__[name]
+        layer.__dict__.update({name: before[name]} if name in before else {})
+
+
+def _check_captured(layer, values):
+    hidden = tf.executing_eagerly() and any(map(tf.is_symbolic_tensor, values))
+    if len(values) != 1 or hidden:
+        calls = "a call inside a tf.function" if hidden else f"{len(values)} calls"
+        raise ValueError(
+            f"Expected layer {layer.name!r} to be called once by the model, in plain "
+            f"Python. Received: {calls}. Read another layer, or write the model as a "
+            "functional one."
+        )
