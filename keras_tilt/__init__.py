@@ -8,8 +8,18 @@ from keras_tilt.model import Calibration, GenerativeClassifier
 from keras_tilt.networks import lenet
 from keras_tilt.objective import discriminative_loss, generative_loss, mixed_loss
 from keras_tilt.optimizer import CaffeSGD, InverseDecay
-from keras_tilt.reference import box, white_noise
-from keras_tilt.sampler import PAPER_LENET, Samples, sample
+from keras_tilt.receptive_field import receptive_field
+from keras_tilt.reference import (
+    box,
+    frequency_bands,
+    latent,
+    spectral_noise,
+    squash,
+    white_noise,
+)
+from keras_tilt.sampler import PAPER_LENET, sample
+from keras_tilt.samples import Samples
+from keras_tilt.spectrum import Spectrum, fit_spectrum
 from keras_tilt.tilt import Tilt
 from keras_tilt.units import Unit, unit
 
@@ -21,19 +31,26 @@ __all__ = [
     "GenerativeClassifier",
     "InverseDecay",
     "Samples",
+    "Spectrum",
     "Tilt",
     "Unit",
     "box",
     "data",
     "discriminative_loss",
     "expectation",
+    "fit_spectrum",
+    "frequency_bands",
     "generative_loss",
     "kish_ess",
+    "latent",
     "lenet",
     "mixed_loss",
     "normalized_weights",
     "plotting",
+    "receptive_field",
     "sample",
+    "spectral_noise",
+    "squash",
     "unit",
     "white_noise",
 ]

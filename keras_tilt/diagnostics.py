@@ -3,9 +3,8 @@
     R-hat = sqrt(variance over all chains / variance within a chain)  -> 1
     MCSE  = standard deviation of f / sqrt(ESS)
 
-computed by ArviZ (rank-normalized, split chains) for f, for the squared norm of the
-noise and for a few fixed random projections of it: f can look settled while the image
-still drifts.
+computed by ArviZ (rank-normalized, split chains) for f and for other scalars, such as
+random projections of the noise: f can look settled while the image still drifts.
 
 Source: Vehtari, Gelman, Simpson, Carpenter and Buerkner (2021), "Rank-normalization,
 folding, and localization: an improved R-hat", sections 4.1 and 5.
@@ -16,7 +15,6 @@ __all__ = [
     "R_HAT_LIMIT",
     "Diagnostics",
     "diagnose",
-    "functionals",
     "inference_data",
 ]
 
@@ -35,8 +33,6 @@ R_HAT_LIMIT = 1.01
 ESS_LIMIT = 400
 
 _MIN_DRAWS = 4  # the shortest chain that can be split in two halves with a variance
-_NUM_PROJECTIONS = 8
-_PROJECTION_SEED = 20150107
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +82,7 @@ class Diagnostics:
 
 
 def diagnose(
-    f,
-    noise,
+    functionals,
     is_accepted,
     step_size,
     num_nonfinite=0,
@@ -97,8 +92,8 @@ def diagnose(
     """Judge the draws of several chains.
 
     Args:
-        f: [num_draws, num_chains], in nats.
-        noise: [num_draws, num_chains, ...], the states of the chains.
+        functionals: dict of [num_draws, num_chains]: f in nats, and other scalars by
+            which the chains are compared.
         is_accepted: [num_draws, num_chains], booleans.
         step_size: of the leapfrog, in units of noise.
         num_nonfinite: proposals rejected for a non-finite energy.
@@ -108,7 +103,7 @@ def diagnose(
     Returns:
         diagnostics: a `Diagnostics`.
     """
-    observed = functionals(f, noise)
+    observed = {name: np.float64(values) for name, values in functionals.items()}
     unusable = {name: _unusable(values) for name, values in observed.items()}
     usable = {name: values for name, values in observed.items() if not unusable[name]}
     r_hat = {name: _r_hat(values) for name, values in usable.items()}
@@ -134,40 +129,14 @@ def diagnose(
     )
 
 
-def functionals(f, noise):
-    """The scalars by which chains are compared, each [num_draws, num_chains].
-
-    f, the squared norm |z|^2 (which is log q up to constants when q is a transport of
-    white noise), and projections of z on fixed random directions of length 1.
-
-    Args:
-        f: [num_draws, num_chains], in nats.
-        noise: [num_draws, num_chains, ...].
-
-    Returns:
-        functionals: dict, name -> [num_draws, num_chains].
-    """
-    f = np.asarray(f, dtype=np.float64)
-    noise = np.asarray(noise).reshape(*f.shape, -1)
-    draw = np.random.Generator(np.random.Philox(_PROJECTION_SEED)).standard_normal
-    directions = draw((noise.shape[-1], _NUM_PROJECTIONS), dtype=np.float32)
-    directions /= np.linalg.norm(directions, axis=0)
-    projections = np.moveaxis(noise @ directions, -1, 0)
-    squared_norm = np.einsum("rci,rci->rc", noise, noise)
-    named = {f"projection {i}": values for i, values in enumerate(projections)}
-    return {"f": f, "squared norm": squared_norm, **named}
-
-
-def inference_data(f, noise, log_prob, is_accepted):
+def inference_data(functionals, log_prob, is_accepted):
     """The functionals behind a verdict as an `arviz.InferenceData`.
 
-    Group `posterior` has f, the squared norm and the projections of the noise; group
-    `sample_stats` has lp, the log density, and accepted. The noise itself is left out:
-    ArviZ would compute one R-hat per pixel.
+    Group `posterior` has the functionals; group `sample_stats` has lp, the log density,
+    and accepted. The noise itself is left out: ArviZ would compute one R-hat per pixel.
 
     Args:
-        f: [num_draws, num_chains], in nats.
-        noise: [num_draws, num_chains, ...].
+        functionals: dict of [num_draws, num_chains], f among them.
         log_prob: [num_draws, num_chains], in nats, up to a constant.
         is_accepted: [num_draws, num_chains], booleans.
 
@@ -175,7 +144,7 @@ def inference_data(f, noise, log_prob, is_accepted):
         inference_data: an `arviz.InferenceData`.
     """
     return _import_arviz().from_dict(
-        posterior={name: values.T for name, values in functionals(f, noise).items()},
+        posterior={name: values.T for name, values in functionals.items()},
         sample_stats={"lp": np.transpose(log_prob), "accepted": is_accepted.T},
     )
 

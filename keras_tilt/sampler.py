@@ -1,31 +1,53 @@
-"""Samples of a tilted density by Hamiltonian Monte Carlo in noise coordinates.
+"""Samples of tilted densities by Hamiltonian Monte Carlo in noise coordinates.
 
-    H(z, momentum) = -f(T(z)) - log base(z) + |momentum|^2 / 2
+    p(z) = exp(scale f(T(z))) base(z) / Z,     x = T(z)
 
-Every iteration draws a momentum from N(0, I), follows Hamilton's equations by the
-leapfrog, and accepts the end with probability min(1, exp(H_start - H_end)).
+Every iteration draws a momentum from N(0, I), follows Hamilton's equations, and accepts
+the end with probability min(1, exp(H_start - H_end)): see `keras_tilt.kernels`. A
+warm-up finds the step (`keras_tilt.adaptation`), which is then frozen.
 
 Source: Dai, Lu and Wu (2015), section on generative visualization; Neal (2011), "MCMC
 using Hamiltonian dynamics". The paper works on images with a fixed step; we work on the
-noise, where the reference has the same scale in every direction, and adapt the step.
+noise, where the reference has the same scale in every direction.
 """
 
-__all__ = ["PAPER_LENET", "Samples", "sample"]
+__all__ = ["PAPER_LENET", "sample"]
 
 import dataclasses
-import functools
+import hashlib
 import math
 import numbers
+import pathlib
+import time
 import warnings
-from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 from tqdm import tqdm
 
-from keras_tilt.diagnostics import Diagnostics, diagnose, inference_data
+from keras_tilt.adaptation import (
+    QUARTER_TURN,
+    StepSize,
+    annealed_scale,
+    jittered,
+    leapfrog_steps,
+)
+from keras_tilt.chains import (
+    FUNCTIONALS,
+    MOST_CHAINS,
+    Chains,
+    Settings,
+    State,
+    is_standard_normal,
+)
+from keras_tilt.diagnostics import diagnose
+from keras_tilt.kernels import KERNELS
+from keras_tilt.samples import Samples
+from keras_tilt.storage import Run
 from keras_tilt.tilt import Tilt
+from keras_tilt.units import shared, stack
 
 # The paper's run on the last layer of LeNet, to be used with the reference
 # white_noise(shape, mean=0.0, stddev=10.0). Numbers of the paper as remembered, not
@@ -35,6 +57,7 @@ from keras_tilt.tilt import Tilt
 # units, and 0.01 / 10 = 0.001 in units of noise. That is not enough to reach
 # equilibrium, and the diagnostics say so.
 PAPER_LENET = {
+    "kernel": "hmc",
     "num_results": 300,
     "num_burnin_steps": 0,
     "num_leapfrog_steps": 100,
@@ -42,45 +65,7 @@ PAPER_LENET = {
 }
 
 _MIN_DRAWS = 4  # fewer draws have no R-hat, so an interrupted run does not return them
-
-
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Samples:
-    """The draws of several chains, with everything needed to judge them.
-
-    Attributes:
-        noise: [num_results, num_chains, ...], states z of the chains.
-        f: [num_results, num_chains], the unit's response in nats.
-        log_prob: [num_results, num_chains], f(T(z)) + log base(z), in nats.
-        is_accepted: [num_results, num_chains], booleans.
-        warmup_f: [num_burnin_steps, num_chains], f before the first draw, in nats.
-        step_size: of the leapfrog, in units of noise, the same for all chains.
-        num_leapfrog_steps: per iteration.
-        diagnostics: a `keras_tilt.diagnostics.Diagnostics`.
-        to_images: T, noise [n, ...] -> images [n, ...].
-    """
-
-    noise: np.ndarray
-    f: np.ndarray
-    log_prob: np.ndarray
-    is_accepted: np.ndarray
-    warmup_f: np.ndarray
-    step_size: float
-    num_leapfrog_steps: int
-    diagnostics: Diagnostics
-    to_images: Callable
-
-    @functools.cached_property
-    def images(self):
-        """T(z): [num_results, num_chains, ...], computed when first asked for."""
-        return np.stack([np.asarray(self.to_images(noise)) for noise in self.noise])
-
-    def to_arviz(self):
-        """An `arviz.InferenceData`: see `keras_tilt.diagnostics.inference_data`."""
-        return inference_data(self.f, self.noise, self.log_prob, self.is_accepted)
-
-    def __repr__(self):
-        return f"Samples of shape {list(self.noise.shape[2:])}: {self.diagnostics}"
+_SAVE_EVERY = 30.0  # seconds
 
 
 def sample(
@@ -90,40 +75,68 @@ def sample(
     num_burnin_steps=200,
     *,
     seed,
-    num_leapfrog_steps=5,
+    kernel=None,
+    num_leapfrog_steps=None,
+    max_leapfrog_steps=64,
     step_size=None,
     target_accept_prob=0.8,
+    mass=1.0,
+    inverse_temperatures=None,
     initial_noise=None,
+    thin=1,
+    callback=None,
+    directory=None,
     progress=True,
 ):
-    """Draw from p(z) = exp(f(T(z))) base(z) / Z by Hamiltonian Monte Carlo.
+    """Draw from p(z) = exp(scale f(T(z))) base(z) / Z by Hamiltonian Monte Carlo.
 
-    The chains run side by side in one graph and share one step size. With
-    `step_size=None` it is adapted during the burn-in by dual averaging and then frozen:
-    an adapting chain has no stationary density. Ctrl-C returns what has been drawn.
+    The chains run side by side in one graph. In the warm-up the tilt rises from nothing
+    to its full scale while the step size follows; both are then frozen, because an
+    adapting chain has no stationary density. Tilts of one reference whose units share a
+    layer are sampled together, each with a step size of its own.
+
+    Under a `tf.distribute` strategy (call within `strategy.scope()`) the chains are
+    split over the replicas, and are those of a single device up to rounding.
+
+    Ctrl-C returns what has been drawn. With a `directory` nothing is lost either if the
+    process dies: the same call resumes the run, and gives the very numbers that the
+    uninterrupted run would have given, bit for bit on one machine.
 
     Args:
-        tilt: a `Tilt`.
-        num_chains: chains, in one batch.
-        num_results: draws kept per chain.
-        num_burnin_steps: iterations before the first kept draw.
-        seed: a whole number or a pair of them; equal seeds give equal samples.
-        num_leapfrog_steps: leapfrog steps, each one gradient of f, per iteration. Under
-            a weak tilt the noise oscillates with period 2 pi; a trajectory, steps times
-            step size, near pi only turns z into -z: five stay below it, ten do not.
+        tilt: a `Tilt`, or a list of them.
+        num_chains: chains of each tilt.
+        num_results: draws of each chain.
+        num_burnin_steps: iterations before the first draw.
+        seed: a whole number or a pair of them; equal seeds give equal samples. A chain
+            depends on its place in the list and in the chains, and on no other chain.
+        kernel: "split", exact rotations and the default where the noise is N(0, I);
+            "hmc", the leapfrog of the paper, the default elsewhere; "mala", Langevin.
+        num_leapfrog_steps: gradients of f per iteration. None for as many as a quarter
+            turn of the noise takes, varied by half of it from iteration to iteration.
+        max_leapfrog_steps: the most of them, on average, if they are not given.
         step_size: of the leapfrog, in units of noise; None to adapt it.
-        target_accept_prob: acceptance that the adaptation aims at.
-        initial_noise: [num_chains, ...]; None for exact draws of the base.
+        target_accept_prob: acceptance that the adaptation aims at. It can turn out
+            higher: no step is made longer than the trajectory needs.
+        mass: of the kernel "split", scalar or array like the noise of a chain.
+        inverse_temperatures: factors of the scale, the first of them 1, of a ladder of
+            replicas of every chain that swap places (parallel tempering), at as many
+            times the cost. The draws are those at 1.
+        initial_noise: [num_chains, ...], with a list of tilts [tilts, num_chains, ...];
+            None for exact draws of the base, which are over-dispersed.
+        thin: the state of every thin-th draw is kept; numbers are kept of all of them.
+        callback: called with the number of the draw and its noise, in place of keeping
+            states: [rows, num_chains, ...], a row for each tilt sampled together.
+        directory: folder for the states and all that is needed to resume.
         progress: whether to show a bar with acceptance, mean f and the time left.
 
     Returns:
-        samples: a `Samples`.
+        samples: a `Samples`; for a list of tilts a list of them.
 
     Raises:
         TypeError: if `tilt` is not a `Tilt` or `seed` not whole numbers.
-        ValueError: for a count, a step size or an acceptance out of range, an
-            `initial_noise` of the wrong shape, or chains that cannot start because f or
-            its gradient is not finite there.
+        ValueError: for an argument out of range, an `initial_noise` of the wrong shape,
+            a unit without a gradient, chains that cannot start because f or its
+            gradient is not finite there, or a `directory` with another run.
 
     Example:
         >>> from keras_tilt.reference import white_noise
@@ -133,156 +146,411 @@ def sample(
         >>> samples.images.shape
         (10, 4, 2, 2, 1)
 
-    Source: Hoffman and Gelman (2014), section 3.2, for the dual averaging.
+    Source: see the module.
     """
-    _check_tilt(tilt)
-    _check_count("num_chains", num_chains, 1)
-    _check_count("num_results", num_results, 1)
-    _check_count("num_burnin_steps", num_burnin_steps, 0)
-    _check_count("num_leapfrog_steps", num_leapfrog_steps, 1)
-    _check_step_size(step_size, target_accept_prob, num_burnin_steps)
-    start_seed, seed = tfp.random.split_seed(_stateless_seed(seed), n=2)
-    noise = _initial_noise(tilt, num_chains, initial_noise, start_seed)
-
-    hmc = functools.partial(
-        tfp.mcmc.HamiltonianMonteCarlo,
-        tilt.noise_log_prob,
+    tilts = _checked_tilts(tilt)
+    plan = _Plan(
+        num_chains=num_chains,
+        num_results=num_results,
+        num_burnin_steps=num_burnin_steps,
+        seed=_stateless_seed(seed),
+        kernel=kernel or ("split" if is_standard_normal(tilts[0].base) else "hmc"),
         num_leapfrog_steps=num_leapfrog_steps,
+        max_leapfrog_steps=max_leapfrog_steps,
+        step_size=step_size,
+        target_accept_prob=target_accept_prob,
+        mass=mass,
+        ladder=inverse_temperatures,
+        thin=thin,
     )
-    iterations = range(num_burnin_steps + num_results)
-    with tqdm(iterations, disable=not progress, unit="it") as bar:
-        if step_size is None:
-            kernel = _adaptive(hmc, noise, num_burnin_steps, target_accept_prob)
-        else:
-            kernel = hmc(step_size=step_size)
-        chains = _Chains(kernel, tilt, noise)
-        _check_start(_metropolis_results(chains.kernel_results))
-        warmup = _record(chains, iterations[:num_burnin_steps], seed, bar, "warm-up")
-        if step_size is None:
-            step_size = float(chains.kernel_results.new_step_size)
-            chains = _Chains(hmc(step_size=step_size), tilt, chains.noise)
-        draws = _record(chains, iterations[num_burnin_steps:], seed, bar, "sampling")
+    _check_plan(plan, tilts)
+    found = {}
+    for group in _groups(tilts):
+        noise = _initial_noise(tilts, group, plan, initial_noise)
+        together = _Together([tilts[i] for i in group], group, plan, noise)
+        folder = directory and _folder(directory, group, tilts)
+        with tqdm(total=plan.num_iterations, disable=not progress, unit="it") as bar:
+            found |= zip(group, together.run(callback, folder, bar), strict=True)
+    return found[0] if isinstance(tilt, Tilt) else [found[i] for i in sorted(found)]
 
-    num_missing = num_results - len(draws["f"])
-    if num_missing:
-        warnings.warn(
-            f"Sampling was interrupted: {num_missing} of {num_results} draws per chain "
-            "are missing.",
-            stacklevel=2,
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """The arguments of `sample`, and what follows from them alone."""
+
+    num_chains: int
+    num_results: int
+    num_burnin_steps: int
+    seed: tuple
+    kernel: str
+    num_leapfrog_steps: int | None
+    max_leapfrog_steps: int
+    step_size: float | None
+    target_accept_prob: float
+    mass: float | np.ndarray
+    ladder: tuple | None
+    thin: int
+
+    @property
+    def num_iterations(self):
+        return self.num_burnin_steps + self.num_results
+
+    @property
+    def seeds(self):
+        """Of the starts of the chains, and of their iterations."""
+        return tfp.random.split_seed(tf.constant(self.seed), n=2)
+
+    def is_warmup(self, iteration):
+        return iteration < self.num_burnin_steps
+
+    def first_step(self, num_pixels):
+        """Where the adaptation begins: a step that suits a weak tilt."""
+        return 0.5 if self.kernel == "split" else num_pixels**-0.25
+
+    def settings(self, iteration, step, scale):
+        """What an iteration runs under, given what has been learned of the step."""
+        step_size = self.step_sizes(step, frozen=not self.is_warmup(iteration))
+        num_steps = self.mean_steps(step_size)
+        if self.num_leapfrog_steps is None:
+            num_steps = jittered(num_steps, self.seed, iteration)
+        if self.is_warmup(iteration):
+            scale = scale * annealed_scale(iteration, self.num_burnin_steps)
+        return Settings(step_size, num_steps, scale)
+
+    def step_sizes(self, step, frozen):
+        """Step sizes, none so long that a trajectory exceeds a quarter turn."""
+        if self.step_size is not None:
+            return np.full_like(step.log_step, self.step_size)
+        step_size = step.settled if frozen else step.current
+        return np.minimum(step_size, QUARTER_TURN / self.mean_steps(step_size))
+
+    def mean_steps(self, step_size):
+        """Leapfrog steps per iteration, on average."""
+        if self.kernel == "mala":
+            return 1
+        if self.num_leapfrog_steps is not None:
+            return self.num_leapfrog_steps
+        return leapfrog_steps(step_size, self.max_leapfrog_steps)
+
+
+class _Position(NamedTuple):
+    """All that the next iteration depends on."""
+
+    iteration: int
+    state: State
+    step: StepSize
+
+
+class _Together:
+    """Tilts sampled in one graph: of one reference, with units that share a layer."""
+
+    def __init__(self, tilts, rows, plan, noise):
+        self.tilts, self.plan, self.noise = tilts, plan, noise
+        self.scale = np.array([tilt.scale for tilt in tilts])
+        self.chains = Chains(
+            _response(tilts), tilts[0].base, plan.kernel, rows, plan.mass, plan.ladder
         )
-    return _samples(tilt, warmup, draws, step_size, num_leapfrog_steps, num_missing)
+        self.record = _Record(plan.num_iterations)
+        self.run_seed = plan.seeds[1]
 
-
-def _samples(tilt, warmup, draws, step_size, num_leapfrog_steps, num_missing):
-    return Samples(
-        noise=draws["noise"],
-        f=draws["f"],
-        log_prob=draws["log_prob"],
-        is_accepted=draws["is_accepted"],
-        warmup_f=warmup["f"],
-        step_size=float(step_size),
-        num_leapfrog_steps=num_leapfrog_steps,
-        diagnostics=diagnose(
-            draws["f"],
-            draws["noise"],
-            draws["is_accepted"],
-            step_size,
-            num_nonfinite=np.sum(~draws["is_finite"]),
-            num_nonfinite_warmup=np.sum(~warmup["is_finite"]),
-            num_missing=num_missing,
-        ),
-        to_images=tilt.to_images,
-    )
-
-
-class _Chains:
-    """The chains between two iterations, and the one graph that advances them."""
-
-    def __init__(self, kernel, tilt, noise):
-        self.noise = noise
-        self.kernel_results = kernel.bootstrap_results(noise)
-
-        @tf.function
-        def one_step(noise, kernel_results, seed):
-            noise, kernel_results = kernel.one_step(noise, kernel_results, seed=seed)
-            # f anew, and not as log_prob - log base(z): that difference of two numbers
-            # of the size of the image has its own rounding noise.
-            f = tilt.response(tilt.to_images(noise))
-            return noise, kernel_results, f
-
-        self._one_step = one_step
-
-    def empty_history(self, num_iterations, with_noise):
-        per_chain = [num_iterations, self.noise.shape[0]]
-        real = self.noise.dtype.as_numpy_dtype
-        history = {
-            "f": np.empty(per_chain, real),
-            "log_prob": np.empty(per_chain, real),
-            "is_accepted": np.empty(per_chain, bool),
-            "is_finite": np.empty(per_chain, bool),
-        }
-        if with_noise:
-            history["noise"] = np.empty([num_iterations, *self.noise.shape], real)
-        return history
-
-    def advance(self, seed):
-        """One iteration; returns its trace, each entry [num_chains, ...]."""
-        self.noise, self.kernel_results, f = self._one_step(
-            self.noise, self.kernel_results, seed
-        )
-        results = _metropolis_results(self.kernel_results)
-        return {
-            "noise": self.noise.numpy(),
-            "f": f.numpy(),
-            "log_prob": results.accepted_results.target_log_prob.numpy(),
-            "is_accepted": results.is_accepted.numpy(),
-            # TFP turns an energy that is not finite into a ratio of exactly -inf.
-            "is_finite": np.isfinite(results.log_accept_ratio.numpy()),
-        }
-
-
-def _record(chains, iterations, seed, bar, phase):
-    """The traces of many iterations, each [iterations, num_chains, ...].
-
-    On Ctrl-C, the traces of the iterations done, if they are draws and enough to be
-    judged. The noise of the warm-up is not kept.
-    """
-    history = chains.empty_history(len(iterations), with_noise=phase == "sampling")
-    done = 0
-    bar.set_description(phase)
-    try:
-        for iteration in iterations:
-            # The seed depends on the iteration alone: a longer run repeats a shorter.
-            trace = chains.advance(tf.random.fold_in(seed, iteration))
-            for name in history:
-                history[name][done] = trace[name]
-            done += 1
-            accepted = np.mean(history["is_accepted"][:done])
-            bar.set_postfix(
-                accepted=f"{accepted:.0%}",
-                f=f"{np.mean(trace['f']):.4g}",
-                refresh=False,
+    def run(self, callback, folder, bar):
+        """One `Samples` per tilt; from where the folder was left, if it was used."""
+        store = folder and Run(folder, self.settings())
+        states = _States(self.plan, self.noise, callback, store)
+        position = self.resumed(store, self.begin())
+        bar.update(position.iteration)
+        saved_at = time.monotonic()
+        try:
+            while position.iteration < self.plan.num_iterations:
+                position = self.iterate(position, states)
+                self.show(position, bar)
+                if time.monotonic() > saved_at + _SAVE_EVERY:
+                    self.checkpoint(store, states, position)
+                    saved_at = time.monotonic()
+        except KeyboardInterrupt:
+            if position.iteration < self.plan.num_burnin_steps + _MIN_DRAWS:
+                raise
+            missing = self.plan.num_iterations - position.iteration
+            warnings.warn(
+                f"Sampling was interrupted: {missing} of {self.plan.num_results} draws "
+                "per chain are missing.",
+                stacklevel=3,
             )
-            bar.update()
-    except KeyboardInterrupt:
-        if phase != "sampling" or done < _MIN_DRAWS:
-            raise
-    return {name: values[:done] for name, values in history.items()}
+        finally:
+            self.checkpoint(store, states, position)
+        return [self.samples(row, position, states) for row in range(len(self.tilts))]
+
+    def begin(self):
+        """The chains at their start, which must be finite and have a gradient."""
+        rows, ladder = len(self.tilts), self.plan.ladder
+        shape = [rows] if ladder is None else [rows, len(ladder)]
+        first = self.plan.first_step(self.noise[0, 0].size)
+        step = StepSize.first(first, shape)
+        settings = self.plan.settings(0, step, self.scale)
+        state, numbers = self.chains.start(self.noise, settings)
+        _check_start(self.tilts, numbers)
+        return _Position(0, state, step)
+
+    def iterate(self, position, states):
+        """Advance by one iteration, write it down, and learn from it in the warm-up."""
+        iteration, state, step = position
+        settings = self.plan.settings(iteration, step, self.scale)
+        seed = tf.random.fold_in(self.run_seed, iteration)
+        state, numbers = self.chains.advance(state, settings, seed)
+        self.record.add(iteration, numbers)
+        if self.plan.is_warmup(iteration):
+            step = step.learn(
+                numbers["accept_prob"].mean(axis=1),
+                self.plan.target_accept_prob,
+                iteration,
+                self.plan.num_burnin_steps,
+            )
+        else:
+            draw = iteration - self.plan.num_burnin_steps
+            states.add(draw, lambda: self.chains.noise_of(state))
+        return _Position(iteration + 1, state, step)
+
+    def show(self, position, bar):
+        """Phase, acceptance in this phase, and mean f, in the bar."""
+        warm = self.plan.is_warmup(position.iteration - 1)
+        first = 0 if warm else self.plan.num_burnin_steps
+        phase = slice(first, position.iteration)
+        bar.set_description("warm-up" if warm else "sampling", refresh=False)
+        bar.set_postfix(
+            accepted=f"{self.record['is_accepted'][phase].mean():.0%}",
+            f=f"{self.record['f'][position.iteration - 1].mean():.4g}",
+            refresh=False,
+        )
+        bar.update()
+
+    # A run on disk
+
+    def settings(self):
+        """What a run depends on, to be compared with that of a run to resume."""
+        settings = dataclasses.asdict(self.plan)
+        settings["mass"] = _fingerprint(self.plan.mass)
+        settings["initial_noise"] = _fingerprint(self.noise)
+        settings["units"] = [getattr(t.unit, "name", "function") for t in self.tilts]
+        settings["scales"] = self.scale.tolist()
+        settings["reference"] = self.tilts[0].reference.name
+        settings["num_replicas"] = self.chains.num_replicas
+        return settings
+
+    def checkpoint(self, store, states, position):
+        """Everything that `resumed` needs, as one file."""
+        if not store:
+            return
+        states.flush()
+        packed = self.chains.pack(position.state)
+        store.checkpoint(
+            {"iteration": position.iteration, **position.step._asdict()}
+            | {f"state.{i}": part for i, part in enumerate(packed)}
+            | {
+                f"record.{name}": values[: position.iteration]
+                for name, values in self.record.items()
+            }
+        )
+
+    def resumed(self, store, start):
+        """The position that was saved, or the start if none was."""
+        saved = store and store.load()
+        if not saved:
+            return start
+        packed = _within(saved, "state.")
+        packed = [packed[str(i)] for i in range(len(packed))]
+        state = self.chains.unpack(packed, start.state)
+        step = StepSize(*(saved[name] for name in StepSize._fields))
+        position = _Position(int(saved["iteration"]), state, step)
+        self.record.restore(_within(saved, "record."))
+        self._check_same_f(position)
+        return position
+
+    def _check_same_f(self, position):
+        """The network and the reference are known by f at the saved states."""
+        if not position.iteration:
+            return
+        settings = position.state.settings
+        _, numbers = self.chains.start(self.chains.noise_of(position.state), settings)
+        f, saved = numbers["f"], self.record["f"][position.iteration - 1]
+        if not np.allclose(f, saved, rtol=1e-3, atol=1e-3):
+            raise ValueError(
+                "`directory` must hold the run that is to be resumed. Received: one "
+                f"whose chains have f {_few(saved)}, where the tilt has {_few(f)}. The "
+                "network or the reference is another: pass those of that run."
+            )
+
+    # The result
+
+    def samples(self, row, position, states):
+        """What the chains of one tilt have drawn."""
+        plan, tilt = self.plan, self.tilts[row]
+        burnin = plan.num_burnin_steps
+        of_row = {
+            name: values[: position.iteration, row]
+            for name, values in self.record.items()
+        }
+        draws = {name: values[burnin:] for name, values in of_row.items()}
+        functionals = {name: draws[name] for name in draws if name in FUNCTIONALS}
+        frozen = plan.step_sizes(position.step, frozen=True)
+        step_size = float(frozen[row].flat[0])
+
+        def noise_of():
+            return self.chains.noise_of(position.state)
+
+        return Samples(
+            noise=states.of(row, len(draws["f"]), noise_of),
+            f=draws["f"],
+            log_prob=draws["log_prob"],
+            is_accepted=draws["is_accepted"],
+            functionals=functionals,
+            warmup_f=of_row["f"][:burnin],
+            step_size=step_size,
+            num_leapfrog_steps=plan.mean_steps(frozen),
+            swap_accept_rate=_swap_accept_rate(draws),
+            diagnostics=diagnose(
+                {"f": draws["f"], **functionals},
+                draws["is_accepted"],
+                step_size,
+                num_nonfinite=np.sum(~draws["is_finite"]),
+                num_nonfinite_warmup=np.sum(~of_row["is_finite"][:burnin]),
+                num_missing=plan.num_iterations - position.iteration,
+            ),
+            to_images=tilt.to_images,
+            event_shape=tilt.event_shape,
+        )
 
 
-def _adaptive(hmc, noise, num_burnin_steps, target_accept_prob):
-    """Dual averaging around HMC, from the step that suits white noise of this size."""
-    pixels = tf.size(noise[0], out_type=tf.int64)
-    return tfp.mcmc.DualAveragingStepSizeAdaptation(
-        hmc(step_size=tf.cast(pixels, noise.dtype) ** -0.25),
-        num_adaptation_steps=num_burnin_steps,
-        target_accept_prob=tf.cast(target_accept_prob, noise.dtype),
-    )
+class _Record(dict):
+    """The numbers of every iteration, name -> [iterations, rows, chains]."""
+
+    def __init__(self, num_iterations):
+        super().__init__()
+        self.num_iterations = num_iterations
+
+    def add(self, iteration, numbers):
+        for name, values in numbers.items():
+            if name not in self:
+                self[name] = np.zeros(
+                    [self.num_iterations, *values.shape], values.dtype
+                )
+            self[name][iteration] = values
+
+    def restore(self, arrays):
+        for name, values in arrays.items():
+            whole = [self.num_iterations, *values.shape[1:]]
+            self[name] = np.zeros(whole, values.dtype)
+            self[name][: len(values)] = values
 
 
-def _metropolis_results(kernel_results):
-    """The results of the Metropolis step, inside the adaptation or not."""
-    return getattr(kernel_results, "inner_results", kernel_results)
+class _States:
+    """Where the states of the draws go: memory, a file, or a callback."""
+
+    def __init__(self, plan, noise, callback, store):
+        self.thin, self.callback, self.kept = plan.thin, callback, None
+        if callback is None:
+            shape = (plan.num_results // plan.thin, *noise.shape)
+            make = store.draws if store else np.empty
+            self.kept = make(shape, noise.dtype)
+
+    def add(self, draw, noise_of):
+        """Hand on the state after a draw, if it is one of those to be kept."""
+        index, remainder = divmod(draw + 1, self.thin)
+        if remainder:
+            return
+        if self.callback is None:
+            self.kept[index - 1] = noise_of()
+        else:
+            self.callback(draw, noise_of())
+
+    def of(self, row, num_draws, noise_of):
+        """The states kept of one tilt, [draws, chains, ...], or the last alone."""
+        if self.callback is None:
+            return self.kept[: num_draws // self.thin, row]
+        return noise_of()[None, row]
+
+    def flush(self):
+        """To the disk, if the states are there."""
+        if isinstance(self.kept, np.memmap):
+            self.kept.flush()
+
+
+def _response(tilts):
+    """f(T(z)) of noise [rows, chains, ...], a tilt to a row: [rows, chains]."""
+    first = tilts[0]
+    several = stack([tilt.unit for tilt in tilts]) if len(tilts) > 1 else None
+
+    def response(noise):
+        batch, event = noise.shape[:2], noise.shape[2:]
+        images = first.to_images(tf.reshape(noise, [-1, *event]))
+        if several is None:
+            return first.response(images)[None]
+        return several(tf.reshape(images, [*batch, *first.event_shape]))
+
+    return response
+
+
+def _groups(tilts):
+    """Indices of tilts that can be sampled together."""
+    return [
+        [i for i in group if tilts[i].reference is reference]
+        for group in shared([tilt.unit for tilt in tilts])
+        for reference in _distinct(tilts[i].reference for i in group)
+    ]
+
+
+def _distinct(objects):
+    return list({id(one): one for one in objects}.values())
+
+
+def _swap_accept_rate(draws):
+    """[temperatures - 1], empty without a ladder."""
+    swaps = draws.get("swap_accepted")
+    return np.empty(0) if swaps is None else np.nanmean(swaps, axis=(0, 1))
+
+
+def _within(arrays, prefix):
+    """The arrays whose names begin with a prefix, without it."""
+    found = [name for name in arrays if name.startswith(prefix)]
+    return {name.removeprefix(prefix): arrays[name] for name in found}
+
+
+def _few(values):
+    return ", ".join(f"{value:.4g}" for value in np.ravel(values)[:4])
+
+
+def _fingerprint(values):
+    """What tells arrays apart, in a few characters; None for None."""
+    if values is None:
+        return None
+    values = np.ascontiguousarray(values)
+    return f"{list(values.shape)} {hashlib.sha256(values.tobytes()).hexdigest()[:16]}"
+
+
+def _folder(directory, group, tilts):
+    """A folder of its own for every run that a list of tilts takes."""
+    together = len(group) == len(tilts)
+    return directory if together else pathlib.Path(directory) / f"tilt{group[0]}"
+
+
+def _initial_noise(tilts, group, plan, initial_noise):
+    """Start of the chains, [tilts, chains, ...]: given, or exact draws of the base."""
+    base = tilts[group[0]].base
+    if initial_noise is None:
+        seeds = [tf.random.fold_in(plan.seeds[0], i) for i in group]
+        return np.stack([base.sample(plan.num_chains, seed=seed) for seed in seeds])
+    noise = initial_noise if len(tilts) > 1 else [initial_noise]
+    return np.stack([_checked_start(noise[i], plan.num_chains, base) for i in group])
+
+
+def _checked_start(noise, num_chains, base):
+    noise = np.asarray(noise, base.dtype.as_numpy_dtype)
+    expected = (num_chains, *base.event_shape)
+    if noise.shape != expected:
+        raise ValueError(
+            f"`initial_noise` must have shape {expected}, one state per chain. "
+            f"Received: shape {noise.shape}. Pass tilt.to_noise(images)."
+        )
+    return noise
 
 
 def _stateless_seed(seed):
@@ -300,65 +568,157 @@ def _stateless_seed(seed):
             "`seed` must be a whole number or a pair of them. "
             f"Received: {seed!r}. Pass for example seed=7."
         )
-    return tfp.random.sanitize_seed(pair.astype(np.int32), salt="keras_tilt.sample")
+    pair = tfp.random.sanitize_seed(pair.astype(np.int32), salt="keras_tilt.sample")
+    return tuple(int(part) for part in pair)
 
 
-def _initial_noise(tilt, num_chains, initial_noise, seed):
-    if initial_noise is None:
-        return tilt.base.sample(num_chains, seed=seed)
-    noise = tf.convert_to_tensor(initial_noise, tilt.base.dtype)
-    expected = (num_chains, *tilt.base.event_shape)
-    if tuple(noise.shape) != expected:
+# Checks
+
+
+def _checked_tilts(tilt):
+    tilts = list(tilt) if isinstance(tilt, list | tuple) else [tilt]
+    for one in tilts:
+        if not isinstance(one, Tilt):
+            raise TypeError(
+                "`tilt` must be a Tilt, or a list of them. "
+                f"Received: {one!r}. Pass Tilt(unit, reference)."
+            )
+    if not tilts:
+        raise ValueError("`tilt` must hold a Tilt. Received: an empty list. Add one.")
+    return tilts
+
+
+def _check_start(tilts, start):
+    """f and its gradient are finite, and there is a gradient, at every chain."""
+    for tilt, f, slope in zip(tilts, start["f"], start["slope"], strict=True):
+        name = getattr(tilt.unit, "name", "the unit")
+        bad = np.flatnonzero(~(np.isfinite(f) & np.isfinite(slope)))
+        if bad.size:
+            raise ValueError(
+                "f(x) and its gradient must be finite where a chain starts. Received: "
+                f"{bad.size} of {f.size} chains where those of {name} are not, the "
+                f"first of them chain {bad[0]} with f = {f[bad[0]]}. Check the unit "
+                "for NaN, or pass another `initial_noise`."
+            )
+        if np.ptp(f) > 0 and not slope.any():
+            raise ValueError(
+                "The unit must have a gradient with respect to the image. Received: "
+                f"{name}, whose gradient is zero in all {f.size} chains although f is "
+                f"not the same, {_few(f)}. Look for argmax, rounding, integers or "
+                "NumPy in the network or in `preprocess`; read a layer before them."
+            )
+
+
+def _check_plan(plan, tilts):
+    _check_count("num_chains", plan.num_chains, 1, MOST_CHAINS)
+    _check_count("num_results", plan.num_results, 1)
+    _check_count("num_burnin_steps", plan.num_burnin_steps, 0)
+    _check_count("max_leapfrog_steps", plan.max_leapfrog_steps, 1)
+    _check_count("thin", plan.thin, 1)
+    if plan.num_leapfrog_steps is not None:
+        _check_count("num_leapfrog_steps", plan.num_leapfrog_steps, 1)
+    if plan.num_results % plan.thin:
         raise ValueError(
-            f"`initial_noise` must have shape {expected}, one state per chain. "
-            f"Received: shape {tuple(noise.shape)}. Pass tilt.to_noise(images)."
+            "`thin` must divide `num_results`. Received: "
+            f"thin={plan.thin}, num_results={plan.num_results}. Change one of them."
         )
-    return noise
+    _check_step_size(plan)
+    _check_kernel(plan, tilts)
+    _check_ladder(plan.ladder)
+    _check_replicas(plan)
 
 
-def _check_start(results):
-    gradients = results.accepted_results.grads_target_log_prob
-    finite = np.isfinite(results.accepted_results.target_log_prob.numpy())
-    for gradient in gradients:
-        pixels = tuple(range(1, gradient.shape.rank))
-        finite &= np.isfinite(gradient.numpy()).all(axis=pixels)
-    if not finite.all():
-        raise ValueError(
-            "f(x) + log q(x) and its gradient must be finite where a chain starts. "
-            f"Received: {np.sum(~finite)} of {finite.size} chains where they are not. "
-            "Check the unit for NaN, or pass another `initial_noise`."
-        )
-
-
-def _check_tilt(tilt):
-    if not isinstance(tilt, Tilt):
-        raise TypeError(
-            f"`tilt` must be a Tilt. Received: {tilt!r}. Pass Tilt(unit, reference)."
-        )
-
-
-def _check_count(name, value, smallest):
+def _check_count(name, value, smallest, largest=2**31 - 1):
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not whole or value < smallest:
+    if not whole or not smallest <= value <= largest:
         raise ValueError(
-            f"`{name}` must be a whole number, {smallest} or more. "
+            f"`{name}` must be a whole number from {smallest} to {largest}. "
             f"Received: {value!r}. Pass for example {name}={max(10, smallest)}."
         )
 
 
-def _check_step_size(step_size, target_accept_prob, num_burnin_steps):
-    if not 0 < target_accept_prob < 1:
+def _check_step_size(plan):
+    if not 0 < plan.target_accept_prob < 1:
         raise ValueError(
             "`target_accept_prob` must lie between 0 and 1. "
-            f"Received: {target_accept_prob!r}. Pass for example 0.8."
+            f"Received: {plan.target_accept_prob!r}. Pass for example 0.8."
         )
-    if step_size is None and num_burnin_steps == 0:
+    if plan.step_size is None and plan.num_burnin_steps == 0:
         raise ValueError(
             "`num_burnin_steps` must be positive when the step size is adapted. "
             "Received: num_burnin_steps=0, step_size=None. Pass one of them."
         )
-    if step_size is not None and not 0 < step_size < math.inf:
+    if plan.step_size is not None and not 0 < plan.step_size < math.inf:
         raise ValueError(
             "`step_size` must be None, to adapt it, or a positive number. "
-            f"Received: {step_size!r}. Pass a length in units of noise."
+            f"Received: {plan.step_size!r}. Pass a length in units of noise."
+        )
+
+
+def _check_kernel(plan, tilts):
+    if plan.kernel not in KERNELS:
+        raise ValueError(
+            f"`kernel` must be one of {', '.join(map(repr, KERNELS))}. "
+            f"Received: {plan.kernel!r}. Leave it out for the one that suits."
+        )
+    normal = all(is_standard_normal(tilt.base) for tilt in tilts)
+    if plan.kernel == "split" and not normal:
+        raise ValueError(
+            "`kernel` may be 'split' only where the noise is N(0, I). Received: a "
+            f"reference {tilts[0].reference.name!r} with the noise "
+            f"{tilts[0].base.name!r}. Pass kernel='hmc'."
+        )
+    mass = np.asarray(plan.mass, np.float64)
+    if not np.all(mass > 0) or not np.all(np.isfinite(mass)):
+        raise ValueError(
+            "`mass` must be positive and finite. Received: smallest "
+            f"{np.min(mass)}, largest {np.max(mass)}. Leave it out for mass 1."
+        )
+    event = tuple(tilts[0].base.event_shape)
+    if not _broadcasts(mass, event):
+        raise ValueError(
+            f"`mass` must broadcast to the noise of a chain, {event}. "
+            f"Received: shape {mass.shape}. Reshape it."
+        )
+    if plan.kernel != "split" and not np.all(mass == 1):
+        raise ValueError(
+            "`mass` is of the kernel 'split' alone. Received: a mass and kernel="
+            f"{plan.kernel!r}. Leave one of them out."
+        )
+
+
+def _broadcasts(array, shape):
+    try:
+        np.broadcast_to(array, shape)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_ladder(ladder):
+    if ladder is None:
+        return
+    ladder = np.asarray(ladder, np.float64)
+    falling = ladder.ndim == 1 and len(ladder) > 1 and ladder[0] == 1
+    if not falling or np.any(np.diff(ladder) >= 0) or ladder[-1] <= 0:
+        raise ValueError(
+            "`inverse_temperatures` must fall from 1, all positive. "
+            f"Received: {ladder.tolist()}. Pass for example (1.0, 0.6, 0.3)."
+        )
+
+
+def _check_replicas(plan):
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    if replicas == 1:
+        return
+    if plan.kernel != "split" or plan.ladder is not None:
+        raise ValueError(
+            "Chains can be split over replicas with the kernel 'split' and without a "
+            f"ladder. Received: kernel={plan.kernel!r}, inverse_temperatures="
+            f"{plan.ladder}. Sample outside of `strategy.scope()`."
+        )
+    if plan.num_chains < replicas:
+        raise ValueError(
+            f"`num_chains` must be {replicas} or more, one for every replica. "
+            f"Received: {plan.num_chains}. Add chains, or sample outside of the scope."
         )

@@ -1,10 +1,10 @@
 """A tilted density: the one equation of this library.
 
-    p(x) = exp(f(x)) q(x) / Z
+    p(x) = exp(scale f(x)) q(x) / Z
 
 and the same in noise coordinates, when the reference q is the law of x = T(z):
 
-    p(z) = exp(f(T(z))) base(z) / Z
+    p(z) = exp(scale f(T(z))) base(z) / Z
 
 No Jacobian appears in the second line, because the tilt is relative to q.
 
@@ -14,6 +14,8 @@ Source: Dai, Lu and Wu (2015), section on the model; the noise coordinates are o
 __all__ = ["Tilt"]
 
 import dataclasses
+import math
+import numbers
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -24,18 +26,21 @@ tfd = tfp.distributions
 
 @dataclasses.dataclass(frozen=True)
 class Tilt:
-    """The density p(x) = exp(f(x)) q(x) / Z of a unit f and a reference q.
+    """The density p(x) = exp(scale f(x)) q(x) / Z of a unit f and a reference q.
 
     Args:
         unit: callable, images [n, ...] -> f [n], in nats.
         reference: a `tfd.Distribution` over one image, with empty batch shape. The base
             and the bijector of a transformed distribution are the noise coordinates;
             for any other, noise and image are the same thing.
+        scale: positive number, 1 in the paper: how strongly f tilts q, the inverse of a
+            temperature.
 
     Raises:
         TypeError: if `unit` is not callable or `reference` not a `tfd.Distribution`.
-        ValueError: if `reference` has a batch shape, or if `unit.input_shape` exists
-            and is not the shape of an image of `reference`.
+        ValueError: if `reference` has a batch shape, if `unit.input_shape` exists and
+            is not the shape of an image of `reference`, or for a `scale` that is not a
+            positive number.
 
     Example:
         >>> q = tfd.Independent(tfd.Normal(tf.zeros([3]), 2.0), 1)
@@ -46,6 +51,7 @@ class Tilt:
 
     unit: Callable
     reference: tfd.Distribution
+    scale: float = 1.0
 
     def __post_init__(self):
         if not callable(self.unit):
@@ -63,6 +69,11 @@ class Tilt:
                 "`reference` must have an empty batch shape. Received: batch shape "
                 f"{self.reference.batch_shape}, event shape "
                 f"{self.reference.event_shape}. Wrap it in tfd.Independent."
+            )
+        if not isinstance(self.scale, numbers.Real) or not 0 < self.scale < math.inf:
+            raise ValueError(
+                "`scale` must be a positive number. "
+                f"Received: {self.scale!r}. Pass 1.0 for the density of the paper."
             )
         self._check_shapes_agree()
 
@@ -124,23 +135,24 @@ class Tilt:
         return tf.cast(f, self.reference.dtype)
 
     def unnormalized_log_prob(self, images):
-        """f(x) + log q(x): images [n, ...] -> [n], in nats."""
+        """scale f(x) + log q(x): images [n, ...] -> [n], in nats."""
         images = tf.convert_to_tensor(images, self.reference.dtype)
-        return self.response(images) + self.reference.log_prob(images)
+        return self.scale * self.response(images) + self.reference.log_prob(images)
 
     def energy(self, images):
-        """-f(x) - log q(x): images [n, ...] -> [n], in nats."""
+        """-scale f(x) - log q(x): images [n, ...] -> [n], in nats."""
         return -self.unnormalized_log_prob(images)
 
     def noise_log_prob(self, noise):
-        """f(T(z)) + log base(z): noise [n, ...] -> [n], in nats."""
+        """scale f(T(z)) + log base(z): noise [n, ...] -> [n], in nats."""
         noise = tf.convert_to_tensor(noise, self.reference.dtype)
-        return self.response(self.to_images(noise)) + self.base.log_prob(noise)
+        f = self.response(self.to_images(noise))
+        return self.scale * f + self.base.log_prob(noise)
 
     def signal_to_noise(self, images):
         """How strongly the tilt pulls on a pixel against the spread of the reference.
 
-            SNR(x) = sqrt(mean_i (d f(T(z)) / d z_i)^2)   at z = T^-1(x)
+            SNR(x) = scale sqrt(mean_i (d f(T(z)) / d z_i)^2)   at z = T^-1(x)
 
         For q = N(0, s^2 I) a pixel has s |df/dx_i|: a linear f = w.x moves its mean by
         s^2 w_i against a spread of s. Far below 1 the reference drowns the unit; choose
@@ -160,4 +172,4 @@ class Tilt:
             f = self.response(self.to_images(noise))
         gradient = tape.gradient(f, noise)
         pixels = tf.range(1, tf.rank(gradient))
-        return tf.sqrt(tf.reduce_mean(gradient**2, axis=pixels))
+        return self.scale * tf.sqrt(tf.reduce_mean(gradient**2, axis=pixels))

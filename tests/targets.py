@@ -65,6 +65,14 @@ class Target:
         """u.x for images [n, ...]: [n]."""
         return _flat(images) @ self.direction.ravel()
 
+    def p_values(self, images):
+        """Kolmogorov-Smirnov along the direction, and of the radius of the scores."""
+        radius = np.sum(self.scores(images) ** 2, axis=1)
+        return (
+            stats.kstest(self.project(images), self.cdf).pvalue,
+            stats.kstest(radius, stats.chi2(self.mean.size).cdf).pvalue,
+        )
+
 
 def linear(shape=SHAPE, stddev=2.0, bias=0.7, scale=0.25):
     """f = w.x + b: p = N(s^2 w, s^2 I)."""

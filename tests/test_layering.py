@@ -15,33 +15,57 @@ MODULES = {path.stem: path for path in sorted(PACKAGE.rglob("*.py"))}
 
 ROOMS = {
     "_start": set(),
+    "adaptation": set(),
+    "chains": {"kernels"},
     "data": set(),
     "diagnostics": set(),
+    "graph": set(),
     "importance": set(),
+    "kernels": set(),
     "model": {"objective"},
     "networks": set(),
     "objective": set(),
     "optimizer": set(),
     "plotting": set(),
-    "reference": set(),
-    "sampler": {"diagnostics", "tilt"},
+    "receptive_field": {"graph"},
+    "reference": {"spectrum"},
+    "sampler": {
+        "adaptation",
+        "chains",
+        "diagnostics",
+        "kernels",
+        "samples",
+        "storage",
+        "tilt",
+        "units",
+    },
+    "samples": {"diagnostics"},
+    "spectrum": set(),
+    "storage": set(),
     "tilt": set(),
-    "units": set(),
+    "units": {"graph", "receptive_field"},
 }
 ROOMS["__init__"] = set(ROOMS)
 
 # The only rooms that may import a library.
 ONLY_IN = {"matplotlib": {"plotting"}, "tensorflow_datasets": {"data"}}
 WITHOUT_KERAS = {
+    "adaptation",
+    "chains",
     "diagnostics",
     "importance",
+    "kernels",
     "objective",
     "plotting",
     "reference",
     "sampler",
+    "samples",
+    "spectrum",
+    "storage",
     "tilt",
 }
-# Reading flags and writing files is left to the scripts.
+# Reading flags is left to the scripts, writing files to them and to one room.
+ONLY_WRITER = "storage"
 FLAGS = {"argparse", "getopt", "optparse"}
 WRITERS = {"write_text", "write_bytes", "savefig", "save", "savez", "savez_compressed"}
 
@@ -120,7 +144,7 @@ def test_only_scripts_read_flags_or_write_files(room):
     source = MODULES[room].read_text()
     assert not libraries_of(source) & FLAGS
     assert "sys.argv" not in source
-    assert not written_by(source)
+    assert room == ONLY_WRITER or not written_by(source)
 
 
 @pytest.mark.parametrize(

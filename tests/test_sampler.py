@@ -1,8 +1,7 @@
 """The sampler leaves the tilted density invariant, finds it, and says when it fails."""
 
-import dataclasses
-
 import arviz
+import keras
 import numpy as np
 import pytest
 import targets
@@ -11,23 +10,15 @@ import tensorflow_probability as tfp
 from scipy import stats
 
 from keras_tilt import sampler
+from keras_tilt.kernels import KERNELS, chain_seeds, transition_kernel
 from keras_tilt.reference import white_noise
 from keras_tilt.sampler import PAPER_LENET, sample
+from keras_tilt.samples import Images
 from keras_tilt.tilt import Tilt
+from keras_tilt.units import unit
 
 SHAPE = targets.SHAPE
 FEW = 4.0  # standard errors
-
-# Steps for which one iteration refreshes most of the state and still rejects some.
-ONE_STEP = {
-    "linear": {"step_size": 0.9, "num_leapfrog_steps": 2},
-    "quadratic": {"step_size": 0.55, "num_leapfrog_steps": 2},
-    "relu": {"step_size": 0.9, "num_leapfrog_steps": 2},
-    "box": {"step_size": 0.8, "num_leapfrog_steps": 2},
-}
-curved_targets = pytest.mark.parametrize(
-    "target", targets.all_targets()[:4], ids=lambda target: target.name
-)
 
 
 def tilt_of(target):
@@ -40,50 +31,11 @@ def quick(tilt, num_chains=4, num_results=10, num_burnin_steps=0, **kwargs):
     return sample(tilt, num_chains, num_results, num_burnin_steps, **settings)
 
 
-@dataclasses.dataclass(frozen=True)
-class Sharpened(Tilt):
-    """A wrong tilt: 1.1 times the log density."""
-
-    def noise_log_prob(self, noise):
-        return 1.1 * super().noise_log_prob(noise)
-
-
-def after_one_step(tilt, target):
-    """Exact draws of the target, and where one HMC iteration takes them."""
-    start = tilt.to_noise(target.draw(8_000, seed=5))
-    samples = quick(tilt, 8_000, 1, initial_noise=start, **ONE_STEP[target.name])
-    return samples.images[0], samples.diagnostics.accept_rate
-
-
-def p_values(target, images):
-    """Kolmogorov-Smirnov along one direction, and of the radius of the scores."""
-    radius = np.sum(target.scores(images) ** 2, axis=1)
-    return (
-        stats.kstest(target.project(images), target.cdf).pvalue,
-        stats.kstest(radius, stats.chi2(target.mean.size).cdf).pvalue,
-    )
-
-
-@curved_targets
-def test_one_step_leaves_the_tilted_density_invariant(target):
-    images, accept_rate = after_one_step(tilt_of(target), target)
-    assert 0.5 < accept_rate < 0.99
-    assert min(p_values(target, images)) > 1e-3
-
-
-@curved_targets
-def test_one_step_of_a_tenth_more_log_density_is_found_out(target):
-    wrong = Sharpened(target.unit, target.reference())
-    images, accept_rate = after_one_step(wrong, target)
-    assert 0.5 < accept_rate < 0.99
-    assert min(p_values(target, images)) < 2e-5
-
-
 @pytest.fixture(scope="module")
 def long_run():
     target = targets.linear((5, 5, 1))
     tilt = tilt_of(target)
-    return target, sample(tilt, 16, 400, 200, seed=7, num_leapfrog_steps=3)
+    return target, sample(tilt, 16, 400, 200, seed=7)
 
 
 def deviations(values, exact):
@@ -121,11 +73,25 @@ def test_the_record_is_consistent_with_itself(long_run):
     assert str(samples.diagnostics) in repr(samples)
 
 
-def test_the_adapted_step_accepts_about_as_often_as_asked(long_run):
-    _, samples = long_run
-    assert 0.7 < samples.diagnostics.accept_rate < 0.9
-    assert samples.diagnostics.step_size == samples.step_size
-    assert samples.diagnostics.num_nonfinite == 0
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_adapted_step_accepts_about_as_often_as_asked(kernel):
+    """Of a f curved so strongly that the step stays below a quarter turn."""
+    tilt = tilt_of(targets.quadratic(stddev=10.0))
+    for target_accept_prob in (0.65, 0.85):
+        samples = sample(
+            tilt,
+            32,
+            100,
+            150,
+            seed=7,
+            kernel=kernel,
+            target_accept_prob=target_accept_prob,
+            progress=False,
+        )
+        accept_rate = samples.diagnostics.accept_rate
+        assert abs(accept_rate - target_accept_prob) < 0.06
+        assert samples.diagnostics.step_size == samples.step_size
+        assert samples.diagnostics.num_nonfinite == 0
 
 
 def test_r_hat_and_ess_are_those_of_arviz(long_run):
@@ -136,19 +102,33 @@ def test_r_hat_and_ess_are_those_of_arviz(long_run):
     np.testing.assert_array_equal(data.sample_stats["lp"].T, samples.log_prob)
 
 
-def test_after_the_warm_up_every_draw_is_a_plain_hmc_step_from_the_one_before():
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_after_the_warm_up_every_draw_is_a_step_of_the_kernel_from_the_one_before(
+    kernel,
+):
     tilt = tilt_of(targets.relu())
-    samples = quick(tilt, num_results=5, num_burnin_steps=30, step_size=None)
-    _, seed = tfp.random.split_seed(sampler._stateless_seed(7), n=2)
+    samples = quick(
+        tilt, num_results=5, num_burnin_steps=30, step_size=None, kernel=kernel
+    )
+    _, seed = tfp.random.split_seed(tf.constant(sampler._stateless_seed(7)), n=2)
 
     def largest_error(step_size):
-        kernel = tfp.mcmc.HamiltonianMonteCarlo(tilt.noise_log_prob, step_size, 3)
+        advance = transition_kernel(
+            kernel,
+            lambda noise: tilt.response(tilt.to_images(noise)),
+            tilt.base,
+            tf.constant(step_size),
+            3,
+        )
         errors = []
         for i in range(4):
             noise = tf.constant(samples.noise[i])
-            results = kernel.bootstrap_results(noise)
-            iteration_seed = tf.random.fold_in(seed, 30 + i + 1)
-            following, _ = kernel.one_step(noise, results, seed=iteration_seed)
+            results = advance.bootstrap_results(noise)
+            of_iteration = tf.random.fold_in(seed, 30 + i + 1)
+            of_chains = chain_seeds(of_iteration, tf.range(4))
+            following, _ = advance.one_step(
+                noise, results, seed=of_chains if kernel == "split" else of_iteration
+            )
             errors.append(np.abs(following - samples.noise[i + 1]).max())
         return max(errors)
 
@@ -180,7 +160,7 @@ def test_a_zero_tilt_samples_the_reference():
     target = targets.constant()
     samples = quick(tilt_of(target), 500, 4, step_size=0.5)
     assert np.all(samples.f == 0.0)
-    assert min(p_values(target, samples.images[-1])) > 1e-3
+    assert min(target.p_values(samples.images[-1])) > 1e-3
     assert not samples.diagnostics.converged
     assert "constant" in samples.diagnostics.verdict
 
@@ -254,34 +234,6 @@ def test_the_graph_does_not_grow_with_the_number_of_iterations():
     assert calls(3) == calls(30)
 
 
-def interrupted_after(monkeypatch, iterations):
-    class Bar(sampler.tqdm):
-        def update(self, n=1):
-            self.done = getattr(self, "done", 0) + n
-            if self.done == iterations:
-                raise KeyboardInterrupt
-
-    monkeypatch.setattr(sampler, "tqdm", Bar)
-
-
-def test_ctrl_c_while_sampling_returns_the_draws_made(monkeypatch):
-    tilt = tilt_of(targets.linear())
-    whole = quick(tilt, num_results=20, num_burnin_steps=5)
-    interrupted_after(monkeypatch, 5 + 12)
-    with pytest.warns(UserWarning, match="interrupted: 8 of 20"):
-        part = quick(tilt, num_results=20, num_burnin_steps=5)
-    np.testing.assert_array_equal(part.images, whole.images[:12])
-    assert part.f.shape == part.is_accepted.shape == (12, 4)
-    assert "interrupted 8 draws before the end" in part.diagnostics.verdict
-
-
-@pytest.mark.parametrize("iterations", [2, 5 + 3])
-def test_ctrl_c_before_there_are_four_draws_stops(monkeypatch, iterations):
-    interrupted_after(monkeypatch, iterations)
-    with pytest.raises(KeyboardInterrupt):
-        quick(tilt_of(targets.linear()), num_results=20, num_burnin_steps=5)
-
-
 def test_the_progress_bar_shows_acceptance_and_mean_f(capsys):
     quick(tilt_of(targets.linear()), progress=True)
     bar = capsys.readouterr().err
@@ -339,3 +291,253 @@ def test_a_seed_that_is_not_whole_numbers_is_a_type_error(seed):
 def test_something_else_than_a_tilt_is_a_type_error():
     with pytest.raises(TypeError, match="`tilt` must be a Tilt"):
         quick(targets.linear().unit)
+
+
+# Several tilts
+
+
+def network():
+    keras.utils.set_random_seed(0)
+    layers = [
+        keras.Input((8, 8, 1)),
+        keras.layers.Conv2D(4, 3, activation="relu", name="conv1"),
+        keras.layers.Flatten(),
+        keras.layers.Dense(3, name="ip1"),
+    ]
+    return keras.Sequential(layers)
+
+
+def tilts_of(units, scale=1.0):
+    reference = white_noise((8, 8, 1), stddev=2.0)
+    return [Tilt(one, reference, scale) for one in units]
+
+
+def test_tilts_sampled_together_are_those_sampled_alone():
+    classifier = network()
+    units = [unit(classifier, class_index=k) for k in range(3)]
+    together = quick(tilts_of(units))
+    first = quick(tilts_of(units)[:1])[0]
+    alone = quick(tilts_of(units)[0])
+    np.testing.assert_array_equal(first.noise, alone.noise)
+    np.testing.assert_allclose(together[0].noise, alone.noise, atol=1e-4)
+    for samples, one in zip(together, units, strict=True):
+        np.testing.assert_allclose(
+            samples.f[3], one(samples.images[3]), rtol=1e-4, atol=1e-4
+        )
+    assert np.all(together[0].noise != together[1].noise)
+
+
+def test_every_tilt_of_a_list_has_a_step_of_its_own_and_its_place():
+    classifier = network()
+    weak, strong = unit(classifier, class_index=0), 60 * unit(classifier, class_index=0)
+    inner = unit(classifier, "conv1:2")
+    settings = {"step_size": None, "num_burnin_steps": 60, "num_chains": 20}
+    samples = quick(tilts_of([weak, inner, strong]), num_results=40, **settings)
+    steps = [one.step_size for one in samples]
+    assert steps[2] < 0.5 * steps[0]
+    assert abs(samples[2].diagnostics.accept_rate - 0.8) < 0.1
+    for one, f in zip(samples, (weak, inner, strong), strict=True):
+        np.testing.assert_allclose(one.f[-1], f(one.images[-1]), rtol=1e-4, atol=1e-3)
+
+
+def test_units_that_share_a_layer_take_one_pass():
+    calls = []
+
+    class Counted(keras.layers.Layer):
+        def call(self, x):
+            calls.append(x.shape)
+            return x
+
+    layers = [keras.Input((8, 8, 1)), Counted(), keras.layers.Flatten()]
+    counted = keras.Sequential([*layers, keras.layers.Dense(5)])
+
+    def traced(classes):
+        units = [unit(counted, class_index=k) for k in classes]
+        calls.clear()
+        quick(tilts_of(units))
+        return len(calls)
+
+    assert traced([0, 1, 2, 3]) == traced([0, 1])
+    assert calls[-1][0] in (2 * 4, None)
+
+
+# Scale and temperature
+
+
+def test_the_scale_tempers_the_tilt():
+    target = targets.linear((5, 5, 1))
+    colder = targets.linear((5, 5, 1), scale=3 * 0.25)
+    tilt = Tilt(target.unit, target.reference(), scale=3.0)
+    samples = sample(tilt, 16, 200, 50, seed=7, progress=False)
+    assert np.abs(deviations(samples.images, colder.mean)).max() < FEW
+    assert np.abs(deviations(samples.images, target.mean)).max() > FEW
+    np.testing.assert_allclose(
+        samples.f[-1], target.unit(samples.images[-1]), rtol=1e-4, atol=1e-4
+    )
+    np.testing.assert_allclose(
+        samples.log_prob[-1], tilt.noise_log_prob(samples.noise[-1]), rtol=1e-5
+    )
+
+
+def two_modes():
+    """f = 6 |z_0|: modes at -6 and 6, and e^-18 of their density between them."""
+    return Tilt(lambda z: 6.0 * tf.abs(z[:, 0]), white_noise([3]))
+
+
+def share_above(samples):
+    return np.mean(samples.noise[100:, :, 0] > 0, axis=0)
+
+
+@pytest.mark.parametrize("kernel", ["split", "hmc"])
+def test_a_ladder_of_temperatures_crosses_between_modes(kernel):
+    tilt = two_modes()
+    start = np.zeros([20, 3], np.float32) + np.float32([5.0, 0, 0])
+    settings = {
+        "initial_noise": start,
+        "kernel": kernel,
+        "num_results": 600,
+        "num_leapfrog_steps": 4,
+    }
+    stuck = quick(tilt, 20, **settings)
+    # Down to where nothing stands in the way.
+    ladder = (1.0, 0.75, 0.5, 0.3, 0.02)
+    swapping = quick(tilt, 20, inverse_temperatures=ladder, **settings)
+    assert np.all(share_above(stuck) == 1.0)
+    assert swapping.swap_accept_rate.shape == (4,)
+    assert np.all(swapping.swap_accept_rate > 0.1)
+    shares = share_above(swapping)
+    error = np.std(shares, ddof=1) / np.sqrt(20)
+    assert error < 0.1
+    assert abs(shares.mean() - 0.5) < FEW * error
+    absolute = np.abs(swapping.noise[100:, :, 0])
+    # |z_0| is N(6, 1), but for e^-18.
+    assert np.abs(deviations(absolute[..., None], 6.0)).max() < FEW
+    assert not len(stuck.swap_accept_rate)
+
+
+# Where the states go
+
+
+def test_thinned_states_are_every_other_one_and_the_numbers_all():
+    tilt = tilt_of(targets.relu())
+    whole, thinned = (quick(tilt, num_results=12, thin=n) for n in (1, 3))
+    np.testing.assert_array_equal(thinned.noise, whole.noise[2::3])
+    np.testing.assert_array_equal(thinned.f, whole.f)
+    assert thinned.diagnostics == whole.diagnostics
+    assert thinned.images.shape == (4, 4, *SHAPE)
+
+
+def test_a_callback_gets_the_states_in_place_of_memory():
+    tilt = tilt_of(targets.relu())
+    whole = quick(tilt, num_results=12)
+    got = {}
+    samples = quick(
+        tilt,
+        num_results=12,
+        thin=3,
+        callback=lambda draw, noise: got.update({draw: noise}),
+    )
+    assert list(got) == [2, 5, 8, 11]
+    for draw, noise in got.items():
+        np.testing.assert_array_equal(noise[0], whole.noise[draw])
+    np.testing.assert_array_equal(samples.noise, whole.noise[-1:])
+    assert samples.diagnostics == whole.diagnostics
+
+
+def test_images_are_made_when_asked_for():
+    made = []
+
+    def to_images(noise):
+        made.append(len(noise))
+        return 2.0 * noise
+
+    noise = np.random.default_rng(0).normal(size=[5, 4, 2, 3])
+    images = Images(noise, to_images, (2, 3))
+    assert images.shape == (5, 4, 2, 3) and images.ndim == 4 and len(images) == 5
+    assert not made
+    np.testing.assert_array_equal(images[-1], 2 * noise[-1])
+    np.testing.assert_array_equal(images[1, 2], 2 * noise[1, 2])
+    np.testing.assert_array_equal(images[:, 0], 2 * noise[:, 0])
+    np.testing.assert_array_equal(images[1:3], 2 * noise[1:3])
+    assert made == [4, 1, 5, 4, 4]
+    np.testing.assert_array_equal(images, 2 * noise)
+    np.testing.assert_array_equal(images - noise, noise)
+
+
+# References that are no transports of white noise
+
+
+def test_a_reference_of_another_kind_is_sampled_by_tfp_s_kernel():
+    gamma = tfp.distributions.Gamma(3.0, 1.0)
+    reference = tfp.distributions.Sample(gamma, [4])
+    tilt = Tilt(lambda images: 0.5 * tf.reduce_sum(images, axis=1), reference)
+    samples = sample(tilt, 16, 600, 200, seed=7, progress=False)
+    # Gamma(3, 1) tilted by x / 2 is Gamma(3, 1/2).
+    assert np.abs(deviations(samples.images, np.full(4, 6.0))).max() < FEW
+    assert samples.noise.min() > 0
+    with pytest.raises(ValueError, match="kernel='hmc'"):
+        sample(tilt, 2, 4, 4, seed=7, kernel="split", progress=False)
+
+
+# More errors
+
+
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("kernel", "nuts", "one of 'split', 'hmc', 'mala'"),
+        ("thin", 3, "must divide `num_results`"),
+        ("thin", 0, "whole number from 1"),
+        ("max_leapfrog_steps", 0, "whole number from 1"),
+        ("mass", 0.0, "positive and finite. Received: smallest 0"),
+        ("mass", np.inf, "positive and finite"),
+        ("mass", np.ones(4), r"broadcast to .*\(3, 3, 1\). Received: shape \(4,\)"),
+        ("inverse_temperatures", (1.0,), "fall from 1"),
+        ("inverse_temperatures", (0.9, 0.5), "fall from 1"),
+        ("inverse_temperatures", (1.0, 0.5, 0.5), "fall from 1"),
+        ("inverse_temperatures", (1.0, 0.0), "all positive"),
+        ("num_chains", 2**16 + 1, "from 1 to 65536"),
+    ],
+)
+def test_an_option_out_of_range_is_an_error_that_says_what_would_do(
+    name, value, message
+):
+    with pytest.raises(ValueError, match=rf"`{name}` .*{message}|{message}"):
+        quick(tilt_of(targets.linear()), **{name: value})
+
+
+def test_a_mass_without_the_split_kernel_is_an_error():
+    with pytest.raises(ValueError, match="kernel 'split' alone"):
+        quick(tilt_of(targets.linear()), mass=2.0, kernel="hmc")
+
+
+def test_an_empty_list_of_tilts_is_an_error():
+    with pytest.raises(ValueError, match="an empty list"):
+        quick([])
+
+
+@pytest.mark.parametrize(
+    "blind", [tf.round, lambda x: tf.cast(tf.argmax(x, 1), tf.float32)]
+)
+def test_a_unit_without_a_gradient_is_an_error_and_a_constant_one_is_none(blind):
+    reference = white_noise([6])
+
+    def f(images):
+        values = blind(images)
+        return values if values.shape.rank == 1 else tf.reduce_sum(values, axis=1)
+
+    with pytest.raises(ValueError, match="gradient is zero in all 4 chains although"):
+        quick(Tilt(f, reference))
+    constant = Tilt(lambda images: tf.zeros_like(images[:, 0]), reference)
+    assert quick(constant).diagnostics.accept_rate == 1.0
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_unit_with_an_infinite_gradient_at_the_start_is_an_error(kernel):
+    tilt = Tilt(lambda images: tf.sqrt(tf.abs(images[:, 0])), white_noise([2]))
+    with pytest.raises(
+        ValueError, match="1 of 4 chains where .* the first of them chain 2"
+    ):
+        start = np.ones([4, 2], np.float32)
+        start[2] = 0.0
+        quick(tilt, initial_noise=start, kernel=kernel)

@@ -27,9 +27,6 @@ import pathlib
 import keras_tilt as kt
 import keras
 import numpy as np
-import tensorflow as tf
-
-from keras_tilt.diagnostics import diagnose
 
 PILOT_STDDEV = 10.0
 PAPER_STDDEV = 10.0
@@ -39,24 +36,26 @@ def main():
     """Chooses the reference, samples, writes numbers, then pictures."""
     flags = parse_flags()
     network = load_network(flags.model)
-    classes = np.repeat(np.arange(network.output_shape[1]), flags.chains)
     if flags.paper:
         stddev, settings = PAPER_STDDEV, dict(kt.PAPER_LENET)
         if flags.smoke:
             settings |= {"num_results": 8, "num_leapfrog_steps": 2}
     else:
-        stddev = flags.stddev or chosen_stddev(network, np.unique(classes), flags)
+        stddev = flags.stddev or chosen_stddev(network, flags)
         settings = {
             "num_results": flags.draws,
             "num_burnin_steps": flags.burnin,
             "num_leapfrog_steps": flags.leapfrog_steps,
         }
-    tilt = class_tilt(network, classes, stddev)
-    samples = kt.sample(tilt, len(classes), seed=flags.seed, **settings)
-    report = [report_of(samples, tilt, network, classes, k) for k in np.unique(classes)]
+    tilts = class_tilts(network, stddev)
+    samples = kt.sample(tilts, flags.chains, seed=flags.seed, **settings)
+    report = [
+        report_of(digit, *pair, network)
+        for digit, pair in enumerate(zip(tilts, samples, strict=True))
+    ]
     flags.out.mkdir(parents=True, exist_ok=True)
-    save_numbers(flags, settings, stddev, samples, classes, report)
-    save_pictures(flags.out, samples, classes, stddev)
+    save_numbers(flags, settings, stddev, samples, report)
+    save_pictures(flags.out, samples, stddev)
     print(table(report, stddev))
     print_places(flags.out)
 
@@ -73,7 +72,7 @@ def parse_flags():
     add("--chains", type=int, default=8, help="chains per digit")
     add("--draws", type=int, default=200, help="draws kept per chain")
     add("--burnin", type=int, default=150, help="iterations before the first draw")
-    add("--leapfrog-steps", type=int, default=20, help="per iteration")
+    add("--leapfrog-steps", type=int, help="per iteration; adapted if not given")
     add("--signal-to-noise", type=float, default=0.8, help="per pixel, wanted")
     add("--stddev", type=float, help="of the reference instead, in units of a pixel")
     add("--paper", action="store_true", help="the paper's setting for LeNet")
@@ -95,31 +94,27 @@ def load_network(path):
     return keras.models.load_model(path).network
 
 
-def class_tilt(network, classes, stddev):
-    """The tilt in which chain i is that of class classes[i]: all units in one graph.
-
-    Chains do not see each other, so that each has the density of its own unit.
-    """
-    chosen = tf.one_hot(classes, network.output_shape[1])
+def class_tilts(network, stddev):
+    """The tilts of all classes by one reference, to be sampled together."""
     reference = kt.white_noise(network.input_shape[1:], stddev=stddev)
-    return kt.Tilt(
-        lambda images: tf.reduce_sum(chosen * network(images, training=False), axis=1),
-        reference,
-    )
+    units = [kt.unit(network, class_index=k) for k in range(network.output_shape[1])]
+    return [kt.Tilt(unit, reference) for unit in units]
 
 
-def chosen_stddev(network, classes, flags):
+def chosen_stddev(network, flags):
     """The standard deviation for the wanted ratio, by a pilot of one chain a class."""
-    tilt = class_tilt(network, classes, PILOT_STDDEV)
+    tilts = class_tilts(network, PILOT_STDDEV)
     pilot = kt.sample(
-        tilt,
-        len(classes),
+        tilts,
+        num_chains=1,
         num_results=1,
         num_burnin_steps=flags.burnin // 2,
         num_leapfrog_steps=flags.leapfrog_steps,
         seed=flags.seed,
     )
-    measured = float(tf.reduce_mean(tilt.signal_to_noise(pilot.images[-1])))
+    pairs = zip(tilts, pilot, strict=True)
+    ratios = [tilt.signal_to_noise(samples.images[-1]) for tilt, samples in pairs]
+    measured = float(np.mean(ratios))
     stddev = float(f"{PILOT_STDDEV * flags.signal_to_noise / measured:.2g}")
     print(
         f"Signal-to-noise per pixel {measured:.2f} at stddev {PILOT_STDDEV:g}: "
@@ -128,46 +123,39 @@ def chosen_stddev(network, classes, flags):
     return stddev
 
 
-def report_of(samples, tilt, network, classes, digit):
+def report_of(digit, tilt, samples, network):
     """Diagnostics of one unit, and what the network calls its last draws."""
-    chains = classes == digit
-    diagnostics = diagnose(
-        samples.f[:, chains],
-        samples.noise[:, chains],
-        samples.is_accepted[:, chains],
-        samples.step_size,
-    )
-    predictions = network(samples.images[-1], training=False).numpy().argmax(axis=1)
-    signal_to_noise = tilt.signal_to_noise(samples.images[-1]).numpy()
+    last = samples.images[-1]
+    diagnostics = samples.diagnostics
+    predictions = network(last, training=False).numpy().argmax(axis=1)
     return {
-        "digit": int(digit),
+        "digit": digit,
         "accept_rate": diagnostics.accept_rate,
+        "step_size": samples.step_size,
+        "num_leapfrog_steps": samples.num_leapfrog_steps,
         "r_hat": diagnostics.r_hat,
         "ess": diagnostics.ess,
         "worst_r_hat": diagnostics.worst_r_hat,
-        "mean_f": float(samples.f[:, chains].mean()),
-        "signal_to_noise": float(signal_to_noise[chains].mean()),
-        "share_classified": float(np.mean(predictions[chains] == digit)),
+        "mean_f": float(samples.f.mean()),
+        "signal_to_noise": float(np.mean(tilt.signal_to_noise(last))),
+        "share_classified": float(np.mean(predictions == digit)),
         "verdict": diagnostics.verdict,
     }
 
 
-def save_numbers(flags, settings, stddev, samples, classes, report):
-    """samples.npz: the last draw of every chain, means, f; report.json: the rest."""
-    f = np.concatenate([samples.warmup_f, samples.f])
+def save_numbers(flags, settings, stddev, samples, report):
+    """samples.npz: per digit the last draw and the mean of every chain, and f."""
     np.savez_compressed(
         flags.out / "samples.npz",
-        last=samples.images[-1],
-        mean=mean_images(samples),
-        f=f,
-        classes=classes,
+        last=[one.images[-1] for one in samples],
+        mean=[mean_images(one) for one in samples],
+        f=[f_of(one) for one in samples],
     )
     settings = {
         "model": flags.model.name,
         "stddev": stddev,
         "seed": flags.seed,
         "chains_per_digit": flags.chains,
-        "step_size": samples.step_size,
         **settings,
     }
     text = json.dumps({"settings": settings, "units": report}, indent=1)
@@ -176,25 +164,29 @@ def save_numbers(flags, settings, stddev, samples, classes, report):
 
 def mean_images(samples):
     """Mean of the draws of every chain, [chains, height, width, channels]."""
-    return samples.images.mean(axis=0)
+    return np.mean(samples.images, axis=0)
 
 
-def save_pictures(out, samples, classes, stddev):
+def f_of(samples):
+    """f along all iterations, warm-up first: [iterations, chains]."""
+    return np.concatenate([samples.warmup_f, samples.f])
+
+
+def save_pictures(out, samples, stddev):
     """Four rows, one column per digit: two draws, and the means of half the chains.
 
     The draws are shown at +-3 stddev, the means at +-1: both in units of stddev on one
     scale, the draws divided by 3.
     """
-    digits = np.unique(classes)
-    means = mean_images(samples)
     rows = [[], [], [], []]
-    for digit in digits:
-        chains = np.flatnonzero(classes == digit)
-        first, second = np.array_split(chains, 2)
-        rows[0].append(samples.images[-1, first[0]] / 3.0)
-        rows[1].append(samples.images[-1, second[0]] / 3.0)
-        rows[2].append(means[first].mean(axis=0))
-        rows[3].append(means[second].mean(axis=0))
+    for one in samples:
+        draws, means = one.images[-1], mean_images(one)
+        half = len(means) // 2
+        rows[0].append(draws[0] / 3.0)
+        rows[1].append(draws[half] / 3.0)
+        rows[2].append(means[:half].mean(axis=0))
+        rows[3].append(means[half:].mean(axis=0))
+    digits = range(len(samples))
     kt.plotting.image_grid(
         np.concatenate(rows) / stddev,
         columns=len(digits),
@@ -204,10 +196,9 @@ def save_pictures(out, samples, classes, stddev):
         title="Draws of two chains (at 1/3), means over one and the other half of the "
         "chains; in units of the reference's stddev",
     ).savefig(out / "digits.png", dpi=100)
-    f = np.concatenate([samples.warmup_f, samples.f])
     kt.plotting.trace_plot(
-        {f"digit {digit}": f[:, classes == digit] for digit in digits},
-        num_burnin_steps=len(samples.warmup_f),
+        {f"digit {digit}": f_of(one) for digit, one in enumerate(samples)},
+        num_burnin_steps=len(samples[0].warmup_f),
     ).savefig(out / "traces.png", dpi=100)
 
 

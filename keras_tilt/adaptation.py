@@ -1,0 +1,111 @@
+"""The warm-up: the tilt rises, the step follows it, and then both stay as they are.
+
+    scale(i)   rises to 1 over the first half of the warm-up
+    log step  += gain (acceptance - target)
+    step       = exp(mean of log step over the last iterations)
+    steps      = ceil(quarter turn / step)
+
+An adapting chain has no stationary density: after the warm-up nothing changes any more.
+While the tilt is weak the chains move in long steps, and find their way to the modes of
+a strong one. A quarter turn of the noise replaces it by an independent momentum; longer
+trajectories come back, and shorter ones diffuse.
+
+Source: Robbins and Monro (1951) for the adaptation, Polyak and Juditsky (1992) for the
+mean; Kirkpatrick, Gelatt and Vecchi (1983) for annealing.
+"""
+
+__all__ = [
+    "QUARTER_TURN",
+    "StepSize",
+    "annealed_scale",
+    "jittered",
+    "leapfrog_steps",
+]
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+QUARTER_TURN = math.pi / 2
+
+_ANNEALED = 0.5  # share of the warm-up in which the tilt rises
+_GAIN = 0.5  # a step that is never accepted loses a third of its length at a time
+_DECAY = 0.6  # of the gain, once the tilt has risen
+_UNSETTLED = 0.3  # share of the iterations at full tilt that the mean leaves out
+
+
+def annealed_scale(iteration, num_burnin_steps):
+    """The factor of the tilt in one iteration of the warm-up: in (0, 1], rising."""
+    return min(1.0, (iteration + 1) / (_ANNEALED * num_burnin_steps + 1))
+
+
+class StepSize(NamedTuple):
+    """Step sizes while they are adapted, one per row of chains.
+
+    Attributes:
+        log_step: [rows], in use.
+        log_mean: [rows], mean of log_step over the settled iterations.
+        num_settled: [], how many those are.
+    """
+
+    log_step: np.ndarray
+    log_mean: np.ndarray
+    num_settled: np.ndarray
+
+    @classmethod
+    def first(cls, step_size, rows):
+        """One step size for all rows, nothing learned yet."""
+        log_step = np.full(rows, math.log(step_size))
+        return cls(log_step, np.zeros(rows), np.array(0))
+
+    def learn(self, accept_prob, target, iteration, num_burnin_steps):
+        """Longer where more was accepted than wanted, shorter where less.
+
+        Args:
+            accept_prob: [rows], mean over chains, in iteration `iteration`.
+            target: acceptance wanted.
+            iteration: 0 ... num_burnin_steps - 1.
+            num_burnin_steps: iterations of the warm-up.
+        """
+        risen = _ANNEALED * num_burnin_steps
+        age = max(0.0, iteration - risen)
+        gain = _GAIN * (1 + age) ** -_DECAY
+        log_step = self.log_step + gain * (accept_prob - target)
+        if iteration < risen + _UNSETTLED * (num_burnin_steps - risen):
+            return self._replace(log_step=log_step)
+        count = self.num_settled + 1
+        log_mean = self.log_mean + (log_step - self.log_mean) / count
+        return StepSize(log_step, log_mean, count)
+
+    @property
+    def current(self):
+        """[rows], the step size to use next."""
+        return np.exp(self.log_step)
+
+    @property
+    def settled(self):
+        """[rows], the step size to freeze."""
+        return np.exp(self.log_mean if self.num_settled else self.log_step)
+
+
+def leapfrog_steps(step_size, most):
+    """How many steps a quarter turn takes with the smallest of the step sizes."""
+    return int(np.clip(np.ceil(QUARTER_TURN / np.min(step_size)), 1, most))
+
+
+def jittered(num_leapfrog_steps, seed, iteration):
+    """A count that differs from iteration to iteration, with the given mean.
+
+    Uniform on ceil(n / 2) ... n + floor(n / 2). With a fixed length, directions that
+    the trajectory brings back to their start would never be renewed.
+
+    Args:
+        num_leapfrog_steps: n.
+        seed: pair of whole numbers.
+        iteration: equal iterations of equal seeds have equal counts.
+    """
+    key = [int(part) & 0xFFFFFFFF for part in seed]
+    random = np.random.Generator(np.random.Philox(key=key, counter=iteration))
+    spread = num_leapfrog_steps // 2
+    return int(random.integers(-spread, spread + 1)) + num_leapfrog_steps

@@ -1,0 +1,319 @@
+"""Many chains in one graph, on one device or split over the replicas of a strategy.
+
+    (state, settings, seed) -> state, and the numbers that the chains are judged by
+
+States have the shape [rows, chains, ...]: a row is one tilt, with a step size of its
+own. Every chain draws its random numbers by its own number, so that it is the same
+chain wherever it runs. Only the numbers leave the device at every iteration.
+"""
+
+__all__ = [
+    "FUNCTIONALS",
+    "MOST_CHAINS",
+    "Chains",
+    "Settings",
+    "State",
+    "functionals",
+    "is_standard_normal",
+    "projection_directions",
+]
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from keras_tilt.kernels import chain_seeds, transition_kernel, value_and_gradient
+
+MOST_CHAINS = 2**16  # of a row: chain j of row i has the number i * MOST_CHAINS + j
+
+_NUM_PROJECTIONS = 8
+_PROJECTION_SEED = 20150107
+_PROJECTIONS = [f"projection {i}" for i in range(_NUM_PROJECTIONS)]
+FUNCTIONALS = ("squared norm", *_PROJECTIONS)  # of the noise, beside f
+
+
+class Settings(NamedTuple):
+    """What may change from one iteration to the next.
+
+    Attributes:
+        step_size: [rows], or on a ladder [rows, ladder], in units of noise.
+        num_leapfrog_steps: a whole number.
+        scale: [rows], factor of f.
+    """
+
+    step_size: np.ndarray
+    num_leapfrog_steps: int
+    scale: np.ndarray
+
+
+class State(NamedTuple):
+    """Where the chains are, what the kernel knows of these places, and under what."""
+
+    noise: Any
+    results: Any
+    settings: Settings
+
+
+class Chains:
+    """The graphs that start chains and advance them by one iteration.
+
+    Under the `tf.distribute` strategy in scope the chains are split over its replicas.
+
+    Args:
+        response: f, noise [rows, chains, ...] -> [rows, chains], nats.
+        base: distribution of the noise of one chain.
+        kernel: a name that `transition_kernel` knows.
+        rows: the numbers of the rows, by which their chains draw.
+        mass: of the kernel "split", broadcastable to the noise of one chain.
+        inverse_temperatures: None, or factors of f on a ladder of replicas of every
+            chain, the first of them 1. States are then [ladder, rows, chains, ...].
+    """
+
+    def __init__(
+        self, response, base, kernel, rows, mass=1.0, inverse_temperatures=None
+    ):
+        self._rows = np.asarray(rows)
+        self._response = response
+        self._base = base
+        self._kernel_name = kernel
+        self._mass = mass
+        self._ladder = inverse_temperatures
+        self._chain_by_chain = kernel == "split" and inverse_temperatures is None
+        self._directions = tf.constant(
+            projection_directions(base.event_shape), base.dtype
+        )
+        self._strategy = tf.distribute.get_strategy()
+        self._start = self._on_replicas(self._start_replica)
+        self._advance = self._on_replicas(self._advance_replica)
+
+    # On the host
+
+    @property
+    def num_replicas(self):
+        """Of the strategy."""
+        return self._strategy.num_replicas_in_sync
+
+    def start(self, noise, settings):
+        """Chains at given places.
+
+        Args:
+            noise: [rows, chains, ...], array.
+            settings: `Settings`.
+
+        Returns:
+            state: a `State`.
+            numbers: dict of arrays [rows, chains]: f in nats, and slope, the largest
+                |df/dz_i|, which is not finite where one of them is not.
+        """
+        ids = MOST_CHAINS * self._rows[:, None] + np.arange(noise.shape[1])
+        self._ids = self._split(ids.astype(np.int32))
+        noise = self._split(noise)
+        if self._ladder is not None:
+            noise = tf.repeat(noise[None], len(self._ladder), axis=0)
+        results, numbers = self._start(noise, *_tensors(settings))
+        return State(noise, results, settings), self._joined(numbers)
+
+    def advance(self, state, settings, seed):
+        """One iteration.
+
+        Args:
+            state: a `State`.
+            settings: `Settings`, not necessarily those of the state.
+            seed: [2].
+
+        Returns:
+            state: a `State`.
+            numbers: dict of arrays [rows, chains]: f and log_prob in nats, is_accepted,
+                is_finite (the energy of the proposal), accept_prob, and the functionals
+                of the noise. On a ladder they are those of its first step, except for
+                accept_prob [rows, chains, ladder] and swap_accepted
+                [rows, chains, ladder - 1], which is NaN where no swap was proposed.
+        """
+        noise, results = state.noise, state.results
+        if self._results_differ(settings, state.settings):
+            results, _ = self._start(noise, *_tensors(settings))
+        noise, results, numbers = self._advance(
+            noise, results, *_tensors(settings), seed, self._ids
+        )
+        return State(noise, results, settings), self._joined(numbers)
+
+    def _results_differ(self, one, other):
+        """Whether the kernel knows something else of the same place."""
+        if not np.array_equal(one.scale, other.scale):
+            return True
+        # The drift of a Langevin step is kept with its place.
+        same_steps = np.array_equal(one.step_size, other.step_size)
+        return self._kernel_name == "mala" and not same_steps
+
+    def noise_of(self, state):
+        """The states as one array, [rows, chains, ...]."""
+        return self._joined(state.noise if self._ladder is None else state.noise[0])
+
+    def pack(self, state):
+        """The state as a list of arrays, replica by replica."""
+        local = self._strategy.experimental_local_results
+        places = tf.nest.flatten((state.noise, state.results))
+        parts = [part.numpy() for whole in places for part in local(whole)]
+        return [*parts, *(np.asarray(value) for value in state.settings)]
+
+    def unpack(self, arrays, like):
+        """The state that was packed, in the structure of another one."""
+        parts, settings = arrays[:-3], arrays[-3:]
+        replicas = self.num_replicas
+        parts = [parts[i : i + replicas] for i in range(0, len(parts), replicas)]
+        places = [self._placed(part) for part in parts]
+        places = tf.nest.pack_sequence_as((like.noise, like.results), places)
+        return State(*places, Settings(*settings))
+
+    # On the replicas
+
+    def _on_replicas(self, function):
+        def run(*args):
+            return self._strategy.run(function, args=args)
+
+        return tf.function(run)
+
+    def _placed(self, parts):
+        return self._strategy.experimental_distribute_values_from_function(
+            lambda context: tf.constant(parts[context.replica_id_in_sync_group])
+        )
+
+    def _split(self, array):
+        """An array [rows, chains, ...] with its chains spread over the replicas."""
+        return self._placed(np.array_split(array, self.num_replicas, axis=1))
+
+    def _joined(self, values):
+        def join(value):
+            parts = self._strategy.experimental_local_results(value)
+            return np.concatenate([part.numpy() for part in parts], axis=1)
+
+        return tf.nest.map_structure(join, values)
+
+    # On one replica
+
+    def _start_replica(self, noise, step_size, num_leapfrog_steps, scale):
+        kernel = self._kernel(step_size, num_leapfrog_steps, scale)
+        f, gradient = value_and_gradient(self._f, noise)
+        pixels = list(range(f.shape.rank, noise.shape.rank))
+        slope = tf.reduce_max(tf.abs(gradient), axis=pixels)
+        # The maximum of numbers among which there is a NaN need not be NaN.
+        slope += 0.0 * tf.reduce_sum(gradient, axis=pixels)
+        numbers = {"f": f, "slope": slope}
+        if self._ladder is not None:
+            numbers = {name: values[0] for name, values in numbers.items()}
+        return kernel.bootstrap_results(noise), numbers
+
+    def _advance_replica(
+        self, noise, results, step_size, num_leapfrog_steps, scale, seed, ids
+    ):
+        kernel = self._kernel(step_size, num_leapfrog_steps, scale)
+        if self._chain_by_chain:
+            seed = chain_seeds(seed, ids)
+        noise, results = kernel.one_step(noise, results, seed=seed)
+        return noise, results, self._numbers(noise, results, scale)
+
+    def _kernel(self, step_size, num_leapfrog_steps, scale):
+        pixels = [1] * len(self._base.event_shape)
+        return transition_kernel(
+            self._kernel_name,
+            lambda noise: scale[:, None] * self._f(noise),
+            self._base,
+            tf.reshape(tf.transpose(step_size), [*step_size.shape[::-1], 1, *pixels]),
+            num_leapfrog_steps,
+            self._mass,
+            self._ladder,
+        )
+
+    def _f(self, noise):
+        """f of states [rows, chains, ...], or of a ladder of them."""
+        if self._ladder is None:
+            return self._response(noise)
+        columns = tf.concat(tf.unstack(noise), axis=1)
+        return tf.stack(tf.split(self._response(columns), len(self._ladder), axis=1))
+
+    def _numbers(self, noise, results, scale):
+        numbers = {}
+        if self._ladder is not None:
+            noise = noise[0]
+            swaps = tf.cast(results.is_swap_accepted_adjacent, noise.dtype)
+            swaps = tf.where(results.is_swap_proposed_adjacent, swaps, np.nan)
+            numbers["swap_accepted"] = _ladder_last(swaps)
+            results = results.pre_swap_replica_results
+        accept_prob = tf.exp(tf.minimum(results.log_accept_ratio, 0.0))
+        is_finite = tf.math.is_finite(results.log_accept_ratio)
+        is_accepted = results.is_accepted
+        if self._ladder is not None:
+            accept_prob = _ladder_last(accept_prob)
+            is_accepted, is_finite = is_accepted[0], tf.reduce_all(is_finite, axis=0)
+        if self._chain_by_chain:
+            f = results.accepted_results.target_log_prob / scale[:, None]
+        else:
+            # Anew, and not as log_prob - log base(z): that difference of two numbers of
+            # the size of the image has its own rounding noise.
+            f = self._response(noise)
+        return numbers | {
+            "f": f,
+            "log_prob": scale[:, None] * f + self._base.log_prob(noise),
+            "is_accepted": is_accepted,
+            "is_finite": is_finite,
+            "accept_prob": accept_prob,
+            **functionals(noise, self._directions),
+        }
+
+
+def _ladder_last(values):
+    """[ladder, rows, chains] -> [rows, chains, ladder]."""
+    return tf.transpose(values, [1, 2, 0])
+
+
+def is_standard_normal(base):
+    """Whether a distribution is N(0, I): by its density at the origin and elsewhere."""
+    size = math.prod(base.event_shape)
+    places = np.random.default_rng(0).standard_normal([3, size])
+    places[0] = 0.0
+    try:
+        log_prob = base.log_prob(
+            tf.constant(places.reshape([3, *base.event_shape]), base.dtype)
+        )
+    except (NotImplementedError, ValueError, tf.errors.OpError):
+        return False
+    exact = -np.sum(places**2 + np.log(2 * np.pi), axis=1) / 2
+    return bool(np.allclose(log_prob, exact, rtol=1e-5, atol=1e-5))
+
+
+def functionals(noise, directions):
+    """The scalars FUNCTIONALS by which chains are compared besides f.
+
+    The squared norm |z|^2, which is log q up to constants when q is a transport of
+    white noise, and projections of z on fixed random directions of length 1.
+
+    Args:
+        noise: [rows, chains, ...].
+        directions: [pixels, 8], from `projection_directions`.
+
+    Returns:
+        functionals: dict, name -> [rows, chains].
+    """
+    flat = tf.reshape(noise, [*noise.shape[:2], -1])
+    squared_norm = tf.reduce_sum(flat**2, axis=-1)
+    projections = tf.unstack(tf.tensordot(flat, directions, axes=1), axis=-1)
+    return dict(zip(FUNCTIONALS, [squared_norm, *projections], strict=True))
+
+
+def projection_directions(event_shape):
+    """Fixed random directions of length 1, [pixels, 8]."""
+    draw = np.random.Generator(np.random.Philox(_PROJECTION_SEED)).standard_normal
+    size = (math.prod(event_shape), _NUM_PROJECTIONS)
+    directions = draw(size, dtype=np.float32)
+    return directions / np.linalg.norm(directions, axis=0)
+
+
+def _tensors(settings):
+    """As tensors, so that another value is no other graph."""
+    return (
+        tf.constant(settings.step_size, tf.float32),
+        tf.constant(settings.num_leapfrog_steps, tf.int32),
+        tf.constant(settings.scale, tf.float32),
+    )

@@ -1,0 +1,188 @@
+"""The graph of the chains: split over replicas, packed and unpacked, judged alike."""
+
+import numpy as np
+import pytest
+import targets
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from keras_tilt.chains import (
+    FUNCTIONALS,
+    Chains,
+    Settings,
+    functionals,
+    is_standard_normal,
+    projection_directions,
+)
+from keras_tilt.kernels import KERNELS
+from keras_tilt.reference import box, white_noise
+from keras_tilt.sampler import sample
+from keras_tilt.tilt import Tilt
+
+tfd = tfp.distributions
+SHAPE = targets.SHAPE
+LADDER = (1.0, 0.5)
+
+
+def tilt_of(target):
+    return Tilt(target.unit, target.reference())
+
+
+def chains_of(tilt, kernel="split", **kwargs):
+    def response(noise):
+        return tilt.response(tilt.to_images(tf.reshape(noise, [-1, *SHAPE])))[None]
+
+    return Chains(response, tilt.base, kernel, [0], **kwargs)
+
+
+def settings_of(step=0.3, scale=1.0, steps=3, ladder=None):
+    shape = [1] if ladder is None else [1, len(ladder)]
+    return Settings(np.full(shape, step), steps, np.full([1], scale))
+
+
+def noise_of(num_chains=6, seed=0):
+    draw = np.random.default_rng(seed).standard_normal
+    return draw([1, num_chains, *SHAPE]).astype(np.float32)
+
+
+def advanced(chains, state, settings, iterations):
+    for i in iterations:
+        state, numbers = chains.advance(state, settings, tf.constant([0, i]))
+    return state, numbers
+
+
+# Split over the replicas of a strategy
+
+
+@pytest.mark.parametrize("num_chains", [6, 5])
+def test_chains_split_over_replicas_are_those_of_one_device(strategy, num_chains):
+    tilt = tilt_of(targets.relu())
+    settings = {
+        "num_chains": num_chains,
+        "num_results": 8,
+        "num_burnin_steps": 6,
+        "seed": 3,
+        "progress": False,
+    }
+    alone = sample(tilt, **settings)
+    with strategy.scope():
+        split = sample(tilt, **settings)
+    assert split.step_size == pytest.approx(alone.step_size, rel=1e-6)
+    np.testing.assert_allclose(split.noise, alone.noise, atol=1e-4)
+    np.testing.assert_allclose(split.f, alone.f, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(split.is_accepted, alone.is_accepted)
+    for name in FUNCTIONALS:
+        np.testing.assert_allclose(
+            split.functionals[name], alone.functionals[name], rtol=1e-3, atol=1e-4
+        )
+
+
+def test_every_replica_has_its_own_part_of_the_chains(strategy):
+    with strategy.scope():
+        chains = chains_of(tilt_of(targets.relu()))
+        state, _ = chains.start(noise_of(5), settings_of())
+    parts = strategy.experimental_local_results(state.noise)
+    assert [part.shape[1] for part in parts] == [3, 2]
+    np.testing.assert_array_equal(chains.noise_of(state), noise_of(5))
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"kernel": "hmc"}, "kernel 'split' and without a ladder"),
+        ({"inverse_temperatures": (1.0, 0.5)}, "without a ladder"),
+        ({"num_chains": 1}, "must be 2 or more, one for every replica"),
+    ],
+)
+def test_what_cannot_be_split_is_an_error(strategy, options, message):
+    settings = {"num_chains": 4, "num_results": 4, "seed": 1, "progress": False}
+    with strategy.scope(), pytest.raises(ValueError, match=message):
+        sample(tilt_of(targets.relu()), **settings | options)
+
+
+# Kept and changed states
+
+
+@pytest.mark.parametrize("ladder", [None, LADDER], ids=["", "ladder"])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_packed_state_goes_on_bit_for_bit(kernel, ladder):
+    tilt = tilt_of(targets.relu())
+    settings = settings_of(ladder=ladder)
+    chains = chains_of(tilt, kernel, inverse_temperatures=ladder)
+    start, _ = chains.start(noise_of(), settings)
+    half, _ = advanced(chains, start, settings, range(3))
+    packed = [np.array(part) for part in chains.pack(half)]
+    whole, numbers = advanced(chains, half, settings, range(3, 6))
+    other = chains_of(tilt, kernel, inverse_temperatures=ladder)
+    template, _ = other.start(noise_of(), settings)
+    resumed, again = advanced(
+        other, other.unpack(packed, template), settings, range(3, 6)
+    )
+    np.testing.assert_array_equal(chains.noise_of(whole), other.noise_of(resumed))
+    for name, values in numbers.items():
+        np.testing.assert_array_equal(values, again[name])
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_another_scale_or_step_makes_a_new_start(kernel):
+    """What the kernel remembers of a place under one setting is not used in another."""
+    chains = chains_of(tilt_of(targets.relu()), kernel)
+    first, second = settings_of(), settings_of(step=0.2, scale=0.4)
+    state, _ = chains.start(noise_of(), first)
+    changed, _ = advanced(chains, state, second, [0])
+    fresh, _ = chains.start(noise_of(), second)
+    expected, _ = advanced(chains, fresh, second, [0])
+    np.testing.assert_allclose(
+        chains.noise_of(changed), chains.noise_of(expected), atol=1e-6
+    )
+    stale, _ = advanced(chains, state._replace(settings=second), second, [0])
+    if kernel != "hmc":
+        assert np.abs(chains.noise_of(stale) - chains.noise_of(expected)).max() > 1e-3
+
+
+# The numbers
+
+
+def test_projections_are_on_fixed_directions_of_length_one():
+    directions = projection_directions(SHAPE)
+    np.testing.assert_array_equal(directions, projection_directions(SHAPE))
+    np.testing.assert_allclose(np.linalg.norm(directions, axis=0), 1.0, rtol=1e-5)
+    assert np.linalg.matrix_rank(directions) == 8
+    noise = noise_of(50)
+    observed = functionals(tf.constant(noise), directions)
+    assert tuple(observed) == FUNCTIONALS
+    flat = noise.reshape(50, -1)
+    np.testing.assert_allclose(observed["squared norm"][0], (flat**2).sum(1), rtol=1e-5)
+    for i in range(8):
+        np.testing.assert_allclose(
+            observed[f"projection {i}"][0], flat @ directions[:, i], atol=1e-5
+        )
+
+
+def test_the_slope_at_the_start_is_the_largest_derivative_or_not_finite():
+    weights = tf.reshape(tf.range(9.0) - 3.0, SHAPE)
+    tilt = Tilt(
+        lambda x: tf.reduce_sum(weights * tf.sqrt(x), axis=[1, 2, 3]),
+        white_noise(SHAPE),
+    )
+    noise = np.ones([1, 3, *SHAPE], np.float32)
+    noise[0, 1, 0, 0, 0] = -1.0
+    noise[0, 2, 2, 2, 0] = 0.0
+    _, numbers = chains_of(tilt).start(noise, settings_of())
+    assert numbers["slope"][0, 0] == 2.5  # 5 / 2
+    assert not np.isfinite(numbers["slope"][0, 1:]).any()
+
+
+def test_a_standard_normal_is_known_by_its_density():
+    normal = tfd.Normal(0.0, 1.0)
+    assert is_standard_normal(tfd.Sample(normal, SHAPE))
+    assert is_standard_normal(tfd.MultivariateNormalDiag(tf.zeros([3])))
+    assert is_standard_normal(white_noise(SHAPE).distribution)
+    for other in (
+        tfd.Sample(tfd.Normal(0.0, 1.01), SHAPE),
+        tfd.Sample(tfd.Normal(0.01, 1.0), SHAPE),
+        tfd.Sample(tfd.StudentT(30.0, 0.0, 1.0), SHAPE),
+        tfd.Sample(tfd.Gamma(2.0, 1.0), SHAPE),
+        box(SHAPE),
+    ):
+        assert not is_standard_normal(other)

@@ -1,0 +1,432 @@
+"""Every kernel keeps every tilted density, and the rotation is as exact as it says."""
+
+import numpy as np
+import pytest
+import targets
+import tensorflow as tf
+import tensorflow_probability as tfp
+from scipy import stats
+
+from keras_tilt.kernels import (
+    KERNELS,
+    SplitHamiltonianMonteCarlo,
+    Trajectory,
+    chain_seeds,
+    trajectory,
+    transition_kernel,
+    value_and_gradient,
+)
+from keras_tilt.tilt import Tilt
+
+SHAPE = targets.SHAPE
+SIZE = int(np.prod(SHAPE))
+CHAINS = 10_000
+LADDER = (1.0, 0.7)
+
+# Steps for which one iteration renews most of the state and still rejects some.
+STEPS = {
+    "split": {"linear": 1.1, "quadratic": 0.65, "relu": 1.1, "box": 1.1},
+    "hmc": {"linear": 0.9, "quadratic": 0.55, "relu": 0.9, "box": 0.8},
+    "mala": {"linear": 0.7, "quadratic": 0.6, "relu": 0.8, "box": 0.8},
+}
+LEAPFROG_STEPS = {"split": 2, "hmc": 2, "mala": 1}
+
+
+def tilt_of(target):
+    return Tilt(target.unit, target.reference())
+
+
+def wavy(shape=(6,), dtype=tf.float32, scale=1.0):
+    """A smooth f without symmetry: sum of sin(w z) and a slope."""
+    weights = np.random.default_rng(2).normal(size=shape)
+
+    def f(noise):
+        weight = tf.constant(weights, noise.dtype)
+        values = tf.sin(2 * weight * noise + weight) + 0.5 * weight * noise
+        return scale * tf.reduce_sum(values, axis=list(range(-len(shape), 0)))
+
+    return f
+
+
+def start_of(f, chains=5, shape=(6,), dtype=tf.float64, seed=0):
+    rng = np.random.default_rng(seed)
+    noise, momentum = (
+        tf.constant(rng.standard_normal([chains, *shape]), dtype) for _ in range(2)
+    )
+    f, gradient = value_and_gradient(f, noise)
+    return Trajectory(noise, momentum, f, gradient, tf.zeros_like(f))
+
+
+def gaussian_energy(at):
+    return (_square(at.noise) + _square(at.momentum)) / 2
+
+
+def _square(values):
+    return tf.reduce_sum(values**2, axis=list(range(1, values.shape.rank)))
+
+
+MASS = np.array([0.5, 1.0, 2.0, 4.0, 1.0, 3.0])
+every_mass = pytest.mark.parametrize("mass", [1.0, MASS], ids=["unit mass", "masses"])
+
+
+# The trajectory
+
+
+@every_mass
+def test_a_trajectory_run_backwards_returns_to_its_start(mass):
+    f = wavy()
+    start = start_of(f)
+    end = trajectory(f, start, 0.3, 7, mass)
+    back = trajectory(f, end._replace(momentum=-end.momentum), 0.3, 7, mass)
+    np.testing.assert_allclose(back.noise, start.noise, atol=1e-12)
+    np.testing.assert_allclose(back.momentum, -start.momentum, atol=1e-12)
+    np.testing.assert_allclose(back.kicks, 0.0, atol=1e-12)
+    assert np.abs(end.noise - start.noise).min() > 1e-3
+
+
+@every_mass
+def test_a_trajectory_keeps_the_volume(mass):
+    f = wavy()
+    start = start_of(f, chains=1)
+    with tf.GradientTape() as tape:
+        place = tf.concat([start.noise, start.momentum], axis=-1)
+        tape.watch(place)
+        noise, momentum = tf.split(place, 2, axis=-1)
+        at = start._replace(noise=noise, momentum=momentum)
+        at = at._replace(gradient=value_and_gradient(f, noise)[1])
+        end = trajectory(f, at, 0.4, 3, mass)
+        reached = tf.concat([end.noise, end.momentum], axis=-1)
+    jacobian = tf.reshape(tape.jacobian(reached, place), [12, 12])
+    assert np.linalg.det(jacobian) == pytest.approx(1.0, abs=1e-9)
+    assert np.linalg.cond(jacobian) > 10
+
+
+@every_mass
+def test_the_energy_error_from_kicks_is_the_direct_difference(mass):
+    f = wavy()
+    start = start_of(f)
+    end = trajectory(f, start, 0.3, 9, mass)
+    direct = gaussian_energy(end) - end.f - gaussian_energy(start) + start.f
+    from_kicks = start.f - end.f + end.kicks
+    np.testing.assert_allclose(from_kicks, direct, atol=1e-12)
+    assert np.abs(direct).min() > 1e-4
+
+
+@every_mass
+def test_the_energy_error_falls_as_the_square_of_the_step(mass):
+    f = wavy()
+    start = start_of(f, chains=200)
+
+    def error(steps):
+        end = trajectory(f, start, 1.2 / steps, steps, mass)
+        return np.sqrt(np.mean((start.f - end.f + end.kicks) ** 2))
+
+    ratios = np.array([error(n) / error(2 * n) for n in (16, 32, 64)])
+    np.testing.assert_allclose(ratios, 4.0, rtol=0.05)
+
+
+def test_hamilton_s_equations_are_followed():
+    """Against tiny plain Euler steps of dz = momentum / m, in float64."""
+    f = wavy()
+    start = start_of(f, chains=2)
+    noise, momentum = start.noise, start.momentum * np.sqrt(MASS)
+    steps = 4_000
+    for _ in range(steps):  # symplectic Euler, error of first order
+        momentum = momentum + (value_and_gradient(f, noise)[1] - noise) / steps
+        noise = noise + momentum / MASS / steps
+    end = trajectory(f, start, 1.0 / 200, 200, MASS)
+    np.testing.assert_allclose(end.noise, noise, atol=3e-3)
+    np.testing.assert_allclose(end.momentum * np.sqrt(MASS), momentum, atol=3e-3)
+
+
+def test_steps_may_differ_from_chain_to_chain():
+    f = wavy()
+    start = start_of(f)
+    steps = tf.constant([[0.1], [0.2], [0.3], [0.2], [0.1]], tf.float64)
+    together = trajectory(f, start, steps, 3)
+    for i in range(3):
+        one = Trajectory(*(values[i : i + 1] for values in start))
+        alone = trajectory(f, one, steps[i], 3)
+        np.testing.assert_allclose(together.noise[i], alone.noise[0], rtol=1e-12)
+
+
+# f = 0
+
+
+def zero(noise):
+    return tf.zeros_like(noise[:, 0])
+
+
+def test_without_a_tilt_every_proposal_is_accepted_and_the_noise_only_turns():
+    noise = start_of(zero, dtype=tf.float32).noise
+    kernel = SplitHamiltonianMonteCarlo(zero, 0.3, 4)
+    results = kernel.bootstrap_results(noise)
+    seeds = chain_seeds([0, 7], tf.range(5))
+    turned, results = kernel.one_step(noise, results, seed=seeds)
+    np.testing.assert_array_equal(results.log_accept_ratio, 0.0)
+    assert np.all(results.is_accepted)
+    quarter = SplitHamiltonianMonteCarlo(zero, np.pi / 2, 1)
+    momentum, _ = quarter.one_step(noise, quarter.bootstrap_results(noise), seed=seeds)
+    np.testing.assert_allclose(
+        turned, np.cos(1.2) * noise + np.sin(1.2) * momentum, atol=1e-6
+    )
+
+
+def test_a_quarter_turn_without_a_tilt_is_an_independent_draw():
+    kernel = SplitHamiltonianMonteCarlo(zero, np.pi / 2, 1)
+    noise = tf.fill([2_000, 3], 5.0)
+    drawn, _ = kernel.one_step(noise, kernel.bootstrap_results(noise), seed=[0, 1])
+    assert stats.kstest(np.ravel(drawn), stats.norm.cdf).pvalue > 1e-3
+
+
+# One step leaves the density as it is
+
+
+def one_step(name, f, base, starts, step, ladder=None):
+    """Where one iteration takes noise, and what it says of it."""
+
+    @tf.function
+    def run(noise):
+        kernel = transition_kernel(
+            name, f, base, tf.constant(step), LEAPFROG_STEPS[name], ladder=ladder
+        )
+        return kernel.one_step(noise, kernel.bootstrap_results(noise), seed=[0, 3])
+
+    return run(starts)
+
+
+def raised_to(power, tilt):
+    """f such that exp(f) base = (exp(f) base)^power, in noise coordinates."""
+
+    def f(noise):
+        log_base = tilt.base.log_prob(noise)
+        return power * tilt.response(tilt.to_images(noise)) + (power - 1) * log_base
+
+    return f
+
+
+def after_one_step(target, name, power=1.0):
+    """Exact draws of a target after one iteration for its density to a power."""
+    tilt = tilt_of(target)
+    start = tilt.to_noise(target.draw(CHAINS, seed=5))
+    step = STEPS[name][target.name]
+    end, results = one_step(name, raised_to(power, tilt), tilt.base, start, step)
+    return tilt.to_images(end).numpy(), float(np.mean(results.is_accepted))
+
+
+every_kernel = pytest.mark.parametrize("name", KERNELS)
+curved_targets = pytest.mark.parametrize(
+    "target", targets.all_targets()[:4], ids=lambda target: target.name
+)
+
+
+@every_kernel
+@curved_targets
+def test_one_step_leaves_the_tilted_density_invariant(target, name):
+    images, accept_rate = after_one_step(target, name)
+    assert 0.5 < accept_rate < 0.99
+    assert min(target.p_values(images)) > 1e-3
+
+
+@every_kernel
+@curved_targets
+def test_one_step_for_a_tenth_more_log_density_is_found_out(target, name):
+    images, accept_rate = after_one_step(target, name, power=1.1)
+    assert 0.4 < accept_rate < 0.99
+    assert min(target.p_values(images)) < 2e-5
+
+
+HOT = 0.6
+LADDERS = [targets.linear, targets.relu, targets.box_linear]
+
+
+@pytest.mark.parametrize("swap", ["right", "wrong"])
+@every_kernel
+@pytest.mark.parametrize("make", LADDERS, ids=lambda make: make.__name__)
+def test_swaps_on_a_ladder_leave_its_first_step_invariant(make, name, swap):
+    target = make()
+    scale = make.__defaults__[-1]  # of w: f is homogeneous in it
+    hotter = make(scale=HOT * scale)
+    tilt = tilt_of(target)
+    start = tf.stack(
+        [
+            tilt.to_noise(target.draw(CHAINS, seed=5)),
+            tilt.to_noise(hotter.draw(CHAINS, seed=6)),
+        ]
+    )
+
+    def f(noise):
+        columns = tf.reshape(noise, [-1, *SHAPE])
+        return tf.reshape(tilt.response(tilt.to_images(columns)), noise.shape[:2])
+
+    ladder = (1.0, HOT if swap == "right" else 0.1)
+    tiny = 1e-3  # so that all that happens is the swap
+    end, results = one_step(name, f, tilt.base, start, tiny, ladder)
+    accepted = np.mean(results.is_swap_accepted_adjacent)
+    assert 0.2 < accepted < 0.95
+    smallest = min(target.p_values(tilt.to_images(end[0]).numpy()))
+    assert smallest > 1e-3 if swap == "right" else smallest < 2e-5
+
+
+# In high dimension
+
+
+def test_in_float32_the_energy_error_of_150_528_dimensions_is_that_of_float64():
+    shape = (150_528,)
+    rng = np.random.default_rng(1)
+    slope = rng.normal(size=shape) / np.sqrt(shape[0]) * 3
+    axis = rng.normal(size=shape) / np.sqrt(shape[0])
+
+    def f(noise):
+        along, curved = (
+            tf.linalg.matvec(noise, tf.constant(v, noise.dtype)) for v in (slope, axis)
+        )
+        return along - 2.0 * curved**2
+
+    exact = start_of(f, chains=8, shape=shape)
+    single = tf.nest.map_structure(lambda x: tf.cast(x, tf.float32), exact)
+    ends = [trajectory(f, start, 0.5, 3) for start in (exact, single)]
+    errors = [
+        np.float64(end.f) - np.float64(start.f) - np.float64(end.kicks)
+        for start, end in zip((exact, single), ends, strict=True)
+    ]
+    assert np.std(errors[0]) > 0.05
+    np.testing.assert_allclose(errors[1], errors[0], atol=2e-4)
+    # The difference of the two energies would not do.
+    naive = (ends[1].f - gaussian_energy(ends[1])) - (
+        single.f - gaussian_energy(single)
+    )
+    assert np.abs(naive - errors[0]).max() > 5e-3
+
+
+def test_the_acceptance_of_a_step_does_not_depend_on_the_number_of_pixels():
+    def accept_prob(pixels):
+        def f(noise):
+            return -2.0 * noise[:, 0] ** 2 + noise[:, 1]
+
+        kernel = SplitHamiltonianMonteCarlo(f, 0.6, 3)
+        noise = tf.random.stateless_normal([500, pixels], [0, 2])
+        noise = noise * ([1 / np.sqrt(5.0)] + [1.0] * (pixels - 1))
+        _, results = kernel.one_step(
+            noise, kernel.bootstrap_results(noise), seed=[1, 2]
+        )
+        return np.exp(np.minimum(results.log_accept_ratio, 0))
+
+    few, many = accept_prob(2), accept_prob(1_000)
+    error = np.hypot(np.std(few), np.std(many)) / np.sqrt(500)
+    assert abs(few.mean() - many.mean()) < 4 * error
+    assert few.mean() < 0.95
+
+
+# Chains on their own
+
+
+def test_a_chain_with_a_seed_of_its_own_is_the_same_wherever_it_stands():
+    f = wavy()
+    noise = start_of(f, dtype=tf.float32).noise
+    kernel = SplitHamiltonianMonteCarlo(f, 0.1, 3)
+    seeds = chain_seeds([0, 7], tf.range(5))
+    together, _ = kernel.one_step(noise, kernel.bootstrap_results(noise), seed=seeds)
+    for i in (0, 3):
+        one = noise[i : i + 1]
+        alone, _ = kernel.one_step(
+            one, kernel.bootstrap_results(one), seed=seeds[i : i + 1]
+        )
+        np.testing.assert_allclose(alone[0], together[i], atol=1e-6)
+    moves = np.reshape(together - noise, [5, -1])
+    assert np.linalg.matrix_rank(moves) == 5
+
+
+def test_one_seed_for_all_is_a_seed_for_each():
+    f = wavy()
+    noise = start_of(f, dtype=tf.float32).noise
+    kernel = SplitHamiltonianMonteCarlo(f, 0.1, 3)
+    results = kernel.bootstrap_results(noise)
+    pair = tfp.random.sanitize_seed([0, 7])
+    one, _ = kernel.one_step(noise, results, seed=pair)
+    each, _ = kernel.one_step(noise, results, seed=chain_seeds(pair, tf.range(5)))
+    np.testing.assert_array_equal(one, each)
+    other, _ = kernel.one_step(noise, results, seed=[0, 8])
+    assert np.all(one != other)
+
+
+@pytest.mark.parametrize("broken", ["f", "gradient"])
+def test_what_is_not_finite_is_rejected_and_does_not_spread(broken):
+    def bad(noise):
+        return tf.where(noise[:, 0] > 0.3, np.nan, 0.0)
+
+    def f(noise):
+        sound = tf.reduce_sum(noise, axis=1)
+        if broken == "f":
+            return sound + bad(noise)
+        return _with_gradient(sound, bad(noise), noise)
+
+    noise = tf.zeros([200, 4])
+    kernel = SplitHamiltonianMonteCarlo(f, 0.4, 2)
+    end, results = kernel.one_step(noise, kernel.bootstrap_results(noise), seed=[0, 1])
+    rejected = np.isneginf(results.log_accept_ratio)
+    assert 20 < rejected.sum() < 180
+    assert not np.any(results.is_accepted[rejected])
+    np.testing.assert_array_equal(end[rejected], noise[rejected])
+    assert np.all(np.isfinite(end))
+    assert np.all(np.isfinite(results.accepted_results.grads_target_log_prob[0]))
+    sound = SplitHamiltonianMonteCarlo(lambda z: tf.reduce_sum(z, axis=1), 0.4, 2)
+    other, _ = sound.one_step(noise, sound.bootstrap_results(noise), seed=[0, 1])
+    np.testing.assert_array_equal(end[~rejected], other[~rejected])
+
+
+def _with_gradient(values, of_gradient, noise):
+    """`values`, with something added to their gradient."""
+
+    @tf.custom_gradient
+    def identity(values):
+        return values, lambda upstream: upstream + of_gradient
+
+    return identity(values)
+
+
+# Beside TFP's own
+
+
+def sampled(kernel, start, num_results, num_burnin_steps, trace_fn=None):
+    @tf.function
+    def run():
+        return tfp.mcmc.sample_chain(
+            num_results,
+            start,
+            kernel=kernel,
+            num_burnin_steps=num_burnin_steps,
+            trace_fn=trace_fn,
+            seed=[0, 7],
+        )
+
+    return run()
+
+
+def test_tfp_s_step_size_adaptation_takes_the_kernel():
+    f = wavy()
+    kernel = SplitHamiltonianMonteCarlo(f, 3.0, 3, store_parameters_in_results=True)
+    adapted = tfp.mcmc.DualAveragingStepSizeAdaptation(kernel, 150)
+    _, steps = sampled(
+        adapted,
+        tf.zeros([20, 6]),
+        100,
+        150,
+        lambda _, results: (results.new_step_size, results.inner_results.is_accepted),
+    )
+    assert 0.1 < steps[0][-1] < 1.0
+    assert 0.6 < np.mean(steps[1]) < 0.9
+
+
+def test_the_split_kernel_and_tfp_s_find_the_same_means():
+    f = wavy()
+    base = tfp.distributions.Sample(tfp.distributions.Normal(0.0, 1.0), [6])
+    draws = [
+        sampled(transition_kernel(name, f, base, step, 4), tf.zeros([50, 6]), 400, 50)
+        for name, step in (("split", 0.4), ("hmc", 0.35))
+    ]
+    chain_means = [np.mean(d, axis=0) for d in draws]
+    means = [m.mean(axis=0) for m in chain_means]
+    errors = np.sqrt(sum(m.var(axis=0, ddof=1) / 50 for m in chain_means))
+    np.testing.assert_array_less(np.abs(means[0] - means[1]), 4 * errors)
+    assert np.abs(means[0]).max() > 10 * errors.max()

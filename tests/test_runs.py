@@ -1,0 +1,333 @@
+"""A run on disk, interrupted at any moment and resumed, is the uninterrupted run."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import keras
+import numpy as np
+import pytest
+import targets
+
+from keras_tilt import sampler, storage
+from keras_tilt.kernels import KERNELS
+from keras_tilt.reference import white_noise
+from keras_tilt.sampler import sample
+from keras_tilt.storage import Run
+from keras_tilt.tilt import Tilt
+from keras_tilt.units import unit
+
+BURNIN, DRAWS = 6, 12
+SHAPE = targets.SHAPE
+
+
+def tilt_of(target):
+    return Tilt(target.unit, target.reference())
+
+
+def network(seed=0):
+    keras.utils.set_random_seed(seed)
+    layers = [
+        keras.Input((8, 8, 1)),
+        keras.layers.Conv2D(4, 3, activation="relu", name="conv1"),
+        keras.layers.Flatten(),
+        keras.layers.Dense(3, name="ip1"),
+    ]
+    return keras.Sequential(layers)
+
+
+def class_tilts(seed=0):
+    reference = white_noise((8, 8, 1))
+    return [Tilt(unit(network(seed), class_index=k), reference) for k in range(2)]
+
+
+def run(tilt=None, directory=None, **kwargs):
+    settings = {"num_chains": 3, "num_results": DRAWS, "num_burnin_steps": BURNIN}
+    settings |= {"seed": 7, "progress": False} | kwargs
+    tilt = tilt_of(targets.relu()) if tilt is None else tilt
+    return sample(tilt, directory=directory, **settings)
+
+
+def interrupt_after(monkeypatch, iterations, error=KeyboardInterrupt):
+    """An error after so many iterations of this process."""
+    done = []
+
+    class Bar(sampler.tqdm):
+        def update(self, n=1):
+            super().update(n)
+            if n == 1:
+                done.append(1)
+            if n == 1 and len(done) == iterations:
+                raise error
+
+    monkeypatch.setattr(sampler, "tqdm", Bar)
+
+
+def assert_same(one, other):
+    for name in ("noise", "f", "log_prob", "is_accepted", "warmup_f"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    for name, values in one.functionals.items():
+        np.testing.assert_array_equal(values, other.functionals[name])
+    np.testing.assert_array_equal(one.swap_accept_rate, other.swap_accept_rate)
+    assert one.step_size == other.step_size
+    assert one.diagnostics == other.diagnostics
+
+
+# Interrupted and resumed
+
+CASES = {
+    **{kernel: {"kernel": kernel} for kernel in KERNELS},
+    "ladder": {"inverse_temperatures": (1.0, 0.5)},
+    "thin": {"thin": 3},
+    "fixed step": {"step_size": 0.3, "num_leapfrog_steps": 2},
+}
+
+
+MOMENTS = (1, BURNIN - 1, BURNIN, BURNIN + 2, BURNIN + 7)
+
+
+@pytest.mark.parametrize(
+    "case, iterations",
+    [*(("split", moment) for moment in MOMENTS), *((case, 8) for case in CASES)],
+)
+def test_interrupted_anywhere_and_resumed_it_is_the_whole_run_bit_for_bit(
+    monkeypatch, tmp_path, case, iterations
+):
+    whole = run(**CASES[case])
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, iterations)
+        if iterations >= BURNIN + 4:
+            with pytest.warns(UserWarning, match="interrupted"):
+                run(directory=tmp_path / "run", **CASES[case])
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                run(directory=tmp_path / "run", **CASES[case])
+    assert_same(run(directory=tmp_path / "run", **CASES[case]), whole)
+
+
+def test_a_run_interrupted_many_times_is_the_whole_run(monkeypatch, tmp_path):
+    whole = run()
+    interruptions = 0
+    while True:
+        with monkeypatch.context() as patch:
+            interrupt_after(patch, 4)
+            try:
+                with pytest.warns(UserWarning, match="interrupted"):
+                    run(directory=tmp_path / "run")
+            except KeyboardInterrupt:
+                pass
+            except pytest.fail.Exception:  # no warning: the run has come to its end
+                break
+        interruptions += 1
+    assert interruptions == (BURNIN + DRAWS - 1) // 4
+    assert_same(run(directory=tmp_path / "run"), whole)
+
+
+def test_a_list_of_tilts_is_resumed(monkeypatch, tmp_path):
+    whole = run(class_tilts())
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, BURNIN + 1)
+        with pytest.raises(KeyboardInterrupt):
+            run(class_tilts(), tmp_path / "run")
+    for one, other in zip(run(class_tilts(), tmp_path / "run"), whole, strict=True):
+        assert_same(one, other)
+
+
+def test_tilts_that_run_apart_have_folders_of_their_own(tmp_path):
+    classifier = network()
+    reference = white_noise((8, 8, 1))
+    units = [unit(classifier, class_index=0), unit(classifier, "conv1:1")]
+    tilts = [Tilt(one, reference) for one in units]
+    whole = run(tilts)
+    for _ in range(2):
+        for one, other in zip(run(tilts, tmp_path / "run"), whole, strict=True):
+            assert_same(one, other)
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["tilt0", "tilt1"]
+
+
+def test_split_chains_are_resumed(monkeypatch, tmp_path, strategy):
+    with strategy.scope():
+        whole = run()
+        with monkeypatch.context() as patch:
+            interrupt_after(patch, BURNIN + 1)
+            with pytest.raises(KeyboardInterrupt):
+                run(directory=tmp_path / "run")
+        assert_same(run(directory=tmp_path / "run"), whole)
+    with pytest.raises(ValueError, match="num_replicas 2 there, 1 here"):
+        run(directory=tmp_path / "run")
+
+
+def test_a_finished_run_is_read_and_not_run_again(monkeypatch, tmp_path):
+    whole = run(directory=tmp_path / "run")
+    monkeypatch.setattr(sampler.Chains, "advance", None)
+    again = run(directory=tmp_path / "run")
+    assert_same(again, whole)
+    assert isinstance(again.noise, np.memmap) and isinstance(whole.noise, np.memmap)
+
+
+def test_the_last_checkpoint_is_enough(monkeypatch, tmp_path):
+    """A process killed between two checkpoints repeats what it had not saved."""
+    whole = run()
+    monkeypatch.setattr(sampler, "_SAVE_EVERY", 0.0)
+    kept = []
+    keep = Run.checkpoint
+
+    def checkpoint(self, arrays):
+        kept.append(int(arrays["iteration"]))
+        if len(kept) <= 9:
+            keep(self, arrays)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "checkpoint", checkpoint)
+        interrupt_after(patch, 14)
+        with pytest.warns(UserWarning, match="interrupted"):
+            run(directory=tmp_path / "run")
+    assert kept[:9] == list(range(1, 10)) and kept[-1] == 14
+    assert_same(run(directory=tmp_path / "run"), whole)
+
+
+SCRIPT = """
+    import sys
+    import tensorflow as tf
+    from keras_tilt import sampler
+    from keras_tilt.reference import white_noise
+    from keras_tilt.tilt import Tilt
+    sampler._SAVE_EVERY = 0.0
+    tilt = Tilt(lambda z: tf.reduce_sum(tf.sin(3 * z), axis=1), white_noise([5]))
+    samples = sampler.sample(tilt, 4, 400, 100, seed=3, directory=sys.argv[1],
+                             progress=False)
+    print(samples.noise.tobytes().hex()[-4000:], samples.f.sum(), samples.step_size)
+"""
+
+
+def test_killed_at_random_moments_it_is_the_whole_run_bit_for_bit(tmp_path):
+    """SIGKILL, also in the middle of a checkpoint: one is written every iteration."""
+    command = [sys.executable, "-c", textwrap.dedent(SCRIPT)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+
+    def start(folder):
+        return subprocess.Popen(
+            [*command, folder],
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+
+    whole = start(tmp_path / "whole")
+    killed, random = 0, np.random.default_rng(0)
+    state = tmp_path / "run" / "state.npz"
+    while True:
+        process = start(tmp_path / "run")
+        before = state.stat().st_mtime_ns if state.exists() else 0
+        while process.poll() is None:
+            if state.exists() and state.stat().st_mtime_ns > before:
+                break
+            time.sleep(0.01)
+        time.sleep(random.uniform(0.0, 0.5))
+        if process.poll() is not None or killed == 3:
+            output = process.communicate()[0]
+            break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        killed += 1
+    assert killed >= 1
+    assert output == whole.communicate()[0] != ""
+
+
+# What is not resumed, and not touched
+
+
+def files_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"seed": 8}, "seed "),
+        ({"num_results": 13}, "num_results 12 there, 13 here"),
+        ({"target_accept_prob": 0.7}, "target_accept_prob 0.8 there, 0.7 here"),
+        ({"num_chains": 4}, "num_chains 3 there, 4 here"),
+        ({"mass": 2.0}, "mass "),
+        ({"initial_noise": np.ones([3, *SHAPE])}, "initial_noise "),
+        ({"kernel": "hmc"}, "kernel 'split' there, 'hmc' here"),
+    ],
+)
+def test_another_run_in_the_folder_is_an_error_that_says_what_differs(
+    tmp_path, change, message
+):
+    run(directory=tmp_path / "run")
+    before = files_of(tmp_path / "run")
+    with pytest.raises(ValueError, match=f"which holds another: .*{message}"):
+        run(directory=tmp_path / "run", **change)
+    assert files_of(tmp_path / "run") == before
+
+
+def test_another_tilt_in_the_folder_is_an_error(tmp_path):
+    first, second = class_tilts()
+    run(first, tmp_path / "run")
+    before = files_of(tmp_path / "run")
+    for other, message in (
+        (second, r"units \['class 0'\] there, \['class 1'\] here"),
+        (Tilt(first.unit, first.reference, scale=2.0), "scales"),
+        (class_tilts(seed=1)[0], "The network or the reference is another"),
+        (Tilt(first.unit, white_noise((8, 8, 1), 0.5)), "is another"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(other, tmp_path / "run")
+        assert files_of(tmp_path / "run") == before
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(ValueError, match="which holds other files"):
+        run(directory=tmp_path)
+    assert files_of(tmp_path) == {"thesis.txt": b"years of work"}
+
+
+# The folder
+
+
+def test_a_checkpoint_that_fails_leaves_the_last_good_one(tmp_path, monkeypatch):
+    store = Run(tmp_path / "run", {})
+    store.checkpoint({"iteration": 1})
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(storage.np, "savez", full)
+    with pytest.raises(OSError, match="No space left"):
+        store.checkpoint({"iteration": 2})
+    assert store.load()["iteration"] == 1
+
+
+def test_draws_are_found_again_and_settings_are_plain_text(tmp_path):
+    settings = {"seed": (1, 2), "kernel": "split"}
+    store = Run(tmp_path / "run", settings)
+    assert store.load() is None
+    draws = store.draws((3, 2), np.float32)
+    draws[1] = 7.0
+    draws.flush()
+    again = Run(tmp_path / "run", settings)
+    np.testing.assert_array_equal(again.draws((3, 2), np.float32)[1], 7.0)
+    saved = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert saved == {"seed": [1, 2], "kernel": "split"}
+
+
+def test_states_on_disk_are_not_in_memory(tmp_path):
+    samples = run(directory=tmp_path / "run")
+    assert isinstance(samples.noise, np.memmap)
+    whole = run()
+    np.testing.assert_array_equal(samples.images[-1], whole.images[-1])
+    got = []
+    streamed = run(
+        directory=tmp_path / "other", callback=lambda draw, noise: got.append(noise)
+    )
+    assert len(got) == DRAWS and len(streamed.noise) == 1
+    assert not (tmp_path / "other" / "noise.npy").exists()
+    np.testing.assert_array_equal(np.concatenate(got), whole.noise)
