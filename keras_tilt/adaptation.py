@@ -1,7 +1,7 @@
 """The warm-up: the tilt rises, the step follows it, and then both stay as they are.
 
     scale(i)   rises to 1 over the first half of the warm-up
-    log step  += gain (acceptance - target)
+    log step  += gain (acceptance - target), with a falling gain
     step       = exp(mean of log step over the last iterations)
     steps      = ceil(quarter turn / step)
 
@@ -30,7 +30,8 @@ import numpy as np
 QUARTER_TURN = math.pi / 2
 
 _ANNEALED = 0.5  # share of the warm-up in which the tilt rises
-_GAIN = 0.5  # a step that is never accepted loses a third of its length at a time
+_RISING_GAIN = 0.4  # a step always or never accepted changes by a half at a time
+_GAIN = 0.5
 _DECAY = 0.6  # of the gain, once the tilt has risen
 _UNSETTLED = 0.3  # share of the iterations at full tilt that the mean leaves out
 
@@ -69,9 +70,13 @@ class StepSize(NamedTuple):
             num_burnin_steps: iterations of the warm-up.
         """
         risen = _ANNEALED * num_burnin_steps
-        age = max(0.0, iteration - risen)
-        gain = _GAIN * (1 + age) ** -_DECAY
-        log_step = self.log_step + gain * (accept_prob - target)
+        error = accept_prob - target
+        if iteration < risen:
+            # Far from its goal a step should grow as fast as it shrinks.
+            change = _RISING_GAIN * error / np.where(error > 0, 1 - target, target)
+        else:
+            change = _GAIN * (1 + iteration - risen) ** -_DECAY * error
+        log_step = self.log_step + change
         if iteration < risen + _UNSETTLED * (num_burnin_steps - risen):
             return self._replace(log_step=log_step)
         count = self.num_settled + 1
@@ -89,9 +94,9 @@ class StepSize(NamedTuple):
         return np.exp(self.log_mean if self.num_settled else self.log_step)
 
 
-def leapfrog_steps(step_size, most):
-    """How many steps a quarter turn takes with the smallest of the step sizes."""
-    return int(np.clip(np.ceil(QUARTER_TURN / np.min(step_size)), 1, most))
+def leapfrog_steps(step_size, length, most):
+    """How many steps a length takes with the smallest of the step sizes."""
+    return int(np.clip(np.ceil(length / np.min(step_size)), 1, most))
 
 
 def jittered(num_leapfrog_steps, seed, iteration):

@@ -65,6 +65,7 @@ PAPER_LENET = {
 }
 
 _MIN_DRAWS = 4  # fewer draws have no R-hat, so an interrupted run does not return them
+_STEPS_ELSEWHERE = 10  # where the noise is not N(0, I), and has no quarter turn
 _SAVE_EVERY = 30.0  # seconds
 
 
@@ -98,7 +99,7 @@ def sample(
     Under a `tf.distribute` strategy (call within `strategy.scope()`) the chains are
     split over the replicas, and are those of a single device up to rounding.
 
-    Ctrl-C returns what has been drawn. With a `directory` nothing is lost either if the
+    Ctrl-C returns what has been drawn, if one graph holds all the tilts. With a `directory` nothing is lost either if the
     process dies: the same call resumes the run, and gives the very numbers that the
     uninterrupted run would have given, bit for bit on one machine.
 
@@ -112,7 +113,8 @@ def sample(
         kernel: "split", exact rotations and the default where the noise is N(0, I);
             "hmc", the leapfrog of the paper, the default elsewhere; "mala", Langevin.
         num_leapfrog_steps: gradients of f per iteration. None for as many as a quarter
-            turn of the noise takes, varied by half of it from iteration to iteration.
+            turn of the noise takes (10 where it is not N(0, I)), varied by half of that
+            from iteration to iteration.
         max_leapfrog_steps: the most of them, on average, if they are not given.
         step_size: of the leapfrog, in units of noise; None to adapt it.
         target_accept_prob: acceptance that the adaptation aims at. It can turn out
@@ -149,12 +151,13 @@ def sample(
     Source: see the module.
     """
     tilts = _checked_tilts(tilt)
+    is_normal = all(is_standard_normal(one.base) for one in tilts)
     plan = _Plan(
         num_chains=num_chains,
         num_results=num_results,
         num_burnin_steps=num_burnin_steps,
         seed=_stateless_seed(seed),
-        kernel=kernel or ("split" if is_standard_normal(tilts[0].base) else "hmc"),
+        kernel=kernel or ("split" if is_normal else "hmc"),
         num_leapfrog_steps=num_leapfrog_steps,
         max_leapfrog_steps=max_leapfrog_steps,
         step_size=step_size,
@@ -162,15 +165,17 @@ def sample(
         mass=mass,
         ladder=inverse_temperatures,
         thin=thin,
+        is_normal=is_normal,
     )
     _check_plan(plan, tilts)
-    found = {}
-    for group in _groups(tilts):
+    found, groups = {}, _groups(tilts)
+    for group in groups:
         noise = _initial_noise(tilts, group, plan, initial_noise)
         together = _Together([tilts[i] for i in group], group, plan, noise)
         folder = directory and _folder(directory, group, tilts)
         with tqdm(total=plan.num_iterations, disable=not progress, unit="it") as bar:
-            found |= zip(group, together.run(callback, folder, bar), strict=True)
+            samples = together.run(callback, folder, bar, alone=len(groups) == 1)
+        found |= zip(group, samples, strict=True)
     return found[0] if isinstance(tilt, Tilt) else [found[i] for i in sorted(found)]
 
 
@@ -190,6 +195,7 @@ class _Plan:
     mass: float | np.ndarray
     ladder: tuple | None
     thin: int
+    is_normal: bool
 
     @property
     def num_iterations(self):
@@ -222,6 +228,8 @@ class _Plan:
         if self.step_size is not None:
             return np.full_like(step.log_step, self.step_size)
         step_size = step.settled if frozen else step.current
+        if not self.is_normal:  # there is no turning
+            return step_size
         return np.minimum(step_size, QUARTER_TURN / self.mean_steps(step_size))
 
     def mean_steps(self, step_size):
@@ -230,7 +238,9 @@ class _Plan:
             return 1
         if self.num_leapfrog_steps is not None:
             return self.num_leapfrog_steps
-        return leapfrog_steps(step_size, self.max_leapfrog_steps)
+        if not self.is_normal:
+            return min(_STEPS_ELSEWHERE, self.max_leapfrog_steps)
+        return leapfrog_steps(step_size, QUARTER_TURN, self.max_leapfrog_steps)
 
 
 class _Position(NamedTuple):
@@ -253,12 +263,12 @@ class _Together:
         self.record = _Record(plan.num_iterations)
         self.run_seed = plan.seeds[1]
 
-    def run(self, callback, folder, bar):
+    def run(self, callback, folder, bar, alone):
         """One `Samples` per tilt; from where the folder was left, if it was used."""
         store = folder and Run(folder, self.settings())
         states = _States(self.plan, self.noise, callback, store)
         position = self.resumed(store, self.begin())
-        bar.update(position.iteration)
+        bar.n = bar.initial = position.iteration
         saved_at = time.monotonic()
         try:
             while position.iteration < self.plan.num_iterations:
@@ -268,7 +278,8 @@ class _Together:
                     self.checkpoint(store, states, position)
                     saved_at = time.monotonic()
         except KeyboardInterrupt:
-            if position.iteration < self.plan.num_burnin_steps + _MIN_DRAWS:
+            drawn = position.iteration - self.plan.num_burnin_steps
+            if drawn < _MIN_DRAWS or not alone:
                 raise
             missing = self.plan.num_iterations - position.iteration
             warnings.warn(
@@ -661,8 +672,7 @@ def _check_kernel(plan, tilts):
             f"`kernel` must be one of {', '.join(map(repr, KERNELS))}. "
             f"Received: {plan.kernel!r}. Leave it out for the one that suits."
         )
-    normal = all(is_standard_normal(tilt.base) for tilt in tilts)
-    if plan.kernel == "split" and not normal:
+    if plan.kernel == "split" and not plan.is_normal:
         raise ValueError(
             "`kernel` may be 'split' only where the noise is N(0, I). Received: a "
             f"reference {tilts[0].reference.name!r} with the noise "

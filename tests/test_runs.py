@@ -77,6 +77,35 @@ def assert_same(one, other):
     assert one.diagnostics == other.diagnostics
 
 
+# Interrupted
+
+
+def test_ctrl_c_while_sampling_returns_the_draws_made(monkeypatch):
+    whole = run()
+    interrupt_after(monkeypatch, BURNIN + 7)
+    with pytest.warns(UserWarning, match="interrupted: 5 of 12"):
+        part = run()
+    np.testing.assert_array_equal(part.noise, whole.noise[:7])
+    np.testing.assert_array_equal(part.images, whole.images[:7])
+    assert part.f.shape == part.is_accepted.shape == (7, 3)
+    assert "interrupted 5 draws before the end" in part.diagnostics.verdict
+
+
+@pytest.mark.parametrize("iterations", [2, BURNIN + 3])
+def test_ctrl_c_before_there_are_four_draws_stops(monkeypatch, iterations):
+    interrupt_after(monkeypatch, iterations)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+
+
+def test_ctrl_c_in_one_of_several_runs_stops_them_all(monkeypatch):
+    classifier, reference = network(), white_noise((8, 8, 1))
+    units = [unit(classifier, class_index=0), unit(classifier, "conv1:1")]
+    interrupt_after(monkeypatch, BURNIN + 7)
+    with pytest.raises(KeyboardInterrupt):
+        run([Tilt(one, reference) for one in units])
+
+
 # Interrupted and resumed
 
 CASES = {

@@ -468,12 +468,14 @@ def test_images_are_made_when_asked_for():
 
 
 def test_a_reference_of_another_kind_is_sampled_by_tfp_s_kernel():
-    gamma = tfp.distributions.Gamma(3.0, 1.0)
+    # Pixels of the size of a hundred: the step has a long way to go.
+    gamma = tfp.distributions.Gamma(3.0, 0.04)
     reference = tfp.distributions.Sample(gamma, [4])
-    tilt = Tilt(lambda images: 0.5 * tf.reduce_sum(images, axis=1), reference)
+    tilt = Tilt(lambda images: 0.02 * tf.reduce_sum(images, axis=1), reference)
     samples = sample(tilt, 16, 600, 200, seed=7, progress=False)
-    # Gamma(3, 1) tilted by x / 2 is Gamma(3, 1/2).
-    assert np.abs(deviations(samples.images, np.full(4, 6.0))).max() < FEW
+    # Gamma(3, 0.04) tilted by 0.02 x is Gamma(3, 0.02).
+    assert np.abs(deviations(samples.images, np.full(4, 150.0))).max() < FEW
+    assert samples.num_leapfrog_steps == 10
     assert samples.noise.min() > 0
     with pytest.raises(ValueError, match="kernel='hmc'"):
         sample(tilt, 2, 4, 4, seed=7, kernel="split", progress=False)

@@ -49,6 +49,31 @@ def test_coordinates_change_the_log_density_by_the_jacobian_of_q_alone(target):
     )
 
 
+def test_the_scale_multiplies_f_and_leaves_q_alone():
+    target = targets.relu()
+    once, thrice = (Tilt(target.unit, target.reference(), scale=s) for s in (1.0, 3.0))
+    images = target.draw(20, seed=1)
+    noise = once.to_noise(images)
+    twice_f = 2 * target.unit(images)
+    for method, place, sign in (
+        ("unnormalized_log_prob", images, 1),
+        ("energy", images, -1),
+        ("noise_log_prob", noise, 1),
+    ):
+        difference = getattr(thrice, method)(place) - getattr(once, method)(place)
+        np.testing.assert_allclose(difference, sign * twice_f, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(thrice.response(images), once.response(images))
+    np.testing.assert_allclose(
+        thrice.signal_to_noise(images), 3 * once.signal_to_noise(images), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, np.inf, np.nan, "2", None])
+def test_a_scale_that_is_no_positive_number_is_an_error(scale):
+    with pytest.raises(ValueError, match="`scale` must be a positive number. Received"):
+        Tilt(total, white_noise(SHAPE), scale)
+
+
 @every_target
 def test_to_noise_inverts_to_images(target):
     tilt = tilt_of(target)
