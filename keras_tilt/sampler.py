@@ -99,9 +99,10 @@ def sample(
     Under a `tf.distribute` strategy (call within `strategy.scope()`) the chains are
     split over the replicas, and are those of a single device up to rounding.
 
-    Ctrl-C returns what has been drawn, if one graph holds all the tilts. With a `directory` nothing is lost either if the
-    process dies: the same call resumes the run, and gives the very numbers that the
-    uninterrupted run would have given, bit for bit on one machine.
+    Ctrl-C returns what has been drawn, if all tilts are in one graph. With a
+    `directory` nothing is lost either if the process dies: the same call resumes the
+    run, and gives the very numbers that the uninterrupted run would have given, bit for
+    bit on one machine.
 
     Args:
         tilt: a `Tilt`, or a list of them.
