@@ -8,10 +8,10 @@ import sys
 import textwrap
 import time
 
-import keras
 import numpy as np
 import pytest
 import targets
+from small_network import small_network
 
 from keras_tilt import sampler, storage
 from keras_tilt.kernels import KERNELS
@@ -29,20 +29,9 @@ def tilt_of(target):
     return Tilt(target.unit, target.reference())
 
 
-def network(seed=0):
-    keras.utils.set_random_seed(seed)
-    layers = [
-        keras.Input((8, 8, 1)),
-        keras.layers.Conv2D(4, 3, activation="relu", name="conv1"),
-        keras.layers.Flatten(),
-        keras.layers.Dense(3, name="ip1"),
-    ]
-    return keras.Sequential(layers)
-
-
 def class_tilts(seed=0):
     reference = white_noise((8, 8, 1))
-    return [Tilt(unit(network(seed), class_index=k), reference) for k in range(2)]
+    return [Tilt(unit(small_network(seed), class_index=k), reference) for k in range(2)]
 
 
 def run(tilt=None, directory=None, **kwargs):
@@ -99,7 +88,7 @@ def test_ctrl_c_before_there_are_four_draws_stops(monkeypatch, iterations):
 
 
 def test_ctrl_c_in_one_of_several_runs_stops_them_all(monkeypatch):
-    classifier, reference = network(), white_noise((8, 8, 1))
+    classifier, reference = small_network(), white_noise((8, 8, 1))
     units = [unit(classifier, class_index=0), unit(classifier, "conv1:1")]
     interrupt_after(monkeypatch, BURNIN + 7)
     with pytest.raises(KeyboardInterrupt):
@@ -167,7 +156,7 @@ def test_a_list_of_tilts_is_resumed(monkeypatch, tmp_path):
 
 
 def test_tilts_that_run_apart_have_folders_of_their_own(tmp_path):
-    classifier = network()
+    classifier = small_network()
     reference = white_noise((8, 8, 1))
     units = [unit(classifier, class_index=0), unit(classifier, "conv1:1")]
     tilts = [Tilt(one, reference) for one in units]

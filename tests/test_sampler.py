@@ -8,6 +8,7 @@ import targets
 import tensorflow as tf
 import tensorflow_probability as tfp
 from scipy import stats
+from small_network import small_network
 
 from keras_tilt import sampler
 from keras_tilt.kernels import KERNELS, chain_seeds, transition_kernel
@@ -296,24 +297,13 @@ def test_something_else_than_a_tilt_is_a_type_error():
 # Several tilts
 
 
-def network():
-    keras.utils.set_random_seed(0)
-    layers = [
-        keras.Input((8, 8, 1)),
-        keras.layers.Conv2D(4, 3, activation="relu", name="conv1"),
-        keras.layers.Flatten(),
-        keras.layers.Dense(3, name="ip1"),
-    ]
-    return keras.Sequential(layers)
-
-
 def tilts_of(units, scale=1.0):
     reference = white_noise((8, 8, 1), stddev=2.0)
     return [Tilt(one, reference, scale) for one in units]
 
 
 def test_tilts_sampled_together_are_those_sampled_alone():
-    classifier = network()
+    classifier = small_network()
     units = [unit(classifier, class_index=k) for k in range(3)]
     together = quick(tilts_of(units))
     first = quick(tilts_of(units)[:1])[0]
@@ -328,7 +318,7 @@ def test_tilts_sampled_together_are_those_sampled_alone():
 
 
 def test_every_tilt_of_a_list_has_a_step_of_its_own_and_its_place():
-    classifier = network()
+    classifier = small_network()
     weak, strong = unit(classifier, class_index=0), 60 * unit(classifier, class_index=0)
     inner = unit(classifier, "conv1:2")
     settings = {"step_size": None, "num_burnin_steps": 60, "num_chains": 20}
