@@ -1,7 +1,7 @@
 """The warm-up: the tilt rises, the step follows it, and then both stay as they are.
 
-    scale(i)   rises to 1 over the first half of the warm-up
-    log step  += gain (acceptance - target), with a falling gain
+    scale(i)   rises to 1 in the first part of the warm-up
+    log step  += gain (acceptance - target)
     step       = exp(mean of log step over the last iterations)
     steps      = ceil(quarter turn / step)
 
@@ -29,11 +29,10 @@ import numpy as np
 
 QUARTER_TURN = math.pi / 2
 
-_ANNEALED = 0.5  # share of the warm-up in which the tilt rises
-_RISING_GAIN = 0.4  # a step always or never accepted changes by a half at a time
-_GAIN = 0.5
+_ANNEALED = 0.4  # share of the warm-up in which the tilt rises
+_GAIN = 1.0  # a step always accepted grows by a fifth, one never accepted halves
 _DECAY = 0.6  # of the gain, once the tilt has risen
-_UNSETTLED = 0.3  # share of the iterations at full tilt that the mean leaves out
+_UNSETTLED = 0.5  # share of the iterations at full tilt that the mean leaves out
 
 
 def annealed_scale(iteration, num_burnin_steps):
@@ -70,13 +69,8 @@ class StepSize(NamedTuple):
             num_burnin_steps: iterations of the warm-up.
         """
         risen = _ANNEALED * num_burnin_steps
-        error = accept_prob - target
-        if iteration < risen:
-            # Far from its goal a step should grow as fast as it shrinks.
-            change = _RISING_GAIN * error / np.where(error > 0, 1 - target, target)
-        else:
-            change = _GAIN * (1 + iteration - risen) ** -_DECAY * error
-        log_step = self.log_step + change
+        gain = _GAIN * (1 + max(0.0, iteration - risen)) ** -_DECAY
+        log_step = self.log_step + gain * (accept_prob - target)
         if iteration < risen + _UNSETTLED * (num_burnin_steps - risen):
             return self._replace(log_step=log_step)
         count = self.num_settled + 1

@@ -18,6 +18,7 @@ __all__ = [
     "projection_directions",
 ]
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -170,10 +171,12 @@ class Chains:
     # On the replicas
 
     def _on_replicas(self, function):
-        def run(*args):
-            return self._strategy.run(function, args=args)
+        # Of a partial TensorFlow does not think that it is the one traced before, and
+        # does not warn of retracing when there are several samplers in a process.
+        return tf.function(functools.partial(self._run, function))
 
-        return tf.function(run)
+    def _run(self, function, *args):
+        return self._strategy.run(function, args=args)
 
     def _placed(self, parts):
         return self._strategy.experimental_distribute_values_from_function(

@@ -11,7 +11,7 @@ using Hamiltonian dynamics". The paper works on images with a fixed step; we wor
 noise, where the reference has the same scale in every direction.
 """
 
-__all__ = ["PAPER_LENET", "sample"]
+__all__ = ["PAPER_LENET", "sample", "stacked_response"]
 
 import dataclasses
 import hashlib
@@ -125,7 +125,8 @@ def sample(
             replicas of every chain that swap places (parallel tempering), at as many
             times the cost. The draws are those at 1.
         initial_noise: [num_chains, ...], with a list of tilts [tilts, num_chains, ...];
-            None for exact draws of the base, which are over-dispersed.
+            the tilt is then at its full scale from the start. None for exact draws of
+            the base, which are over-dispersed.
         thin: the state of every thin-th draw is kept; numbers are kept of all of them.
         callback: called with the number of the draw and its noise, in place of keeping
             states: [rows, num_chains, ...], a row for each tilt sampled together.
@@ -167,6 +168,7 @@ def sample(
         ladder=inverse_temperatures,
         thin=thin,
         is_normal=is_normal,
+        is_annealed=initial_noise is None,
     )
     _check_plan(plan, tilts)
     found, groups = {}, _groups(tilts)
@@ -197,6 +199,7 @@ class _Plan:
     ladder: tuple | None
     thin: int
     is_normal: bool
+    is_annealed: bool
 
     @property
     def num_iterations(self):
@@ -220,7 +223,7 @@ class _Plan:
         num_steps = self.mean_steps(step_size)
         if self.num_leapfrog_steps is None:
             num_steps = jittered(num_steps, self.seed, iteration)
-        if self.is_warmup(iteration):
+        if self.is_annealed and self.is_warmup(iteration):
             scale = scale * annealed_scale(iteration, self.num_burnin_steps)
         return Settings(step_size, num_steps, scale)
 
@@ -231,7 +234,12 @@ class _Plan:
         step_size = step.settled if frozen else step.current
         if not self.is_normal:  # there is no turning
             return step_size
-        return np.minimum(step_size, QUARTER_TURN / self.mean_steps(step_size))
+        return np.minimum(step_size, self.turn / self.mean_steps(step_size))
+
+    @property
+    def turn(self):
+        """Length of a quarter turn of the lightest coordinate."""
+        return QUARTER_TURN * math.sqrt(np.min(self.mass))
 
     def mean_steps(self, step_size):
         """Leapfrog steps per iteration, on average."""
@@ -241,7 +249,7 @@ class _Plan:
             return self.num_leapfrog_steps
         if not self.is_normal:
             return min(_STEPS_ELSEWHERE, self.max_leapfrog_steps)
-        return leapfrog_steps(step_size, QUARTER_TURN, self.max_leapfrog_steps)
+        return leapfrog_steps(step_size, self.turn, self.max_leapfrog_steps)
 
 
 class _Position(NamedTuple):
@@ -259,7 +267,12 @@ class _Together:
         self.tilts, self.plan, self.noise = tilts, plan, noise
         self.scale = np.array([tilt.scale for tilt in tilts])
         self.chains = Chains(
-            _response(tilts), tilts[0].base, plan.kernel, rows, plan.mass, plan.ladder
+            stacked_response(tilts),
+            tilts[0].base,
+            plan.kernel,
+            rows,
+            plan.mass,
+            plan.ladder,
         )
         self.record = _Record(plan.num_iterations)
         self.run_seed = plan.seeds[1]
@@ -486,8 +499,15 @@ class _States:
             self.kept.flush()
 
 
-def _response(tilts):
-    """f(T(z)) of noise [rows, chains, ...], a tilt to a row: [rows, chains]."""
+def stacked_response(tilts):
+    """f(T(z)) of several tilts, each on its own row of noise.
+
+    Args:
+        tilts: list of `Tilt`, of one reference.
+
+    Returns:
+        response: function, noise [tilts, chains, ...] -> f [tilts, chains], nats.
+    """
     first = tilts[0]
     several = stack([tilt.unit for tilt in tilts]) if len(tilts) > 1 else None
 

@@ -32,15 +32,25 @@ def exponential(scale):
     return lambda e: np.exp(-e / scale)
 
 
-@pytest.mark.parametrize("scale", [0.001, 0.3, 500.0])
-@pytest.mark.parametrize("num_burnin_steps", [60, 400])
+@pytest.mark.parametrize("scale", [0.01, 0.3, 50.0])
+@pytest.mark.parametrize("num_burnin_steps", [100, 400])
 def test_the_frozen_step_is_the_one_accepted_as_often_as_wanted(
     scale, num_burnin_steps
 ):
     step = adapted(noisy(exponential(scale)), num_burnin_steps)
     accepted = exponential(scale)(step.settled)
-    # sd .1 a reading; the mean is over a third of the iterations, correlated.
-    assert accepted == pytest.approx(TARGET, abs=0.08)
+    # A reading has a standard deviation of .1, and the mean is over 30 or more.
+    assert accepted == pytest.approx(TARGET, abs=0.07)
+
+
+def test_noise_of_few_chains_does_not_bias_the_step():
+    steps = [
+        adapted(noisy(exponential(0.3), seed), 100).settled[0] for seed in range(200)
+    ]
+    accepted = exponential(0.3)(np.array(steps))
+    error = accepted.std(ddof=1) / np.sqrt(200)
+    assert error < 0.003
+    assert abs(accepted.mean() - TARGET) < 0.01
 
 
 def test_rows_are_adapted_apart():
@@ -63,7 +73,7 @@ def test_the_step_follows_a_tilt_that_rises():
 @pytest.mark.parametrize("num_burnin_steps", [1, 2, 3])
 def test_a_warm_up_of_few_iterations_freezes_a_finite_step(num_burnin_steps):
     step = adapted(exponential(0.1), num_burnin_steps)
-    assert 0.1 < step.settled[0] < 0.5
+    assert 0.05 < step.settled[0] < 0.5
 
 
 @pytest.mark.parametrize("num", [1, 2, 7, 100])
@@ -71,7 +81,7 @@ def test_the_tilt_rises_to_one_and_stays(num):
     scales = [annealed_scale(i, num) for i in range(num)]
     assert np.all(np.diff(scales) >= 0) and 0 < scales[0] <= scales[-1] <= 1
     assert num < 2 or scales[-1] == 1
-    assert num < 10 or np.mean(np.equal(scales, 1.0)) == pytest.approx(0.5, abs=0.1)
+    assert num < 10 or np.mean(np.equal(scales, 1.0)) == pytest.approx(0.6, abs=0.1)
 
 
 @pytest.mark.parametrize("step, steps", [(2.0, 1), (QUARTER_TURN, 1), (0.5, 4)])

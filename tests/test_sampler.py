@@ -405,6 +405,33 @@ def test_a_ladder_of_temperatures_crosses_between_modes(kernel):
     assert not len(stuck.swap_accept_rate)
 
 
+def test_given_states_are_not_molten_by_the_warm_up():
+    tilt = two_modes()
+    start = np.zeros([4, 3], np.float32) + np.float32([6.0, 0, 0])
+    settings = {"step_size": None, "num_burnin_steps": 40}
+    kept = quick(tilt, initial_noise=start, **settings)
+    assert kept.warmup_f.min() > 6.0 * 1.0
+    molten = quick(tilt, **settings)
+    assert molten.warmup_f.min() < 6.0 * 1.0
+
+
+def test_a_mass_below_one_shortens_the_quarter_turn():
+    tilt = tilt_of(targets.constant())
+    settings = {"step_size": None, "num_burnin_steps": 20, "num_leapfrog_steps": None}
+    heavy = np.ones(SHAPE, np.float32)
+    light = heavy.copy()
+    light[0, 0, 0] = 0.25
+    # Without a tilt any step is accepted: it is as long as the turn.
+    assert quick(tilt, mass=heavy, **settings).step_size == pytest.approx(np.pi / 2)
+    assert quick(tilt, mass=light, **settings).step_size == pytest.approx(np.pi / 4)
+
+
+def test_several_samplers_in_a_process_are_quiet(caplog):
+    for _ in range(8):
+        quick(tilt_of(targets.constant()), num_results=4)
+    assert "retracing" not in caplog.text
+
+
 # Where the states go
 
 
