@@ -59,7 +59,7 @@ class StepSize(NamedTuple):
         log_step = np.full(rows, math.log(step_size))
         return cls(log_step, np.zeros(rows), np.array(0))
 
-    def learn(self, accept_prob, target, iteration, num_burnin_steps):
+    def learn(self, accept_prob, target, iteration, num_burnin_steps, longest=math.inf):
         """Longer where more was accepted than wanted, shorter where less.
 
         Args:
@@ -67,10 +67,13 @@ class StepSize(NamedTuple):
             target: acceptance wanted.
             iteration: 0 ... num_burnin_steps - 1.
             num_burnin_steps: iterations of the warm-up.
+            longest: step size above which none is used; nor is any learned, which would
+                take its time to come back when a stronger tilt asks for less.
         """
         risen = _ANNEALED * num_burnin_steps
         gain = _GAIN * (1 + max(0.0, iteration - risen)) ** -_DECAY
         log_step = self.log_step + gain * (accept_prob - target)
+        log_step = np.minimum(log_step, math.log(longest))
         if iteration < risen + _UNSETTLED * (num_burnin_steps - risen):
             return self._replace(log_step=log_step)
         count = self.num_settled + 1

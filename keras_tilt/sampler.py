@@ -232,14 +232,19 @@ class _Plan:
         if self.step_size is not None:
             return np.full_like(step.log_step, self.step_size)
         step_size = step.settled if frozen else step.current
-        if not self.is_normal:  # there is no turning
-            return step_size
         return np.minimum(step_size, self.turn / self.mean_steps(step_size))
 
     @property
     def turn(self):
-        """Length of a quarter turn of the lightest coordinate."""
+        """Length of a quarter turn of the lightest coordinate, if the noise turns."""
+        if not self.is_normal:
+            return math.inf
         return QUARTER_TURN * math.sqrt(np.min(self.mass))
+
+    @property
+    def longest_step(self):
+        """Step that makes a quarter turn in the fewest steps there can be."""
+        return self.turn / (self.num_leapfrog_steps or 1)
 
     def mean_steps(self, step_size):
         """Leapfrog steps per iteration, on average."""
@@ -329,6 +334,7 @@ class _Together:
                 self.plan.target_accept_prob,
                 iteration,
                 self.plan.num_burnin_steps,
+                self.plan.longest_step,
             )
         else:
             draw = iteration - self.plan.num_burnin_steps

@@ -70,6 +70,23 @@ def test_the_step_follows_a_tilt_that_rises():
     assert np.exp(-step.settled[0] / 0.5) == pytest.approx(TARGET, abs=0.03)
 
 
+def test_what_a_weak_tilt_would_allow_is_forgotten_at_once():
+    """While the tilt is weak any step is accepted, and none is longer than allowed."""
+    num, longest, scale = 100, 0.1, 0.2
+
+    def frozen(limit):
+        step = StepSize.first(0.05, [1])
+        for i in range(num):
+            used = np.minimum(step.current, longest)
+            stiff = annealed_scale(i, num) ** 8
+            accepted = np.exp(-stiff * used / scale)
+            step = step.learn(accepted, TARGET, i, num, limit)
+        return np.exp(-np.minimum(step.settled[0], longest) / scale)
+
+    assert frozen(limit=longest) == pytest.approx(TARGET, abs=0.03)
+    assert frozen(limit=np.inf) < TARGET - 0.05
+
+
 @pytest.mark.parametrize("num_burnin_steps", [1, 2, 3])
 def test_a_warm_up_of_few_iterations_freezes_a_finite_step(num_burnin_steps):
     step = adapted(exponential(0.1), num_burnin_steps)

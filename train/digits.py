@@ -72,7 +72,7 @@ def parse_flags():
     add("--chains", type=int, default=8, help="chains per digit")
     add("--draws", type=int, default=200, help="draws kept per chain")
     add("--burnin", type=int, default=150, help="iterations before the first draw")
-    add("--leapfrog-steps", type=int, help="per iteration; adapted if not given")
+    add("--leapfrog-steps", type=int, default=20, help="per iteration")
     add("--signal-to-noise", type=float, default=0.8, help="per pixel, wanted")
     add("--stddev", type=float, help="of the reference instead, in units of a pixel")
     add("--paper", action="store_true", help="the paper's setting for LeNet")
