@@ -15,9 +15,9 @@ What it shows, part by part (`--parts`), and what is wanted:
     blackjax  effective samples of f per second beside BlackJAX's HMC, on the same
               network rewritten in JAX
 
-Measured on two cores: see the README. About three hours on a machine with nothing else
-to do, without which times mean nothing: cost 5 minutes; ess 40 (weak), 15 (lenet) and
-70 (picture); pixels 15; blackjax 15.
+Measured so far: the cost, see the README. About three hours on a machine with nothing
+else to do, without which times mean nothing: cost 5 minutes; ess 40 (weak), 15 (lenet)
+and 70 (picture); pixels 15; blackjax 15.
 
     python benchmarks/sampling.py --out results/bench_sampling.json
 
@@ -32,9 +32,8 @@ steps more than 80 % are accepted. A draw is then worth one independent draw at 
 and L steps 1 / L effective samples per gradient: numbers of steps for which that is
 less than the best found are left out. ESS / draws above 0.8 is marked: there the
 trajectory is longer than it need be. The best number of steps is chosen in a first pass
-and judged in rounds with other seeds. In the picture regime a warm-up would melt the
-pictures, since it raises the tilt from nothing: the graph of `kt.sample` is driven from
-here at the full tilt, from one state for all variants.
+and judged in rounds with other seeds. In the picture regime the graph of `kt.sample` is
+driven from here, so that all variants take turns from one state at the full tilt.
 
 BlackJAX is no requirement of keras_tilt and has an environment of its own:
 

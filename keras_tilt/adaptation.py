@@ -43,6 +43,8 @@ def annealed_scale(iteration, num_burnin_steps):
 class StepSize(NamedTuple):
     """Step sizes while they are adapted, one per row of chains.
 
+    On a ladder of temperatures [rows] is [rows, ladder] throughout.
+
     Attributes:
         log_step: [rows], in use.
         log_mean: [rows], mean of log_step over the settled iterations.
@@ -54,10 +56,10 @@ class StepSize(NamedTuple):
     num_settled: np.ndarray
 
     @classmethod
-    def first(cls, step_size, rows):
+    def first(cls, step_size, shape):
         """One step size for all rows, nothing learned yet."""
-        log_step = np.full(rows, math.log(step_size))
-        return cls(log_step, np.zeros(rows), np.array(0))
+        log_step = np.full(shape, math.log(step_size))
+        return cls(log_step, np.zeros(shape), np.array(0))
 
     def learn(self, accept_prob, target, iteration, num_burnin_steps, longest=math.inf):
         """Longer where more was accepted than wanted, shorter where less.

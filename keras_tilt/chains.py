@@ -86,8 +86,9 @@ class Chains:
             projection_directions(base.event_shape), base.dtype
         )
         self._strategy = tf.distribute.get_strategy()
-        self._start = self._on_replicas(self._start_replica)
-        self._advance = self._on_replicas(self._advance_replica)
+        self._look = self._on_replicas(self._look_on_replica)
+        self._start = self._on_replicas(self._start_on_replica)
+        self._advance = self._on_replicas(self._advance_on_replica)
 
     # On the host
 
@@ -113,8 +114,8 @@ class Chains:
         noise = self._split(noise)
         if self._ladder is not None:
             noise = tf.repeat(noise[None], len(self._ladder), axis=0)
-        results, numbers = self._start(noise, *_tensors(settings))
-        return State(noise, results, settings), self._joined(numbers)
+        results = self._start(noise, *_tensors(settings))
+        return State(noise, results, settings), self._joined(self._look(noise))
 
     def advance(self, state, settings, seed):
         """One iteration.
@@ -134,7 +135,7 @@ class Chains:
         """
         noise, results = state.noise, state.results
         if self._results_differ(settings, state.settings):
-            results, _ = self._start(noise, *_tensors(settings))
+            results = self._start(noise, *_tensors(settings))
         noise, results, numbers = self._advance(
             noise, results, *_tensors(settings), seed, self._ids
         )
@@ -196,8 +197,11 @@ class Chains:
 
     # On one replica
 
-    def _start_replica(self, noise, step_size, num_leapfrog_steps, scale):
+    def _start_on_replica(self, noise, step_size, num_leapfrog_steps, scale):
         kernel = self._kernel(step_size, num_leapfrog_steps, scale)
+        return kernel.bootstrap_results(noise)
+
+    def _look_on_replica(self, noise):
         f, gradient = value_and_gradient(self._f, noise)
         pixels = list(range(f.shape.rank, noise.shape.rank))
         slope = tf.reduce_max(tf.abs(gradient), axis=pixels)
@@ -206,9 +210,9 @@ class Chains:
         numbers = {"f": f, "slope": slope}
         if self._ladder is not None:
             numbers = {name: values[0] for name, values in numbers.items()}
-        return kernel.bootstrap_results(noise), numbers
+        return numbers
 
-    def _advance_replica(
+    def _advance_on_replica(
         self, noise, results, step_size, num_leapfrog_steps, scale, seed, ids
     ):
         kernel = self._kernel(step_size, num_leapfrog_steps, scale)

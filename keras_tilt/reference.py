@@ -302,7 +302,7 @@ class NormalToBox(tfb.AutoCompositeTensorBijector):
 
     The form with the smaller Phi is used, so that T(z) keeps its precision near both
     ends and cannot step over either by a rounding error. The gradient is written down,
-    T'(z) = (high - low) N(z; 0, 1): a third of the cost of differentiating erfc.
+    T'(z) = (high - low) N(z; 0, 1), so that one erfc serves both ends.
     """
 
     def __init__(self, low, high, validate_args=False, name="normal_to_box"):

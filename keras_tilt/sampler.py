@@ -577,10 +577,10 @@ def _initial_noise(tilts, group, plan, initial_noise):
         seeds = [tf.random.fold_in(plan.seeds[0], i) for i in group]
         return np.stack([base.sample(plan.num_chains, seed=seed) for seed in seeds])
     noise = initial_noise if len(tilts) > 1 else [initial_noise]
-    return np.stack([_checked_start(noise[i], plan.num_chains, base) for i in group])
+    return np.stack([_checked_noise(noise[i], plan.num_chains, base) for i in group])
 
 
-def _checked_start(noise, num_chains, base):
+def _checked_noise(noise, num_chains, base):
     noise = np.asarray(noise, base.dtype.as_numpy_dtype)
     expected = (num_chains, *base.event_shape)
     if noise.shape != expected:

@@ -129,11 +129,16 @@ def test_hamilton_s_equations_are_followed():
     """Against tiny plain Euler steps of dz = momentum / m, in float64."""
     f = wavy()
     start = start_of(f, chains=2)
-    noise, momentum = start.noise, start.momentum * np.sqrt(MASS)
     steps = 4_000
-    for _ in range(steps):  # symplectic Euler, error of first order
-        momentum = momentum + (value_and_gradient(f, noise)[1] - noise) / steps
-        noise = noise + momentum / MASS / steps
+
+    @tf.function
+    def euler(noise, momentum):  # symplectic, error of first order
+        for _ in tf.range(steps):
+            momentum += (value_and_gradient(f, noise)[1] - noise) / steps
+            noise += momentum / MASS / steps
+        return noise, momentum
+
+    noise, momentum = euler(start.noise, start.momentum * np.sqrt(MASS))
     end = trajectory(f, start, 1.0 / 200, 200, MASS)
     np.testing.assert_allclose(end.noise, noise, atol=3e-3)
     np.testing.assert_allclose(end.momentum * np.sqrt(MASS), momentum, atol=3e-3)
