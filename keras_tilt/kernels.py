@@ -239,7 +239,7 @@ def transition_kernel(
         tilt_fn: noise [..., event] -> f [...], nats.
         base: a `tfd.Distribution` of the noise.
         step_size: of the leapfrog, broadcastable to the noise. A leapfrog step e is a
-            Langevin step e^2 / 2 in the convention of TFP.
+            Langevin step e^2 in the convention of TFP.
         num_leapfrog_steps: of "split" and "hmc".
         mass: of "split".
         ladder: None, or inverse temperatures [ladder] that multiply f. The kernel is
@@ -260,7 +260,7 @@ def transition_kernel(
             log_prob, step_size, num_leapfrog_steps
         ),
         "mala": lambda log_prob: tfp.mcmc.MetropolisAdjustedLangevinAlgorithm(
-            log_prob, step_size**2 / 2
+            log_prob, step_size**2
         ),
     }
     make = makers[name]

@@ -140,6 +140,33 @@ def test_another_scale_or_step_makes_a_new_start(kernel):
         assert np.abs(chains.noise_of(stale) - chains.noise_of(expected)).max() > 1e-3
 
 
+def test_a_langevin_step_of_another_length_makes_a_new_start():
+    chains = chains_of(tilt_of(targets.relu()), "mala")
+    first, second = settings_of(), settings_of(step=0.8)
+    state, _ = chains.start(noise_of(), first)
+    changed, _ = advanced(chains, state, second, [0])
+    fresh, _ = chains.start(noise_of(), second)
+    expected, _ = advanced(chains, fresh, second, [0])
+    np.testing.assert_allclose(
+        chains.noise_of(changed), chains.noise_of(expected), atol=1e-6
+    )
+
+
+def test_rows_draw_by_their_own_numbers():
+    base = white_noise(SHAPE).distribution
+    noise = np.zeros([2, 3, *SHAPE], np.float32)
+    settings = Settings(np.full([2], 0.5), 1, np.ones([2]))
+
+    def moved(rows):
+        chains = Chains(lambda z: tf.zeros(z.shape[:2]), base, "split", rows)
+        state, _ = chains.start(noise, settings)
+        return chains.noise_of(advanced(chains, state, settings, [0])[0])
+
+    first, other = moved([0, 1]), moved([0, 5])
+    np.testing.assert_array_equal(first[0], other[0])
+    assert np.all(first[0] != first[1]) and np.all(first[1] != other[1])
+
+
 # The numbers
 
 

@@ -27,7 +27,7 @@ LADDER = (1.0, 0.7)
 STEPS = {
     "split": {"linear": 1.1, "quadratic": 0.65, "relu": 1.1, "box": 1.1},
     "hmc": {"linear": 0.9, "quadratic": 0.55, "relu": 0.9, "box": 0.8},
-    "mala": {"linear": 0.7, "quadratic": 0.6, "relu": 0.8, "box": 0.8},
+    "mala": {"linear": 0.5, "quadratic": 0.42, "relu": 0.57, "box": 0.57},
 }
 LEAPFROG_STEPS = {"split": 2, "hmc": 2, "mala": 1}
 
@@ -340,6 +340,24 @@ def test_a_chain_with_a_seed_of_its_own_is_the_same_wherever_it_stands():
         np.testing.assert_allclose(alone[0], together[i], atol=1e-6)
     moves = np.reshape(together - noise, [5, -1])
     assert np.linalg.matrix_rank(moves) == 5
+
+
+def test_chains_have_momenta_of_their_own():
+    kernel = SplitHamiltonianMonteCarlo(zero, np.pi / 2, 1)
+    noise = tf.zeros([4_000, 1])
+    seeds = chain_seeds([0, 7], tf.range(4_000))
+    momenta, _ = kernel.one_step(noise, kernel.bootstrap_results(noise), seed=seeds)
+    assert stats.kstest(np.ravel(momenta), stats.norm.cdf).pvalue > 1e-3
+
+
+def test_a_langevin_step_is_as_long_as_a_leapfrog_step():
+    base = tfp.distributions.Sample(tfp.distributions.Normal(0.0, 1.0), [3])
+    noise = tf.zeros([4_000, 3])
+    kernel = transition_kernel("mala", zero, base, tf.constant(0.1), 1)
+    results = kernel.bootstrap_results(noise)
+    _, results = kernel.one_step(noise, results, seed=[0, 7])
+    moves = np.ravel(results.proposed_state)
+    assert stats.kstest(moves, stats.norm(0.0, 0.1).cdf).pvalue > 1e-3
 
 
 def test_one_seed_for_all_is_a_seed_for_each():
