@@ -453,3 +453,58 @@ def test_the_split_kernel_and_tfp_s_find_the_same_means():
     errors = np.sqrt(sum(m.var(axis=0, ddof=1) / 50 for m in chain_means))
     np.testing.assert_array_less(np.abs(means[0] - means[1]), 4 * errors)
     assert np.abs(means[0]).max() > 10 * errors.max()
+
+
+# The graph
+
+
+@pytest.mark.parametrize("ladder", [None, LADDER])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_gradient_of_a_network_is_not_in_the_cycle_of_a_loop(kernel, ladder):
+    """It shares a function, which TensorFlow does not take apart, with the network.
+
+    Otherwise it depends on chance whether a max pooling, which has a gradient of its
+    own in oneDNN, finds it: see `value_and_gradient`.
+    """
+    base = tfp.distributions.Sample(tfp.distributions.Normal(0.0, 1.0), [4, 4, 1])
+    weight = tf.Variable(2.0)
+
+    def f(noise):
+        flat = tf.reshape(weight * noise, [-1, 4, 4, 1])
+        pooled = tf.reduce_sum(tf.nn.max_pool2d(flat, 2, 2, "VALID"), axis=[1, 2, 3])
+        return tf.reshape(pooled, tf.shape(noise)[:-3])
+
+    @tf.function
+    def advance(noise):
+        one = transition_kernel(kernel, f, base, 0.1, 3, ladder=ladder)
+        return one.one_step(noise, one.bootstrap_results(noise), seed=[0, 7])[0]
+
+    shape = [2, 4, 4, 1] if ladder is None else [len(ladder), 2, 4, 4, 1]
+    graph = advance.get_concrete_function(tf.TensorSpec(shape)).graph.as_graph_def()
+    assert "MaxPoolGrad" not in {node.op for node in graph.node}
+    apart = [
+        function
+        for function in graph.library.function
+        if "MaxPoolGrad" in {node.op for node in function.node_def}
+    ]
+    assert apart
+    for function in apart:
+        assert "MaxPool" in {node.op for node in function.node_def}
+        assert function.attr["_noinline"].b
+
+
+@pytest.mark.parametrize("in_graph", [False, True])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_all_kernels_are_given_the_same_gradient(kernel, in_graph):
+    """d/dz of f alone, or of f - |z|^2 / 2."""
+    base = tfp.distributions.Sample(tfp.distributions.Normal(0.0, 1.0), SHAPE)
+    one = transition_kernel(kernel, wavy(SHAPE), base, 0.1, 2)
+    bootstrap = (
+        tf.function(one.bootstrap_results) if in_graph else one.bootstrap_results
+    )
+    noise = base.sample([4, 3], seed=[0, 7])
+    found = tf.nest.flatten(bootstrap(noise).accepted_results.grads_target_log_prob)[0]
+    weight = np.random.default_rng(2).normal(size=SHAPE)
+    exact = 2 * weight * np.cos(2 * weight * noise + weight) + 0.5 * weight
+    exact -= 0 if kernel == "split" else noise
+    np.testing.assert_allclose(found, exact, atol=1e-5)
