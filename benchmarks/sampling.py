@@ -59,7 +59,7 @@ from tqdm import tqdm
 
 from keras_tilt.adaptation import QUARTER_TURN, StepSize
 from keras_tilt.chains import Chains, Settings
-from keras_tilt.sampler import stacked_response
+from keras_tilt.tilt import stacked_response
 
 PARTS = ("cost", "ess", "pixels", "blackjax")
 REGIMES = ("weak", "lenet", "picture")

@@ -26,6 +26,13 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from keras_tilt.spectrum import Spectrum, check_left_out, log_rings, power_law
+from keras_tilt.transports import (
+    Box,
+    Generator,
+    NormalToBox,
+    NormalToSpectrum,
+    Squashed,
+)
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -92,7 +99,7 @@ def box(shape, low=0.0, high=1.0):
     low = _checked_parameter("low", low, shape)
     high = _checked_parameter("high", high, shape)
     _check_low_is_below_high(low, high)
-    return _Box(_standard_normal(shape), NormalToBox(low, high), name="box")
+    return Box(_standard_normal(shape), NormalToBox(low, high), name="box")
 
 
 def spectral_noise(
@@ -210,7 +217,7 @@ def squash(reference, low=0.0, high=255.0, scale=None):
     scale = _checked_positive("scale", scale, shape)
     middle = (low + high) / 2
     to_box = [NormalToBox(low, high), tfb.Scale(1 / scale), tfb.Shift(-middle)]
-    return _Squashed(
+    return Squashed(
         reference.distribution,
         tfb.Chain([*to_box, reference.bijector]),
         name="squash",
@@ -255,7 +262,7 @@ def latent(generator, latent_shape=None):
     image_shape = _image_shape(generate, latent_shape)
     return tfd.TransformedDistribution(
         _standard_normal(latent_shape),
-        _Generator(generate, latent_shape, image_shape),
+        Generator(generate, latent_shape, image_shape),
         name="latent",
     )
 
@@ -295,224 +302,8 @@ def frequency_bands(reference):
     return rings[:, :, None] + (rings.max() + 1) * np.arange(channels, dtype=np.int32)
 
 
-class NormalToBox(tfb.AutoCompositeTensorBijector):
-    """Carries N(0, 1) to the uniform law on [low, high], coordinate by coordinate.
-
-        T(z) = low + (high - low) Phi(z)  =  high - (high - low) Phi(-z)
-
-    The form with the smaller Phi is used, so that T(z) keeps its precision near both
-    ends and cannot step over either by a rounding error. The gradient is written down,
-    T'(z) = (high - low) N(z; 0, 1), so that one erfc serves both ends.
-    """
-
-    def __init__(self, low, high, validate_args=False, name="normal_to_box"):
-        parameters = dict(locals())
-        with tf.name_scope(name) as name:
-            self.low = tf.convert_to_tensor(low, tf.float32)
-            self.high = tf.convert_to_tensor(high, tf.float32)
-            super().__init__(
-                forward_min_event_ndims=0,
-                validate_args=validate_args,
-                parameters=parameters,
-                name=name,
-            )
-
-    @classmethod
-    def _parameter_properties(cls, dtype):
-        properties = tfp.util.ParameterProperties
-        return {"low": properties(), "high": properties()}
-
-    @classmethod
-    def _is_increasing(cls):
-        return True
-
-    def _forward(self, z):
-        low, high = self.low, self.high
-
-        @tf.custom_gradient
-        def transport(z):
-            tail = (high - low) * _phi(-tf.abs(z))
-
-            def gradient(upstream):
-                return (
-                    upstream * (high - low) * tf.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
-                )
-
-            return tf.where(z < 0, low + tail, high - tail), gradient
-
-        return transport(z)
-
-    def _inverse(self, x):
-        width = self.high - self.low
-        below, above = (x - self.low) / width, (self.high - x) / width
-        return tf.where(below < above, tf.math.ndtri(below), -tf.math.ndtri(above))
-
-    def _forward_log_det_jacobian(self, z):
-        log_normal = -0.5 * z**2 - 0.5 * np.log(2 * np.pi)
-        return tf.math.log(self.high - self.low) + log_normal
-
-
-class NormalToSpectrum(tfb.AutoCompositeTensorBijector):
-    """Carries N(0, I) to a stationary Gaussian, frequency by frequency.
-
-        T(z) = mean + colours @ H(amplitude z),   log |det T'| = sum(log amplitude)
-
-    H is the orthonormal discrete Hartley transform of both image axes, and the columns
-    of `colours` [channels, channels] are orthonormal: neither changes a volume.
-    """
-
-    def __init__(
-        self, mean, amplitude, colours, validate_args=False, name="normal_to_spectrum"
-    ):
-        parameters = dict(locals())
-        with tf.name_scope(name) as name:
-            self.mean = tf.convert_to_tensor(mean, tf.float32)
-            self.amplitude = tf.convert_to_tensor(amplitude, tf.float32)
-            self.colours = tf.convert_to_tensor(colours, tf.float32)
-            super().__init__(
-                forward_min_event_ndims=3,
-                is_constant_jacobian=True,
-                validate_args=validate_args,
-                parameters=parameters,
-                name=name,
-            )
-
-    @classmethod
-    def _parameter_properties(cls, dtype):
-        properties = tfp.util.ParameterProperties
-        return {
-            "mean": properties(event_ndims=3),
-            "amplitude": properties(event_ndims=3),
-            "colours": properties(event_ndims=2),
-        }
-
-    def _forward(self, z):
-        by_colour = _hartley(self.amplitude * z)
-        return self.mean + tf.tensordot(by_colour, self.colours, [[-1], [1]])
-
-    def _inverse(self, x):
-        by_colour = tf.tensordot(x - self.mean, self.colours, [[-1], [0]])
-        return _hartley(by_colour) / self.amplitude
-
-    def _forward_log_det_jacobian(self, z):
-        return tf.reduce_sum(tf.math.log(self.amplitude))
-
-
-class _Generator(tfb.Bijector):
-    """Carries noise to images by a network, which has no inverse."""
-
-    def __init__(self, generate, latent_shape, image_shape):
-        self._generate = generate
-        self._latent_shape = tf.TensorShape(latent_shape)
-        self._image_shape = tf.TensorShape(image_shape)
-        super().__init__(
-            forward_min_event_ndims=self._latent_shape.rank,
-            inverse_min_event_ndims=self._image_shape.rank,
-            dtype=tf.float32,
-            parameters={},
-            name="generator",
-        )
-
-    def _forward_event_shape(self, _):
-        return self._image_shape
-
-    def _forward_event_shape_tensor(self, _):
-        return tf.constant(self._image_shape.as_list(), tf.int32)
-
-    def _inverse_event_shape(self, _):
-        return self._latent_shape
-
-    def _inverse_event_shape_tensor(self, _):
-        return tf.constant(self._latent_shape.as_list(), tf.int32)
-
-    def _forward(self, z):
-        images = self._generate(tf.reshape(z, [-1, *self._latent_shape]))
-        samples = z.shape.rank - self._latent_shape.rank
-        shape = tf.concat([tf.shape(z)[:samples], self._image_shape], axis=0)
-        static_shape = z.shape[:samples].concatenate(self._image_shape)
-        return tf.ensure_shape(tf.reshape(images, shape), static_shape)
-
-    def _inverse(self, _):
-        raise NotImplementedError(_NO_DENSITY)
-
-    def _forward_log_det_jacobian(self, _):
-        raise NotImplementedError(_NO_DENSITY)
-
-    def _inverse_log_det_jacobian(self, _):
-        raise NotImplementedError(_NO_DENSITY)
-
-
-_NO_DENSITY = (
-    "The images of a generator must be reached from their noise: they have neither a "
-    "density nor an inverse. Received: a call that needs one. Work in noise "
-    "coordinates: sample them with keras_tilt.sample, or use Tilt.noise_log_prob."
-)
-
-
-class _Box(tfd.TransformedDistribution):
-    """The law of T(z), with the density written down instead of derived.
-
-    TFP derives log q(x) = log N(z) - log T'(z): two numbers that are equal up to a
-    constant, and NaN where z is infinite.
-    """
-
-    def _log_prob(self, x):
-        low, high = self.bijector.low, self.bijector.high
-        shape = self.event_shape.as_list()
-        pixels = range(-len(shape), 0)
-        inside = tf.reduce_all((low <= x) & (x <= high), axis=list(pixels))
-        log_volume = tf.reduce_sum(
-            tf.broadcast_to(tf.math.log(high - low), shape), axis=list(pixels)
-        )
-        return tf.where(inside, -log_volume, -np.inf)
-
-
-class _Squashed(tfd.TransformedDistribution):
-    """The law of a transport that ends in a NormalToBox, with a density everywhere."""
-
-    def _log_prob(self, x):
-        box = self.bijector.bijectors[0]
-        shape = self.event_shape.as_list()
-        pixels = list(range(-len(shape), 0))
-        lowest, highest = _interior(box.low, box.high)
-        inside = tf.reduce_all((box.low <= x) & (x <= box.high), axis=pixels)
-        log_prob = super()._log_prob(tf.clip_by_value(x, lowest, highest))
-        return tf.where(inside, log_prob, -np.inf)
-
-
-def _interior(low, high):
-    """The smallest and largest float32 that Phi can be inverted at.
-
-    Next to `low` and `high`; but next to 0 are numbers that TensorFlow flushes to 0.
-    """
-    least = (high - low) * np.finfo(np.float32).tiny
-    lowest = tf.maximum(tf.math.nextafter(low, high), low + least)
-    highest = tf.minimum(tf.math.nextafter(high, low), high - least)
-    return lowest, highest
-
-
-@tf.custom_gradient
-def _hartley(images):
-    """H(u) = (Re DFT2(u) - Im DFT2(u)) / sqrt(height width), channel by channel.
-
-    H is symmetric, so that it is its own gradient. The real FFT gives one half of the
-    columns, and the other by DFT(-k) = conj(DFT(k)).
-    """
-    height, width, _ = images.shape[-3:]
-    half = tf.signal.rfft2d(tf.einsum("...hwc->...chw", images))
-    cosines, sines = tf.math.real(half), -tf.math.imag(half)
-    others = tf.reverse((cosines - sines)[..., 1 : (width + 1) // 2], [-2, -1])
-    columns = [cosines + sines, tf.roll(others, 1, axis=-2)]
-    planes = tf.concat(columns, axis=-1) / np.sqrt(height * width)
-    return tf.einsum("...chw->...hwc", planes), _hartley
-
-
 def _standard_normal(shape):
     return tfd.Sample(tfd.Normal(0.0, 1.0), sample_shape=shape)
-
-
-def _phi(z):
-    return 0.5 * tf.math.erfc(-z / np.sqrt(2.0))
 
 
 def _checked_shape(shape):

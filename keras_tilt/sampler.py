@@ -11,12 +11,10 @@ using Hamiltonian dynamics". The paper works on images with a fixed step; we wor
 noise, where the reference has the same scale in every direction.
 """
 
-__all__ = ["PAPER_LENET", "sample", "stacked_response"]
+__all__ = ["PAPER_LENET", "sample"]
 
 import dataclasses
 import hashlib
-import math
-import numbers
 import pathlib
 import time
 import warnings
@@ -24,30 +22,15 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
 from tqdm import tqdm
 
-from keras_tilt.adaptation import (
-    QUARTER_TURN,
-    StepSize,
-    annealed_scale,
-    jittered,
-    leapfrog_steps,
-)
-from keras_tilt.chains import (
-    FUNCTIONALS,
-    MOST_CHAINS,
-    Chains,
-    Settings,
-    State,
-    is_standard_normal,
-)
+from keras_tilt.adaptation import StepSize
+from keras_tilt.chains import FUNCTIONALS, Chains, State, is_standard_normal
 from keras_tilt.diagnostics import diagnose
-from keras_tilt.kernels import KERNELS
+from keras_tilt.plan import Plan, check_plan, stateless_seed
 from keras_tilt.samples import Samples
 from keras_tilt.storage import Run
-from keras_tilt.tilt import Tilt
-from keras_tilt.units import shared, stack
+from keras_tilt.tilt import Tilt, sampled_together, stacked_response
 
 # The paper's run on the last layer of LeNet, to be used with the reference
 # white_noise(shape, mean=0.0, stddev=10.0). Numbers of the paper as remembered, not
@@ -65,7 +48,6 @@ PAPER_LENET = {
 }
 
 _MIN_DRAWS = 4  # fewer draws have no R-hat, so an interrupted run does not return them
-_STEPS_ELSEWHERE = 10  # where the noise is not N(0, I), and has no quarter turn
 _SAVE_EVERY = 30.0  # seconds
 
 
@@ -153,12 +135,13 @@ def sample(
     Source: see the module.
     """
     tilts = _checked_tilts(tilt)
+    _check_callback(callback)
     is_normal = all(is_standard_normal(one.base) for one in tilts)
-    plan = _Plan(
+    plan = Plan(
         num_chains=num_chains,
         num_results=num_results,
         num_burnin_steps=num_burnin_steps,
-        seed=_stateless_seed(seed),
+        seed=stateless_seed(seed),
         kernel=kernel or ("split" if is_normal else "hmc"),
         num_leapfrog_steps=num_leapfrog_steps,
         max_leapfrog_steps=max_leapfrog_steps,
@@ -170,91 +153,30 @@ def sample(
         is_normal=is_normal,
         is_annealed=initial_noise is None,
     )
-    _check_plan(plan, tilts)
-    found, groups = {}, _groups(tilts)
-    for group in groups:
-        noise = _initial_noise(tilts, group, plan, initial_noise)
-        together = _Together([tilts[i] for i in group], group, plan, noise)
-        folder = directory and _folder(directory, group, tilts)
+    check_plan(plan, tilts)
+    alone = isinstance(tilt, Tilt)
+    if initial_noise is None:
+        starts = [_exact_draws(one.base, plan, i) for i, one in enumerate(tilts)]
+    else:
+        starts = _checked_starts(tilts, plan, initial_noise, alone)
+    groups = sampled_together(tilts)
+    # All of them can start, and write where they are to, before the first one does.
+    runs = [
+        _Together(
+            [tilts[i] for i in group],
+            group,
+            plan,
+            np.stack([starts[i] for i in group]),
+            directory and _folder(directory, group, tilts),
+        )
+        for group in groups
+    ]
+    found = {}
+    for group, run in zip(groups, runs, strict=True):
         with tqdm(total=plan.num_iterations, disable=not progress, unit="it") as bar:
-            samples = together.run(callback, folder, bar, alone=len(groups) == 1)
+            samples = run.run(callback, bar, alone=len(groups) == 1)
         found |= zip(group, samples, strict=True)
-    return found[0] if isinstance(tilt, Tilt) else [found[i] for i in sorted(found)]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Plan:
-    """The arguments of `sample`, and what follows from them alone."""
-
-    num_chains: int
-    num_results: int
-    num_burnin_steps: int
-    seed: tuple
-    kernel: str
-    num_leapfrog_steps: int | None
-    max_leapfrog_steps: int
-    step_size: float | None
-    target_accept_prob: float
-    mass: float | np.ndarray
-    ladder: tuple | None
-    thin: int
-    is_normal: bool
-    is_annealed: bool
-
-    @property
-    def num_iterations(self):
-        return self.num_burnin_steps + self.num_results
-
-    @property
-    def seeds(self):
-        """Of the starts of the chains, and of their iterations."""
-        return tfp.random.split_seed(tf.constant(self.seed), n=2)
-
-    def is_warmup(self, iteration):
-        return iteration < self.num_burnin_steps
-
-    def first_step(self, num_pixels):
-        """Where the adaptation begins: a step that suits a weak tilt."""
-        return 0.5 if self.kernel == "split" else num_pixels**-0.25
-
-    def settings(self, iteration, step, scale):
-        """What an iteration runs under, given what has been learned of the step."""
-        step_size = self.step_sizes(step, frozen=not self.is_warmup(iteration))
-        num_steps = self.mean_steps(step_size)
-        if self.num_leapfrog_steps is None:
-            num_steps = jittered(num_steps, self.seed, iteration)
-        if self.is_annealed and self.is_warmup(iteration):
-            scale = scale * annealed_scale(iteration, self.num_burnin_steps)
-        return Settings(step_size, num_steps, scale)
-
-    def step_sizes(self, step, frozen):
-        """Step sizes, none so long that a trajectory exceeds a quarter turn."""
-        if self.step_size is not None:
-            return np.full_like(step.log_step, self.step_size)
-        step_size = step.settled if frozen else step.current
-        return np.minimum(step_size, self.turn / self.mean_steps(step_size))
-
-    @property
-    def turn(self):
-        """Length of a quarter turn of the lightest coordinate, if the noise turns."""
-        if not self.is_normal:
-            return math.inf
-        return QUARTER_TURN * math.sqrt(np.min(self.mass))
-
-    @property
-    def longest_step(self):
-        """Step that makes a quarter turn in the fewest steps there can be."""
-        return self.turn / (self.num_leapfrog_steps or 1)
-
-    def mean_steps(self, step_size):
-        """Leapfrog steps per iteration, on average."""
-        if self.kernel == "mala":
-            return 1
-        if self.num_leapfrog_steps is not None:
-            return self.num_leapfrog_steps
-        if not self.is_normal:
-            return min(_STEPS_ELSEWHERE, self.max_leapfrog_steps)
-        return leapfrog_steps(step_size, self.turn, self.max_leapfrog_steps)
+    return found[0] if alone else [found[i] for i in sorted(found)]
 
 
 class _Position(NamedTuple):
@@ -268,7 +190,7 @@ class _Position(NamedTuple):
 class _Together:
     """Tilts sampled in one graph: of one reference, with units that share a layer."""
 
-    def __init__(self, tilts, rows, plan, noise):
+    def __init__(self, tilts, rows, plan, noise, folder):
         self.tilts, self.plan, self.noise = tilts, plan, noise
         self.scale = np.array([tilt.scale for tilt in tilts])
         self.chains = Chains(
@@ -281,12 +203,15 @@ class _Together:
         )
         self.record = _Record(plan.num_iterations)
         self.run_seed = plan.seeds[1]
+        self.store = folder and Run(folder, self.settings())
+        self.start = self.begin()
 
-    def run(self, callback, folder, bar, alone):
+    def run(self, callback, bar, alone):
         """One `Samples` per tilt; from where the folder was left, if it was used."""
-        store = folder and Run(folder, self.settings())
-        states = _States(self.plan, self.noise, callback, store)
-        position = self.resumed(store, self.begin())
+        position = self.resumed()
+        if self.store:
+            self.store.create()
+        states = _States(self.plan, self.noise, callback, self.store)
         bar.n = bar.initial = position.iteration
         saved_at = time.monotonic()
         try:
@@ -294,7 +219,7 @@ class _Together:
                 position = self.iterate(position, states)
                 self.show(position, bar)
                 if time.monotonic() > saved_at + _SAVE_EVERY:
-                    self.checkpoint(store, states, position)
+                    self.checkpoint(states, position)
                     saved_at = time.monotonic()
         except KeyboardInterrupt:
             drawn = position.iteration - self.plan.num_burnin_steps
@@ -307,7 +232,7 @@ class _Together:
                 stacklevel=3,
             )
         finally:
-            self.checkpoint(store, states, position)
+            self.checkpoint(states, position)
         return [self.samples(row, position, states) for row in range(len(self.tilts))]
 
     def begin(self):
@@ -367,13 +292,13 @@ class _Together:
         settings["num_replicas"] = self.chains.num_replicas
         return settings
 
-    def checkpoint(self, store, states, position):
+    def checkpoint(self, states, position):
         """Everything that `resumed` needs, as one file."""
-        if not store:
+        if not self.store:
             return
         states.flush()
         packed = self.chains.pack(position.state)
-        store.checkpoint(
+        self.store.checkpoint(
             {"iteration": position.iteration, **position.step._asdict()}
             | {f"state.{i}": part for i, part in enumerate(packed)}
             | {
@@ -382,14 +307,14 @@ class _Together:
             }
         )
 
-    def resumed(self, store, start):
+    def resumed(self):
         """The position that was saved, or the start if none was."""
-        saved = store and store.load()
+        saved = self.store and self.store.load()
         if not saved:
-            return start
+            return self.start
         packed = _within(saved, "state.")
         packed = [packed[str(i)] for i in range(len(packed))]
-        state = self.chains.unpack(packed, start.state)
+        state = self.chains.unpack(packed, self.start.state)
         step = StepSize(*(saved[name] for name in StepSize._fields))
         position = _Position(int(saved["iteration"]), state, step)
         self.record.restore(_within(saved, "record."))
@@ -505,41 +430,6 @@ class _States:
             self.kept.flush()
 
 
-def stacked_response(tilts):
-    """f(T(z)) of several tilts, each on its own row of noise.
-
-    Args:
-        tilts: list of `Tilt`, of one reference.
-
-    Returns:
-        response: function, noise [tilts, chains, ...] -> f [tilts, chains], nats.
-    """
-    first = tilts[0]
-    several = stack([tilt.unit for tilt in tilts]) if len(tilts) > 1 else None
-
-    def response(noise):
-        batch, event = noise.shape[:2], noise.shape[2:]
-        images = first.to_images(tf.reshape(noise, [-1, *event]))
-        if several is None:
-            return first.response(images)[None]
-        return several(tf.reshape(images, [*batch, *first.event_shape]))
-
-    return response
-
-
-def _groups(tilts):
-    """Indices of tilts that can be sampled together."""
-    return [
-        [i for i in group if tilts[i].reference is reference]
-        for group in shared([tilt.unit for tilt in tilts])
-        for reference in _distinct(tilts[i].reference for i in group)
-    ]
-
-
-def _distinct(objects):
-    return list({id(one): one for one in objects}.values())
-
-
 def _swap_accept_rate(draws):
     """[temperatures - 1], empty without a ladder."""
     swaps = draws.get("swap_accepted")
@@ -570,44 +460,10 @@ def _folder(directory, group, tilts):
     return directory if together else pathlib.Path(directory) / f"tilt{group[0]}"
 
 
-def _initial_noise(tilts, group, plan, initial_noise):
-    """Start of the chains, [tilts, chains, ...]: given, or exact draws of the base."""
-    base = tilts[group[0]].base
-    if initial_noise is None:
-        seeds = [tf.random.fold_in(plan.seeds[0], i) for i in group]
-        return np.stack([base.sample(plan.num_chains, seed=seed) for seed in seeds])
-    noise = initial_noise if len(tilts) > 1 else [initial_noise]
-    return np.stack([_checked_noise(noise[i], plan.num_chains, base) for i in group])
-
-
-def _checked_noise(noise, num_chains, base):
-    noise = np.asarray(noise, base.dtype.as_numpy_dtype)
-    expected = (num_chains, *base.event_shape)
-    if noise.shape != expected:
-        raise ValueError(
-            f"`initial_noise` must have shape {expected}, one state per chain. "
-            f"Received: shape {noise.shape}. Pass tilt.to_noise(images)."
-        )
-    return noise
-
-
-def _stateless_seed(seed):
-    """A pair of int32. A whole number is not handed to TFP, which would use it as the
-    seed of a hidden, advancing state."""
-    if isinstance(seed, numbers.Integral) and not isinstance(seed, bool):
-        if not 0 <= seed < 2**62:
-            raise ValueError(
-                f"`seed` must lie in [0, 2^62). Received: {seed}. Pass a smaller one."
-            )
-        seed = [int(seed) >> 31, int(seed) & (2**31 - 1)]
-    pair = np.asarray(seed)
-    if pair.shape != (2,) or not np.issubdtype(pair.dtype, np.integer):
-        raise TypeError(
-            "`seed` must be a whole number or a pair of them. "
-            f"Received: {seed!r}. Pass for example seed=7."
-        )
-    pair = tfp.random.sanitize_seed(pair.astype(np.int32), salt="keras_tilt.sample")
-    return tuple(int(part) for part in pair)
+def _exact_draws(base, plan, index):
+    """Where the chains of one tilt of the list start, [chains, ...]."""
+    seed = tf.random.fold_in(plan.seeds[0], index)
+    return base.sample(plan.num_chains, seed=seed)
 
 
 # Checks
@@ -624,6 +480,40 @@ def _checked_tilts(tilt):
     if not tilts:
         raise ValueError("`tilt` must hold a Tilt. Received: an empty list. Add one.")
     return tilts
+
+
+def _check_callback(callback):
+    if callback is not None and not callable(callback):
+        raise TypeError(
+            "`callback` must be a function of the number of a draw and its noise. "
+            f"Received: {callback!r}. Leave it out to keep the states."
+        )
+
+
+def _checked_starts(tilts, plan, initial_noise, alone):
+    """The noise to start from, [chains, ...] for every tilt."""
+    starts = [initial_noise] if alone else initial_noise
+    if len(starts) != len(tilts):
+        raise ValueError(
+            "`initial_noise` must hold the noise of every tilt of the list, "
+            f"[{len(tilts)}, num_chains, ...]. Received: {len(starts)} of them for "
+            f"{len(tilts)} tilts. Pass a list, or leave it out."
+        )
+    return [
+        _checked_noise(start, plan.num_chains, tilt.base)
+        for start, tilt in zip(starts, tilts, strict=True)
+    ]
+
+
+def _checked_noise(noise, num_chains, base):
+    noise = np.asarray(noise, base.dtype.as_numpy_dtype)
+    expected = (num_chains, *base.event_shape)
+    if noise.shape != expected:
+        raise ValueError(
+            f"`initial_noise` must have shape {expected}, one state per chain. "
+            f"Received: shape {noise.shape}. Pass tilt.to_noise(images)."
+        )
+    return noise
 
 
 def _check_start(tilts, start):
@@ -645,117 +535,3 @@ def _check_start(tilts, start):
                 f"not the same, {_few(f)}. Look for argmax, rounding, integers or "
                 "NumPy in the network or in `preprocess`; read a layer before them."
             )
-
-
-def _check_plan(plan, tilts):
-    _check_count("num_chains", plan.num_chains, 1, MOST_CHAINS)
-    _check_count("num_results", plan.num_results, 1)
-    _check_count("num_burnin_steps", plan.num_burnin_steps, 0)
-    _check_count("max_leapfrog_steps", plan.max_leapfrog_steps, 1)
-    _check_count("thin", plan.thin, 1)
-    if plan.num_leapfrog_steps is not None:
-        _check_count("num_leapfrog_steps", plan.num_leapfrog_steps, 1)
-    if plan.num_results % plan.thin:
-        raise ValueError(
-            "`thin` must divide `num_results`. Received: "
-            f"thin={plan.thin}, num_results={plan.num_results}. Change one of them."
-        )
-    _check_step_size(plan)
-    _check_kernel(plan, tilts)
-    _check_ladder(plan.ladder)
-    _check_replicas(plan)
-
-
-def _check_count(name, value, smallest, largest=2**31 - 1):
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not whole or not smallest <= value <= largest:
-        raise ValueError(
-            f"`{name}` must be a whole number from {smallest} to {largest}. "
-            f"Received: {value!r}. Pass for example {name}={max(10, smallest)}."
-        )
-
-
-def _check_step_size(plan):
-    if not 0 < plan.target_accept_prob < 1:
-        raise ValueError(
-            "`target_accept_prob` must lie between 0 and 1. "
-            f"Received: {plan.target_accept_prob!r}. Pass for example 0.8."
-        )
-    if plan.step_size is None and plan.num_burnin_steps == 0:
-        raise ValueError(
-            "`num_burnin_steps` must be positive when the step size is adapted. "
-            "Received: num_burnin_steps=0, step_size=None. Pass one of them."
-        )
-    if plan.step_size is not None and not 0 < plan.step_size < math.inf:
-        raise ValueError(
-            "`step_size` must be None, to adapt it, or a positive number. "
-            f"Received: {plan.step_size!r}. Pass a length in units of noise."
-        )
-
-
-def _check_kernel(plan, tilts):
-    if plan.kernel not in KERNELS:
-        raise ValueError(
-            f"`kernel` must be one of {', '.join(map(repr, KERNELS))}. "
-            f"Received: {plan.kernel!r}. Leave it out for the one that suits."
-        )
-    if plan.kernel == "split" and not plan.is_normal:
-        raise ValueError(
-            "`kernel` may be 'split' only where the noise is N(0, I). Received: a "
-            f"reference {tilts[0].reference.name!r} with the noise "
-            f"{tilts[0].base.name!r}. Pass kernel='hmc'."
-        )
-    mass = np.asarray(plan.mass, np.float64)
-    if not np.all(mass > 0) or not np.all(np.isfinite(mass)):
-        raise ValueError(
-            "`mass` must be positive and finite. Received: smallest "
-            f"{np.min(mass)}, largest {np.max(mass)}. Leave it out for mass 1."
-        )
-    event = tuple(tilts[0].base.event_shape)
-    if not _broadcasts(mass, event):
-        raise ValueError(
-            f"`mass` must broadcast to the noise of a chain, {event}. "
-            f"Received: shape {mass.shape}. Reshape it."
-        )
-    if plan.kernel != "split" and not np.all(mass == 1):
-        raise ValueError(
-            "`mass` is of the kernel 'split' alone. Received: a mass and kernel="
-            f"{plan.kernel!r}. Leave one of them out."
-        )
-
-
-def _broadcasts(array, shape):
-    try:
-        np.broadcast_to(array, shape)
-    except ValueError:
-        return False
-    return True
-
-
-def _check_ladder(ladder):
-    if ladder is None:
-        return
-    ladder = np.asarray(ladder, np.float64)
-    falling = ladder.ndim == 1 and len(ladder) > 1 and ladder[0] == 1
-    if not falling or np.any(np.diff(ladder) >= 0) or ladder[-1] <= 0:
-        raise ValueError(
-            "`inverse_temperatures` must fall from 1, all positive. "
-            f"Received: {ladder.tolist()}. Pass for example (1.0, 0.6, 0.3)."
-        )
-
-
-def _check_replicas(plan):
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    if replicas == 1:
-        return
-    if plan.kernel != "split" or plan.ladder is not None:
-        raise ValueError(
-            "Chains can be split over replicas with the kernel 'split' and without a "
-            f"ladder. Received: kernel={plan.kernel!r}, inverse_temperatures="
-            f"{plan.ladder}. Sample outside of `strategy.scope()`."
-        )
-    if plan.num_chains < replicas:
-        raise ValueError(
-            f"`num_chains` must be {replicas} or more, one for every replica. "
-            f"Received: {plan.num_chains}. Add chains, or sample outside of the scope."
-        )

@@ -18,31 +18,36 @@ import numpy as np
 
 
 class Run:
-    """The folder of one run, new or found.
+    """The folder of one run, new or found. Nothing is written before `create`.
 
     Args:
-        directory: folder; made if it does not exist.
+        directory: folder, which need not exist.
         settings: dict of what the result depends on, of values that JSON knows.
 
     Raises:
-        ValueError: if the folder holds another run, or anything else. Nothing in it is
-            changed then.
+        ValueError: if the folder holds another run, or anything else.
     """
 
     def __init__(self, directory, settings):
         self.directory = pathlib.Path(directory)
-        settings = json.loads(json.dumps(settings))
-        file = self.directory / "run.json"
-        if file.exists():
-            _check_same(self.directory, json.loads(file.read_text()), settings)
-            return
-        if self.directory.exists() and any(self.directory.iterdir()):
-            raise ValueError(
-                "`directory` must be new, empty, or hold the run to resume. Received: "
-                f"{self.directory}, which holds other files. Pass another one."
-            )
-        self.directory.mkdir(parents=True, exist_ok=True)
-        _replace(file, lambda part: part.write(json.dumps(settings, indent=1).encode()))
+        self.settings = json.loads(json.dumps(settings))
+        if self.file.exists():
+            saved = json.loads(self.file.read_text())
+            _check_same(self.directory, saved, self.settings)
+        else:
+            _check_empty(self.directory, _part_of(self.file))
+
+    @property
+    def file(self):
+        """Where the settings are."""
+        return self.directory / "run.json"
+
+    def create(self):
+        """Make the folder and write the settings, if it is new."""
+        if not self.file.exists():
+            self.directory.mkdir(parents=True, exist_ok=True)
+            settings = json.dumps(self.settings, indent=1).encode()
+            _replace(self.file, lambda part: part.write(settings))
 
     def load(self):
         """The arrays saved last, by name; None before the first save."""
@@ -60,20 +65,36 @@ class Run:
         """An array on disk, [draws, ...]: the one of before, or a new one."""
         file = self.directory / "noise.npy"
         if not file.exists():
-            part = file.with_name(file.name + ".part")
+            part = _part_of(file)
             np.lib.format.open_memmap(part, mode="w+", dtype=dtype, shape=shape)
             os.replace(part, file)
         return np.lib.format.open_memmap(file, mode="r+")
 
 
+def _part_of(file):
+    """What a file is called until it is whole."""
+    return file.with_name(file.name + ".part")
+
+
 def _replace(file, write):
     """Write a file so that at any moment either the old or the new one is there."""
-    part = file.with_name(file.name + ".part")
+    part = _part_of(file)
     with open(part, "wb") as opened:
         write(opened)
         opened.flush()
         os.fsync(opened.fileno())
     os.replace(part, file)
+
+
+def _check_empty(directory, allowed):
+    """Nothing there but what a run killed at its very first moment can have left."""
+    if not directory.exists():
+        return
+    if not directory.is_dir() or set(directory.iterdir()) - {allowed}:
+        raise ValueError(
+            "`directory` must be new, empty, or hold the run to resume. Received: "
+            f"{directory}, which holds other files. Pass another one."
+        )
 
 
 def _check_same(directory, saved, settings):

@@ -19,6 +19,7 @@ ROOMS = {
     "chains": {"kernels"},
     "data": set(),
     "diagnostics": set(),
+    "features": {"graph"},
     "graph": set(),
     "importance": set(),
     "kernels": set(),
@@ -26,24 +27,25 @@ ROOMS = {
     "networks": set(),
     "objective": set(),
     "optimizer": set(),
+    "plan": {"adaptation", "chains", "kernels"},
     "plotting": set(),
     "receptive_field": {"graph"},
-    "reference": {"spectrum"},
+    "reference": {"spectrum", "transports"},
     "sampler": {
         "adaptation",
         "chains",
         "diagnostics",
-        "kernels",
+        "plan",
         "samples",
         "storage",
         "tilt",
-        "units",
     },
     "samples": {"diagnostics"},
     "spectrum": set(),
     "storage": set(),
-    "tilt": set(),
-    "units": {"graph", "receptive_field"},
+    "tilt": {"units"},
+    "transports": set(),
+    "units": {"features", "graph", "receptive_field"},
 }
 ROOMS["__init__"] = set(ROOMS)
 
@@ -56,6 +58,7 @@ WITHOUT_KERAS = {
     "importance",
     "kernels",
     "objective",
+    "plan",
     "plotting",
     "reference",
     "sampler",
@@ -63,6 +66,7 @@ WITHOUT_KERAS = {
     "spectrum",
     "storage",
     "tilt",
+    "transports",
 }
 # Reading flags is left to the scripts, writing files to them and to one room.
 ONLY_WRITER = "storage"

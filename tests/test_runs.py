@@ -251,7 +251,7 @@ def test_killed_at_random_moments_it_is_the_whole_run_bit_for_bit(tmp_path):
             output = process.communicate()[0]
             break
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.communicate()
         killed += 1
     assert killed >= 1
     assert output == whole.communicate()[0] != ""
@@ -308,11 +308,48 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
     assert files_of(tmp_path) == {"thesis.txt": b"years of work"}
 
 
+def test_a_run_killed_at_its_very_first_moment_is_no_other_run(tmp_path):
+    whole = run()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json.part").write_text('{"seed": [1')
+    assert_same(run(directory=tmp_path / "run"), whole)
+    assert not (tmp_path / "run" / "run.json.part").exists()
+
+
+def test_a_file_in_place_of_the_folder_is_an_error(tmp_path):
+    (tmp_path / "run").write_text("years of work")
+    with pytest.raises(ValueError, match="which holds other files"):
+        run(directory=tmp_path / "run")
+    assert (tmp_path / "run").read_text() == "years of work"
+
+
+def test_chains_that_cannot_start_leave_no_folder(tmp_path):
+    nowhere = Tilt(lambda x: np.nan * x[:, 0], white_noise([3]))
+    with pytest.raises(ValueError, match="must be finite where a chain starts"):
+        run(nowhere, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_run_of_a_list_begins_before_all_of_them_can(tmp_path, monkeypatch):
+    monkeypatch.setattr(sampler.Chains, "advance", None)
+    first, _ = class_tilts()
+    nowhere = Tilt(lambda x: np.nan * x[:, 0, 0, 0], first.reference)
+    with pytest.raises(ValueError, match="must be finite where a chain starts"):
+        run([first, nowhere], tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run" / "tilt1").mkdir(parents=True)
+    (tmp_path / "run" / "tilt1" / "thesis.txt").write_text("years of work")
+    with pytest.raises(ValueError, match="which holds other files"):
+        run([first, tilt_of(targets.relu())], tmp_path / "run")
+    assert not (tmp_path / "run" / "tilt0").exists()
+
+
 # The folder
 
 
 def test_a_checkpoint_that_fails_leaves_the_last_good_one(tmp_path, monkeypatch):
     store = Run(tmp_path / "run", {})
+    store.create()
     store.checkpoint({"iteration": 1})
 
     def full(*args, **kwargs):
@@ -327,7 +364,8 @@ def test_a_checkpoint_that_fails_leaves_the_last_good_one(tmp_path, monkeypatch)
 def test_draws_are_found_again_and_settings_are_plain_text(tmp_path):
     settings = {"seed": (1, 2), "kernel": "split"}
     store = Run(tmp_path / "run", settings)
-    assert store.load() is None
+    assert store.load() is None and not (tmp_path / "run").exists()
+    store.create()
     draws = store.draws((3, 2), np.float32)
     draws[1] = 7.0
     draws.flush()

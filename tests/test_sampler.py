@@ -10,8 +10,8 @@ import tensorflow_probability as tfp
 from scipy import stats
 from small_network import small_network
 
-from keras_tilt import sampler
 from keras_tilt.kernels import KERNELS, chain_seeds, transition_kernel
+from keras_tilt.plan import stateless_seed
 from keras_tilt.reference import white_noise
 from keras_tilt.sampler import PAPER_LENET, sample
 from keras_tilt.samples import Images
@@ -111,7 +111,7 @@ def test_after_the_warm_up_every_draw_is_a_step_of_the_kernel_from_the_one_befor
     samples = quick(
         tilt, num_results=5, num_burnin_steps=30, step_size=None, kernel=kernel
     )
-    _, seed = tfp.random.split_seed(tf.constant(sampler._stateless_seed(7)), n=2)
+    _, seed = tfp.random.split_seed(tf.constant(stateless_seed(7)), n=2)
 
     def largest_error(step_size):
         advance = transition_kernel(
@@ -287,6 +287,26 @@ def test_adaptation_without_a_warm_up_is_an_error():
 def test_a_seed_that_is_not_whole_numbers_is_a_type_error(seed):
     with pytest.raises(TypeError, match="`seed` must .* Received: "):
         quick(tilt_of(targets.linear()), seed=seed)
+
+
+@pytest.mark.parametrize("callback", ["states.npy", 3])
+def test_a_callback_that_cannot_be_called_is_a_type_error(callback):
+    with pytest.raises(TypeError, match="`callback` must be a function"):
+        quick(tilt_of(targets.linear()), callback=callback)
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_list_of_tilts_starts_from_a_list_of_noises(number):
+    tilts = [tilt_of(targets.linear()), tilt_of(targets.relu())]
+    starts = np.random.default_rng(0).normal(size=[3, 4, *SHAPE])
+    still = {"step_size": 1e-6, "num_results": 1}
+    samples = quick(tilts, initial_noise=starts[:2], **still)
+    for one, start in zip(samples, starts, strict=False):
+        np.testing.assert_allclose(one.noise[-1], start, atol=1e-4)
+    (one,) = quick(tilts[:1], initial_noise=starts[:1], **still)
+    np.testing.assert_array_equal(one.noise, samples[0].noise)
+    with pytest.raises(ValueError, match=f"Received: {number} of them for 2 tilts"):
+        quick(tilts, initial_noise=starts[:number], **still)
 
 
 def test_something_else_than_a_tilt_is_a_type_error():

@@ -1,0 +1,343 @@
+"""Features: what one pass of a network yields, and how the images reach it.
+
+    features: images [n, height, width, channels] -> [n, channels]
+
+A reading (`keras_tilt.graph`) says where in the network they are read; here are the
+preparation of the images, the other inputs, and what there is to read.
+"""
+
+__all__ = [
+    "Features",
+    "check_preprocess",
+    "class_reading",
+    "inputs_of",
+    "integer",
+    "layer_reading",
+    "prepare",
+]
+
+import dataclasses
+import operator
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_tilt import graph
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """Numbers of a network that one pass yields: images [n, ...] -> [n, channels].
+
+    Equal if they read the same of the same network through the same preparation of the
+    images, so that units can share the pass.
+
+    Attributes:
+        network: the `keras.Model`; compared by identity, as `preprocess`.
+        reading: what is read: a layer's channels at a place, or all classes.
+        input_shape: shape of one image, before `preprocess`.
+        preprocess: function of the images, or None.
+        fixed_inputs: tuple of (name, constant) for all inputs but the images.
+    """
+
+    network: keras.Model
+    reading: Callable
+    input_shape: tuple
+    preprocess: Callable | None = None
+    fixed_inputs: tuple = ()
+
+    def __call__(self, images):
+        """Return the features: float32 [n, channels]."""
+        images = tf.convert_to_tensor(images)
+        _check_images(images, self.input_shape)
+        return tf.cast(self.reading(self.network, self.feeds(images)), tf.float32)
+
+    def feeds(self, images):
+        """Return {name of input: value}, what the network is to be called with."""
+        if self.preprocess is not None:
+            images = self.preprocess(tf.cast(images, tf.float32))
+        feeds = {name: fixed(tf.shape(images)[0]) for name, fixed in self.fixed_inputs}
+        names = [name for name in _input_names(self.network) if name not in feeds]
+        return {names[0]: images, **feeds}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Constant:
+    """A fixed input, compared by value: number of images n -> [n, ...]."""
+
+    dtype: str
+    shape: tuple
+    data: bytes
+
+    def __call__(self, n):
+        value = np.frombuffer(self.data, self.dtype).reshape(self.shape)
+        return tf.broadcast_to(value, tf.concat([[n], self.shape], axis=0))
+
+
+# What there is to read
+
+
+def prepare(network, preprocess, fixed_inputs, input_shape):
+    """Return `Features` of all but the reading, which must be added, after checks."""
+    _check_network(network)
+    fixed = _constants(network, fixed_inputs or {})
+    taken = _taken_shape(network, fixed)
+    shape = taken if input_shape is None else _shape(input_shape)
+    if shape is None:
+        raise ValueError(_NO_GRAPH.format(network))
+    if preprocess is not None:
+        check_preprocess(preprocess, shape, taken)
+    elif graph.has_graph(network):
+        _check_taken(shape, taken)
+    return Features(network, None, shape, preprocess, fixed)
+
+
+def _input_names(network):
+    if not graph.has_graph(network):
+        return ["images"]
+    return [tensor.name for tensor in network.inputs]
+
+
+def _taken_shape(network, fixed):
+    """Return the shape of one image as the network takes it; None if not known."""
+    if graph.has_graph(network):
+        fixed = dict(fixed)
+        (tensor,) = [tensor for tensor in network.inputs if tensor.name not in fixed]
+        return tuple(tensor.shape[1:])
+    config = network.get_build_config() if network.built else None
+    shape = (config or {}).get("input_shape")
+    return tuple(shape[1:]) if isinstance(shape, tuple | list) else None
+
+
+def _constants(network, fixed_inputs):
+    """Return fixed inputs as a tuple of (name, constant): all but one, the images."""
+    names = _input_names(network)
+    left = [name for name in names if name not in fixed_inputs]
+    if len(left) != 1 or len(left) + len(fixed_inputs) != len(names):
+        raise ValueError(
+            "Expected a network with one input, the images, and all others in "
+            f"`fixed_inputs`. Received: {len(left)} inputs, {left}, and fixed "
+            f"{list(fixed_inputs)}. The network's inputs are {names}."
+        )
+    shapes = {name: tensor.shape for name, tensor in inputs_of(network).items()}
+    return tuple(
+        (name, _constant(name, value, shapes[name]))
+        for name, value in sorted(fixed_inputs.items())
+    )
+
+
+def inputs_of(network):
+    """Return {name: symbolic tensor} of a network's inputs."""
+    return dict(
+        zip(_input_names(network), getattr(network, "inputs", ()), strict=False)
+    )
+
+
+def _constant(name, value, shape):
+    value = np.asarray(value)
+    value = value[0] if value.ndim == len(shape) and len(value) == 1 else value
+    if not tf.TensorShape(shape[1:]).is_compatible_with(value.shape):
+        raise ValueError(
+            f"Expected the fixed input {name!r} of shape {tuple(shape[1:])}, the same "
+            f"for all images. Received: shape {value.shape}. Leave out the batch axis."
+        )
+    return _Constant(value.dtype.str, value.shape, value.tobytes())
+
+
+def _blank(prepared):
+    """Return what the network reads of two images, black and gray."""
+    shape = [size or 64 for size in prepared.input_shape]
+    return prepared.feeds(tf.stack([tf.zeros(shape), tf.fill(shape, 0.5)]))
+
+
+def class_reading(model, prepared, posterior):
+    """Return how all classes are read, and their number."""
+    network = prepared.network
+    link = graph.link(network)
+    values = None if link else graph.output_values(network, _blank(prepared))
+    classes = _check_classes(graph.output_shapes(network, values))
+    if posterior and classes == 1 and link != "sigmoid":
+        raise ValueError(
+            "Expected several classes, or a sigmoid, to read log p(class | x) from. "
+            "Received: one logit, whose softmax is always 1. Leave `posterior` out."
+        )
+    if link is None and _are_probabilities(values):
+        _check_log_wanted(network, posterior)
+        return graph.LogOutput(), classes
+    calibrated = model if _is_calibrated(model, network) else None
+    return graph.LogPosterior(calibrated) if posterior else graph.Logits(), classes
+
+
+def _is_calibrated(model, network):
+    """Whether the model adds a calibration to the output of the network it holds."""
+    return model is not network and hasattr(model, "calibration_bias")
+
+
+def _are_probabilities(outputs):
+    """Whether several numbers are positive and sum to 1, on both blank images."""
+    outputs = tf.cast(outputs, tf.float32)
+    off = tf.reduce_max(tf.abs(tf.reduce_sum(outputs, axis=-1) - 1.0))
+    return outputs.shape[-1] > 1 and tf.reduce_min(outputs) >= 0.0 and off < 1e-3
+
+
+def layer_reading(prepared, name, position, activation):
+    """Return how the channels of a layer are read, and their number."""
+    step = graph.find(prepared.network, name)
+    shape = _vector_or_map(step, _shapes(prepared, step))
+    place = _check_position(step.path, shape, position)
+    post = activation == "post" and graph.has_fused_activation(step.operation)
+    return graph.Channels(step.path, place, post), shape[-1]
+
+
+def _shapes(prepared, step):
+    """Return the shapes of what a layer makes; without a graph, of a first call."""
+    if step.kind != "inside":
+        return [tuple(tensor.shape) for tensor in step.node.output_tensors]
+    feeds = _blank(prepared)
+    values = graph.layer_values(prepared.network, feeds, step.path, False)
+    shapes = [tuple(value.shape[1:]) for value in keras.tree.flatten(values)]
+    if None in prepared.input_shape:
+        shapes = [(*[None] * (len(shape) - 1), *shape[-1:]) for shape in shapes]
+    return [(None, *shape) for shape in shapes]
+
+
+# Checks
+
+_NO_GRAPH = (
+    "Expected `network` to be a functional or Sequential keras.Model with known input "
+    "shape, or a subclassed one that is built. Received: {!r}. Build it with "
+    "keras.Input and keras.Model(inputs, outputs), or pass `input_shape`."
+)
+
+
+def _check_network(network):
+    if not isinstance(network, keras.Model):
+        raise ValueError(_NO_GRAPH.format(network))
+    layers = graph.inner_layers(network)
+    if graph.has_graph(network):
+        layers |= {step.path: step.operation for step in graph.steps(network)}
+    for path, layer in layers.items():
+        if getattr(layer, "data_format", None) == "channels_first":
+            raise ValueError(
+                "Expected images and maps [n, height, width, channels]. Received: "
+                f"layer {path!r} with data_format='channels_first'. "
+                "Build the network with channels last."
+            )
+
+
+def _check_log_wanted(network, posterior):
+    """Raise for outputs that are probabilities unless their logarithm is wanted."""
+    if not posterior:
+        raise ValueError(
+            "Expected a network that ends in logits, or in a softmax that can be left "
+            "out. Received: outputs that are probabilities, made by "
+            f"{graph.output_name(network)!r}. Use Dense(..., activation='softmax') or "
+            "keras.layers.Softmax() as last layer, or pass posterior=True for the "
+            "logarithm of the output."
+        )
+
+
+def _check_classes(shapes):
+    """Return the number of classes, or raise if the output is not [n, classes]."""
+    if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][1] is None:
+        raise ValueError(
+            "Expected a network with output [batch, classes] to read a class from. "
+            f"Received: outputs {shapes}. Name a layer instead, 'layer:channel'."
+        )
+    return shapes[0][1]
+
+
+def _vector_or_map(step, shapes):
+    if len(shapes) != 1 or len(shapes[0]) not in (2, 4) or shapes[0][-1] is None:
+        raise ValueError(
+            f"Expected the output of layer {step.path!r} to be [n, channels] or "
+            f"[n, height, width, channels]. Received: {shapes}. "
+            "Name a dense, convolution or pooling layer."
+        )
+    return shapes[0]
+
+
+def _check_position(name, shape, position):
+    """Return None for a vector, "center", "mean", or (row, column) on the map."""
+    size = shape[1:-1]
+    if isinstance(position, str) and position in ["center", "mean"][: 1 + bool(size)]:
+        return position if size else None
+    place = _pair(position)
+    inside = place is not None and len(size) == 2
+    inside = inside and all(
+        0 <= p and (s is None or p < s) for p, s in zip(place, size, strict=True)
+    )
+    if not inside:
+        where = f"a map of {size[0]} x {size[1]}" if size else "a vector, without a map"
+        raise ValueError(
+            f"Expected `position` to be 'center', 'mean' or (row, column) on the map "
+            f"of {name!r}. Received: {position!r}. Its output is {where}."
+        )
+    return place
+
+
+def _check_images(images, shape):
+    if not images.shape.is_compatible_with([None, *shape]):
+        raise ValueError(
+            f"Expected images [n, {', '.join(map(str, shape))}]. Received: shape "
+            f"{tuple(images.shape)}, incompatible with the layers. Bring the images to "
+            "the unit's input_shape."
+        )
+
+
+def _check_taken(shape, taken):
+    if not tf.TensorShape(taken).is_compatible_with(shape):
+        raise ValueError(
+            "Expected `input_shape` to be that of the network without a `preprocess`. "
+            f"Received: {shape}, the network takes {taken}. Pass the function that "
+            "makes one of the other."
+        )
+
+
+def check_preprocess(preprocess, shape, taken):
+    """Raise if a function of images is none of tensors, or makes another shape."""
+    traced = tf.function(preprocess, autograph=False)
+    try:
+        made = traced.get_concrete_function(tf.TensorSpec([None, *shape])).output_shapes
+    except (AttributeError, NotImplementedError, TypeError) as error:
+        raise ValueError(
+            "Expected `preprocess` to be a function of tensors, with a gradient. "
+            f"Received: {preprocess!r}, which fails on one: {error}. Write it with "
+            "TensorFlow or keras.ops operations, for example "
+            "tf.reverse(images, [-1]) - mean in place of numpy's."
+        ) from error
+    if not tf.TensorShape(taken and [None, *taken]).is_compatible_with(made):
+        raise ValueError(
+            f"Expected `preprocess` to return images of shape {tuple(taken)}. "
+            f"Received: {tuple(made[1:])} of images {tuple(shape)}. Pass the shape "
+            "that it takes as `input_shape`."
+        )
+
+
+def _shape(input_shape):
+    """Return the shape of one image as a tuple of integers or None."""
+    try:
+        return tuple(tf.TensorShape(input_shape).as_list())
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            "Expected `input_shape` to be (height, width, channels). Received: "
+            f"{input_shape!r}. Pass for example (224, 224, 3)."
+        ) from error
+
+
+def _pair(position):
+    try:
+        row, column = (integer(p) for p in position)
+    except (TypeError, ValueError):
+        return None
+    return None if None in (row, column) else (row, column)
+
+
+def integer(value):
+    """Return the integer a number or its text stands for, or None."""
+    try:
+        return int(value) if isinstance(value, str) else operator.index(value)
+    except (TypeError, ValueError):
+        return None

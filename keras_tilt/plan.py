@@ -1,0 +1,249 @@
+"""The plan of a run: the arguments of the sampler, checked, and what follows from them.
+
+    num_burnin_steps    iterations that learn the step, while the tilt rises
+    num_results         iterations under the step that was found, and is now frozen
+
+How long a trajectory is, how many steps it takes and how strong the tilt is in an
+iteration depend on these arguments and on the step that was learned, on nothing else.
+"""
+
+__all__ = ["Plan", "check_plan", "stateless_seed"]
+
+import dataclasses
+import math
+import numbers
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from keras_tilt.adaptation import (
+    QUARTER_TURN,
+    annealed_scale,
+    jittered,
+    leapfrog_steps,
+)
+from keras_tilt.chains import MOST_CHAINS, Settings, is_standard_normal
+from keras_tilt.kernels import KERNELS
+
+_STEPS_ELSEWHERE = 10  # where the noise is not N(0, I), and has no quarter turn
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The arguments of `keras_tilt.sample`, and what follows from them alone."""
+
+    num_chains: int
+    num_results: int
+    num_burnin_steps: int
+    seed: tuple
+    kernel: str
+    num_leapfrog_steps: int | None
+    max_leapfrog_steps: int
+    step_size: float | None
+    target_accept_prob: float
+    mass: float | np.ndarray
+    ladder: tuple | None
+    thin: int
+    is_normal: bool
+    is_annealed: bool
+
+    @property
+    def num_iterations(self):
+        return self.num_burnin_steps + self.num_results
+
+    @property
+    def seeds(self):
+        """Of the starts of the chains, and of their iterations."""
+        return tfp.random.split_seed(tf.constant(self.seed), n=2)
+
+    def is_warmup(self, iteration):
+        return iteration < self.num_burnin_steps
+
+    def first_step(self, num_pixels):
+        """Where the adaptation begins: a step that suits a weak tilt."""
+        return 0.5 if self.kernel == "split" else num_pixels**-0.25
+
+    def settings(self, iteration, step, scale):
+        """What an iteration runs under, given what has been learned of the step."""
+        step_size = self.step_sizes(step, frozen=not self.is_warmup(iteration))
+        num_steps = self.mean_steps(step_size)
+        if self.num_leapfrog_steps is None:
+            num_steps = jittered(num_steps, self.seed, iteration)
+        if self.is_annealed and self.is_warmup(iteration):
+            scale = scale * annealed_scale(iteration, self.num_burnin_steps)
+        return Settings(step_size, num_steps, scale)
+
+    def step_sizes(self, step, frozen):
+        """Step sizes, none so long that a trajectory exceeds a quarter turn."""
+        if self.step_size is not None:
+            return np.full_like(step.log_step, self.step_size)
+        step_size = step.settled if frozen else step.current
+        return np.minimum(step_size, self.turn / self.mean_steps(step_size))
+
+    @property
+    def turn(self):
+        """Length of a quarter turn of the lightest coordinate, if the noise turns."""
+        if not self.is_normal:
+            return math.inf
+        return QUARTER_TURN * math.sqrt(np.min(self.mass))
+
+    @property
+    def longest_step(self):
+        """Step that makes a quarter turn in the fewest steps there can be."""
+        return self.turn / (self.num_leapfrog_steps or 1)
+
+    def mean_steps(self, step_size):
+        """Leapfrog steps per iteration, on average."""
+        if self.kernel == "mala":
+            return 1
+        if self.num_leapfrog_steps is not None:
+            return self.num_leapfrog_steps
+        if not self.is_normal:
+            return min(_STEPS_ELSEWHERE, self.max_leapfrog_steps)
+        return leapfrog_steps(step_size, self.turn, self.max_leapfrog_steps)
+
+
+def stateless_seed(seed):
+    """A pair of int32, of a whole number or a pair of them.
+
+    A whole number is not handed to TFP, which would use it as the seed of a hidden,
+    advancing state.
+
+    Raises:
+        TypeError: if it is neither.
+        ValueError: if it is negative or too large.
+    """
+    if isinstance(seed, numbers.Integral) and not isinstance(seed, bool):
+        if not 0 <= seed < 2**62:
+            raise ValueError(
+                f"`seed` must lie in [0, 2^62). Received: {seed}. Pass a smaller one."
+            )
+        seed = [int(seed) >> 31, int(seed) & (2**31 - 1)]
+    pair = np.asarray(seed)
+    if pair.shape != (2,) or not np.issubdtype(pair.dtype, np.integer):
+        raise TypeError(
+            "`seed` must be a whole number or a pair of them. "
+            f"Received: {seed!r}. Pass for example seed=7."
+        )
+    pair = tfp.random.sanitize_seed(pair.astype(np.int32), salt="keras_tilt.sample")
+    return tuple(int(part) for part in pair)
+
+
+# Checks
+
+
+def check_plan(plan, tilts):
+    """Raise a ValueError for an argument out of its range, or not of these tilts."""
+    _check_count("num_chains", plan.num_chains, 1, MOST_CHAINS)
+    _check_count("num_results", plan.num_results, 1)
+    _check_count("num_burnin_steps", plan.num_burnin_steps, 0)
+    _check_count("max_leapfrog_steps", plan.max_leapfrog_steps, 1)
+    _check_count("thin", plan.thin, 1)
+    if plan.num_leapfrog_steps is not None:
+        _check_count("num_leapfrog_steps", plan.num_leapfrog_steps, 1)
+    if plan.num_results % plan.thin:
+        raise ValueError(
+            "`thin` must divide `num_results`. Received: "
+            f"thin={plan.thin}, num_results={plan.num_results}. Change one of them."
+        )
+    _check_step_size(plan)
+    _check_kernel(plan, tilts)
+    _check_ladder(plan.ladder)
+    _check_replicas(plan)
+
+
+def _check_count(name, value, smallest, largest=2**31 - 1):
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or not smallest <= value <= largest:
+        raise ValueError(
+            f"`{name}` must be a whole number from {smallest} to {largest}. "
+            f"Received: {value!r}. Pass for example {name}={max(10, smallest)}."
+        )
+
+
+def _check_step_size(plan):
+    if not 0 < plan.target_accept_prob < 1:
+        raise ValueError(
+            "`target_accept_prob` must lie between 0 and 1. "
+            f"Received: {plan.target_accept_prob!r}. Pass for example 0.8."
+        )
+    if plan.step_size is None and plan.num_burnin_steps == 0:
+        raise ValueError(
+            "`num_burnin_steps` must be positive when the step size is adapted. "
+            "Received: num_burnin_steps=0, step_size=None. Pass one of them."
+        )
+    if plan.step_size is not None and not 0 < plan.step_size < math.inf:
+        raise ValueError(
+            "`step_size` must be None, to adapt it, or a positive number. "
+            f"Received: {plan.step_size!r}. Pass a length in units of noise."
+        )
+
+
+def _check_kernel(plan, tilts):
+    if plan.kernel not in KERNELS:
+        raise ValueError(
+            f"`kernel` must be one of {', '.join(map(repr, KERNELS))}. "
+            f"Received: {plan.kernel!r}. Leave it out for the one that suits."
+        )
+    if plan.kernel == "split" and not plan.is_normal:
+        other = next(tilt for tilt in tilts if not is_standard_normal(tilt.base))
+        raise ValueError(
+            "`kernel` may be 'split' only where the noise is N(0, I). Received: a "
+            f"reference {other.reference.name!r} with the noise "
+            f"{other.base.name!r}. Pass kernel='hmc'."
+        )
+    mass = np.asarray(plan.mass, np.float64)
+    if not np.all(mass > 0) or not np.all(np.isfinite(mass)):
+        raise ValueError(
+            "`mass` must be positive and finite. Received: smallest "
+            f"{np.min(mass)}, largest {np.max(mass)}. Leave it out for mass 1."
+        )
+    for event in {tuple(tilt.base.event_shape) for tilt in tilts}:
+        if not _broadcasts(mass, event):
+            raise ValueError(
+                f"`mass` must broadcast to the noise of a chain, {event}. "
+                f"Received: shape {mass.shape}. Reshape it."
+            )
+    if plan.kernel != "split" and not np.all(mass == 1):
+        raise ValueError(
+            "`mass` is of the kernel 'split' alone. Received: a mass and kernel="
+            f"{plan.kernel!r}. Leave one of them out."
+        )
+
+
+def _broadcasts(array, shape):
+    try:
+        np.broadcast_to(array, shape)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_ladder(ladder):
+    if ladder is None:
+        return
+    ladder = np.asarray(ladder, np.float64)
+    falling = ladder.ndim == 1 and len(ladder) > 1 and ladder[0] == 1
+    if not falling or np.any(np.diff(ladder) >= 0) or ladder[-1] <= 0:
+        raise ValueError(
+            "`inverse_temperatures` must fall from 1, all positive. "
+            f"Received: {ladder.tolist()}. Pass for example (1.0, 0.6, 0.3)."
+        )
+
+
+def _check_replicas(plan):
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    if replicas == 1:
+        return
+    if plan.kernel != "split" or plan.ladder is not None:
+        raise ValueError(
+            "Chains can be split over replicas with the kernel 'split' and without a "
+            f"ladder. Received: kernel={plan.kernel!r}, inverse_temperatures="
+            f"{plan.ladder}. Sample outside of `strategy.scope()`."
+        )
+    if plan.num_chains < replicas:
+        raise ValueError(
+            f"`num_chains` must be {replicas} or more, one for every replica. "
+            f"Received: {plan.num_chains}. Add chains, or sample outside of the scope."
+        )
