@@ -321,9 +321,7 @@ def value_and_gradient(tilt_fn, noise):
         return f, tape.gradient(f, noise, unconnected_gradients=zero)
 
     if not tf.executing_eagerly():
-        together = tf.function(
-            together, autograph=False, experimental_attributes={"_noinline": True}
-        )
+        together = tf.function(together, experimental_attributes={"_noinline": True})
     return together(noise)
 
 

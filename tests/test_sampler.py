@@ -481,6 +481,24 @@ def test_a_callback_gets_the_states_in_place_of_memory():
     assert samples.diagnostics == whole.diagnostics
 
 
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_unit_may_be_a_function_with_conditions_and_loops_on_tensors(kernel):
+    """They need the conversion that tf.function does, on every way to the gradient."""
+
+    def unit(images):
+        f = tf.reduce_sum(images, axis=1)
+        if tf.reduce_max(f) > 1e9:
+            f = tf.zeros_like(f)
+        while tf.reduce_max(f) > 1e9:
+            f = f / 2
+        return f
+
+    reference = white_noise([3])
+    plain = Tilt(lambda images: tf.reduce_sum(images, axis=1), reference)
+    one, other = (quick(t, kernel=kernel) for t in (Tilt(unit, reference), plain))
+    np.testing.assert_array_equal(one.noise, other.noise)
+
+
 def test_images_are_made_when_asked_for():
     made = []
 
