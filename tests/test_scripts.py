@@ -16,10 +16,12 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
+# A folder with a __main__.py is a script, too.
 SCRIPTS = sorted(
     path
     for folder in ("train", "export", "benchmarks")
-    for path in ROOT.glob(f"{folder}/*.py")
+    for path in ROOT.glob(f"{folder}/*")
+    if path.suffix == ".py" or (path / "__main__.py").is_file()
 )
 PROGRESS = re.compile(r"(.*: )? *\d+%\|.*\| \d+/\d+ \[.*\]")
 

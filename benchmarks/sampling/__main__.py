@@ -1,0 +1,192 @@
+"""Cost and efficiency of the exact-rotation kernel: beside TFP's HMC, and BlackJAX's.
+
+What it shows, part by part (`--parts`), and what is wanted:
+
+    cost      one iteration of L leapfrog steps, over L bare gradients of the network:
+              time ratio at most 1.05
+    ess       effective samples of f per gradient at 80 % acceptance, split / hmc, each
+              at its own best number of leapfrog steps: at least 6 under a weak tilt
+              (SqueezeNet, white noise), 2 on LeNet, 2 where pictures form (SqueezeNet,
+              spectral noise, scale 10)
+    pixels    the step of 80 % acceptance against the number of pixels, for a tilt with
+              the same law whatever their number, both logarithmic: slopes 0 (split)
+              and -1/4 (hmc) with trajectories of a quarter turn; hmc with four steps,
+              whose trajectories shorten with the step, has -1/6
+    blackjax  effective samples of f per second beside BlackJAX's HMC, on the same
+              network rewritten in JAX
+
+Measured so far: the cost, see the README. About three hours on a machine with nothing
+else to do, without which times mean nothing: cost 5 minutes; ess 40 (weak), 15 (lenet)
+and 70 (picture); pixels 15; blackjax 15.
+
+    python benchmarks/sampling --out results/bench_sampling.json
+
+Variants take turns in rounds, in an order that rotates; a ratio is taken within a round
+and its median over rounds is reported with a standard error. A gradient is one of all
+chains at once. A finished case is in the file at once, and a second call with the same
+settings measures only what is missing.
+
+In `ess`, weak and lenet run through `kt.sample`, which adapts the step in its warm-up
+and never makes a trajectory longer than a quarter turn of the noise, pi / 2: with many
+steps more than 80 % are accepted. A draw is then worth one independent draw at most,
+and L steps 1 / L effective samples per gradient: numbers of steps for which that is
+less than the best found are left out. ESS / draws above 0.8 is marked: there the
+trajectory is longer than it need be. The best number of steps is chosen in a first pass
+and judged in rounds with other seeds. In the picture regime the graph of `kt.sample` is
+driven from here, so that all variants take turns from one state at the full tilt.
+
+BlackJAX is no requirement of keras_tilt and has an environment of its own:
+
+    python -m venv BLACKJAX && BLACKJAX/bin/pip install -e . blackjax
+    BLACKJAX/bin/python benchmarks/sampling --parts blackjax
+"""
+
+import argparse
+import functools
+import json
+import os
+import pathlib
+import platform
+
+from cost import cost_of_lenet, cost_of_squeezenet
+from efficiency import ess_lenet, ess_weak
+from networks import colour_unit
+from other_library import beside_blackjax
+from picture import ess_picture
+from pixels import pixels
+from rounds import rounded
+from tables import table
+
+import keras
+import tensorflow as tf
+
+PARTS = ("cost", "ess", "pixels", "blackjax")
+REGIMES = ("weak", "lenet", "picture")
+
+# Arguments of the function that measures a case; steps are leapfrog steps.
+STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+PIXELS = (100, 1_000, 10_000, 100_000, 1_000_000)
+FULL = {
+    "cost lenet": dict(num_chains=64, num_steps=20, rounds=150),
+    "cost squeezenet": dict(
+        num_chains=4, num_steps=10, rounds=50, network="squeezenet"
+    ),
+    "ess weak": dict(num_chains=4, rounds=3, steps=STEPS[:8], network="squeezenet")
+    | dict(num_gradients=800, num_burnin_steps=60),
+    "ess lenet": dict(num_chains=32, rounds=8, steps=STEPS[:8])
+    | dict(num_gradients=3000, num_burnin_steps=150),
+    "ess picture": dict(num_chains=4, rounds=8, steps=(10, 30), network="squeezenet")
+    | dict(num_gradients=1200, num_burnin_steps=200, num_adaptation_gradients=600)
+    | dict(mass_exponents=(0, 0.5, 1)),
+    "pixels quadratic": dict(num_chains=16, num_steps=4, num_pixels=PIXELS)
+    | dict(num_burnin_steps=80, num_results=30),
+    "blackjax lenet": dict(num_chains=32, rounds=8, steps=STEPS[:8])
+    | dict(num_gradients=1200, num_burnin_steps=400),
+}
+FEW = dict(num_gradients=20, num_burnin_steps=10, rounds=1)
+SMOKE = {
+    "cost lenet": dict(num_steps=3, rounds=3),
+    "cost squeezenet": dict(num_steps=2, rounds=3, network="lenet"),
+    "ess weak": FEW | dict(steps=(2,), network="lenet"),
+    "ess lenet": FEW | dict(steps=(2,)),
+    "ess picture": FEW
+    | dict(steps=(1, 2), network="lenet")
+    | dict(num_adaptation_gradients=10, mass_exponents=(1,)),
+    "pixels quadratic": dict(num_burnin_steps=20, num_results=4, num_pixels=PIXELS[:2]),
+    "blackjax lenet": FEW | dict(steps=(2,), num_burnin_steps=20),
+}
+
+
+def main():
+    """Measures every case that is asked for and not yet in the file, and prints it."""
+    flags = parse_flags()
+    asked = cases(flags.parts, flags.regimes, flags.smoke, flags.picture_gradients)
+    found = json.loads(flags.out.read_text()) if flags.out.is_file() else {}
+    start = flags.out.with_name(f"{flags.out.stem}_picture_start.npz")
+    for case, settings in asked.items():
+        settings["seed"] = flags.seed
+        if flags.again or found.get(case, {}).get("settings") != settings:
+            result = measured(case, flags.data_dir, start, **settings)
+            found[case] = {"settings": settings, **surroundings(), "result": result}
+            save(flags.out, found)
+        print(table(case, found[case]["result"]), flush=True)
+    print(f"Written to {flags.out}")
+
+
+def parse_flags():
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="to measure")
+    add("--regimes", nargs="+", choices=REGIMES, default=list(REGIMES), help="of ess")
+    add("--picture-gradients", type=int, default=1200, help="of every variant")
+    add(
+        "--data-dir",
+        type=pathlib.Path,
+        default=pathlib.Path(os.environ.get("KERAS_TILT_DATA", "../shared/data")),
+        help="folder of squeezenet_keras.npz and squeezenet_keras.py",
+    )
+    add("--seed", type=int, default=0, help="of all chains")
+    add(
+        "--out",
+        type=pathlib.Path,
+        default=pathlib.Path("out/bench_sampling.json"),
+        help="table",
+    )
+    add("--again", action="store_true", help="measure also what is in the file")
+    add("--smoke", action="store_true", help="few gradients, and no SqueezeNet")
+    return parser.parse_args()
+
+
+def cases(parts, regimes, smoke, picture_gradients):
+    """Case -> settings, as JSON would return them."""
+    names = [f"{part} " for part in parts if part != "ess"]
+    names += [f"ess {regime}" for regime in regimes if "ess" in parts]
+    settings = {case: FULL[case] for case in FULL if case.startswith(tuple(names))}
+    if "ess picture" in settings:
+        picture = FULL["ess picture"] | {"num_gradients": picture_gradients}
+        settings["ess picture"] = picture
+    if smoke:
+        settings = {case: settings[case] | SMOKE[case] for case in settings}
+    return json.loads(json.dumps(settings))
+
+
+def measured(case, data_dir, start, network=None, **settings):
+    """The result of one case, rounded to what a reader can use."""
+    measure = {
+        "cost lenet": cost_of_lenet,
+        "cost squeezenet": cost_of_squeezenet,
+        "ess weak": ess_weak,
+        "ess lenet": ess_lenet,
+        "ess picture": functools.partial(ess_picture, start),
+        "pixels quadratic": pixels,
+        "blackjax lenet": beside_blackjax,
+    }[case]
+    if network is not None:
+        measure = functools.partial(measure, colour_unit(network, data_dir))
+    return rounded(measure(**settings))
+
+
+def surroundings():
+    """What a time depends on besides the code; a load beside this script spoils it."""
+    return {
+        "load_average": round(os.getloadavg()[1], 2),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+    }
+
+
+def save(path, found):
+    """The file whole, or the one before it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(found, indent=1) + "\n")
+    new.replace(path)
+
+
+if __name__ == "__main__":
+    main()

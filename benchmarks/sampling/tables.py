@@ -1,0 +1,101 @@
+"""Results as text."""
+
+import numpy as np
+
+from runs import KERNELS
+
+TOO_LONG = 0.8  # effective samples per draw
+
+
+def table(case, result):
+    """The result of one case as text."""
+    lines = {
+        "cost lenet": cost_lines,
+        "cost squeezenet": cost_lines,
+        "ess weak": ess_lines,
+        "ess lenet": ess_lines,
+        "ess picture": picture_lines,
+        "pixels quadratic": pixels_lines,
+        "blackjax lenet": blackjax_lines,
+    }[case](result)
+    return "\n".join([case, *(f"  {line}" for line in lines)])
+
+
+def ratio_line(name, ratio, what):
+    """Value and standard error."""
+    return f"{name:28}{ratio['value']:9.3f} +- {ratio['standard_error']:.3f} {what}"
+
+
+def run_line(name, run):
+    """Settings of a run, and what it is worth."""
+    mark = ", longer than need be" if run["ess_per_draw"] > TOO_LONG else ""
+    return (
+        f"{name:20}{run['num_steps']:3.0f} steps of {run['step_size']:.4f}, accepted "
+        f"{run['accept_rate']:4.0%}, R-hat {run['r_hat']:.3f}, ESS per draw "
+        f"{run['ess_per_draw']:.3f}, per 1000 gradients "
+        f"{run['ess_per_1000_gradients']:.2f}{mark}"
+    )
+
+
+def cost_lines(result):
+    for name, milliseconds in result["milliseconds_per_gradient"].items():
+        yield f"{name:28}{milliseconds:9.2f} ms a gradient"
+    for name, ratio in result["time_over_bare"].items():
+        low, high = ratio["quartiles"]
+        yield ratio_line(f"{name} / bare", ratio, f"time ({low:.3f} to {high:.3f})")
+
+
+def ess_lines(result):
+    for kernel in KERNELS:
+        for run in result["first_pass"][kernel]:
+            yield run_line(kernel, run)
+    for kernel in KERNELS:
+        yield run_line(f"best {kernel}", result["best"][kernel])
+    yield ratio_line("split / hmc", result["ess_per_gradient"], "ESS per gradient")
+
+
+def picture_lines(result):
+    burnin = " ".join(f"{f:.2f}" for f in result["burnin_mean_f_by_eighths"])
+    yield f"mean f in the eighths of the burn-in: {burnin}"
+    for name, run in result["variants"].items():
+        one, other = run["mean_f_of_halves"]
+        yield (
+            f"{name:34} step {run['step_size']:.4f}, accepted {run['accept_rate']:4.0%}"
+            f", mean f {one:.2f} then {other:.2f}"
+        )
+        yield (
+            f"  per 1000 gradients: ESS {np.mean(run['ess_per_1000_gradients']):.2f}, "
+            f"of low frequencies {run['ess_of_low_per_1000_gradients']:.2f}, squared "
+            f"jumps {1000 * np.mean(run['jump_of_f']):.4g} nats^2, "
+            f"of low frequencies {1000 * np.mean(run['jump_of_low']):.4g}"
+        )
+    yield " / ".join(result["best"])
+    yield ratio_line("ESS of f", result["ess_per_gradient"], "per gradient")
+    yield ratio_line("squared jump of f", result["jump_of_f"], "per gradient")
+    yield ratio_line("of low frequencies", result["jump_of_low"], "per gradient")
+
+
+def pixels_lines(result):
+    for length, of_kernel in result["steps"].items():
+        for runs in zip(*of_kernel.values(), strict=True):
+            yield f"{length:14}{runs[0]['pixels']:9d} pixels" + "".join(
+                f"  {kernel} {run['num_steps']:2d} steps of {run['step_size']:.4f}, "
+                f"accepted {run['accept_rate']:4.0%}"
+                for kernel, run in zip(of_kernel, runs, strict=True)
+            )
+    for length, slopes in result["slopes"].items():
+        for kernel, found in slopes.items():
+            yield ratio_line(f"{length}, {kernel}", found, "slope of log step")
+
+
+def blackjax_lines(result):
+    yield f"f differs by {result['largest_relative_error_of_f']:.1g}, relatively"
+    for name, run in result["best"].items():
+        yield run_line(name, run)
+        yield (
+            f"  {run['milliseconds_per_gradient']:.2f} ms a gradient, "
+            f"ESS per second {run['ess_per_second']:.1f}"
+        )
+    for name, ratios in result["ratios"].items():
+        yield ratio_line(name, ratios["ess_per_second"], "ESS per second")
+        yield ratio_line(name, ratios["milliseconds_per_gradient"], "time per gradient")
