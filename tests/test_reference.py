@@ -23,7 +23,7 @@ from keras_tilt.reference import (
 )
 from keras_tilt.spectrum import Spectrum, fit_spectrum, power_law
 from keras_tilt.tilt import Tilt
-from keras_tilt.transports import NormalToSpectrum, hartley
+from keras_tilt.transports import NormalToSpectrum
 
 SHAPE = (2, 3, 1)
 REFERENCES = {
@@ -256,29 +256,6 @@ def test_a_bad_parameter_is_an_error_that_names_it(make, parameter):
 
 
 # Spectral noise
-
-
-@pytest.mark.parametrize("height, width", SIZES)
-def test_the_hartley_transform_is_a_symmetric_orthonormal_involution(height, width):
-    size = height * width
-    unit = tf.reshape(tf.eye(size), [size, height, width, 1])
-    matrix = hartley(unit).numpy().reshape(size, size)
-    rows, columns = np.indices([height, width]).reshape(2, -1)
-    phase = np.outer(rows, rows) / height + np.outer(columns, columns) / width
-    cas = np.cos(2 * np.pi * phase) + np.sin(2 * np.pi * phase)
-    np.testing.assert_allclose(matrix, cas / np.sqrt(size), atol=1e-6)
-    np.testing.assert_allclose(matrix, matrix.T, atol=1e-6)
-    np.testing.assert_allclose(matrix @ matrix, np.eye(size), atol=1e-6)
-
-
-def test_the_hartley_transform_has_the_precision_of_its_argument():
-    images = np.random.default_rng(1).normal(size=[2, 7, 8, 3])
-    transform = np.fft.fft2(images, axes=(1, 2))
-    exact = (transform.real - transform.imag) / np.sqrt(56)
-    np.testing.assert_allclose(hartley(tf.constant(images)), exact, atol=1e-14)
-    single = hartley(tf.constant(images, tf.float32))
-    assert single.dtype == tf.float32
-    np.testing.assert_allclose(single, exact, atol=1e-5)
 
 
 @pytest.mark.parametrize("height, width", SIZES)

@@ -102,7 +102,7 @@ def main():
     flags = parse_flags()
     asked = cases(flags.parts, flags.regimes, flags.smoke, flags.picture_gradients)
     found = json.loads(flags.out.read_text()) if flags.out.is_file() else {}
-    start = flags.out.with_name(f"{flags.out.stem}_picture_start.npz")
+    start = flags.out.with_name(f"{flags.out.stem}_pizza.npz")
     for case, settings in asked.items():
         settings["seed"] = flags.seed
         if flags.again or found.get(case, {}).get("settings") != settings:

@@ -25,13 +25,14 @@ def ess_picture(
 ):
     """Kernels and masses side by side, from one state where the pictures have formed.
 
-    `start` is the file of that state. The chains sit in different modes: the ESS is
-    that of a single chain, and the mean of it over chains.
+    `start` is the file of that state; a picture is put beside it. The chains sit in
+    different modes: the ESS is that of a single chain, and the mean of it over chains.
     """
     tilt = kt.Tilt(unit, natural_noise(unit), scale=10.0)
     noise, burnin_f = equilibrated(
         tilt, start, num_chains, num_burnin_steps, max(steps), seed
     )
+    draw(start.with_suffix(".png"), tilt, noise)
     cycles = cycles_per_image(tilt.event_shape)
     chains = {"hmc": chains_of(tilt, "hmc")} | {
         f"split, mass cycles^{exponent}": chains_of(
@@ -89,6 +90,16 @@ def equilibrated(tilt, path, num_chains, num_burnin_steps, num_steps, seed):
         np.savez(path, made_by=made_by, noise=samples.noise[-1], f=f)
     with np.load(path) as kept:
         return kept["noise"], kept["f"]
+
+
+def draw(path, tilt, noise):
+    """The images of all chains, with their f."""
+    images = tilt.to_images(noise)
+    titles = [f"f {f:.0f}" for f in tilt.response(images)]
+    figure = kt.plotting.image_grid(
+        images, columns=len(noise), low=0, high=255, titles=titles, inches=2
+    )
+    figure.savefig(path, dpi=110)
 
 
 def cycles_per_image(shape):
