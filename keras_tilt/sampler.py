@@ -110,6 +110,8 @@ def sample(
             the tilt is then at its full scale from the start. None for exact draws of
             the base, which are over-dispersed.
         thin: the state of every thin-th draw is kept; numbers are kept of all of them.
+            States take num_results / thin * num_chains * pixels * 4 bytes of memory
+            for each tilt, unless there is a `callback` or a `directory`.
         callback: called with the number of the draw and its noise, in place of keeping
             states: [rows, num_chains, ...], a row for each tilt sampled together.
         directory: folder for the states and all that is needed to resume.
@@ -119,7 +121,8 @@ def sample(
         samples: a `Samples`; for a list of tilts a list of them.
 
     Raises:
-        TypeError: if `tilt` is not a `Tilt` or `seed` not whole numbers.
+        TypeError: if `tilt` is not a `Tilt`, `seed` not whole numbers, or `callback`
+            no function.
         ValueError: for an argument out of range, an `initial_noise` of the wrong shape,
             a unit without a gradient, chains that cannot start because f or its
             gradient is not finite there, or a `directory` with another run.
