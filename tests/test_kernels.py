@@ -16,6 +16,7 @@ from keras_tilt.kernels import (
     transition_kernel,
     value_and_gradient,
 )
+from keras_tilt.reference import latent, spectral_noise, squash
 from keras_tilt.tilt import Tilt
 
 SHAPE = targets.SHAPE
@@ -225,12 +226,40 @@ curved_targets = pytest.mark.parametrize(
 )
 
 
+def shown(name, target, accept_rate, p_values):
+    """The smallest p-value; all of them with `pytest -rP`."""
+    listed = " ".join(f"{p:.2g}" for p in p_values)
+    print(f"{name} on {target}: accepted {accept_rate:.0%}, p-values {listed}")
+    return min(p_values)
+
+
+def p_values_of(target, images):
+    """KS along the direction and of the radius, and of mean and variance along it."""
+    exact_mean = np.sum(target.mean * target.direction)
+    along = target.project(images)
+    spread = along - along.mean()
+    errors = [
+        (along.mean() - exact_mean) / (spread.std() / np.sqrt(CHAINS)),
+        (spread.var() - exact_variance(target)) / ((spread**2).std() / np.sqrt(CHAINS)),
+    ]
+    return (*target.p_values(images), *(2 * stats.norm.sf(np.abs(errors))))
+
+
+def exact_variance(target):
+    """Along the direction, by quadrature of its distribution function."""
+    t = np.linspace(-40, 40, 400_001)
+    cdf = target.cdf(t)
+    middle, mass = (t[1:] + t[:-1]) / 2, np.diff(cdf)
+    return np.sum(mass * middle**2) - np.sum(mass * middle) ** 2
+
+
 @every_kernel
 @curved_targets
 def test_one_step_leaves_the_tilted_density_invariant(target, name):
     images, accept_rate = after_one_step(target, name)
     assert 0.5 < accept_rate < 0.99
-    assert min(target.p_values(images)) > 1e-3
+    found = p_values_of(target, images)
+    assert shown(name, target.name, accept_rate, found) > 1e-4
 
 
 @every_kernel
@@ -238,7 +267,93 @@ def test_one_step_leaves_the_tilted_density_invariant(target, name):
 def test_one_step_for_a_tenth_more_log_density_is_found_out(target, name):
     images, accept_rate = after_one_step(target, name, power=1.1)
     assert 0.4 < accept_rate < 0.99
-    assert min(target.p_values(images)) < 2e-5
+    found = p_values_of(target, images)
+    assert shown(name, f"{target.name}, 1.1 log p", accept_rate, found) < 2e-5
+
+
+# Every reference: for f linear in what is a linear map of the noise, p(z) = N(m, I).
+
+IMAGE = (4, 5, 3)
+
+
+def spectral_tilt(weights):
+    """f = w.x where x = mean + B z."""
+    reference = spectral_noise(IMAGE, mean=1.0, stddev=0.8, exponent=1.1)
+    return Tilt(lambda images: linear_in(images, weights), reference)
+
+
+def squashed_tilt(weights):
+    """f = w.y, and the image that the network sees is a squashed y = mean + B z."""
+    noise = spectral_noise(IMAGE, mean=1.0, stddev=0.8, exponent=1.1)
+    to_box = tfp.bijectors.Chain(squash(noise, 0, 2, scale=0.9).bijector.bijectors[:3])
+    return Tilt(
+        lambda images: linear_in(to_box.inverse(tf.identity(images)), weights),
+        squash(noise, 0, 2, scale=0.9),
+    )
+
+
+def latent_tilt(weights):
+    """f = w.x where x = A z has fewer pixels than z has numbers."""
+    matrix = np.random.default_rng(8).normal(size=[70, np.prod(IMAGE)]) / 10
+    generator = tf.constant(matrix, tf.float32)
+    reference = latent(lambda z: tf.reshape(z @ generator, [-1, *IMAGE]), [70])
+    return Tilt(lambda images: linear_in(images, weights), reference)
+
+
+def linear_in(images, weights):
+    return tf.tensordot(images, tf.constant(weights, tf.float32), axes=3)
+
+
+def after_one_step_of_a_reference(make, name, power=1.0):
+    """z - m [chains, numbers] after one iteration from exact draws; m; acceptance."""
+    tilt = make(0.2 * np.random.default_rng(9).normal(size=IMAGE))
+    origin = tf.zeros([1, *tilt.base.event_shape])
+    with tf.GradientTape() as tape:
+        tape.watch(origin)
+        f = tilt.response(tilt.to_images(origin))
+    mean = tape.gradient(f, origin).numpy()  # of f linear in z, everywhere
+    start = mean + tilt.base.sample(CHAINS, seed=[0, 5])
+    step = {"split": 1.2, "hmc": 0.5, "mala": 0.35}[name]
+    end, results = one_step(name, raised_to(power, tilt), tilt.base, start, step)
+    centred = (end - mean).numpy().reshape(CHAINS, -1)
+    return centred, mean.ravel(), float(np.mean(results.is_accepted))
+
+
+every_reference = pytest.mark.parametrize(
+    "make", [spectral_tilt, squashed_tilt, latent_tilt], ids=lambda make: make.__name__
+)
+
+
+def p_values_of_noise(centred, mean):
+    """KS along m, of the radius across, and of mean and variance along m."""
+    direction = mean / np.linalg.norm(mean)
+    along = centred @ direction
+    across = np.sum(centred**2, axis=1) - along**2
+    radius = stats.chi2(mean.size - 1)
+    errors = along.mean() * np.sqrt(CHAINS), (along.var() - 1) * np.sqrt(CHAINS / 2)
+    return (
+        stats.kstest(along, stats.norm.cdf).pvalue,
+        stats.kstest(across, radius.cdf).pvalue,
+        *(2 * stats.norm.sf(np.abs(errors))),
+    )
+
+
+@every_kernel
+@every_reference
+def test_one_step_leaves_a_tilt_of_every_reference_invariant(make, name):
+    centred, mean, accept_rate = after_one_step_of_a_reference(make, name)
+    assert 0.5 < np.linalg.norm(mean) and 0.5 < accept_rate < 0.99
+    found = p_values_of_noise(centred, mean)
+    assert shown(name, make.__name__, accept_rate, found) > 1e-4
+
+
+@every_kernel
+@every_reference
+def test_a_tenth_more_log_density_is_found_out_with_every_reference(make, name):
+    centred, mean, accept_rate = after_one_step_of_a_reference(make, name, 1.1)
+    assert 0.4 < accept_rate < 0.99
+    found = p_values_of_noise(centred, mean)
+    assert shown(name, f"{make.__name__}, 1.1 log p", accept_rate, found) < 2e-5
 
 
 HOT = 0.6
