@@ -337,6 +337,20 @@ def test_tilts_sampled_together_are_those_sampled_alone():
     assert np.all(together[0].noise != together[1].noise)
 
 
+def test_tilts_of_a_list_keep_their_references():
+    """Although their units share a layer, and could be sampled in one graph."""
+    classifier = small_network()
+    units = [unit(classifier, class_index=k) for k in (0, 1, 0)]
+    near, far = (white_noise((8, 8, 1), mean, stddev=0.1) for mean in (0.0, 50.0))
+    tilts = [Tilt(*pair) for pair in zip(units, (near, far, near), strict=True)]
+    samples = quick(tilts)
+    for tilt, one, mean in zip(tilts, samples, (0.0, 50.0, 0.0), strict=True):
+        assert abs(np.mean(one.images[-1]) - mean) < 1.0
+        f = tilt.response(one.images[-1])
+        np.testing.assert_allclose(one.f[-1], f, rtol=1e-4, atol=1e-4)
+    assert np.all(samples[0].noise != samples[2].noise)
+
+
 def test_every_tilt_of_a_list_has_a_step_of_its_own_and_its_place():
     classifier = small_network()
     weak, strong = unit(classifier, class_index=0), 60 * unit(classifier, class_index=0)
