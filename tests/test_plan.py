@@ -52,6 +52,7 @@ def test_the_mean_trajectory_is_a_quarter_turn_and_never_more(first, mass):
 @pytest.mark.parametrize("steps", [1, 3, 10])
 def test_a_given_number_of_steps_is_kept_and_shortens_the_step(steps):
     plan = plan_of(num_leapfrog_steps=steps)
+    assert plan.longest_step == QUARTER_TURN / steps
     for iteration in range(30):
         settings = plan.settings(iteration, learned(0.1, 9.0), SCALE)
         assert settings.num_leapfrog_steps == steps
