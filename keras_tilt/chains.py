@@ -114,7 +114,7 @@ class Chains:
         noise = self._split(noise)
         if self._ladder is not None:
             noise = tf.repeat(noise[None], len(self._ladder), axis=0)
-        results = self._start(noise, *_tensors(settings))
+        results = self._start(noise, *self._tensors(settings))
         return State(noise, results, settings), self._joined(self._look(noise))
 
     def advance(self, state, settings, seed):
@@ -135,11 +135,19 @@ class Chains:
         """
         noise, results = state.noise, state.results
         if self._results_differ(settings, state.settings):
-            results = self._start(noise, *_tensors(settings))
+            results = self._start(noise, *self._tensors(settings))
         noise, results, numbers = self._advance(
-            noise, results, *_tensors(settings), seed, self._ids
+            noise, results, *self._tensors(settings), seed, self._ids
         )
         return State(noise, results, settings), self._joined(numbers)
+
+    def _tensors(self, settings):
+        """As tensors, so that another value is no other graph."""
+        return (
+            tf.constant(settings.step_size, self._base.dtype),
+            tf.constant(settings.num_leapfrog_steps, tf.int32),
+            tf.constant(settings.scale, self._base.dtype),
+        )
 
     def _results_differ(self, one, other):
         """Whether the kernel knows something else of the same place."""
@@ -315,12 +323,3 @@ def projection_directions(event_shape):
     size = (math.prod(event_shape), _NUM_PROJECTIONS)
     directions = draw(size, dtype=np.float32)
     return directions / np.linalg.norm(directions, axis=0)
-
-
-def _tensors(settings):
-    """As tensors, so that another value is no other graph."""
-    return (
-        tf.constant(settings.step_size, tf.float32),
-        tf.constant(settings.num_leapfrog_steps, tf.int32),
-        tf.constant(settings.scale, tf.float32),
-    )

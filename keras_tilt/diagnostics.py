@@ -76,8 +76,9 @@ class Diagnostics:
     def __str__(self):
         return (
             f"{self.num_chains} chains x {self.num_draws} draws, accepted "
-            f"{self.accept_rate:.0%}, R-hat {self.r_hat:.3f}, ESS {self.ess:.0f}, "
-            f"MCSE {self.mcse:.2g} nats, step {self.step_size:.3g}: {self.verdict}"
+            f"{self.accept_rate:.0%}, R-hat of f {self.r_hat:.3f}, ESS of f "
+            f"{self.ess:.0f}, MCSE {self.mcse:.2g} nats, step {self.step_size:.3g}: "
+            f"{self.verdict}"
         )
 
 

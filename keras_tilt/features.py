@@ -113,6 +113,11 @@ def _taken_shape(network, fixed):
 
 def _constants(network, fixed_inputs):
     """Return fixed inputs as a tuple of (name, constant): all but one, the images."""
+    if not isinstance(fixed_inputs, dict):
+        raise ValueError(
+            "Expected `fixed_inputs` to be a dict of arrays by the name of an input. "
+            f"Received: {fixed_inputs!r}. The inputs are {_input_names(network)}."
+        )
     names = _input_names(network)
     left = [name for name in names if name not in fixed_inputs]
     if len(left) != 1 or len(left) + len(fixed_inputs) != len(names):
@@ -233,9 +238,10 @@ def _check_log_wanted(network, posterior):
         raise ValueError(
             "Expected a network that ends in logits, or in a softmax that can be left "
             "out. Received: outputs that are probabilities, made by "
-            f"{graph.output_name(network)!r}. Use Dense(..., activation='softmax') or "
-            "keras.layers.Softmax() as last layer, or pass posterior=True for the "
-            "logarithm of the output."
+            f"{graph.output_name(network)!r}. In a functional or Sequential model use "
+            "Dense(..., activation='softmax') or keras.layers.Softmax() as last layer; "
+            "of a subclassed one name the last layer, 'layer:channel', which is read "
+            "before its activation. Or pass posterior=True for the logarithm."
         )
 
 
@@ -298,10 +304,12 @@ def _check_taken(shape, taken):
 
 def check_preprocess(preprocess, shape, taken):
     """Raise if a function of images is none of tensors, or makes another shape."""
-    traced = tf.function(preprocess, autograph=False)
     try:
+        traced = tf.function(preprocess, autograph=False)
         made = traced.get_concrete_function(tf.TensorSpec([None, *shape])).output_shapes
-    except (AttributeError, NotImplementedError, TypeError) as error:
+        if made is None:
+            raise TypeError("it returns nothing")
+    except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
         raise ValueError(
             "Expected `preprocess` to be a function of tensors, with a gradient. "
             f"Received: {preprocess!r}, which fails on one: {error}. Write it with "
@@ -337,6 +345,8 @@ def _pair(position):
 
 def integer(value):
     """Return the integer a number or its text stands for, or None."""
+    if isinstance(value, bool):
+        return None
     try:
         return int(value) if isinstance(value, str) else operator.index(value)
     except (TypeError, ValueError):

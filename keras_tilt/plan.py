@@ -23,6 +23,7 @@ from keras_tilt.adaptation import (
     jittered,
     leapfrog_steps,
 )
+from keras_tilt.arguments import as_array, as_number
 from keras_tilt.chains import MOST_CHAINS, Settings, is_standard_normal
 from keras_tilt.kernels import KERNELS
 
@@ -117,7 +118,7 @@ def stateless_seed(seed):
     if isinstance(seed, numbers.Integral) and not isinstance(seed, bool):
         if not 0 <= seed < 2**62:
             raise ValueError(
-                f"`seed` must lie in [0, 2^62). Received: {seed}. Pass a smaller one."
+                f"`seed` must lie in [0, 2^62). Received: {seed}. Pass one in there."
             )
         seed = [int(seed) >> 31, int(seed) & (2**31 - 1)]
     pair = np.asarray(seed)
@@ -125,6 +126,11 @@ def stateless_seed(seed):
         raise TypeError(
             "`seed` must be a whole number or a pair of them. "
             f"Received: {seed!r}. Pass for example seed=7."
+        )
+    if np.any(pair < -(2**31)) or np.any(pair >= 2**32):
+        raise ValueError(
+            "`seed` must be a pair of whole numbers of 32 bits. "
+            f"Received: {seed!r}. Pass smaller ones."
         )
     pair = tfp.random.sanitize_seed(pair.astype(np.int32), salt="keras_tilt.sample")
     return tuple(int(part) for part in pair)
@@ -163,7 +169,7 @@ def _check_count(name, value, smallest, largest=2**31 - 1):
 
 
 def _check_step_size(plan):
-    if not 0 < plan.target_accept_prob < 1:
+    if not 0 < as_number("target_accept_prob", plan.target_accept_prob) < 1:
         raise ValueError(
             "`target_accept_prob` must lie between 0 and 1. "
             f"Received: {plan.target_accept_prob!r}. Pass for example 0.8."
@@ -173,7 +179,9 @@ def _check_step_size(plan):
             "`num_burnin_steps` must be positive when the step size is adapted. "
             "Received: num_burnin_steps=0, step_size=None. Pass one of them."
         )
-    if plan.step_size is not None and not 0 < plan.step_size < math.inf:
+    if plan.step_size is not None and not (
+        0 < as_number("step_size", plan.step_size) < math.inf
+    ):
         raise ValueError(
             "`step_size` must be None, to adapt it, or a positive number. "
             f"Received: {plan.step_size!r}. Pass a length in units of noise."
@@ -193,7 +201,7 @@ def _check_kernel(plan, tilts):
             f"reference {other.reference.name!r} with the noise "
             f"{other.base.name!r}. Pass kernel='hmc'."
         )
-    mass = np.asarray(plan.mass, np.float64)
+    mass = as_array("mass", plan.mass)
     if not np.all(mass > 0) or not np.all(np.isfinite(mass)):
         raise ValueError(
             "`mass` must be positive and finite. Received: smallest "
@@ -223,7 +231,7 @@ def _broadcasts(array, shape):
 def _check_ladder(ladder):
     if ladder is None:
         return
-    ladder = np.asarray(ladder, np.float64)
+    ladder = as_array("inverse_temperatures", ladder)
     falling = ladder.ndim == 1 and len(ladder) > 1 and ladder[0] == 1
     if not falling or np.any(np.diff(ladder) >= 0) or ladder[-1] <= 0:
         raise ValueError(

@@ -25,6 +25,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from keras_tilt.arguments import as_array
 from keras_tilt.spectrum import Spectrum, check_left_out, log_rings, power_law
 from keras_tilt.transports import (
     Box,
@@ -319,7 +320,7 @@ def _checked_shape(shape):
 
 def _checked_parameter(name, value, shape):
     """A float32 array that is either a scalar or of the full shape of an image."""
-    value = np.asarray(value, dtype=np.float32)
+    value = as_array(name, value, np.float32)
     if not np.all(np.isfinite(value)):
         raise ValueError(
             f"`{name}` must be finite. Received: "
@@ -414,8 +415,22 @@ def _in_inference(generator):
 
 
 def _image_shape(generate, latent_shape):
-    """Shape of one image, found by generating two."""
-    images = generate(tf.zeros([2, *latent_shape]))
+    """Shape of one image, found by generating two, which must have a gradient."""
+    noise = tf.zeros([2, *latent_shape])
+    with tf.GradientTape() as tape:
+        tape.watch(noise)
+        try:
+            images = generate(noise)
+        except (ValueError, tf.errors.InvalidArgumentError) as error:
+            raise ValueError(
+                f"`generator` must take noise {['n', *latent_shape]}. Received: an "
+                f"error for two of them: {error} Check `latent_shape`."
+            ) from error
+    if tape.gradient(images, noise) is None:
+        raise ValueError(
+            "`generator` must have a gradient with respect to the noise. Received: one "
+            "without. Write it with TensorFlow or keras.ops operations, not NumPy's."
+        )
     if images.shape.rank < 2 or images.shape[0] != 2:
         raise ValueError(
             "`generator` must return one image per noise: [n, ...] for "

@@ -25,11 +25,12 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from keras_tilt.adaptation import StepSize
+from keras_tilt.arguments import as_array
 from keras_tilt.chains import FUNCTIONALS, Chains, State, is_standard_normal
 from keras_tilt.diagnostics import diagnose
 from keras_tilt.plan import Plan, check_plan, stateless_seed
 from keras_tilt.samples import Samples
-from keras_tilt.storage import Run
+from keras_tilt.storage import Run, check_holds_only
 from keras_tilt.tilt import Tilt, sampled_together, stacked_response
 
 # The paper's run on the last layer of LeNet, to be used with the reference
@@ -76,7 +77,8 @@ def sample(
     The chains run side by side in one graph. In the warm-up the tilt rises from nothing
     to its full scale while the step size follows; both are then frozen, because an
     adapting chain has no stationary density. Tilts of one reference whose units share a
-    layer are sampled together, each with a step size of its own.
+    layer are sampled together, each with a step size of its own, and with as many steps
+    as the shortest of them wants.
 
     Under a `tf.distribute` strategy (call within `strategy.scope()`) the chains are
     split over the replicas, and are those of a single device up to rounding.
@@ -91,13 +93,14 @@ def sample(
         num_chains: chains of each tilt.
         num_results: draws of each chain.
         num_burnin_steps: iterations before the first draw.
-        seed: a whole number or a pair of them; equal seeds give equal samples. A chain
-            depends on its place in the list and in the chains, and on no other chain.
+        seed: a whole number or a pair of them; equal seeds give equal samples. The
+            random numbers of a chain are those of its place in the list and among the
+            chains, whatever runs beside it.
         kernel: "split", exact rotations and the default where the noise is N(0, I);
             "hmc", the leapfrog of the paper, the default elsewhere; "mala", Langevin.
         num_leapfrog_steps: gradients of f per iteration. None for as many as a quarter
             turn of the noise takes (10 where it is not N(0, I)), varied by half of that
-            from iteration to iteration.
+            from iteration to iteration. Not of "mala", which takes one.
         max_leapfrog_steps: the most of them, on average, if they are not given.
         step_size: of the leapfrog, in units of noise; None to adapt it.
         target_accept_prob: acceptance that the adaptation aims at. It can turn out
@@ -113,8 +116,12 @@ def sample(
             States take num_results / thin * num_chains * pixels * 4 bytes of memory
             for each tilt, unless there is a `callback` or a `directory`.
         callback: called with the number of the draw and its noise, in place of keeping
-            states: [rows, num_chains, ...], a row for each tilt sampled together.
-        directory: folder for the states and all that is needed to resume.
+            states: [rows, num_chains, ...], a row for each tilt sampled together. A
+            run that was killed calls it again for the draws since it was last saved,
+            at most half a minute before.
+        directory: folder for the states and all that is needed to resume. Tilts of a
+            list that cannot be sampled together have folders in it, tilt0, tilt3, ...
+            A run is resumed with the arguments it had; a finished one is read.
         progress: whether to show a bar with acceptance, mean f and the time left.
 
     Returns:
@@ -163,6 +170,8 @@ def sample(
     else:
         starts = _checked_starts(tilts, plan, initial_noise, alone)
     groups = sampled_together(tilts)
+    if directory is not None and len(groups) > 1:
+        check_holds_only(directory, {_own_folder(group) for group in groups})
     # All of them can start, and write where they are to, before the first one does.
     runs = [
         _Together(
@@ -170,14 +179,15 @@ def sample(
             group,
             plan,
             np.stack([starts[i] for i in group]),
-            directory and _folder(directory, group, tilts),
+            callback,
+            _folder(directory, group, tilts),
         )
         for group in groups
     ]
     found = {}
     for group, run in zip(groups, runs, strict=True):
         with tqdm(total=plan.num_iterations, disable=not progress, unit="it") as bar:
-            samples = run.run(callback, bar, alone=len(groups) == 1)
+            samples = run.run(bar, alone=len(groups) == 1)
         found |= zip(group, samples, strict=True)
     return found[0] if alone else [found[i] for i in sorted(found)]
 
@@ -193,7 +203,7 @@ class _Position(NamedTuple):
 class _Together:
     """Tilts sampled in one graph: of one reference, with units that share a layer."""
 
-    def __init__(self, tilts, rows, plan, noise, folder):
+    def __init__(self, tilts, rows, plan, noise, callback, folder):
         self.tilts, self.plan, self.noise = tilts, plan, noise
         self.scale = np.array([tilt.scale for tilt in tilts])
         self.chains = Chains(
@@ -206,15 +216,16 @@ class _Together:
         )
         self.record = _Record(plan.num_iterations)
         self.run_seed = plan.seeds[1]
-        self.store = folder and Run(folder, self.settings())
+        self.callback = callback
+        self.store = None if folder is None else Run(folder, self.settings())
         self.start = self.begin()
 
-    def run(self, callback, bar, alone):
+    def run(self, bar, alone):
         """One `Samples` per tilt; from where the folder was left, if it was used."""
         position = self.resumed()
         if self.store:
             self.store.create()
-        states = _States(self.plan, self.noise, callback, self.store)
+        states = _States(self.plan, self.noise, self.callback, self.store)
         bar.n = bar.initial = position.iteration
         saved_at = time.monotonic()
         try:
@@ -242,10 +253,21 @@ class _Together:
         """The chains at their start, which must be finite and have a gradient."""
         rows, ladder = len(self.tilts), self.plan.ladder
         shape = [rows] if ladder is None else [rows, len(ladder)]
-        first = self.plan.first_step(self.noise[0, 0].size)
-        step = StepSize.first(first, shape)
+        first_step = self.plan.first_step(self.noise[0, 0].size)
+        step = StepSize.first(first_step, shape)
         settings = self.plan.settings(0, step, self.scale)
-        state, numbers = self.chains.start(self.noise, settings)
+        first = self.tilts[0]
+        first.response(
+            first.to_images(self.noise[0, :1])
+        )  # its errors, before a graph's
+        try:
+            state, numbers = self.chains.start(self.noise, settings)
+        except NotImplementedError as error:
+            raise ValueError(
+                "The unit must be made of TensorFlow or keras.ops operations. "
+                f"Received: {first.unit!r}, which asks for the value of a "
+                "tensor while a graph is made, as NumPy does. Write it without."
+            ) from error
         _check_start(self.tilts, numbers)
         return _Position(0, state, step)
 
@@ -286,7 +308,11 @@ class _Together:
 
     def settings(self):
         """What a run depends on, to be compared with that of a run to resume."""
-        settings = dataclasses.asdict(self.plan)
+        settings = {
+            name: np.asarray(value).tolist()
+            for name, value in dataclasses.asdict(self.plan).items()
+        }
+        settings["keeps_states"] = self.callback is None
         settings["mass"] = _fingerprint(self.plan.mass)
         settings["initial_noise"] = _fingerprint(self.noise)
         settings["units"] = [getattr(t.unit, "name", "function") for t in self.tilts]
@@ -329,14 +355,22 @@ class _Together:
         if not position.iteration:
             return
         settings = position.state.settings
-        _, numbers = self.chains.start(self.chains.noise_of(position.state), settings)
-        f, saved = numbers["f"], self.record["f"][position.iteration - 1]
-        if not np.allclose(f, saved, rtol=1e-3, atol=1e-3):
-            raise ValueError(
-                "`directory` must hold the run that is to be resumed. Received: one "
-                f"whose chains have f {_few(saved)}, where the tilt has {_few(f)}. The "
-                "network or the reference is another: pass those of that run."
-            )
+        noise = self.chains.noise_of(position.state)
+        _, numbers = self.chains.start(noise, settings)
+        log_base = self.tilts[0].base.log_prob(noise)
+        here = {
+            "f": numbers["f"],
+            "log_prob": settings.scale[:, None] * numbers["f"] + log_base,
+        }
+        for name, values in here.items():
+            saved = self.record[name][position.iteration - 1]
+            if not np.allclose(values, saved, rtol=1e-3, atol=1e-3):
+                raise ValueError(
+                    "`directory` must hold the run that is to be resumed. Received: "
+                    f"one whose chains have {name} {_few(saved)}, where the tilt has "
+                    f"{_few(values)}. The network or the reference is another: pass "
+                    "those of that run."
+                )
 
     # The result
 
@@ -423,9 +457,11 @@ class _States:
 
     def of(self, row, num_draws, noise_of):
         """The states kept of one tilt, [draws, chains, ...], or the last alone."""
-        if self.callback is None:
-            return self.kept[: num_draws // self.thin, row]
-        return noise_of()[None, row]
+        if self.callback is not None:
+            return noise_of()[None, row]
+        states = self.kept[: num_draws // self.thin, row]
+        states.flags.writeable = False  # on the disk they are those of the run
+        return states
 
     def flush(self):
         """To the disk, if the states are there."""
@@ -459,8 +495,13 @@ def _fingerprint(values):
 
 def _folder(directory, group, tilts):
     """A folder of its own for every run that a list of tilts takes."""
-    together = len(group) == len(tilts)
-    return directory if together else pathlib.Path(directory) / f"tilt{group[0]}"
+    if directory is None or len(group) == len(tilts):
+        return directory
+    return pathlib.Path(directory) / _own_folder(group)
+
+
+def _own_folder(group):
+    return f"tilt{group[0]}"
 
 
 def _exact_draws(base, plan, index):
@@ -509,7 +550,7 @@ def _checked_starts(tilts, plan, initial_noise, alone):
 
 
 def _checked_noise(noise, num_chains, base):
-    noise = np.asarray(noise, base.dtype.as_numpy_dtype)
+    noise = as_array("initial_noise", noise, base.dtype.as_numpy_dtype)
     expected = (num_chains, *base.event_shape)
     if noise.shape != expected:
         raise ValueError(

@@ -3,6 +3,7 @@
 __all__ = ["Images", "Samples"]
 
 import dataclasses
+import numbers
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -13,8 +14,8 @@ from keras_tilt.diagnostics import Diagnostics, inference_data
 class Images(Sequence):
     """The images T(z) of the draws, made when they are asked for.
 
-    images[-1] are those of the last draw, images[:, 0] those of the first chain, and
-    np.asarray(images) all of them.
+    images[-1] are those of the last draw, images[:, 0] those of the first chain,
+    images[..., 0] their first channel, and np.asarray(images) all of them.
 
     Args:
         noise: [draws, chains, ...].
@@ -32,13 +33,39 @@ class Images(Sequence):
         return len(self._noise)
 
     def __getitem__(self, index):
-        noise = np.asarray(self._noise[index])
+        of_draws, of_pixels = self._split(index)
+        images = self._images(np.asarray(self._noise[of_draws]))
+        batch = images.ndim - (self.ndim - 2)
+        return images[(slice(None),) * batch + of_pixels]
+
+    def _images(self, noise):
+        """T of noise [..., event], draw by draw."""
         batch = noise.ndim - (self._noise.ndim - 2)
+        if not noise.size:
+            return np.empty((*noise.shape[:batch], *self.shape[2:]), noise.dtype)
         if batch == 0:
             return np.asarray(self._to_images(noise[None]))[0]
         if batch == 1:
             return np.asarray(self._to_images(noise))
         return np.stack([np.asarray(self._to_images(one)) for one in noise])
+
+    def _split(self, index):
+        """The part of an index that is of draws and chains, and that of the pixels."""
+        index = index if isinstance(index, tuple) else (index,)
+        dots = [i for i, part in enumerate(index) if part is Ellipsis]
+        if len(dots) == 1:
+            missing = (slice(None),) * (self.ndim - len(index) + 1)
+            index = index[: dots[0]] + missing + index[dots[0] + 1 :]
+        of_draws, of_pixels = index[:2], index[2:]
+        simple = all(isinstance(part, slice | numbers.Integral) for part in of_pixels)
+        whole = all(part is not None and np.ndim(part) < 2 for part in of_draws)
+        if not simple or not whole or len(dots) > 1 or len(index) > self.ndim:
+            raise IndexError(
+                "Expected an index of draws and chains, then numbers or slices of "
+                f"rows, columns and channels. Received: {index!r}. For any other take "
+                "np.asarray(samples.images)."
+            )
+        return of_draws, of_pixels
 
     def __array__(self, dtype=None, copy=None):
         return np.asarray(self[:], dtype)

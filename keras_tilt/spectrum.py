@@ -15,6 +15,8 @@ import dataclasses
 
 import numpy as np
 
+from keras_tilt.arguments import as_array, as_number
+
 _BATCH = 16  # images transformed at once
 
 
@@ -238,7 +240,7 @@ def _check_batch(batch, expected):
             wanted += f", of one image shape {expected}"
         raise ValueError(
             f"`images` must be an array or batches {wanted}. Received: shape "
-            f"{batch.shape}. Reshape or crop them."
+            f"{batch.shape}. Reshape, crop or batch them."
         )
 
 
@@ -313,19 +315,21 @@ def _checked_shape(shape):
 
 
 def _checked_exponent(exponent):
-    if np.ndim(exponent) != 0 or not np.isfinite(exponent):
+    exponent = as_number("exponent", exponent)
+    if not np.isfinite(exponent):
         raise ValueError(
             "`exponent` must be a finite number. "
-            f"Received: {exponent!r}. Pass for example 1.0."
+            f"Received: {exponent}. Pass for example 1.0."
         )
-    return float(exponent)
+    return exponent
 
 
 def _checked_stddev(stddev):
-    if np.ndim(stddev) != 0 or not 0 < stddev < np.inf:
+    stddev = as_array("stddev", stddev)
+    if stddev.ndim or not 0 < stddev < np.inf:
         raise ValueError(
-            "`stddev` must be a positive number, the same for every pixel. "
-            f"Received: {stddev!r}. Pass `colour_covariance` to tell channels apart."
+            "`stddev` must be a positive number, the same for every pixel. Received: "
+            f"{stddev.tolist()}. Pass `colour_covariance` to tell channels apart."
         )
     return float(stddev)
 
@@ -339,7 +343,7 @@ def check_left_out(name, value, where):
 
 
 def _checked_covariance(colour_covariance, channels):
-    covariance = np.asarray(colour_covariance, np.float64)
+    covariance = as_array("colour_covariance", colour_covariance)
     if covariance.shape != (channels, channels):
         raise ValueError(
             f"`colour_covariance` must have shape {(channels, channels)}, by the "

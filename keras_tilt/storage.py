@@ -8,11 +8,13 @@ state.npz is replaced as a whole, so that a run killed at any moment leaves a go
 This is the only module that writes files.
 """
 
-__all__ = ["Run"]
+__all__ = ["Run", "check_holds_only"]
 
+import contextlib
 import json
 import os
 import pathlib
+import zipfile
 
 import numpy as np
 
@@ -21,21 +23,22 @@ class Run:
     """The folder of one run, new or found. Nothing is written before `create`.
 
     Args:
-        directory: folder, which need not exist.
+        directory: folder, which need not exist; "~" is the home of the user.
         settings: dict of what the result depends on, of values that JSON knows.
 
     Raises:
-        ValueError: if the folder holds another run, or anything else.
+        ValueError: if the folder holds another run, a damaged one, or anything else.
     """
 
     def __init__(self, directory, settings):
-        self.directory = pathlib.Path(directory)
+        self.directory = pathlib.Path(directory).expanduser()
         self.settings = json.loads(json.dumps(settings))
         if self.file.exists():
-            saved = json.loads(self.file.read_text())
+            with _whole(self.file):
+                saved = json.loads(self.file.read_text())
             _check_same(self.directory, saved, self.settings)
         else:
-            _check_empty(self.directory, _part_of(self.file))
+            check_holds_only(self.directory, {_part_of(self.file).name})
 
     @property
     def file(self):
@@ -54,7 +57,7 @@ class Run:
         file = self.directory / "state.npz"
         if not file.exists():
             return None
-        with np.load(file) as arrays:
+        with _whole(file), np.load(file) as arrays:
             return dict(arrays)
 
     def checkpoint(self, arrays):
@@ -64,11 +67,14 @@ class Run:
     def draws(self, shape, dtype):
         """An array on disk, [draws, ...]: the one of before, or a new one."""
         file = self.directory / "noise.npy"
-        if not file.exists():
+        if not (self.directory / "state.npz").exists():
             part = _part_of(file)
+            shape = tuple(map(int, shape))  # a header with NumPy's own is not read
             np.lib.format.open_memmap(part, mode="w+", dtype=dtype, shape=shape)
             os.replace(part, file)
-        return np.lib.format.open_memmap(file, mode="r+")
+        with _whole(file):
+            np.lib.format.open_memmap(file, mode="r")  # "r+" would fill up a short one
+            return np.lib.format.open_memmap(file, mode="r+")
 
 
 def _part_of(file):
@@ -86,15 +92,38 @@ def _replace(file, write):
     os.replace(part, file)
 
 
-def _check_empty(directory, allowed):
-    """Nothing there but what a run killed at its very first moment can have left."""
+@contextlib.contextmanager
+def _whole(file):
+    """An error that names the file, if what is read from it makes no sense."""
+    try:
+        yield
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"`directory` must hold a whole run. Received: {file}, which is missing or "
+            f"damaged ({error}). Restore it from a copy, or pass another folder."
+        ) from error
+
+
+def check_holds_only(directory, names):
+    """Raise a ValueError unless a folder is new or empty but for files of some names.
+
+    Args:
+        directory: folder, which need not exist.
+        names: a set, of files and folders.
+    """
+    directory = pathlib.Path(directory).expanduser()
     if not directory.exists():
         return
-    if not directory.is_dir() or set(directory.iterdir()) - {allowed}:
-        raise ValueError(
-            "`directory` must be new, empty, or hold the run to resume. Received: "
-            f"{directory}, which holds other files. Pass another one."
-        )
+    if not directory.is_dir():
+        found = "which is a file"
+    elif others := sorted({path.name for path in directory.iterdir()} - names):
+        found = f"which holds other files, {', '.join(others[:3])}"
+    else:
+        return
+    raise ValueError(
+        "`directory` must be new, empty, or hold the run to resume. Received: "
+        f"{directory}, {found}. Pass another one."
+    )
 
 
 def _check_same(directory, saved, settings):

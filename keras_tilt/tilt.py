@@ -34,12 +34,14 @@ class Tilt:
         unit: callable, images [n, ...] -> f [n], in nats.
         reference: a `tfd.Distribution` over one image, with empty batch shape. The base
             and the bijector of a transformed distribution are the noise coordinates;
-            for any other, noise and image are the same thing.
+            for any other, noise and image are the same thing. Of a bounded density
+            make a transport, such as `box`: a trajectory leaves it, and is rejected.
         scale: positive number, 1 in the paper: how strongly f tilts q, the inverse of a
             temperature.
 
     Raises:
-        TypeError: if `unit` is not callable or `reference` not a `tfd.Distribution`.
+        TypeError: if `unit` is not callable or `reference` not a `tfd.Distribution` of
+            floating-point images.
         ValueError: if `reference` has a batch shape, if `unit.input_shape` exists and
             is not the shape of an image of `reference`, or for a `scale` that is not a
             positive number.
@@ -66,6 +68,12 @@ class Tilt:
                 "`reference` must be a tfp.distributions.Distribution. "
                 f"Received: {self.reference!r}. Pass for example white_noise(shape)."
             )
+        dtype = self.reference.dtype
+        if not (isinstance(dtype, tf.DType) and dtype.is_floating):
+            raise TypeError(
+                "`reference` must be a distribution of one floating-point array. "
+                f"Received: {self.reference!r}. Pass for example white_noise(shape)."
+            )
         if self.reference.batch_shape.rank != 0:
             raise ValueError(
                 "`reference` must have an empty batch shape. Received: batch shape "
@@ -85,7 +93,8 @@ class Tilt:
             raise ValueError(
                 "`unit` and `reference` must be about images of one shape. Received: "
                 f"unit.input_shape {tuple(expected)}, reference.event_shape "
-                f"{self.event_shape}. Build the reference with unit.input_shape."
+                f"{self.event_shape}. Pass kt.unit(network, ...) as unit, and build "
+                "the reference with its input_shape."
             )
 
     @property
@@ -128,7 +137,13 @@ class Tilt:
             ValueError: if the unit returns anything but one number per image. (A column
                 [n, 1] added to log q(x) [n] would silently become a matrix.)
         """
-        f = tf.convert_to_tensor(self.unit(images))
+        f = self.unit(images)
+        if f is None:
+            raise ValueError(
+                f"`unit` must return one number per image, shape {images.shape[:1]}. "
+                "Received: None. End the function with a `return`."
+            )
+        f = tf.convert_to_tensor(f)
         if not f.shape.is_compatible_with(images.shape[:1]):
             raise ValueError(
                 f"`unit` must return one number per image, shape {images.shape[:1]}. "
@@ -151,7 +166,7 @@ class Tilt:
         f = self.response(self.to_images(noise))
         return self.scale * f + self.base.log_prob(noise)
 
-    def signal_to_noise(self, images):
+    def signal_to_noise(self, images=None, *, noise=None):
         """How strongly the tilt pulls on a pixel against the spread of the reference.
 
             SNR(x) = scale sqrt(mean_i (d f(T(z)) / d z_i)^2)   at z = T^-1(x)
@@ -162,13 +177,24 @@ class Tilt:
         z = x and the number is per unit of x.
 
         Args:
-            images: images [n, ...] inside the support of the reference.
+            images: images [n, ...] inside the support of the reference; or
+            noise: their noise [n, ...], as `samples.noise[-1]`. A `latent` image is
+                known by its noise alone.
 
         Returns:
             signal_to_noise: [n], root mean square over pixels, nats per unit of noise.
+
+        Raises:
+            ValueError: unless one of the two is passed.
         """
-        images = tf.convert_to_tensor(images, self.reference.dtype)
-        noise = self.to_noise(images)
+        if (images is None) == (noise is None):
+            raise ValueError(
+                "Expected either images or their noise. Received: both or neither. "
+                "Pass for example noise=samples.noise[-1]."
+            )
+        if noise is None:
+            noise = self.to_noise(tf.convert_to_tensor(images, self.reference.dtype))
+        noise = tf.convert_to_tensor(noise, self.reference.dtype)
         with tf.GradientTape() as tape:
             tape.watch(noise)
             f = self.response(self.to_images(noise))
@@ -197,7 +223,8 @@ def stacked_response(tilts):
         images = first.to_images(tf.reshape(noise, [-1, *event]))
         if several is None:
             return first.response(images)[None]
-        return several(tf.reshape(images, [*batch, *first.event_shape]))
+        f = several(tf.reshape(images, [*batch, *first.event_shape]))
+        return tf.cast(f, first.reference.dtype)
 
     return response
 

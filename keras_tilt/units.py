@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_tilt import graph
+from keras_tilt.arguments import as_array
 from keras_tilt.features import (
     Features,
     check_preprocess,
@@ -444,7 +445,7 @@ def _weights(name, channel, direction, channels):
     """Return weights [channels] float64 of a direction, or of one channel."""
     if direction is None:
         return _one_hot(_check_channel(name, channel, channels), channels)
-    weights = np.asarray(direction, np.float64)
+    weights = as_array("direction", direction)
     if weights.shape != (channels,) or not np.all(np.isfinite(weights)):
         raise ValueError(
             f"Expected `direction` to hold {channels} finite weights, one for each "

@@ -16,6 +16,7 @@ MODULES = {path.stem: path for path in sorted(PACKAGE.rglob("*.py"))}
 ROOMS = {
     "_start": set(),
     "adaptation": set(),
+    "arguments": set(),
     "chains": {"kernels"},
     "data": set(),
     "diagnostics": set(),
@@ -27,12 +28,13 @@ ROOMS = {
     "networks": set(),
     "objective": set(),
     "optimizer": set(),
-    "plan": {"adaptation", "chains", "kernels"},
+    "plan": {"adaptation", "arguments", "chains", "kernels"},
     "plotting": set(),
     "receptive_field": {"graph"},
-    "reference": {"spectrum", "transports"},
+    "reference": {"arguments", "spectrum", "transports"},
     "sampler": {
         "adaptation",
+        "arguments",
         "chains",
         "diagnostics",
         "plan",
@@ -41,11 +43,11 @@ ROOMS = {
         "tilt",
     },
     "samples": {"diagnostics"},
-    "spectrum": set(),
+    "spectrum": {"arguments"},
     "storage": set(),
     "tilt": {"units"},
     "transports": set(),
-    "units": {"features", "graph", "receptive_field"},
+    "units": {"arguments", "features", "graph", "receptive_field"},
 }
 ROOMS["__init__"] = set(ROOMS)
 
@@ -53,6 +55,7 @@ ROOMS["__init__"] = set(ROOMS)
 ONLY_IN = {"matplotlib": {"plotting"}, "tensorflow_datasets": {"data"}}
 WITHOUT_KERAS = {
     "adaptation",
+    "arguments",
     "chains",
     "diagnostics",
     "importance",

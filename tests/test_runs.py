@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import time
 import numpy as np
 import pytest
 import targets
+import tensorflow as tf
+import tensorflow_probability as tfp
 from small_network import small_network
 
 from keras_tilt import sampler, storage
@@ -318,9 +321,97 @@ def test_a_run_killed_at_its_very_first_moment_is_no_other_run(tmp_path):
 
 def test_a_file_in_place_of_the_folder_is_an_error(tmp_path):
     (tmp_path / "run").write_text("years of work")
-    with pytest.raises(ValueError, match="which holds other files"):
+    with pytest.raises(ValueError, match="which is a file"):
         run(directory=tmp_path / "run")
     assert (tmp_path / "run").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("first, second", [(None, print), (print, None)])
+def test_a_run_that_keeps_its_states_is_none_that_hands_them_on(
+    tmp_path, first, second
+):
+    def handed_on(callback):
+        return callback and (lambda draw, noise: None)
+
+    run(directory=tmp_path / "run", callback=handed_on(first))
+    with pytest.raises(ValueError, match="keeps_states (True|False) there"):
+        run(directory=tmp_path / "run", callback=handed_on(second))
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    "name, damage",
+    [
+        ("noise.npy", cut),
+        ("noise.npy", pathlib.Path.unlink),
+        ("state.npz", cut),
+        ("run.json", cut),
+        ("run.json", pathlib.Path.unlink),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_a_damaged_run_is_an_error_that_names_the_file(tmp_path, name, damage):
+    run(directory=tmp_path / "run")
+    damage(tmp_path / "run" / name)
+    before = files_of(tmp_path / "run")
+    with pytest.raises(ValueError, match="`directory` must .*run.*(noise|state|run)"):
+        run(directory=tmp_path / "run")
+    assert files_of(tmp_path / "run") == before
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    settings = {
+        "num_chains": np.int64(3),
+        "num_results": np.int32(DRAWS),
+        "thin": np.int64(1),
+        "target_accept_prob": np.float64(0.7),
+        "inverse_temperatures": np.array([1.0, 0.5]),
+    }
+    plain = {name: np.asarray(value).tolist() for name, value in settings.items()}
+    whole = run(directory=tmp_path / "run", **settings)
+    assert_same(run(directory=tmp_path / "run", **plain), whole)
+
+
+def test_another_reference_of_the_same_f_is_another_run(tmp_path):
+    def tilt(stddev):
+        normal = tfp.distributions.Normal(tf.zeros(SHAPE), stddev)
+        reference = tfp.distributions.Independent(normal, len(SHAPE))
+        return Tilt(targets.linear().unit, reference)
+
+    settings = {"initial_noise": np.ones([3, *SHAPE]), "kernel": "hmc"}
+    run(tilt(2.0), tmp_path / "run", **settings)
+    with pytest.raises(ValueError, match="log_prob .* The network or the reference"):
+        run(tilt(9.0), tmp_path / "run", **settings)
+
+
+def test_the_states_of_a_run_cannot_be_overwritten_by_its_samples(tmp_path):
+    samples = run(directory=tmp_path / "run")
+    with pytest.raises(ValueError, match="read-only"):
+        samples.noise[...] = 0.0
+
+
+def test_a_folder_is_that_of_the_user_who_writes_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    run(directory="~/run")
+    assert (tmp_path / "run" / "run.json").exists()
+
+
+def test_the_empty_path_is_the_folder_one_is_in(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(directory="")
+    assert (tmp_path / "run.json").exists()
+
+
+def test_several_runs_are_not_put_into_the_folder_of_another(tmp_path):
+    first, _ = class_tilts()
+    run(first, tmp_path / "run")
+    before = files_of(tmp_path / "run")
+    with pytest.raises(ValueError, match="which holds other files"):
+        run([first, tilt_of(targets.relu())], tmp_path / "run")
+    assert files_of(tmp_path / "run") == before
 
 
 def test_chains_that_cannot_start_leave_no_folder(tmp_path):
@@ -369,6 +460,7 @@ def test_draws_are_found_again_and_settings_are_plain_text(tmp_path):
     draws = store.draws((3, 2), np.float32)
     draws[1] = 7.0
     draws.flush()
+    store.checkpoint({"iteration": 1})
     again = Run(tmp_path / "run", settings)
     np.testing.assert_array_equal(again.draws((3, 2), np.float32)[1], 7.0)
     saved = json.loads((tmp_path / "run" / "run.json").read_text())

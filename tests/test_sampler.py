@@ -12,7 +12,7 @@ from small_network import small_network
 
 from keras_tilt.kernels import KERNELS, chain_seeds, transition_kernel
 from keras_tilt.plan import stateless_seed
-from keras_tilt.reference import white_noise
+from keras_tilt.reference import spectral_noise, white_noise
 from keras_tilt.sampler import PAPER_LENET, sample
 from keras_tilt.samples import Images
 from keras_tilt.tilt import Tilt
@@ -289,6 +289,54 @@ def test_a_seed_that_is_not_whole_numbers_is_a_type_error(seed):
         quick(tilt_of(targets.linear()), seed=seed)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["step_size", "target_accept_prob", "mass", "initial_noise"]
+    + ["inverse_temperatures"],
+)
+@pytest.mark.parametrize("value", ["0.1", [[1.0], [1.0, 2.0]], 1j])
+def test_what_is_no_number_is_an_error_that_names_the_argument(name, value):
+    with pytest.raises(ValueError, match=rf"`{name}` must be a number"):
+        quick(tilt_of(targets.linear()), **{name: value})
+
+
+@pytest.mark.parametrize("pair", [(2**40, 1), (0, -(2**31) - 1)])
+def test_a_pair_of_seeds_is_not_cut_to_32_bits(pair):
+    with pytest.raises(ValueError, match="`seed` must be a pair .* of 32 bits"):
+        quick(tilt_of(targets.linear()), seed=pair)
+
+
+@pytest.mark.parametrize(
+    "unit, message",
+    [
+        (lambda x: None, "Received: None"),
+        (lambda x: x, "one number per image"),
+        (lambda x: np.sum(np.asarray(x), axis=(1, 2, 3)), "Write it without"),
+    ],
+    ids=["nothing", "an image", "numpy"],
+)
+def test_a_function_that_is_no_unit_is_an_error_without_a_graph_in_it(unit, message):
+    with pytest.raises(ValueError, match=message) as raised:
+        quick(Tilt(unit, white_noise(SHAPE)))
+    assert "in user code" not in str(raised.value)
+
+
+@pytest.mark.parametrize("ladder", [None, (1.0, 0.5)])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_reference_in_float64_is_sampled_in_float64(kernel, ladder):
+    flat = tfp.distributions.Normal(np.zeros((8, 8, 1)), 1.0)
+    reference = tfp.distributions.Independent(flat, 3)
+    units = [unit(small_network(), class_index=k) for k in range(2)]
+    samples = quick(
+        [Tilt(one, reference) for one in units],
+        kernel=kernel,
+        inverse_temperatures=ladder,
+    )
+    for one, f in zip(samples, units, strict=True):
+        assert one.noise.dtype == np.float64
+        np.testing.assert_allclose(one.f[-1], f(one.noise[-1]), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("callback", ["states.npy", 3])
 def test_a_callback_that_cannot_be_called_is_a_type_error(callback):
     with pytest.raises(TypeError, match="`callback` must be a function"):
@@ -529,11 +577,50 @@ def test_images_are_made_when_asked_for():
     np.testing.assert_array_equal(images[:, 0], 2 * noise[:, 0])
     np.testing.assert_array_equal(images[1:3], 2 * noise[1:3])
     assert made == [4, 1, 5, 4, 4]
+    np.testing.assert_array_equal(images[:0], noise[:0])
+    assert made == [4, 1, 5, 4, 4]
     np.testing.assert_array_equal(images, 2 * noise)
     np.testing.assert_array_equal(images - noise, noise)
 
 
 # References that are no transports of white noise
+
+
+INDICES = {
+    "rows backwards": np.s_[-1, :, ::-1],
+    "channels backwards": np.s_[:, :, :, :, ::-1],
+    "a row": np.s_[0, 0, 0],
+    "the first channel": np.s_[..., 0],
+    "some rows": np.s_[:, :, 2:4],
+    "a column of a chain": np.s_[:, 1, :, 3],
+    "a pixel": np.s_[2, 1, 3, 4, 1],
+    "a chain, dots": np.s_[:, 1, ...],
+    "dots alone": np.s_[...],
+    "some draws": np.s_[[0, 2], 1, 1:3],
+    "a mask of draws": np.s_[[True, False, True]],
+    "no draw": np.s_[:0, :, 2:4],
+}
+
+
+@pytest.mark.parametrize("index", INDICES.values(), ids=INDICES)
+def test_images_are_indexed_as_the_array_of_all_of_them(index):
+    reference = spectral_noise((6, 5, 3), 0.5, 0.3)
+    noise = reference.distribution.sample([3, 2], seed=[0, 1]).numpy()
+    images = Images(noise, reference.bijector.forward, (6, 5, 3))
+    exact = reference.bijector.forward(noise).numpy()[index]
+    assert images[index].shape == exact.shape
+    np.testing.assert_allclose(images[index], exact, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [np.s_[None], np.s_[..., ...], np.s_[0, 0, [1, 2]], np.s_[0, 0, 0, 0, 0, 0]]
+    + [np.ones([3, 2], bool)],
+)
+def test_another_index_of_images_is_an_error_that_names_the_way_out(index):
+    images = Images(np.zeros([3, 2, 6, 5, 3]), tf.identity, (6, 5, 3))
+    with pytest.raises(IndexError, match="take np.asarray"):
+        images[index]
 
 
 def test_a_reference_of_another_kind_is_sampled_by_tfp_s_kernel():

@@ -73,12 +73,12 @@ FULL = {
     ),
     "ess weak": dict(num_chains=4, rounds=3, steps=STEPS[:8], network="squeezenet")
     | dict(num_gradients=800, num_burnin_steps=60),
-    "ess lenet": dict(num_chains=32, rounds=8, steps=STEPS[:8])
+    "ess lenet": dict(num_chains=32, rounds=6, steps=STEPS[:8])
     | dict(num_gradients=3000, num_burnin_steps=150),
     "ess picture": dict(num_chains=4, rounds=8, steps=(10, 30), network="squeezenet")
     | dict(num_gradients=1200, num_burnin_steps=200, num_adaptation_gradients=600)
     | dict(mass_exponents=(0, 0.5, 1)),
-    "pixels quadratic": dict(num_chains=16, num_steps=4, num_pixels=PIXELS)
+    "pixels quadratic": dict(num_chains=8, num_steps=4, num_pixels=PIXELS)
     | dict(num_burnin_steps=80, num_results=30),
     "blackjax lenet": dict(num_chains=32, rounds=8, steps=STEPS[:8])
     | dict(num_gradients=1200, num_burnin_steps=400),
