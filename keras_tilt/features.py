@@ -306,8 +306,9 @@ def check_preprocess(preprocess, shape, taken):
     """Raise if a function of images is none of tensors, or makes another shape."""
     try:
         traced = tf.function(preprocess, autograph=False)
-        made = traced.get_concrete_function(tf.TensorSpec([None, *shape])).output_shapes
-        if made is None:
+        concrete = traced.get_concrete_function(tf.TensorSpec([None, *shape]))
+        made = tf.TensorShape(concrete.output_shapes)
+        if concrete.structured_outputs is None:
             raise TypeError("it returns nothing")
     except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
         raise ValueError(

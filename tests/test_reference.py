@@ -800,6 +800,33 @@ def test_images_of_a_generator_have_no_density_and_the_error_says_who_has(squash
             call()
 
 
+@pytest.mark.parametrize(
+    "generator, message",
+    [
+        (lambda z: tf.reshape(z, [-1, 3, 3, 1]), "must take noise .* error"),
+        (lambda z: tf.constant(np.asarray(z)), "must have a gradient"),
+        (lambda z: tf.round(z), "must have a gradient"),
+    ],
+    ids=["of another shape", "numpy", "rounded"],
+)
+def test_a_generator_that_fails_or_has_no_gradient_is_an_error(generator, message):
+    with pytest.raises(ValueError, match=message):
+        latent(generator, [4])
+
+
+@pytest.mark.parametrize("value", ["big", None, 1j, [[1.0], [1.0, 2.0]]])
+def test_a_parameter_that_is_no_number_is_an_error_that_names_it(value):
+    with pytest.raises(ValueError, match="`mean` must be a number"):
+        white_noise(SHAPE, mean=value)
+    with pytest.raises(ValueError, match="`low` must be a number"):
+        box(SHAPE, low=value)
+    if value is not None:  # the default
+        with pytest.raises(ValueError, match="`exponent` must be a number"):
+            spectral_noise(COLOURED, exponent=value)
+        with pytest.raises(ValueError, match="`colour_covariance` must be a number"):
+            spectral_noise(COLOURED, colour_covariance=value)
+
+
 def test_a_generator_may_be_any_callable_that_takes_training_or_not():
     def generator(noise, training=True):
         assert training is False

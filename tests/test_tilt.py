@@ -2,13 +2,14 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 import pytest
 import targets
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_tilt.reference import box, white_noise
+from keras_tilt.reference import box, latent, white_noise
 from keras_tilt.tilt import Tilt
 
 tfb, tfd = tfp.bijectors, tfp.distributions
@@ -116,6 +117,45 @@ def test_signal_to_noise_of_a_linear_unit_is_the_stddev_times_the_weight():
     exact = 2.0 * np.sqrt(np.mean(weights**2))
     snr = tilt_of(target).signal_to_noise(target.draw(4, seed=3))
     np.testing.assert_allclose(snr, np.full(4, exact), rtol=1e-6)
+
+
+def test_signal_to_noise_may_be_asked_for_at_a_noise():
+    """The only way to that of a generator's images."""
+    tilt = tilt_of(targets.box_linear())
+    images = targets.box_linear().draw(4, seed=3)
+    np.testing.assert_allclose(
+        tilt.signal_to_noise(noise=tilt.to_noise(images)),
+        tilt.signal_to_noise(images),
+        rtol=1e-4,
+    )
+    matrix = tf.constant([[2.0, 0.0, 1.0, 1.0], [0.0, 1.0, 0.0, -1.0]])
+    generated = Tilt(total, latent(lambda z: z @ matrix, [2]))
+    # df/dz = (4, 0)
+    np.testing.assert_allclose(
+        generated.signal_to_noise(noise=tf.zeros([3, 2])), np.sqrt(8.0), rtol=1e-6
+    )
+    for arguments in ({}, {"images": images, "noise": images}):
+        with pytest.raises(ValueError, match="either images or their noise"):
+            tilt.signal_to_noise(**arguments)
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        lambda: tfd.Independent(tfd.Bernoulli(tf.zeros(SHAPE)), 3),
+        lambda: tfd.JointDistributionSequential([tfd.Normal(0.0, 1.0)]),
+    ],
+    ids=["whole numbers", "joint"],
+)
+def test_a_reference_that_is_no_density_of_images_is_an_error(reference):
+    with pytest.raises(TypeError, match="one floating-point array"):
+        Tilt(total, reference())
+
+
+def test_a_model_in_place_of_a_unit_is_told_to_be_made_one():
+    model = keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten()])
+    with pytest.raises(ValueError, match=r"Pass kt.unit\(network, ...\)"):
+        Tilt(model, white_noise(SHAPE))
 
 
 def test_signal_to_noise_in_a_box_is_the_slope_of_the_transport_and_zero_at_the_walls():

@@ -837,6 +837,27 @@ def two_inputs():
     return keras.Model([left, right], x)
 
 
+@pytest.mark.parametrize("preprocess", ["tf", 3, lambda images: None])
+def test_preprocessing_that_is_no_function_of_tensors_is_refused(preprocess):
+    with pytest.raises(ValueError, match="Expected `preprocess` to be a function"):
+        unit(network_of(bare_logits), class_index=0, preprocess=preprocess)
+
+
+def test_fixed_inputs_that_are_no_dict_are_refused():
+    with pytest.raises(ValueError, match="Expected `fixed_inputs` to be a dict"):
+        unit(network_of(logits_layer), class_index=0, fixed_inputs=[[1.0]])
+
+
+def test_true_is_no_class():
+    with pytest.raises(ValueError, match="Expected `class_index` to lie in"):
+        unit(network_of(logits_layer), class_index=True)
+
+
+def test_a_direction_that_is_no_numbers_is_refused():
+    with pytest.raises(ValueError, match="`direction` must be a number"):
+        unit(network_of(logits_layer), "conv1", direction=["a", "b"])
+
+
 def test_inputs_but_the_images_are_fixed():
     network, x = two_inputs(), images()
     right = np.array([1.0, 2.0, 3.0, 4.0])
