@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 help: ## what there is to make
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo: $(READY) ## train on the embedded digits, sample all ten; pictures in out/demo
 	$(BIN)/python train/mnist.py --embedded --seeds 0 --out out/demo/models
@@ -23,6 +23,9 @@ lint: $(READY) ## style and likely errors
 
 bench: $(READY) ## time of a training step against stock Keras
 	$(BIN)/python benchmarks/train_step.py --out results/bench_train_step.json
+
+bench-sampling: $(READY) ## cost and efficiency of the sampler; about two hours
+	$(BIN)/python benchmarks/sampling --parts cost ess pixels --out results/bench_sampling.json
 
 venv: $(READY) ## the environment alone
 

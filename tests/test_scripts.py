@@ -254,3 +254,30 @@ def test_digits_without_a_model_say_how_to_train_one(tmp_path):
     assert run.returncode == 1
     assert f"{tmp_path / 'none.keras'}" in run.stderr
     assert "train/mnist.py" in run.stderr and "Traceback" not in run.stderr
+
+
+# benchmarks
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_training_runs_through(tmp_path):
+    out = tmp_path / "bench.json"
+    run = run_script("benchmarks/train_step.py", "--smoke", "--out", out)
+    assert run.returncode == 0, run.stderr
+    assert json.loads(out.read_text())
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_sampling_runs_through_and_measures_nothing_twice(tmp_path):
+    out = tmp_path / "bench.json"
+    command = ["benchmarks/sampling", "--smoke", "--out", out, "--parts"]
+    first = run_script(*command, "cost", "ess", "pixels")
+    assert first.returncode == 0, first.stderr
+    found = json.loads(out.read_text())
+    assert len(found) == 6
+    for case in found:
+        assert f"\n{case}\n" in f"\n{first.stdout}"
+    assert (tmp_path / "bench_pizza.png").stat().st_size > 0
+    again = run_script(*command, "cost", "ess", "pixels")
+    assert again.stdout == first.stdout and again.stderr == ""
+    assert json.loads(out.read_text()) == found
