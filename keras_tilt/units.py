@@ -155,7 +155,8 @@ def unit(
 
     The network runs as in inference: dropout off, BatchNorm with its moving statistics.
     A layer with weights is read before its activation, because a unit behind a ReLU has
-    no gradient where it is off. A softmax (or sigmoid) at the end is left out.
+    no gradient where it is off. A softmax (or sigmoid) at the end of a functional or
+    Sequential model is left out.
 
     Args:
         network: functional or Sequential `keras.Model`, or a model that holds one as
@@ -169,8 +170,8 @@ def unit(
         position: "center" of the layer's map, (row, column), or "mean" over the map.
         activation: "pre" or "post": before or after the layer's own activation.
         posterior: True for f = log p(class | x) <= 0, by the network's softmax or
-            sigmoid, by a softmax of its logits, or by the calibrated output of a model
-            with a `calibration_bias`.
+            sigmoid (of one output: of the label 1), by a softmax of its logits, or by
+            the calibrated output of a model with a `calibration_bias`.
         preprocess: function of the images, of TensorFlow or keras.ops operations, from
             the unit's pixels, as float32, to what the network takes.
         fixed_inputs: {name: array} for all inputs but the images, without batch axis.
