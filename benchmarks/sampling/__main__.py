@@ -15,9 +15,9 @@ What it shows, part by part (`--parts`), and what is wanted:
     blackjax  effective samples of f per second beside BlackJAX's HMC, on the same
               network rewritten in JAX
 
-Measured so far: the cost, see the README. About three hours on a machine with nothing
-else to do, without which times mean nothing: cost 5 minutes; ess 40 (weak), 15 (lenet)
-and 70 (picture); pixels 15; blackjax 15.
+Measured: see results/bench_sampling.json and the README. About two hours on a machine
+with nothing else to do, without which times (cost, blackjax) mean nothing: cost 3
+minutes; ess 25 (weak), 12 (lenet) and 35 (picture); pixels 8; blackjax 13.
 
     python benchmarks/sampling --out results/bench_sampling.json
 
