@@ -309,7 +309,7 @@ def value_and_gradient(tilt_fn, noise):
     """f and its gradient, which is zero where f does not depend on the noise.
 
     In a graph they are a function of their own. On a CPU, TensorFlow replaces the
-    gradient of a max pooling by oneDNN's, which takes a tenth of the time, only if it
+    gradient of a max pooling by oneDNN's, which is several times as fast, only if it
     has replaced the pooling before; and in the cycle of a loop there is no before.
     """
 

@@ -257,9 +257,8 @@ class _Together:
         step = StepSize.first(first_step, shape)
         settings = self.plan.settings(0, step, self.scale)
         first = self.tilts[0]
-        first.response(
-            first.to_images(self.noise[0, :1])
-        )  # its errors, before a graph's
+        # Once without a graph, whose errors are long.
+        first.response(first.to_images(self.noise[0, :1]))
         try:
             state, numbers = self.chains.start(self.noise, settings)
         except NotImplementedError as error:
@@ -347,11 +346,11 @@ class _Together:
         step = StepSize(*(saved[name] for name in StepSize._fields))
         position = _Position(int(saved["iteration"]), state, step)
         self.record.restore(_within(saved, "record."))
-        self._check_same_f(position)
+        self._check_same_density(position)
         return position
 
-    def _check_same_f(self, position):
-        """The network and the reference are known by f at the saved states."""
+    def _check_same_density(self, position):
+        """Network and reference are known by f and log p at the saved states."""
         if not position.iteration:
             return
         settings = position.state.settings

@@ -61,10 +61,10 @@ def test_a_given_number_of_steps_is_kept_and_shortens_the_step(steps):
 
 def test_the_tilt_rises_in_the_warm_up_and_all_is_frozen_after_it():
     plan = plan_of(num_leapfrog_steps=2)
-    warm, cold = learned(0.1, 0.2)._replace(log_step=np.log([0.3, 0.4])), SCALE
+    warm = learned(0.1, 0.2)._replace(log_step=np.log([0.3, 0.4]))
     scales = [plan.settings(i, warm, SCALE).scale[0] for i in range(30)]
     assert scales[0] < 0.3 and np.all(np.diff(scales) >= 0)
-    np.testing.assert_array_equal(scales[10:], cold[0])
+    np.testing.assert_array_equal(scales[10:], SCALE[0])
     np.testing.assert_allclose(plan.settings(19, warm, SCALE).step_size, [0.3, 0.4])
     np.testing.assert_allclose(plan.settings(20, warm, SCALE).step_size, [0.1, 0.2])
     given = plan_of(num_leapfrog_steps=2, is_annealed=False)

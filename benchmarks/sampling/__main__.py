@@ -64,23 +64,23 @@ PARTS = ("cost", "ess", "pixels", "blackjax")
 REGIMES = ("weak", "lenet", "picture")
 
 # Arguments of the function that measures a case; steps are leapfrog steps.
-STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+STEPS = (1, 2, 3, 4, 6, 8, 12, 16)
 PIXELS = (100, 1_000, 10_000, 100_000, 1_000_000)
 FULL = {
     "cost lenet": dict(num_chains=64, num_steps=20, rounds=150),
     "cost squeezenet": dict(
         num_chains=4, num_steps=10, rounds=50, network="squeezenet"
     ),
-    "ess weak": dict(num_chains=4, rounds=3, steps=STEPS[:8], network="squeezenet")
+    "ess weak": dict(num_chains=4, rounds=3, steps=STEPS, network="squeezenet")
     | dict(num_gradients=800, num_burnin_steps=60),
-    "ess lenet": dict(num_chains=32, rounds=6, steps=STEPS[:8])
+    "ess lenet": dict(num_chains=32, rounds=6, steps=STEPS)
     | dict(num_gradients=3000, num_burnin_steps=150),
     "ess picture": dict(num_chains=4, rounds=8, steps=(10, 30), network="squeezenet")
     | dict(num_gradients=1200, num_burnin_steps=200, num_adaptation_gradients=600)
     | dict(mass_exponents=(0, 0.5, 1)),
     "pixels quadratic": dict(num_chains=8, num_steps=4, num_pixels=PIXELS)
     | dict(num_burnin_steps=80, num_results=30),
-    "blackjax lenet": dict(num_chains=32, rounds=8, steps=STEPS[:8])
+    "blackjax lenet": dict(num_chains=32, rounds=8, steps=STEPS)
     | dict(num_gradients=1200, num_burnin_steps=400),
 }
 FEW = dict(num_gradients=20, num_burnin_steps=10, rounds=1)
@@ -122,7 +122,8 @@ def parse_flags():
     add = parser.add_argument
     add("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="to measure")
     add("--regimes", nargs="+", choices=REGIMES, default=list(REGIMES), help="of ess")
-    add("--picture-gradients", type=int, default=1200, help="of every variant")
+    gradients = FULL["ess picture"]["num_gradients"]
+    add("--picture-gradients", type=int, default=gradients, help="of every variant")
     add(
         "--data-dir",
         type=pathlib.Path,
