@@ -326,7 +326,8 @@ def test_a_function_that_is_no_unit_is_an_error_without_a_graph_in_it(unit, mess
 def test_a_reference_in_float64_is_sampled_in_float64(kernel, ladder):
     flat = tfp.distributions.Normal(np.zeros((8, 8, 1)), 1.0)
     reference = tfp.distributions.Independent(flat, 3)
-    units = [unit(small_network(), class_index=k) for k in range(2)]
+    classifier = small_network()
+    units = [unit(classifier, class_index=k) for k in range(2)]
     samples = quick(
         [Tilt(one, reference) for one in units],
         kernel=kernel,
