@@ -8,6 +8,7 @@ from keras_tilt.model import Calibration, GenerativeClassifier
 from keras_tilt.networks import lenet
 from keras_tilt.objective import discriminative_loss, generative_loss, mixed_loss
 from keras_tilt.optimizer import CaffeSGD, InverseDecay
+from keras_tilt.partition import LogPartition, generative_log_prob, log_partition
 from keras_tilt.receptive_field import receptive_field
 from keras_tilt.reference import (
     box,
@@ -30,6 +31,7 @@ __all__ = [
     "Diagnostics",
     "GenerativeClassifier",
     "InverseDecay",
+    "LogPartition",
     "Samples",
     "Spectrum",
     "Tilt",
@@ -40,10 +42,12 @@ __all__ = [
     "expectation",
     "fit_spectrum",
     "frequency_bands",
+    "generative_log_prob",
     "generative_loss",
     "kish_ess",
     "latent",
     "lenet",
+    "log_partition",
     "mixed_loss",
     "normalized_weights",
     "plotting",

@@ -1,6 +1,8 @@
 """Arguments as numbers: what is none is an error that names the argument."""
 
-__all__ = ["as_array", "as_number"]
+__all__ = ["as_array", "as_number", "check_count", "few"]
+
+import numbers
 
 import numpy as np
 
@@ -36,6 +38,21 @@ def as_number(name, value):
             "Pass a single one."
         )
     return float(number)
+
+
+def check_count(name, value, smallest, largest=2**31 - 1):
+    """Raise a ValueError unless it is a whole number within a range."""
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or not smallest <= value <= largest:
+        raise ValueError(
+            f"`{name}` must be a whole number from {smallest} to {largest}. "
+            f"Received: {value!r}. Pass for example {name}={max(10, smallest)}."
+        )
+
+
+def few(values):
+    """The first numbers of an array, for an error."""
+    return ", ".join(f"{value:.4g}" for value in np.ravel(values)[:4])
 
 
 def _short(value):

@@ -8,11 +8,13 @@ chain wherever it runs. Only the numbers leave the device at every iteration.
 """
 
 __all__ = [
-    "FUNCTIONALS",
+    "DIVERGENCE",
     "MOST_CHAINS",
     "Chains",
     "Settings",
     "State",
+    "check_start",
+    "functional_names",
     "functionals",
     "is_standard_normal",
     "projection_directions",
@@ -25,14 +27,23 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt.kernels import chain_seeds, transition_kernel, value_and_gradient
+from keras_tilt.arguments import few
+from keras_tilt.kernels import (
+    chain_seeds,
+    kinetic_energy,
+    transition_kernel,
+    value_and_gradient,
+)
 
 MOST_CHAINS = 2**16  # of a row: chain j of row i has the number i * MOST_CHAINS + j
 
+DIVERGENCE = 1000.0  # nats; as in Stan: an energy error as large is a step too long
+
 _NUM_PROJECTIONS = 8
 _PROJECTION_SEED = 20150107
-_PROJECTIONS = [f"projection {i}" for i in range(_NUM_PROJECTIONS)]
-FUNCTIONALS = ("squared norm", *_PROJECTIONS)  # of the noise, beside f
+_PROJECTIONS = tuple(f"projection {i}" for i in range(_NUM_PROJECTIONS))
+# Half periods per image, along rows and columns.
+_LOW_FREQUENCIES = ((0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (2, 0))
 
 
 class Settings(NamedTuple):
@@ -64,6 +75,7 @@ class Chains:
 
     Args:
         response: f, noise [rows, chains, ...] -> [rows, chains], nats.
+        to_images: T, noise [n, ...] -> images [n, ...].
         base: distribution of the noise of one chain.
         kernel: a name that `transition_kernel` knows.
         rows: the numbers of the rows, by which their chains draw.
@@ -73,10 +85,18 @@ class Chains:
     """
 
     def __init__(
-        self, response, base, kernel, rows, mass=1.0, inverse_temperatures=None
+        self,
+        response,
+        to_images,
+        base,
+        kernel,
+        rows,
+        mass=1.0,
+        inverse_temperatures=None,
     ):
         self._rows = np.asarray(rows)
         self._response = response
+        self._to_images = to_images
         self._base = base
         self._kernel_name = kernel
         self._mass = mass
@@ -128,10 +148,12 @@ class Chains:
         Returns:
             state: a `State`.
             numbers: dict of arrays [rows, chains]: f and log_prob in nats, is_accepted,
-                is_finite (the energy of the proposal), accept_prob, and the functionals
-                of the noise. On a ladder they are those of its first step, except for
-                accept_prob [rows, chains, ladder] and swap_accepted
-                [rows, chains, ladder - 1], which is NaN where no swap was proposed.
+                is_finite and is_divergent (the energy of the proposal), accept_prob,
+                the functionals, and energy, at the start of the trajectory, of kernels
+                with a momentum. On a ladder they are those of its first step, without
+                the energy, except for accept_prob [rows, chains, ladder] and
+                swap_accepted [rows, chains, ladder - 1], which is NaN where no swap was
+                proposed.
         """
         noise, results = state.noise, state.results
         if self._results_differ(settings, state.settings):
@@ -226,8 +248,15 @@ class Chains:
         kernel = self._kernel(step_size, num_leapfrog_steps, scale)
         if self._chain_by_chain:
             seed = chain_seeds(seed, ids)
-        noise, results = kernel.one_step(noise, results, seed=seed)
-        return noise, results, self._numbers(noise, results, scale)
+        start, results_at_start = noise, results
+        noise, results = kernel.one_step(start, results_at_start, seed=seed)
+        numbers = self._numbers(noise, results, scale)
+        if self._ladder is None and self._kernel_name != "mala":
+            log_prob = results_at_start.accepted_results.target_log_prob
+            if self._kernel_name == "split":  # which is told f alone
+                log_prob += self._base.log_prob(start)
+            numbers["energy"] = kinetic_energy(results) - log_prob
+        return noise, results, numbers
 
     def _kernel(self, step_size, num_leapfrog_steps, scale):
         pixels = [1] * len(self._base.event_shape)
@@ -258,10 +287,12 @@ class Chains:
             results = results.pre_swap_replica_results
         accept_prob = tf.exp(tf.minimum(results.log_accept_ratio, 0.0))
         is_finite = tf.math.is_finite(results.log_accept_ratio)
+        is_divergent = ~(results.log_accept_ratio >= -DIVERGENCE)
         is_accepted = results.is_accepted
         if self._ladder is not None:
             accept_prob = _ladder_last(accept_prob)
             is_accepted, is_finite = is_accepted[0], tf.reduce_all(is_finite, axis=0)
+            is_divergent = tf.reduce_any(is_divergent, axis=0)
         if self._chain_by_chain:
             f = results.accepted_results.target_log_prob / scale[:, None]
         else:
@@ -273,9 +304,15 @@ class Chains:
             "log_prob": scale[:, None] * f + self._base.log_prob(noise),
             "is_accepted": is_accepted,
             "is_finite": is_finite,
+            "is_divergent": is_divergent,
             "accept_prob": accept_prob,
-            **functionals(noise, self._directions),
+            **functionals(noise, self._images(noise), self._base, self._directions),
         }
+
+    def _images(self, noise):
+        """T of noise [rows, chains, ...]."""
+        flat = self._to_images(tf.reshape(noise, [-1, *noise.shape[2:]]))
+        return tf.reshape(flat, [*noise.shape[:2], *flat.shape[1:]])
 
 
 def _ladder_last(values):
@@ -298,23 +335,66 @@ def is_standard_normal(base):
     return bool(np.allclose(log_prob, exact, rtol=1e-5, atol=1e-5))
 
 
-def functionals(noise, directions):
-    """The scalars FUNCTIONALS by which chains are compared besides f.
+def functional_names(event_shape):
+    """The names of the `functionals` of images of one shape, in their order."""
+    low = (f"low frequency {i},{j}" for i, j in _low_frequencies(event_shape))
+    return ("log q", "image norm", *low, *_PROJECTIONS)
 
-    The squared norm |z|^2, which is log q up to constants when q is a transport of
-    white noise, and projections of z on fixed random directions of length 1.
+
+def functionals(noise, images, base, directions):
+    """The scalars by which chains are compared besides f.
+
+        log q           log base(z): log q in noise coordinates, nats
+        image norm      root mean square of the pixels of x = T(z)
+        low frequency   means of x times cosines over rows and columns, 0,0 the mean
+        projection      of z on fixed random directions of length 1
 
     Args:
-        noise: [rows, chains, ...].
+        noise: z, [rows, chains, ...].
+        images: x, [rows, chains, ...].
+        base: distribution of the noise of one chain.
         directions: [pixels, 8], from `projection_directions`.
 
     Returns:
         functionals: dict, name -> [rows, chains].
     """
-    flat = tf.reshape(noise, [*noise.shape[:2], -1])
-    squared_norm = tf.reduce_sum(flat**2, axis=-1)
-    projections = tf.unstack(tf.tensordot(flat, directions, axes=1), axis=-1)
-    return dict(zip(FUNCTIONALS, [squared_norm, *projections], strict=True))
+    batch, event = images.shape[:2], images.shape[2:]
+    flat_noise = tf.reshape(noise, [*batch, -1])
+    flat_images = tf.reshape(images, [*batch, -1])
+    cosines = tf.constant(_cosines(event), images.dtype)
+    values = [
+        base.log_prob(noise),
+        tf.sqrt(tf.reduce_mean(flat_images**2, axis=-1)),
+        *tf.unstack(tf.tensordot(flat_images, cosines, axes=1), axis=-1),
+        *tf.unstack(tf.tensordot(flat_noise, directions, axes=1), axis=-1),
+    ]
+    return dict(zip(functional_names(event), values, strict=True))
+
+
+def _low_frequencies(event_shape):
+    """Those that an image of the shape has: none along an axis of one pixel."""
+    height, width, _ = _as_image(event_shape)
+    return [(i, j) for i, j in _LOW_FREQUENCIES if i < height and j < width]
+
+
+def _as_image(event_shape):
+    """Height, width and channels; what is no image is a column of pixels."""
+    sizes = [*event_shape, 1, 1, 1]
+    return sizes[0], sizes[1], math.prod(sizes[2:])
+
+
+def _cosines(event_shape):
+    """Cosines of low frequency over the pixels of an image, [pixels, frequencies]."""
+    height, width, channels = _as_image(event_shape)
+    rows, columns = (
+        np.cos(np.pi * np.outer(np.arange(3), np.arange(size) + 0.5) / size)
+        for size in (height, width)
+    )
+    waves = [
+        np.repeat(np.outer(rows[i], columns[j]).ravel(), channels)
+        for i, j in _low_frequencies(event_shape)
+    ]
+    return np.stack(waves, axis=1) / (height * width * channels)
 
 
 def projection_directions(event_shape):
@@ -323,3 +403,24 @@ def projection_directions(event_shape):
     size = (math.prod(event_shape), _NUM_PROJECTIONS)
     directions = draw(size, dtype=np.float32)
     return directions / np.linalg.norm(directions, axis=0)
+
+
+def check_start(tilts, start):
+    """f and its gradient are finite, and there is a gradient, at every chain."""
+    for tilt, f, slope in zip(tilts, start["f"], start["slope"], strict=True):
+        name = getattr(tilt.unit, "name", "the unit")
+        bad = np.flatnonzero(~(np.isfinite(f) & np.isfinite(slope)))
+        if bad.size:
+            raise ValueError(
+                "f(x) and its gradient must be finite where a chain starts. Received: "
+                f"{bad.size} of {f.size} chains where those of {name} are not, the "
+                f"first of them chain {bad[0]} with f = {f[bad[0]]}. Check the unit "
+                "for NaN, or pass another `initial_noise`."
+            )
+        if np.ptp(f) > 0 and not slope.any():
+            raise ValueError(
+                "The unit must have a gradient with respect to the image. Received: "
+                f"{name}, whose gradient is zero in all {f.size} chains although f is "
+                f"not the same, {few(f)}. Look for argmax, rounding, integers or "
+                "NumPy in the network or in `preprocess`; read a layer before them."
+            )

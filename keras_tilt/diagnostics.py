@@ -1,28 +1,44 @@
 """Have the chains forgotten where they started? One record and one verdict.
 
-    R-hat = sqrt(variance over all chains / variance within a chain)  -> 1
-    MCSE  = standard deviation of f / sqrt(ESS)
+    R-hat  = sqrt(variance over all chains / variance within a chain)  -> 1
+    nested = sqrt(1 + variance between superchains / variance within one)  -> 1
+    MCSE   = standard deviation of f / sqrt(ESS)
+    E-BFMI = mean (change of the energy)^2 / variance of the energy
 
 computed by ArviZ (rank-normalized, split chains) for f and for other scalars, such as
 random projections of the noise: f can look settled while the image still drifts.
 
+A superchain is a group of chains with one start. Short chains are still spread within
+it as their own noise spreads them, and between superchains as their starts do: nested
+R-hat compares the two, and needs no long chains where there are many.
+
 Source: Vehtari, Gelman, Simpson, Carpenter and Buerkner (2021), "Rank-normalization,
-folding, and localization: an improved R-hat", sections 4.1 and 5.
+folding, and localization: an improved R-hat", sections 4.1 and 5; Margossian, Hoffman,
+Sountsov, Riou-Durand, Vehtari and Gelman (2024), "Nested R-hat"; Betancourt (2016),
+"Diagnosing suboptimal cotangent disintegrations in Hamiltonian Monte Carlo"; Geweke
+(1992) for the comparison of the beginning of a chain with its end.
 """
 
 __all__ = [
     "ESS_LIMIT",
+    "E_BFMI_LIMIT",
     "R_HAT_LIMIT",
     "Diagnostics",
+    "Scalar",
     "diagnose",
     "inference_data",
+    "pareto_k",
+    "worst_pixel",
 ]
 
 import dataclasses
+import functools
 import math
 import warnings
+from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
 # Vehtari et al. (2021): R-hat below 1.01, and an ESS above 400, which is 100 for each
 # of the four chains they ask for at least; below that both are noise themselves.
@@ -31,8 +47,28 @@ import numpy as np
 # convergence, and "not converged" is then the right answer.
 R_HAT_LIMIT = 1.01
 ESS_LIMIT = 400
+E_BFMI_LIMIT = 0.3  # Betancourt (2016), section 4; the momenta do not reach the tails
 
 _MIN_DRAWS = 4  # the shortest chain that can be split in two halves with a variance
+_RISE_LIMIT = 4.0  # standard errors; of independent draws 1 in 16,000 is beyond
+_MOVED_LIMIT = 0.1  # share of iterations; a sampler aims at .6 or more
+_WORST_PIXEL = "the worst pixel"
+_BLOCK = 2**24  # pixels looked at in one go
+
+
+class Scalar(NamedTuple):
+    """What is known of one scalar of the chains.
+
+    Attributes:
+        r_hat: rank-normalized split R-hat; of superchains, if there are any, the
+            nested one.
+        ess: bulk effective sample size, in draws.
+        ess_tail: tail effective sample size, in draws.
+    """
+
+    r_hat: float
+    ess: float
+    ess_tail: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,13 +80,22 @@ class Diagnostics:
     Attributes:
         accept_rate: share of accepted proposals, of all chains.
         r_hat: rank-normalized split R-hat of f.
+        nested_r_hat: of f; NaN without superchains, with them the one that counts.
         ess: bulk effective sample size of f, in draws.
         ess_tail: tail effective sample size of f, in draws.
         mcse: Monte Carlo standard error of the mean of f, in nats.
-        worst_r_hat: largest R-hat over f, squared norm and projections of the noise.
+        e_bfmi: energy Bayesian fraction of missing information, the smallest of all
+            chains; NaN for a kernel without momenta and for a ladder.
+        worst_r_hat: largest R-hat over f and the other scalars, the worst pixel left
+            out, whose limit is another.
         smallest_ess: smallest bulk or tail ESS over the same.
+        worst_pixel_r_hat: of the pixel of the images with the largest; NaN where the
+            states were not kept.
+        scalars: dict, name -> `Scalar`, all that the verdict rests on.
         step_size: of the leapfrog, in units of noise.
-        num_nonfinite: proposals with a non-finite energy, all rejected.
+        num_divergences: proposals with an energy error above 1,000 nats, or none that
+            is finite; all rejected.
+        num_nonfinite: proposals with a non-finite energy.
         num_nonfinite_warmup: the same before the first kept draw.
         num_draws: draws kept per chain.
         num_chains: chains.
@@ -60,12 +105,17 @@ class Diagnostics:
 
     accept_rate: float
     r_hat: float
+    nested_r_hat: float
     ess: float
     ess_tail: float
     mcse: float
+    e_bfmi: float
     worst_r_hat: float
     smallest_ess: float
+    worst_pixel_r_hat: float
+    scalars: dict
     step_size: float
+    num_divergences: int
     num_nonfinite: int
     num_nonfinite_warmup: int
     num_draws: int
@@ -86,17 +136,38 @@ def diagnose(
     functionals,
     is_accepted,
     step_size,
+    *,
+    energy=None,
+    pixel=None,
+    num_pixels=1,
+    num_superchains=None,
+    num_divergences=0,
     num_nonfinite=0,
     num_nonfinite_warmup=0,
     num_missing=0,
 ):
     """Judge the draws of several chains.
 
+    Converged is what nothing speaks against: R-hat of every scalar below 1.01 and ESS
+    above 400; no rise or fall of f from the first to the last third of the draws
+    beyond 4 standard errors; no chain that hardly moves; no divergence; E-BFMI above
+    0.3.
+
     Args:
         functionals: dict of [num_draws, num_chains]: f in nats, and other scalars by
             which the chains are compared.
         is_accepted: [num_draws, num_chains], booleans.
         step_size: of the leapfrog, in units of noise.
+        energy: [num_draws, num_chains], nats, at the start of every trajectory; None
+            if there is no such thing.
+        pixel: [num_kept, num_chains], the pixel with the largest R-hat, from
+            `worst_pixel`; None if it is not known.
+        num_pixels: how many pixels it is the worst of. The largest R-hat of many
+            exceeds that of one by chance; its limit is as many times further from one
+            as the quantile of chi-squared it is compared with.
+        num_superchains: groups of as many chains, with one start in each; None if every
+            chain has a start of its own.
+        num_divergences: proposals with an energy error above 1,000 nats.
         num_nonfinite: proposals rejected for a non-finite energy.
         num_nonfinite_warmup: the same during warm-up.
         num_missing: draws per chain that were asked for and not made.
@@ -107,47 +178,148 @@ def diagnose(
     observed = {name: np.float64(values) for name, values in functionals.items()}
     unusable = {name: _unusable(values) for name, values in observed.items()}
     usable = {name: values for name, values in observed.items() if not unusable[name]}
-    r_hat = {name: _r_hat(values) for name, values in usable.items()}
-    ess = {name: _ess(values, "bulk") for name, values in usable.items()}
-    ess_tail = {name: _ess(values, "tail") for name, values in usable.items()}
-    smallest_ess = {name: min(ess[name], ess_tail[name]) for name in usable}
-    reasons = _reasons(unusable, r_hat, smallest_ess)
+    if num_superchains is None:
+        r_hat = _r_hat
+    else:
+        r_hat = functools.partial(_nested_r_hat, num_superchains=num_superchains)
+    scalars = {name: Scalar(r_hat(v), *_ess(v)) for name, v in usable.items()}
+    f = observed["f"]
+    of_f = scalars.get("f", Scalar(math.nan, math.nan, math.nan))
+    of_pixel = _of_pixel(pixel, r_hat)
+    e_bfmi = math.nan if energy is None else _e_bfmi(np.float64(energy))
+    reasons = [
+        *_unusable_reasons(unusable),
+        *_scalar_reasons(scalars),
+        *_pixel_reasons(of_pixel, num_pixels, num_superchains or 2 * f.shape[1]),
+        *(_rise_reasons(f) if "f" in usable else []),
+        *_chain_reasons(is_accepted),
+        *_energy_reasons(e_bfmi, num_divergences),
+    ]
     return Diagnostics(
         accept_rate=float(np.mean(is_accepted)),
-        r_hat=r_hat.get("f", math.nan),
-        ess=ess.get("f", math.nan),
-        ess_tail=ess_tail.get("f", math.nan),
-        mcse=_mcse(observed["f"]) if "f" in usable else math.nan,
-        worst_r_hat=max(r_hat.values(), default=math.nan),
-        smallest_ess=min(smallest_ess.values(), default=math.nan),
+        r_hat=_r_hat(f) if "f" in usable else math.nan,
+        nested_r_hat=math.nan if num_superchains is None else of_f.r_hat,
+        ess=of_f.ess,
+        ess_tail=of_f.ess_tail,
+        mcse=_mcse(f) if "f" in usable else math.nan,
+        e_bfmi=e_bfmi,
+        worst_r_hat=max((one.r_hat for one in scalars.values()), default=math.nan),
+        smallest_ess=min((min(one[1:]) for one in scalars.values()), default=math.nan),
+        worst_pixel_r_hat=of_pixel,
+        scalars=scalars,
         step_size=float(step_size),
+        num_divergences=int(num_divergences),
         num_nonfinite=int(num_nonfinite),
         num_nonfinite_warmup=int(num_nonfinite_warmup),
-        num_draws=len(observed["f"]),
-        num_chains=observed["f"].shape[1],
+        num_draws=len(f),
+        num_chains=f.shape[1],
         converged=not reasons,
         verdict=_verdict(reasons, num_nonfinite, num_nonfinite_warmup, num_missing),
     )
 
 
-def inference_data(functionals, log_prob, is_accepted):
+def worst_pixel(images):
+    """The pixel whose chains differ the most, by the plain R-hat of split chains.
+
+        R-hat^2 - 1 = variance of the means of the halves / mean variance within
+
+    up to terms of one over the number of draws.
+
+    Args:
+        images: [draws, chains, ...], sliced along the draws block by block, so that
+            images made when they are asked for never are all in memory.
+
+    Returns:
+        pixel: [draws, chains], the values of that pixel; None for fewer than four
+            draws, one chain, or pixels that all stay as they are.
+    """
+    num_draws, num_chains, *event = np.shape(images)
+    half = num_draws // 2
+    if num_draws < _MIN_DRAWS or num_chains < 2:
+        return None
+    size = max(1, _BLOCK // max(1, num_chains * math.prod(event)))
+    halves = [
+        _moments(images, size, range(start, start + half))
+        for start in (0, num_draws - half)
+    ]
+    means, squares = (np.stack(parts) for parts in zip(*halves, strict=True))
+    within = np.mean(squares, axis=(0, 1)) / (half - 1)
+    between = np.var(means, axis=(0, 1), ddof=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(between > 0, between / within, 0.0)
+    if not np.any(between > 0):
+        return None
+    index = np.unravel_index(np.argmax(ratio), ratio.shape)
+    blocks = _blocks(images, size, range(num_draws))
+    return np.concatenate(
+        [block[(slice(None), slice(None), *index)] for block in blocks]
+    )
+
+
+def _blocks(images, size, draws):
+    """The images of a range of draws, some of them at a time."""
+    for start in range(draws.start, draws.stop, size):
+        yield np.asarray(images[start : min(start + size, draws.stop)])
+
+
+def _moments(images, size, draws):
+    """Mean and sum of squared deviations over a range of draws, [chains, ...]."""
+    count, mean, squares = 0, 0.0, 0.0
+    for block in _blocks(images, size, draws):
+        new = np.mean(block, axis=0, dtype=np.float64)
+        total = count + len(block)
+        squares += np.sum((block - new) ** 2, axis=0)
+        squares += (new - mean) ** 2 * count * len(block) / total
+        mean += (new - mean) * len(block) / total
+        count = total
+    return mean, squares
+
+
+def inference_data(functionals, log_prob, is_accepted, is_divergent, energy=None):
     """The functionals behind a verdict as an `arviz.InferenceData`.
 
     Group `posterior` has the functionals; group `sample_stats` has lp, the log density,
-    and accepted. The noise itself is left out: ArviZ would compute one R-hat per pixel.
+    accepted, diverging and, where there is one, energy. The noise itself is left out:
+    ArviZ would compute one R-hat per pixel.
 
     Args:
         functionals: dict of [num_draws, num_chains], f among them.
         log_prob: [num_draws, num_chains], in nats, up to a constant.
         is_accepted: [num_draws, num_chains], booleans.
+        is_divergent: [num_draws, num_chains], booleans.
+        energy: None, or [num_draws, num_chains], in nats.
 
     Returns:
         inference_data: an `arviz.InferenceData`.
     """
+    statistics = {"lp": log_prob, "accepted": is_accepted, "diverging": is_divergent}
+    if energy is not None:
+        statistics["energy"] = energy
     return _import_arviz().from_dict(
         posterior={name: values.T for name, values in functionals.items()},
-        sample_stats={"lp": np.transpose(log_prob), "accepted": is_accepted.T},
+        sample_stats={name: values.T for name, values in statistics.items()},
     )
+
+
+def pareto_k(log_weights):
+    """Shape k of the tail of importance weights: above 0.7 their mean is not known.
+
+    Weights have as many moments as 1 / k. -inf for equal weights, NaN for weights that
+    are not finite.
+
+    Args:
+        log_weights: [draws], nats.
+
+    Source: Vehtari, Simpson, Gelman, Yao and Gabry (2024), "Pareto smoothed importance
+    sampling", by ArviZ.
+    """
+    if not np.all(np.isfinite(log_weights)):
+        return math.nan
+    if np.ptp(log_weights) == 0:
+        return -math.inf
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns of what the verdict says
+        return float(_import_arviz().psislw(np.array(log_weights))[1])
 
 
 def _unusable(values):
@@ -164,22 +336,82 @@ def _unusable(values):
     return ""
 
 
-def _reasons(unusable, r_hat, smallest_ess):
-    """What speaks against convergence; for each number the functional that is worst."""
+def _unusable_reasons(unusable):
     reasons = [
         f"nothing can be said about {name}: {why}"
         for name, why in unusable.items()
         if why
     ]
     if len(reasons) > 1 and len(set(unusable.values())) == 1:
-        reasons = [f"nothing can be said: {unusable['f']}"]
-    if r_hat:
-        name = max(r_hat, key=_nan_as(math.inf, r_hat))
-        if not r_hat[name] <= R_HAT_LIMIT:
-            reasons.append(f"R-hat of {name} is {r_hat[name]:.3g} (> {R_HAT_LIMIT})")
-        name = min(smallest_ess, key=_nan_as(-math.inf, smallest_ess))
-        if not smallest_ess[name] >= ESS_LIMIT:
-            reasons.append(f"ESS of {name} is {smallest_ess[name]:.0f} (< {ESS_LIMIT})")
+        return [f"nothing can be said: {unusable['f']}"]
+    return reasons
+
+
+def _scalar_reasons(scalars):
+    """For each number the scalar that is worst."""
+    if not scalars:
+        return []
+    r_hat = {name: one.r_hat for name, one in scalars.items()}
+    ess = {name: min(one.ess, one.ess_tail) for name, one in scalars.items()}
+    reasons = []
+    name = max(r_hat, key=_nan_as(math.inf, r_hat))
+    if not r_hat[name] <= R_HAT_LIMIT:
+        reasons.append(f"R-hat of {name} is {r_hat[name]:.3g} (> {R_HAT_LIMIT})")
+    name = min(ess, key=_nan_as(-math.inf, ess))
+    if not ess[name] >= ESS_LIMIT:
+        reasons.append(f"ESS of {name} is {ess[name]:.0f} (< {ESS_LIMIT})")
+    return reasons
+
+
+def _of_pixel(pixel, r_hat):
+    """R-hat of the worst pixel, NaN if it is not known."""
+    if pixel is None or _unusable(np.float64(pixel)):
+        return math.nan
+    return r_hat(np.float64(pixel))
+
+
+def _pixel_reasons(r_hat, num_pixels, num_groups):
+    """Against the limit of the largest of as many R-hats, from as many groups each."""
+    one, worst = (
+        stats.chi2.isf(0.05 / number, num_groups - 1) for number in (1, num_pixels)
+    )
+    limit = 1 + (R_HAT_LIMIT - 1) * worst / one
+    if not r_hat > limit:
+        return []
+    return [f"R-hat of {_WORST_PIXEL} is {r_hat:.3g} (> {limit:.3g})"]
+
+
+def _rise_reasons(f):
+    """Whether f still rises or falls: the last third of the draws against the first."""
+    third = len(f) // 3
+    first, last = f[:third], f[len(f) - third :]
+    if third < _MIN_DRAWS or np.ptp(first) == 0 or np.ptp(last) == 0:
+        return []
+    rise = last.mean() - first.mean()
+    errors = rise / math.hypot(_mcse(first), _mcse(last))
+    if not abs(errors) > _RISE_LIMIT:
+        return []
+    word = "rises" if rise > 0 else "falls"
+    return [f"f still {word}, by {abs(rise):.3g} nats or {abs(errors):.0f} MCSE"]
+
+
+def _chain_reasons(is_accepted):
+    """Chains that hardly moved: where they stay is no part of what they compare."""
+    num_stuck = np.sum(np.mean(is_accepted, axis=0) < _MOVED_LIMIT)
+    if not num_stuck:
+        return []
+    return [
+        f"{num_stuck} of {is_accepted.shape[1]} chains moved in less than "
+        f"{_MOVED_LIMIT:.0%} of the draws"
+    ]
+
+
+def _energy_reasons(e_bfmi, num_divergences):
+    reasons = []
+    if e_bfmi < E_BFMI_LIMIT:
+        reasons.append(f"E-BFMI is {e_bfmi:.2g} (< {E_BFMI_LIMIT})")
+    if num_divergences:
+        reasons.append(f"{num_divergences} proposals were divergent")
     return reasons
 
 
@@ -204,9 +436,29 @@ def _r_hat(values):
         return float(_import_arviz().rhat(values.T, method="rank"))
 
 
-def _ess(values, method):
+def _nested_r_hat(values, num_superchains):
+    # Of ArviZ's successor; ArviZ itself has none.
+    from arviz_stats.base import array_stats
+
+    groups = np.repeat(np.arange(num_superchains), values.shape[1] // num_superchains)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return float(_import_arviz().ess(values.T, method=method))
+        return float(array_stats.rhat_nested(values.T, superchain_ids=groups))
+
+
+def _ess(values):
+    """Bulk and tail."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return [
+            float(_import_arviz().ess(values.T, method=method))
+            for method in ("bulk", "tail")
+        ]
+
+
+def _e_bfmi(energy):
+    """Of the worst chain; NaN for energies that say nothing."""
+    if len(energy) < _MIN_DRAWS or not np.all(np.ptp(energy, axis=0) > 0):
+        return math.nan
+    return float(np.min(_import_arviz().bfmi(energy.T)))
 
 
 def _mcse(values):

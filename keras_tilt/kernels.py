@@ -20,6 +20,7 @@ __all__ = [
     "SplitHamiltonianMonteCarlo",
     "Trajectory",
     "chain_seeds",
+    "kinetic_energy",
     "trajectory",
     "transition_kernel",
     "value_and_gradient",
@@ -181,6 +182,7 @@ class SplitHamiltonianMonteCarlo(tfp.mcmc.TransitionKernel):
             log_accept_ratio=tf.zeros_like(f),
             proposed_state=init_state,
             proposed_results=here,
+            initial_kinetic=tf.zeros_like(f),
         )
 
     def one_step(self, current_state, previous_kernel_results, seed=None):
@@ -222,6 +224,7 @@ class SplitHamiltonianMonteCarlo(tfp.mcmc.TransitionKernel):
             log_accept_ratio=log_accept_ratio,
             proposed_state=tf.nest.pack_sequence_as(current_state, [end.noise]),
             proposed_results=there,
+            initial_kinetic=_dot(momentum, momentum, end.f) / 2,
         )
         next_noise = _choose(is_accepted, end.noise, noise)
         return tf.nest.pack_sequence_as(current_state, [next_noise]), results
@@ -286,6 +289,15 @@ def transition_kernel(
     )
 
 
+def kinetic_energy(results):
+    """Of the momenta drawn in the last iteration of "split" or "hmc", [...], nats."""
+    if isinstance(results, _KernelResults):
+        return results.initial_kinetic
+    (momentum,) = results.proposed_results.initial_momentum
+    pixels = list(range(results.is_accepted.shape.rank, momentum.shape.rank))
+    return tf.reduce_sum(momentum**2, axis=pixels) / 2
+
+
 class _Place(NamedTuple):
     """What is known of a state; the names are those that TFP's wrappers look for."""
 
@@ -296,13 +308,14 @@ class _Place(NamedTuple):
 
 
 class _KernelResults(NamedTuple):
-    """As `tfp.mcmc.MetropolisHastings` returns them."""
+    """As `tfp.mcmc.MetropolisHastings` returns them, and one more."""
 
     accepted_results: _Place
     is_accepted: tf.Tensor
     log_accept_ratio: tf.Tensor
     proposed_state: tf.Tensor
     proposed_results: _Place
+    initial_kinetic: tf.Tensor  # |momentum|^2 / 2 at the start, [...], nats
 
 
 def value_and_gradient(tilt_fn, noise):

@@ -23,7 +23,7 @@ from keras_tilt.adaptation import (
     jittered,
     leapfrog_steps,
 )
-from keras_tilt.arguments import as_array, as_number
+from keras_tilt.arguments import as_array, as_number, check_count
 from keras_tilt.chains import MOST_CHAINS, Settings, is_standard_normal
 from keras_tilt.kernels import KERNELS
 
@@ -45,6 +45,7 @@ class Plan:
     target_accept_prob: float
     mass: float | np.ndarray
     ladder: tuple | None
+    num_superchains: int | None
     thin: int
     is_normal: bool
     is_annealed: bool
@@ -67,19 +68,28 @@ class Plan:
 
     def settings(self, iteration, step, scale):
         """What an iteration runs under, given what has been learned of the step."""
-        step_size = self.step_sizes(step, frozen=not self.is_warmup(iteration))
+        frozen = not self.is_warmup(iteration)
+        if self.is_annealed and not frozen:
+            scale = scale * annealed_scale(iteration, self.num_burnin_steps)
+        step_size = step.settled if frozen else step.current
+        return self.settings_with(step_size, iteration, scale)
+
+    def settings_with(self, step_size, iteration, scale):
+        """The same for given step sizes: equal iterations have equal lengths."""
+        step_size = self.no_longer_than_a_turn(step_size)
         num_steps = self.mean_steps(step_size)
         if self.num_leapfrog_steps is None:
             num_steps = jittered(num_steps, self.seed, iteration)
-        if self.is_annealed and self.is_warmup(iteration):
-            scale = scale * annealed_scale(iteration, self.num_burnin_steps)
         return Settings(step_size, num_steps, scale)
 
-    def step_sizes(self, step, frozen):
+    def frozen_step_sizes(self, step):
+        """Step sizes after the warm-up."""
+        return self.no_longer_than_a_turn(step.settled)
+
+    def no_longer_than_a_turn(self, step_size):
         """Step sizes, none so long that a trajectory exceeds a quarter turn."""
         if self.step_size is not None:
-            return np.full_like(step.log_step, self.step_size)
-        step_size = step.settled if frozen else step.current
+            return np.full_like(step_size, self.step_size)
         return np.minimum(step_size, self.turn / self.mean_steps(step_size))
 
     @property
@@ -141,13 +151,21 @@ def stateless_seed(seed):
 
 def check_plan(plan, tilts):
     """Raise a ValueError for an argument out of its range, or not of these tilts."""
-    _check_count("num_chains", plan.num_chains, 1, MOST_CHAINS)
-    _check_count("num_results", plan.num_results, 1)
-    _check_count("num_burnin_steps", plan.num_burnin_steps, 0)
-    _check_count("max_leapfrog_steps", plan.max_leapfrog_steps, 1)
-    _check_count("thin", plan.thin, 1)
+    check_count("num_chains", plan.num_chains, 1, MOST_CHAINS)
+    check_count("num_results", plan.num_results, 1)
+    check_count("num_burnin_steps", plan.num_burnin_steps, 0)
+    check_count("max_leapfrog_steps", plan.max_leapfrog_steps, 1)
+    check_count("thin", plan.thin, 1)
     if plan.num_leapfrog_steps is not None:
-        _check_count("num_leapfrog_steps", plan.num_leapfrog_steps, 1)
+        check_count("num_leapfrog_steps", plan.num_leapfrog_steps, 1)
+    if plan.num_superchains is not None:
+        check_count("num_superchains", plan.num_superchains, 2, plan.num_chains)
+        if plan.num_chains % plan.num_superchains:
+            raise ValueError(
+                "`num_superchains` must divide `num_chains`. Received: "
+                f"num_superchains={plan.num_superchains}, num_chains="
+                f"{plan.num_chains}. Change one of them."
+            )
     if plan.num_results % plan.thin:
         raise ValueError(
             "`thin` must divide `num_results`. Received: "
@@ -157,15 +175,6 @@ def check_plan(plan, tilts):
     _check_kernel(plan, tilts)
     _check_ladder(plan.ladder)
     _check_replicas(plan)
-
-
-def _check_count(name, value, smallest, largest=2**31 - 1):
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not whole or not smallest <= value <= largest:
-        raise ValueError(
-            f"`{name}` must be a whole number from {smallest} to {largest}. "
-            f"Received: {value!r}. Pass for example {name}={max(10, smallest)}."
-        )
 
 
 def _check_step_size(plan):

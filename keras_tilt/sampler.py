@@ -14,7 +14,7 @@ noise, where the reference has the same scale in every direction.
 __all__ = ["PAPER_LENET", "sample"]
 
 import dataclasses
-import hashlib
+import math
 import pathlib
 import time
 import warnings
@@ -25,13 +25,19 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from keras_tilt.adaptation import StepSize
-from keras_tilt.arguments import as_array
-from keras_tilt.chains import FUNCTIONALS, Chains, State, is_standard_normal
-from keras_tilt.diagnostics import diagnose
+from keras_tilt.arguments import as_array, few
+from keras_tilt.chains import (
+    Chains,
+    State,
+    check_start,
+    functional_names,
+    is_standard_normal,
+)
+from keras_tilt.diagnostics import diagnose, worst_pixel
 from keras_tilt.plan import Plan, check_plan, stateless_seed
-from keras_tilt.samples import Samples
-from keras_tilt.storage import Run, check_holds_only
-from keras_tilt.tilt import Tilt, sampled_together, stacked_response
+from keras_tilt.samples import Images, Samples
+from keras_tilt.storage import Record, Run, check_holds_only, fingerprint, within
+from keras_tilt.tilt import Tilt, checked_tilts, sampled_together, stacked_response
 
 # The paper's run on the last layer of LeNet, to be used with the reference
 # white_noise(shape, mean=0.0, stddev=10.0). Numbers of the paper as remembered, not
@@ -67,6 +73,7 @@ def sample(
     mass=1.0,
     inverse_temperatures=None,
     initial_noise=None,
+    num_superchains=None,
     thin=1,
     callback=None,
     directory=None,
@@ -112,6 +119,9 @@ def sample(
         initial_noise: [num_chains, ...], with a list of tilts [tilts, num_chains, ...];
             the tilt is then at its full scale from the start. None for exact draws of
             the base, which are over-dispersed.
+        num_superchains: groups that the chains are divided into, with one start in each
+            and nested R-hat to judge them: for many short chains. None for a start of
+            its own for every chain.
         thin: the state of every thin-th draw is kept; numbers are kept of all of them.
             States take num_results / thin * num_chains * pixels * 4 bytes of memory
             for each tilt, unless there is a `callback` or a `directory`.
@@ -144,7 +154,7 @@ def sample(
 
     Source: see the module.
     """
-    tilts = _checked_tilts(tilt)
+    tilts = checked_tilts(tilt)
     _check_callback(callback)
     is_normal = all(is_standard_normal(one.base) for one in tilts)
     plan = Plan(
@@ -159,6 +169,7 @@ def sample(
         target_accept_prob=target_accept_prob,
         mass=mass,
         ladder=inverse_temperatures,
+        num_superchains=num_superchains,
         thin=thin,
         is_normal=is_normal,
         is_annealed=initial_noise is None,
@@ -208,13 +219,14 @@ class _Together:
         self.scale = np.array([tilt.scale for tilt in tilts])
         self.chains = Chains(
             stacked_response(tilts),
+            tilts[0].to_images,
             tilts[0].base,
             plan.kernel,
             rows,
             plan.mass,
             plan.ladder,
         )
-        self.record = _Record(plan.num_iterations)
+        self.record = Record(plan.num_iterations)
         self.run_seed = plan.seeds[1]
         self.callback = callback
         self.store = None if folder is None else Run(folder, self.settings())
@@ -267,7 +279,7 @@ class _Together:
                 f"Received: {first.unit!r}, which asks for the value of a "
                 "tensor while a graph is made, as NumPy does. Write it without."
             ) from error
-        _check_start(self.tilts, numbers)
+        check_start(self.tilts, numbers)
         return _Position(0, state, step)
 
     def iterate(self, position, states):
@@ -312,8 +324,8 @@ class _Together:
             for name, value in dataclasses.asdict(self.plan).items()
         }
         settings["keeps_states"] = self.callback is None
-        settings["mass"] = _fingerprint(self.plan.mass)
-        settings["initial_noise"] = _fingerprint(self.noise)
+        settings["mass"] = fingerprint(self.plan.mass)
+        settings["initial_noise"] = fingerprint(self.noise)
         settings["units"] = [getattr(t.unit, "name", "function") for t in self.tilts]
         settings["scales"] = self.scale.tolist()
         settings["reference"] = self.tilts[0].reference.name
@@ -340,12 +352,12 @@ class _Together:
         saved = self.store and self.store.load()
         if not saved:
             return self.start
-        packed = _within(saved, "state.")
+        packed = within(saved, "state.")
         packed = [packed[str(i)] for i in range(len(packed))]
         state = self.chains.unpack(packed, self.start.state)
         step = StepSize(*(saved[name] for name in StepSize._fields))
         position = _Position(int(saved["iteration"]), state, step)
-        self.record.restore(_within(saved, "record."))
+        self.record.restore(within(saved, "record."))
         self._check_same_density(position)
         return position
 
@@ -366,8 +378,8 @@ class _Together:
             if not np.allclose(values, saved, rtol=1e-3, atol=1e-3):
                 raise ValueError(
                     "`directory` must hold the run that is to be resumed. Received: "
-                    f"one whose chains have {name} {_few(saved)}, where the tilt has "
-                    f"{_few(values)}. The network or the reference is another: pass "
+                    f"one whose chains have {name} {few(saved)}, where the tilt has "
+                    f"{few(values)}. The network or the reference is another: pass "
                     "those of that run."
                 )
 
@@ -382,18 +394,23 @@ class _Together:
             for name, values in self.record.items()
         }
         draws = {name: values[burnin:] for name, values in of_row.items()}
-        functionals = {name: draws[name] for name in draws if name in FUNCTIONALS}
-        frozen = plan.step_sizes(position.step, frozen=True)
+        names = functional_names(tilt.event_shape)
+        functionals = {name: draws[name] for name in names}
+        frozen = plan.frozen_step_sizes(position.step)
         step_size = float(frozen[row].flat[0])
 
         def noise_of():
             return self.chains.noise_of(position.state)
 
+        noise = states.of(row, len(draws["f"]), noise_of)
+        images = Images(noise, tilt.to_images, tilt.event_shape)
         return Samples(
-            noise=states.of(row, len(draws["f"]), noise_of),
+            noise=noise,
             f=draws["f"],
             log_prob=draws["log_prob"],
             is_accepted=draws["is_accepted"],
+            is_divergent=draws["is_divergent"],
+            energy=draws.get("energy"),
             functionals=functionals,
             warmup_f=of_row["f"][:burnin],
             step_size=step_size,
@@ -403,6 +420,11 @@ class _Together:
                 {"f": draws["f"], **functionals},
                 draws["is_accepted"],
                 step_size,
+                energy=draws.get("energy"),
+                pixel=worst_pixel(images),
+                num_pixels=math.prod(tilt.event_shape),
+                num_superchains=plan.num_superchains,
+                num_divergences=np.sum(draws["is_divergent"]),
                 num_nonfinite=np.sum(~draws["is_finite"]),
                 num_nonfinite_warmup=np.sum(~of_row["is_finite"][:burnin]),
                 num_missing=plan.num_iterations - position.iteration,
@@ -410,28 +432,6 @@ class _Together:
             to_images=tilt.to_images,
             event_shape=tilt.event_shape,
         )
-
-
-class _Record(dict):
-    """The numbers of every iteration, name -> [iterations, rows, chains]."""
-
-    def __init__(self, num_iterations):
-        super().__init__()
-        self.num_iterations = num_iterations
-
-    def add(self, iteration, numbers):
-        for name, values in numbers.items():
-            if name not in self:
-                self[name] = np.zeros(
-                    [self.num_iterations, *values.shape], values.dtype
-                )
-            self[name][iteration] = values
-
-    def restore(self, arrays):
-        for name, values in arrays.items():
-            whole = [self.num_iterations, *values.shape[1:]]
-            self[name] = np.zeros(whole, values.dtype)
-            self[name][: len(values)] = values
 
 
 class _States:
@@ -474,24 +474,6 @@ def _swap_accept_rate(draws):
     return np.empty(0) if swaps is None else np.nanmean(swaps, axis=(0, 1))
 
 
-def _within(arrays, prefix):
-    """The arrays whose names begin with a prefix, without it."""
-    found = [name for name in arrays if name.startswith(prefix)]
-    return {name.removeprefix(prefix): arrays[name] for name in found}
-
-
-def _few(values):
-    return ", ".join(f"{value:.4g}" for value in np.ravel(values)[:4])
-
-
-def _fingerprint(values):
-    """What tells arrays apart, in a few characters; None for None."""
-    if values is None:
-        return None
-    values = np.ascontiguousarray(values)
-    return f"{list(values.shape)} {hashlib.sha256(values.tobytes()).hexdigest()[:16]}"
-
-
 def _folder(directory, group, tilts):
     """A folder of its own for every run that a list of tilts takes."""
     if directory is None or len(group) == len(tilts):
@@ -506,23 +488,12 @@ def _own_folder(group):
 def _exact_draws(base, plan, index):
     """Where the chains of one tilt of the list start, [chains, ...]."""
     seed = tf.random.fold_in(plan.seeds[0], index)
-    return base.sample(plan.num_chains, seed=seed)
+    num_starts = plan.num_superchains or plan.num_chains
+    starts = base.sample(num_starts, seed=seed).numpy()
+    return np.repeat(starts, plan.num_chains // num_starts, axis=0)
 
 
 # Checks
-
-
-def _checked_tilts(tilt):
-    tilts = list(tilt) if isinstance(tilt, list | tuple) else [tilt]
-    for one in tilts:
-        if not isinstance(one, Tilt):
-            raise TypeError(
-                "`tilt` must be a Tilt, or a list of them. "
-                f"Received: {one!r}. Pass Tilt(unit, reference)."
-            )
-    if not tilts:
-        raise ValueError("`tilt` must hold a Tilt. Received: an empty list. Add one.")
-    return tilts
 
 
 def _check_callback(callback):
@@ -542,10 +513,20 @@ def _checked_starts(tilts, plan, initial_noise, alone):
             f"[{len(tilts)}, num_chains, ...]. Received: {len(starts)} of them for "
             f"{len(tilts)} tilts. Pass a list, or leave it out."
         )
-    return [
+    starts = [
         _checked_noise(start, plan.num_chains, tilt.base)
         for start, tilt in zip(starts, tilts, strict=True)
     ]
+    groups = plan.num_superchains
+    for start in starts if groups else []:
+        grouped = start.reshape(groups, -1, *start.shape[1:])
+        if np.any(grouped != grouped[:, :1]):
+            raise ValueError(
+                "`initial_noise` must be the same for all chains of a superchain, "
+                f"{plan.num_chains // groups} in a row. Received: other noise within "
+                "one. Pass np.repeat of one start each, or leave one of them out."
+            )
+    return starts
 
 
 def _checked_noise(noise, num_chains, base):
@@ -557,24 +538,3 @@ def _checked_noise(noise, num_chains, base):
             f"Received: shape {noise.shape}. Pass tilt.to_noise(images)."
         )
     return noise
-
-
-def _check_start(tilts, start):
-    """f and its gradient are finite, and there is a gradient, at every chain."""
-    for tilt, f, slope in zip(tilts, start["f"], start["slope"], strict=True):
-        name = getattr(tilt.unit, "name", "the unit")
-        bad = np.flatnonzero(~(np.isfinite(f) & np.isfinite(slope)))
-        if bad.size:
-            raise ValueError(
-                "f(x) and its gradient must be finite where a chain starts. Received: "
-                f"{bad.size} of {f.size} chains where those of {name} are not, the "
-                f"first of them chain {bad[0]} with f = {f[bad[0]]}. Check the unit "
-                "for NaN, or pass another `initial_noise`."
-            )
-        if np.ptp(f) > 0 and not slope.any():
-            raise ValueError(
-                "The unit must have a gradient with respect to the image. Received: "
-                f"{name}, whose gradient is zero in all {f.size} chains although f is "
-                f"not the same, {_few(f)}. Look for argmax, rounding, integers or "
-                "NumPy in the network or in `preprocess`; read a layer before them."
-            )

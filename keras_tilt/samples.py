@@ -81,8 +81,12 @@ class Samples:
         f: [num_results, num_chains], the unit's response in nats.
         log_prob: [num_results, num_chains], scale f(T(z)) + log base(z), in nats.
         is_accepted: [num_results, num_chains], booleans.
-        functionals: dict of [num_results, num_chains]: squared norm and projections of
-            the noise, by which chains are compared besides f.
+        is_divergent: [num_results, num_chains], booleans: proposals with an energy
+            error above 1,000 nats or none that is finite.
+        energy: [num_results, num_chains], nats, of position and momentum at the start
+            of each trajectory; None for "mala" and ladders.
+        functionals: dict of [num_results, num_chains]: log q, norm, low frequencies and
+            random projections, by which chains are compared besides f.
         warmup_f: [num_burnin_steps, num_chains], f before the first draw, in nats.
         step_size: of the leapfrog, in units of noise, the same for all chains.
         num_leapfrog_steps: per iteration, on average.
@@ -97,6 +101,8 @@ class Samples:
     f: np.ndarray
     log_prob: np.ndarray
     is_accepted: np.ndarray
+    is_divergent: np.ndarray
+    energy: np.ndarray | None
     functionals: dict
     warmup_f: np.ndarray
     step_size: float
@@ -114,7 +120,13 @@ class Samples:
     def to_arviz(self):
         """An `arviz.InferenceData`: see `keras_tilt.diagnostics.inference_data`."""
         functionals = {"f": self.f, **self.functionals}
-        return inference_data(functionals, self.log_prob, self.is_accepted)
+        return inference_data(
+            functionals,
+            self.log_prob,
+            self.is_accepted,
+            self.is_divergent,
+            self.energy,
+        )
 
     def __repr__(self):
         return f"Samples of shape {list(self.event_shape)}: {self.diagnostics}"

@@ -8,9 +8,10 @@ state.npz is replaced as a whole, so that a run killed at any moment leaves a go
 This is the only module that writes files.
 """
 
-__all__ = ["Run", "check_holds_only"]
+__all__ = ["Record", "Run", "check_holds_only", "fingerprint", "within"]
 
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
@@ -75,6 +76,42 @@ class Run:
         with _whole(file):
             np.lib.format.open_memmap(file, mode="r")  # "r+" would fill up a short one
             return np.lib.format.open_memmap(file, mode="r+")
+
+
+class Record(dict):
+    """The numbers of every iteration, name -> [iterations, rows, chains]."""
+
+    def __init__(self, num_iterations):
+        super().__init__()
+        self.num_iterations = num_iterations
+
+    def add(self, iteration, numbers):
+        for name, values in numbers.items():
+            if name not in self:
+                self[name] = np.zeros(
+                    [self.num_iterations, *values.shape], values.dtype
+                )
+            self[name][iteration] = values
+
+    def restore(self, arrays):
+        for name, values in arrays.items():
+            whole = [self.num_iterations, *values.shape[1:]]
+            self[name] = np.zeros(whole, values.dtype)
+            self[name][: len(values)] = values
+
+
+def within(arrays, prefix):
+    """The arrays whose names begin with a prefix, without it."""
+    found = [name for name in arrays if name.startswith(prefix)]
+    return {name.removeprefix(prefix): arrays[name] for name in found}
+
+
+def fingerprint(values):
+    """What tells arrays apart, in a few characters; None for None."""
+    if values is None:
+        return None
+    values = np.ascontiguousarray(values)
+    return f"{list(values.shape)} {hashlib.sha256(values.tobytes()).hexdigest()[:16]}"
 
 
 def _part_of(file):

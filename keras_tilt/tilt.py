@@ -11,7 +11,7 @@ No Jacobian appears in the second line, because the tilt is relative to q.
 Source: Dai, Lu and Wu (2015), section on the model; the noise coordinates are ours.
 """
 
-__all__ = ["Tilt", "sampled_together", "stacked_response"]
+__all__ = ["Tilt", "checked_tilts", "sampled_together", "stacked_response"]
 
 import dataclasses
 import math
@@ -204,6 +204,20 @@ class Tilt:
 
 
 # Several tilts side by side
+
+
+def checked_tilts(tilt):
+    """A list of one `Tilt` or of several, or an error."""
+    tilts = list(tilt) if isinstance(tilt, list | tuple) else [tilt]
+    for one in tilts:
+        if not isinstance(one, Tilt):
+            raise TypeError(
+                "`tilt` must be a Tilt, or a list of them. "
+                f"Received: {one!r}. Pass Tilt(unit, reference)."
+            )
+    if not tilts:
+        raise ValueError("`tilt` must hold a Tilt. Received: an empty list. Add one.")
+    return tilts
 
 
 def stacked_response(tilts):

@@ -5,11 +5,12 @@ import pytest
 import targets
 import tensorflow as tf
 import tensorflow_probability as tfp
+from scipy import stats
 
 from keras_tilt.chains import (
-    FUNCTIONALS,
     Chains,
     Settings,
+    functional_names,
     functionals,
     is_standard_normal,
     projection_directions,
@@ -32,7 +33,7 @@ def chains_of(tilt, kernel="split", **kwargs):
     def response(noise):
         return tilt.response(tilt.to_images(tf.reshape(noise, [-1, *SHAPE])))[None]
 
-    return Chains(response, tilt.base, kernel, [0], **kwargs)
+    return Chains(response, tilt.to_images, tilt.base, kernel, [0], **kwargs)
 
 
 def settings_of(step=0.3, scale=1.0, steps=3, ladder=None):
@@ -71,7 +72,7 @@ def test_chains_split_over_replicas_are_those_of_one_device(strategy, num_chains
     np.testing.assert_allclose(split.noise, alone.noise, atol=1e-4)
     np.testing.assert_allclose(split.f, alone.f, rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(split.is_accepted, alone.is_accepted)
-    for name in FUNCTIONALS:
+    for name in functional_names(SHAPE):
         np.testing.assert_allclose(
             split.functionals[name], alone.functionals[name], rtol=1e-3, atol=1e-4
         )
@@ -158,7 +159,8 @@ def test_rows_draw_by_their_own_numbers():
     settings = Settings(np.full([2], 0.5), 1, np.ones([2]))
 
     def moved(rows):
-        chains = Chains(lambda z: tf.zeros(z.shape[:2]), base, "split", rows)
+        flat = lambda z: tf.zeros(z.shape[:2])  # noqa: E731
+        chains = Chains(flat, tf.identity, base, "split", rows)
         state, _ = chains.start(noise, settings)
         return chains.noise_of(advanced(chains, state, settings, [0])[0])
 
@@ -170,20 +172,75 @@ def test_rows_draw_by_their_own_numbers():
 # The numbers
 
 
-def test_projections_are_on_fixed_directions_of_length_one():
+def test_functionals_are_what_their_names_say():
+    base = white_noise(SHAPE).distribution
     directions = projection_directions(SHAPE)
     np.testing.assert_array_equal(directions, projection_directions(SHAPE))
     np.testing.assert_allclose(np.linalg.norm(directions, axis=0), 1.0, rtol=1e-5)
     assert np.linalg.matrix_rank(directions) == 8
     noise = noise_of(50)
-    observed = functionals(tf.constant(noise), directions)
-    assert tuple(observed) == FUNCTIONALS
+    images = 3.0 * noise + 1.0
+    observed = functionals(tf.constant(noise), tf.constant(images), base, directions)
+    assert tuple(observed) == functional_names(SHAPE)
     flat = noise.reshape(50, -1)
-    np.testing.assert_allclose(observed["squared norm"][0], (flat**2).sum(1), rtol=1e-5)
-    for i in range(8):
-        np.testing.assert_allclose(
-            observed[f"projection {i}"][0], flat @ directions[:, i], atol=1e-5
-        )
+    wave = np.cos(np.pi * np.outer([1, 2], [1, 3, 5]) / 6)  # of three pixels
+    expected = {
+        "log q": -((flat**2).sum(1) + 9 * np.log(2 * np.pi)) / 2,
+        "image norm": np.sqrt((images[0] ** 2).mean(axis=(1, 2, 3))),
+        "low frequency 0,0": images[0].mean(axis=(1, 2, 3)),
+        "low frequency 0,1": (images[0, ..., 0] @ wave[0]).mean(axis=1) / 3,
+        "low frequency 1,1": np.einsum("nij,i,j", images[0, ..., 0], wave[0], wave[0])
+        / 9,
+        "low frequency 2,0": np.einsum("nij,i->n", images[0, ..., 0], wave[1]) / 9,
+        **{f"projection {i}": flat @ directions[:, i] for i in range(8)},
+    }
+    for name, values in expected.items():
+        np.testing.assert_allclose(observed[name][0], values, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "shape, low", [([], 1), ([7], 3), ([1, 2, 1], 2), ([2, 2], 4), ([5, 5, 3], 6)]
+)
+def test_any_shape_has_the_low_frequencies_that_it_can_hold(shape, low):
+    base = white_noise(shape).distribution if shape else tfd.Normal(0.0, 1.0)
+    noise = tf.ones([1, 4, *shape])
+    observed = functionals(noise, noise, base, projection_directions(shape))
+    names = [name for name in observed if name.startswith("low")]
+    assert len(names) == low
+    np.testing.assert_allclose(observed["low frequency 0,0"], 1.0, rtol=1e-6)
+    for name in names[1:]:
+        np.testing.assert_allclose(observed[name], 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kernel", ["split", "hmc"])
+def test_the_energy_is_that_of_the_start_of_a_trajectory(kernel):
+    """With a momentum N(0, I) it is the potential and half a chi-squared number."""
+    target = targets.linear()
+    chains = chains_of(tilt_of(target), kernel)
+    noise = np.repeat(noise_of(1), 4000, axis=1)
+    state, _ = chains.start(noise, settings_of())
+    _, numbers = advanced(chains, state, settings_of(), [0])
+    potential = -tilt_of(target).noise_log_prob(noise[0, :1]).numpy()
+    kinetic = numbers["energy"][0] - potential
+    assert stats.kstest(2 * kinetic, stats.chi2(9).cdf).pvalue > 1e-3
+
+
+def test_energies_are_of_kernels_with_a_momentum():
+    for kernel, ladder in (("mala", None), ("split", LADDER)):
+        chains = chains_of(tilt_of(targets.relu()), kernel, inverse_temperatures=ladder)
+        state, _ = chains.start(noise_of(), settings_of(ladder=ladder))
+        _, numbers = advanced(chains, state, settings_of(ladder=ladder), [0])
+        assert "energy" not in numbers
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_proposal_far_from_the_shell_of_its_energy_is_divergent(kernel):
+    tilt = Tilt(lambda x: -1e3 * tf.reduce_sum(x**2, [1, 2, 3]), white_noise(SHAPE))
+    chains = chains_of(tilt, kernel)
+    for step, divergent in ((0.01, False), (1.5, True)):
+        state, _ = chains.start(0.01 * noise_of(), settings_of(step=step))
+        _, numbers = advanced(chains, state, settings_of(step=step), [0])
+        assert np.all(numbers["is_divergent"] == divergent)
 
 
 def test_the_slope_at_the_start_is_the_largest_derivative_or_not_finite():

@@ -8,9 +8,10 @@ import warnings
 import arviz
 import numpy as np
 import pytest
+from arviz_stats.base import array_stats
 
 from keras_tilt import diagnostics
-from keras_tilt.diagnostics import diagnose, inference_data
+from keras_tilt.diagnostics import diagnose, inference_data, worst_pixel
 
 DRAWS, CHAINS, PIXELS = 500, 8, 12
 
@@ -48,6 +49,154 @@ def test_the_numbers_are_those_of_arviz():
     assert result.ess == arviz.ess(f.T, method="bulk")
     assert result.ess_tail == arviz.ess(f.T, method="tail")
     assert result.mcse == arviz.mcse(f.T, method="mean")
+    assert math.isnan(result.nested_r_hat) and math.isnan(result.e_bfmi)
+    for name, values in functionals(f, noise).items():
+        one = result.scalars[name]
+        values = np.float64(values).T
+        assert one.r_hat == arviz.rhat(values)
+        assert one.ess == arviz.ess(values, method="bulk")
+        assert one.ess_tail == arviz.ess(values, method="tail")
+    assert result.worst_r_hat == max(one.r_hat for one in result.scalars.values())
+    assert result.smallest_ess == min(min(one[1:]) for one in result.scalars.values())
+
+
+def test_e_bfmi_is_that_of_arviz_for_the_worst_chain():
+    f, noise = chains()
+    energy, _ = chains(correlation=0.9, seed=1)
+    result = verdict_on(f, noise, energy=energy)
+    assert result.e_bfmi == arviz.bfmi(energy.T).min()
+    assert result.e_bfmi < 0.3
+    assert f"E-BFMI is {result.e_bfmi:.2g} (< 0.3)" in result.verdict
+    assert verdict_on(f, noise, energy=f).converged
+    assert math.isnan(verdict_on(f, noise, energy=np.zeros_like(f)).e_bfmi)
+
+
+# Superchains
+
+
+def superchains(draws=10, groups=8, size=64, distance=0.0):
+    """Independent draws, the mean of every superchain `distance` off at random."""
+    generator = np.random.default_rng(3)
+    starts = np.repeat(generator.standard_normal(groups), size)
+    return generator.standard_normal([draws, groups * size]) + distance * starts
+
+
+def test_nested_r_hat_is_that_of_arviz_stats():
+    f = superchains(distance=0.3)
+    result = diagnose({"f": f}, np.ones(f.shape, bool), 0.1, num_superchains=8)
+    groups = np.repeat(np.arange(8), 64)
+    assert result.nested_r_hat == array_stats.rhat_nested(f.T, superchain_ids=groups)
+    assert result.scalars["f"].r_hat == result.nested_r_hat
+    assert result.r_hat == arviz.rhat(f.T)
+    assert not result.converged
+
+
+def test_many_short_chains_can_converge_by_nested_r_hat_alone():
+    f, _ = chains(draws=6, chains=2048, correlation=0.9)
+    accepted = np.ones(f.shape, bool)
+    assert diagnose({"f": f}, accepted, 0.1).r_hat > 1.1
+    result = diagnose({"f": f}, accepted, 0.1, num_superchains=8)
+    assert result.converged, result.verdict
+
+
+def test_short_chains_that_remember_their_start_are_seen_by_nested_r_hat():
+    f = superchains(draws=6, distance=0.5)
+    result = diagnose({"f": f}, np.ones(f.shape, bool), 0.1, num_superchains=8)
+    assert not result.converged
+    assert "R-hat of f" in result.verdict
+
+
+# What speaks against convergence beside R-hat and ESS
+
+
+@pytest.mark.parametrize("sign, word", [(1.0, "rises"), (-1.0, "falls")])
+def test_a_rise_too_small_for_r_hat_is_seen(sign, word):
+    f, noise = chains()
+    f += sign * np.linspace(0.0, 0.4, DRAWS)[:, None]
+    result = verdict_on(f, noise)
+    assert result.worst_r_hat < 1.01 and result.smallest_ess > 400
+    assert not result.converged
+    rise = abs(f[-166:].mean() - f[:166].mean())
+    assert f"f still {word}, by {rise:.3g} nats" in result.verdict
+
+
+def test_a_chain_that_hardly_moves_is_seen():
+    f, noise = chains()
+    accepted = np.ones(f.shape, bool)
+    accepted[:, 2] = np.arange(DRAWS) % 11 == 0
+    result = diagnose(functionals(f, noise), accepted, 0.1)
+    assert not result.converged
+    assert "1 of 8 chains moved in less than 10% of the draws" in result.verdict
+
+
+def test_divergences_are_a_reason():
+    result = verdict_on(*chains(), num_divergences=2)
+    assert not result.converged
+    assert "2 proposals were divergent" in result.verdict
+
+
+# The worst pixel
+
+
+def split_r_hat_excess(values):
+    """R-hat^2 - 1 of split chains, from its definition."""
+    half = len(values) // 2
+    halves = np.concatenate([values[:half], values[len(values) - half :]], axis=1)
+    return halves.mean(axis=0).var(ddof=1) / halves.var(axis=0, ddof=1).mean()
+
+
+@pytest.mark.parametrize("draws", [40, 41])
+@pytest.mark.parametrize("block", [2**24, 200])
+def test_the_worst_pixel_is_found_block_by_block(draws, block, monkeypatch):
+    monkeypatch.setattr(diagnostics, "_BLOCK", block)
+    images = np.random.default_rng(0).standard_normal([draws, 5, 3, 4, 2])
+    images += 100.0
+    images[:, :, 0, 0, 0] = 7.0  # a pixel that stays as it is
+    excess = np.zeros(images.shape[2:])
+    for index in np.ndindex(3, 4, 2):
+        if index != (0, 0, 0):
+            excess[index] = split_r_hat_excess(images[(..., *index)])
+    worst = np.unravel_index(excess.argmax(), excess.shape)
+    np.testing.assert_array_equal(worst_pixel(images), images[(..., *worst)])
+
+
+def test_a_pixel_that_never_moves_but_differs_is_the_worst():
+    images = np.random.default_rng(0).standard_normal([40, 5, 3, 4, 2])
+    images[:, :, 1, 2, 1] = np.arange(5)
+    pixel = worst_pixel(images)
+    np.testing.assert_array_equal(pixel, images[:, :, 1, 2, 1])
+    f, noise = chains()
+    assert "the worst pixel" in verdict_on(f, noise, pixel=pixel).verdict
+
+
+def test_images_that_say_nothing_have_no_worst_pixel():
+    assert worst_pixel(np.zeros([3, 5, 2, 2, 1])) is None
+    assert worst_pixel(np.random.default_rng(0).random([9, 1, 2, 2, 1])) is None
+    assert worst_pixel(np.zeros([9, 5, 2, 2, 1])) is None
+    assert math.isnan(verdict_on(*chains(), pixel=None).worst_pixel_r_hat)
+
+
+def test_a_patch_where_chains_differ_is_seen_although_f_has_mixed():
+    f, noise = chains()
+    images = np.random.default_rng(1).standard_normal([DRAWS, CHAINS, 20, 20, 1])
+    images[:, :3, 5, 5] += 1.0
+    result = verdict_on(f, noise, pixel=worst_pixel(images), num_pixels=400)
+    assert not result.converged
+    assert result.worst_r_hat < 1.01 < result.worst_pixel_r_hat
+    assert "R-hat of the worst pixel" in result.verdict
+
+
+def test_the_worst_of_many_pixels_of_exact_draws_is_no_reason():
+    """It exceeds the limit of a single one in more than half of all runs."""
+    alone, of_all = 0, 0
+    for seed in range(10):
+        generator = np.random.default_rng(seed)
+        images = generator.standard_normal([150, 8, 30_000], dtype=np.float32)
+        pixel = worst_pixel(images)
+        f, noise = chains(draws=400, seed=seed)
+        alone += not verdict_on(f, noise, pixel=pixel).converged
+        of_all += not verdict_on(f, noise, pixel=pixel, num_pixels=30_000).converged
+    assert (alone, of_all) == (10, 0)
 
 
 def test_ess_of_an_autoregressive_chain_is_its_closed_form():
@@ -101,6 +250,7 @@ def test_what_cannot_be_judged_has_words_and_no_number(broken, why):
     assert not result.converged
     assert why in result.verdict
     numbers = [result.r_hat, result.ess, result.ess_tail, result.mcse]
+    assert "f" not in result.scalars
     assert all(map(math.isnan, numbers))
 
 
@@ -122,12 +272,16 @@ def test_the_summary_is_one_line_with_the_verdict():
 
 def test_inference_data_holds_the_functionals_by_chain_and_draw():
     f, noise = chains()
-    data = inference_data(functionals(f, noise), 2 * f, f > 0)
+    data = inference_data(functionals(f, noise), 2 * f, f > 0, f > 2, 3 * f)
     assert dict(data.posterior.sizes) == {"chain": CHAINS, "draw": DRAWS}
     np.testing.assert_array_equal(data.posterior["f"], f.T)
     np.testing.assert_array_equal(data.posterior["pixel 3"], noise[..., 3].T)
     np.testing.assert_array_equal(data.sample_stats["lp"], 2 * f.T)
     np.testing.assert_array_equal(data.sample_stats["accepted"], f.T > 0)
+    np.testing.assert_array_equal(data.sample_stats["diverging"], f.T > 2)
+    np.testing.assert_array_equal(data.sample_stats["energy"], 3 * f.T)
+    without = inference_data(functionals(f, noise), f, f > 0, f > 2)
+    assert "energy" not in without.sample_stats
 
 
 def test_the_daily_notice_of_arviz_does_not_reach_the_user(monkeypatch, tmp_path):

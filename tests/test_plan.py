@@ -22,6 +22,7 @@ def plan_of(**changes):
         target_accept_prob=0.8,
         mass=1.0,
         ladder=None,
+        num_superchains=None,
         thin=1,
         is_normal=True,
         is_annealed=True,

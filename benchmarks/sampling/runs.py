@@ -72,7 +72,9 @@ class Run:
 
 def chains_of(tilt, kernel, mass=1.0):
     """The graph in which `kt.sample` advances the chains of one tilt."""
-    return Chains(stacked_response([tilt]), tilt.base, kernel, [0], mass)
+    return Chains(
+        stacked_response([tilt]), tilt.to_images, tilt.base, kernel, [0], mass
+    )
 
 
 def scan(name, steps, run):
