@@ -182,8 +182,10 @@ def log_partition(
         num_chains: walks in each direction. The error falls as one over the root.
         num_steps: K; None for log weights with a variance of about a half.
         num_draws: of q, for importance sampling.
-        kernel, num_leapfrog_steps, max_leapfrog_steps, mass: as in
-            `keras_tilt.sample`.
+        kernel: as in `keras_tilt.sample`, and so the next three.
+        num_leapfrog_steps: gradients of f per transition; None for a quarter turn.
+        max_leapfrog_steps: the most of them, on average, if they are not given.
+        mass: of the kernel "split".
         directory: folder of an annealing, new or left by the same call.
         progress: whether to show a bar.
 
@@ -216,11 +218,11 @@ def log_partition(
     if method == "importance":
         check_count("num_draws", num_draws, _FEWEST_DRAWS)
         seeds = stateless_seed(seed)
-        found = {
-            i: _by_importance(one, num_draws, tf.random.fold_in(seeds, i), progress)
+        found = [
+            _by_importance(one, num_draws, tf.random.fold_in(seeds, i), progress)
             for i, one in enumerate(tilts)
-        }
-        return found[0] if isinstance(tilt, Tilt) else list(found.values())
+        ]
+        return found[0] if isinstance(tilt, Tilt) else found
     check_count("num_chains", num_chains, _ESS_LIMIT)
     if num_steps is not None:
         check_count("num_steps", num_steps, 1, _MOST_STEPS)
@@ -231,32 +233,16 @@ def log_partition(
         num_burnin_steps=_NUM_PILOT,
         seed=stateless_seed(seed),
         kernel=kernel or ("split" if is_normal else "hmc"),
-        num_leapfrog_steps=num_leapfrog_steps,
-        max_leapfrog_steps=max_leapfrog_steps,
-        step_size=None,
-        target_accept_prob=_ACCEPT,
-        mass=mass,
-        ladder=None,
-        num_superchains=None,
-        thin=1,
         is_normal=is_normal,
         is_annealed=False,
+        num_leapfrog_steps=num_leapfrog_steps,
+        max_leapfrog_steps=max_leapfrog_steps,
+        target_accept_prob=_ACCEPT,
+        mass=mass,
     )
     check_plan(plan, tilts)
-    groups = sampled_together(tilts)
-    if directory is not None and len(groups) > 1:
-        raise ValueError(
-            "`directory` holds one run. Received: tilts that cannot be walked together, "
-            f"{len(groups)} runs. Call once for each, with folders of their own."
-        )
-    runs = [
-        _Walks([tilts[i] for i in group], group, plan, num_steps, directory)
-        for group in groups
-    ]
-    found = {}
-    for group, run in zip(groups, runs, strict=True):
-        found |= zip(group, run.run(progress), strict=True)
-    return found[0] if isinstance(tilt, Tilt) else [found[i] for i in sorted(found)]
+    found = _by_annealing(tilts, plan, num_steps, directory, progress)
+    return found[0] if isinstance(tilt, Tilt) else found
 
 
 # Importance sampling
@@ -306,6 +292,24 @@ def _by_importance(tilt, num_draws, seed, progress):
 
 
 # Annealing
+
+
+def _by_annealing(tilts, plan, num_steps, directory, progress):
+    """log Z of every tilt, those that share a layer in one graph."""
+    groups = sampled_together(tilts)
+    if directory is not None and len(groups) > 1:
+        raise ValueError(
+            "`directory` holds one run. Received: tilts that make "
+            f"{len(groups)} runs. Call once for each, with folders of their own."
+        )
+    runs = [
+        _Walks([tilts[i] for i in group], group, plan, num_steps, directory)
+        for group in groups
+    ]
+    found = {}
+    for group, run in zip(groups, runs, strict=True):
+        found |= zip(group, run.run(progress), strict=True)
+    return [found[i] for i in sorted(found)]
 
 
 class _Position(NamedTuple):
@@ -388,7 +392,7 @@ class _Walks:
         return state, numbers["f"]
 
     def pilot(self, progress):
-        """Raise the tilt once in equal steps, and see how f spreads and steps shrink."""
+        """Raise the tilt once, and see how f spreads and the steps shrink."""
         plan, state = self.plan, self.start
         step = StepSize.first(plan.first_step(self.num_pixels), [len(self.rows)])
         seed = tf.random.fold_in(plan.seeds[1], 0)

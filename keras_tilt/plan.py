@@ -39,16 +39,16 @@ class Plan:
     num_burnin_steps: int
     seed: tuple
     kernel: str
-    num_leapfrog_steps: int | None
-    max_leapfrog_steps: int
-    step_size: float | None
-    target_accept_prob: float
-    mass: float | np.ndarray
-    ladder: tuple | None
-    num_superchains: int | None
-    thin: int
     is_normal: bool
     is_annealed: bool
+    num_leapfrog_steps: int | None = None
+    max_leapfrog_steps: int = 64
+    step_size: float | None = None
+    target_accept_prob: float = 0.8
+    mass: float | np.ndarray = 1.0
+    ladder: tuple | None = None
+    num_superchains: int | None = None
+    thin: int = 1
 
     @property
     def num_iterations(self):

@@ -42,7 +42,7 @@ def test_the_mean_trajectory_is_a_quarter_turn_and_never_more(first, mass):
     plan = plan_of(mass=mass)
     turn = QUARTER_TURN * np.sqrt(np.min(mass))
     step = learned(first, 2 * first)
-    sizes = plan.step_sizes(step, frozen=True)
+    sizes = plan.frozen_step_sizes(step)
     length = sizes * plan.mean_steps(sizes)
     assert np.all(length <= turn * (1 + 1e-12))
     assert np.all(sizes <= np.exp(step.log_step) * (1 + 1e-12))
@@ -88,6 +88,6 @@ def test_the_number_of_steps_varies_by_iteration_and_seed_around_its_mean():
 @pytest.mark.parametrize("kernel, steps", [("mala", 1), ("hmc", 10)])
 def test_noise_that_does_not_turn_has_no_longest_trajectory(kernel, steps):
     plan = plan_of(kernel=kernel, is_normal=False)
-    sizes = plan.step_sizes(learned(50.0, 60.0), frozen=True)
+    sizes = plan.frozen_step_sizes(learned(50.0, 60.0))
     np.testing.assert_allclose(sizes, [50.0, 60.0])
     assert plan.mean_steps(sizes) == steps
