@@ -53,11 +53,13 @@ class Settings(NamedTuple):
         step_size: [rows], or on a ladder [rows, ladder], in units of noise.
         num_leapfrog_steps: a whole number.
         scale: [rows], factor of f.
+        is_adjusted: whether the Metropolis test is made, with the kernel "split".
     """
 
     step_size: np.ndarray
     num_leapfrog_steps: int
     scale: np.ndarray
+    is_adjusted: bool = True
 
 
 class State(NamedTuple):
@@ -159,7 +161,7 @@ class Chains:
         if self._results_differ(settings, state.settings):
             results = self._start(noise, *self._tensors(settings))
         noise, results, numbers = self._advance(
-            noise, results, *self._tensors(settings), seed, self._ids
+            noise, results, seed, self._ids, *self._tensors(settings)
         )
         return State(noise, results, settings), self._joined(numbers)
 
@@ -169,6 +171,7 @@ class Chains:
             tf.constant(settings.step_size, self._base.dtype),
             tf.constant(settings.num_leapfrog_steps, tf.int32),
             tf.constant(settings.scale, self._base.dtype),
+            tf.constant(bool(settings.is_adjusted)),
         )
 
     def _results_differ(self, one, other):
@@ -192,7 +195,8 @@ class Chains:
 
     def unpack(self, arrays, like):
         """The state that was packed, in the structure of another one."""
-        parts, settings = arrays[:-3], arrays[-3:]
+        count = len(Settings._fields)
+        parts, settings = arrays[:-count], arrays[-count:]
         replicas = self.num_replicas
         parts = [parts[i : i + replicas] for i in range(0, len(parts), replicas)]
         places = [self._placed(part) for part in parts]
@@ -227,8 +231,8 @@ class Chains:
 
     # On one replica
 
-    def _start_on_replica(self, noise, step_size, num_leapfrog_steps, scale):
-        kernel = self._kernel(step_size, num_leapfrog_steps, scale)
+    def _start_on_replica(self, noise, *settings):
+        kernel = self._kernel(*settings)
         return kernel.bootstrap_results(noise)
 
     def _look_on_replica(self, noise):
@@ -242,15 +246,14 @@ class Chains:
             numbers = {name: values[0] for name, values in numbers.items()}
         return numbers
 
-    def _advance_on_replica(
-        self, noise, results, step_size, num_leapfrog_steps, scale, seed, ids
-    ):
-        kernel = self._kernel(step_size, num_leapfrog_steps, scale)
+    def _advance_on_replica(self, noise, results, seed, ids, *settings):
+        settings = Settings(*settings)
+        kernel = self._kernel(*settings)
         if self._chain_by_chain:
             seed = chain_seeds(seed, ids)
         start, results_at_start = noise, results
         noise, results = kernel.one_step(start, results_at_start, seed=seed)
-        numbers = self._numbers(noise, results, scale)
+        numbers = self._numbers(noise, results, settings.scale)
         if self._ladder is None and self._kernel_name != "mala":
             log_prob = results_at_start.accepted_results.target_log_prob
             if self._kernel_name == "split":  # which is told f alone
@@ -258,7 +261,7 @@ class Chains:
             numbers["energy"] = kinetic_energy(results) - log_prob
         return noise, results, numbers
 
-    def _kernel(self, step_size, num_leapfrog_steps, scale):
+    def _kernel(self, step_size, num_leapfrog_steps, scale, is_adjusted):
         pixels = [1] * len(self._base.event_shape)
         return transition_kernel(
             self._kernel_name,
@@ -268,6 +271,7 @@ class Chains:
             num_leapfrog_steps,
             self._mass,
             self._ladder,
+            is_adjusted,
         )
 
     def _f(self, noise):

@@ -40,6 +40,7 @@ class Features:
         input_shape: shape of one image, before `preprocess`.
         preprocess: function of the images, or None.
         fixed_inputs: tuple of (name, constant) for all inputs but the images.
+        resize: (height, width) that images are brought to before `preprocess`, or None.
     """
 
     network: keras.Model
@@ -47,6 +48,7 @@ class Features:
     input_shape: tuple
     preprocess: Callable | None = None
     fixed_inputs: tuple = ()
+    resize: tuple | None = None
 
     def __call__(self, images):
         """Return the features: float32 [n, channels]."""
@@ -56,6 +58,9 @@ class Features:
 
     def feeds(self, images):
         """Return {name of input: value}, what the network is to be called with."""
+        if self.resize is not None:
+            images = tf.cast(images, tf.float32)
+            images = tf.image.resize(images, self.resize, antialias=True)
         if self.preprocess is not None:
             images = self.preprocess(tf.cast(images, tf.float32))
         feeds = {name: fixed(tf.shape(images)[0]) for name, fixed in self.fixed_inputs}
@@ -79,7 +84,7 @@ class _Constant:
 # What there is to read
 
 
-def prepare(network, preprocess, fixed_inputs, input_shape):
+def prepare(network, preprocess, fixed_inputs, input_shape, resize=None):
     """Return `Features` of all but the reading, which must be added, after checks."""
     _check_network(network)
     fixed = _constants(network, fixed_inputs or {})
@@ -87,11 +92,19 @@ def prepare(network, preprocess, fixed_inputs, input_shape):
     shape = taken if input_shape is None else _shape(input_shape)
     if shape is None:
         raise ValueError(_NO_GRAPH.format(network))
+    if resize is not None:
+        resize = _checked_size(resize, shape)
+        seen, taken = (*resize, shape[2]), taken and (None, None, taken[2])
+    else:
+        seen = shape
     if preprocess is not None:
-        check_preprocess(preprocess, shape, taken)
+        check_preprocess(preprocess, seen, taken)
     elif graph.has_graph(network):
-        _check_taken(shape, taken)
-    return Features(network, None, shape, preprocess, fixed)
+        _check_taken(seen, taken)
+    prepared = Features(network, None, shape, preprocess, fixed, resize)
+    if resize is not None:
+        _check_bears(prepared)
+    return prepared
 
 
 def _input_names(network):
@@ -157,22 +170,25 @@ def _blank(prepared):
     return prepared.feeds(tf.stack([tf.zeros(shape), tf.fill(shape, 0.5)]))
 
 
-def class_reading(model, prepared, posterior):
+def class_reading(model, prepared, posterior, posterior_weight=0.0):
     """Return how all classes are read, and their number."""
     network = prepared.network
     link = graph.link(network)
     values = None if link else graph.output_values(network, _blank(prepared))
     classes = _check_classes(graph.output_shapes(network, values))
-    if posterior and classes == 1 and link != "sigmoid":
+    if (posterior or posterior_weight) and classes == 1 and link != "sigmoid":
         raise ValueError(
             "Expected several classes, or a sigmoid, to read log p(class | x) from. "
             "Received: one logit, whose softmax is always 1. Leave `posterior` out."
         )
     if link is None and _are_probabilities(values):
-        _check_log_wanted(network, posterior)
+        _check_log_wanted(network, posterior and not posterior_weight)
         return graph.LogOutput(), classes
     calibrated = model if _is_calibrated(model, network) else None
-    return graph.LogPosterior(calibrated) if posterior else graph.Logits(), classes
+    log_posterior = graph.LogPosterior(calibrated)
+    if posterior_weight:
+        return graph.LogitsAndPosterior(posterior_weight, log_posterior), classes
+    return log_posterior if posterior else graph.Logits(), classes
 
 
 def _is_calibrated(model, network):
@@ -198,7 +214,7 @@ def layer_reading(prepared, name, position, activation):
 
 def _shapes(prepared, step):
     """Return the shapes of what a layer makes; without a graph, of a first call."""
-    if step.kind != "inside":
+    if step.kind != "inside" and prepared.resize is None:
         return [tuple(tensor.shape) for tensor in step.node.output_tensors]
     feeds = _blank(prepared)
     values = graph.layer_values(prepared.network, feeds, step.path, False)
@@ -300,6 +316,30 @@ def _check_taken(shape, taken):
             f"Received: {shape}, the network takes {taken}. Pass the function that "
             "makes one of the other."
         )
+
+
+def _checked_size(resize, shape):
+    """Return (height, width), or raise; of images with rows and columns alone."""
+    size = _pair(resize)
+    if size is None or min(size) < 1 or len(shape) != 3:
+        raise ValueError(
+            "Expected `resize` to be (height, width) of images [height, width, "
+            f"channels]. Received: {resize!r}, images {tuple(shape)}. Pass for example "
+            "(112, 112)."
+        )
+    return size
+
+
+def _check_bears(prepared):
+    """Raise if the network's layers cannot be run on images of another size."""
+    try:
+        graph.output_values(prepared.network, _blank(prepared))
+    except (ValueError, tf.errors.InvalidArgumentError) as error:
+        raise ValueError(
+            "Expected a network whose layers take images of any size, as convolutions "
+            f"and global pooling do. Received: one that fails on {prepared.resize}: "
+            f"{error} Leave `resize` out."
+        ) from error
 
 
 def check_preprocess(preprocess, shape, taken):

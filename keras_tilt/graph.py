@@ -481,14 +481,38 @@ class LogPosterior:
     calibrated: keras.Model | None = None
 
     def __call__(self, network, feeds):
-        name = link(network)
-        if name and self.calibrated is None:
-            return logits(network, feeds, _LOG_LINKS[name])
-        bias = 0.0 if self.calibrated is None else self.calibrated.calibration_bias
-        return _log_softmax(tf.cast(logits(network, feeds), tf.float32) + bias)
+        return _function_of_logits(network, feeds, self.of_logits(network))
+
+    def of_logits(self, network):
+        """The function that makes log p(y | x) of the logits F."""
+        if self.calibrated is not None:
+            bias = self.calibrated.calibration_bias
+            return lambda values: _log_softmax(tf.cast(values, tf.float32) + bias)
+        return _LOG_LINKS[link(network) or "softmax"]
 
     def label(self, channel):
         return f"log p(class {channel})"
+
+
+@dataclasses.dataclass(frozen=True)
+class LogitsAndPosterior:
+    """F_y + weight log p(y | x) of all classes, in one pass."""
+
+    weight: float
+    posterior: LogPosterior
+
+    def __call__(self, network, feeds):
+        log_posterior = self.posterior.of_logits(network)
+        return logits(
+            network,
+            feeds,
+            lambda values: (
+                tf.cast(values, tf.float32) + self.weight * log_posterior(values)
+            ),
+        )
+
+    def label(self, channel):
+        return f"(class {channel} + {self.weight:g} {self.posterior.label(channel)})"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -504,6 +528,13 @@ class LogOutput:
 
     def label(self, channel):
         return f"log p(class {channel})"
+
+
+def _function_of_logits(network, feeds, function):
+    """In place of the link of the network, or where it has none of its output."""
+    if link(network):
+        return logits(network, feeds, function)
+    return function(logits(network, feeds))
 
 
 def _log_softmax(logits):

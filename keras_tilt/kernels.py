@@ -120,6 +120,9 @@ class SplitHamiltonianMonteCarlo(tfp.mcmc.TransitionKernel):
         num_leapfrog_steps: positive: gradients of f per iteration.
         mass: positive, [] or broadcastable to the noise. Coordinates that should move
             less in a step want a large one.
+        is_adjusted: boolean, may be a tensor. False leaves out the test: every end with
+            a finite energy is taken, and the density is that of exp(f) no more, but
+            of something like it that long steps can follow.
         store_parameters_in_results: whether step size and number of steps are kept in
             the results and read from there, as adaptation by TFP needs it.
 
@@ -144,6 +147,7 @@ class SplitHamiltonianMonteCarlo(tfp.mcmc.TransitionKernel):
         step_size,
         num_leapfrog_steps,
         mass=1.0,
+        is_adjusted=True,
         store_parameters_in_results=False,
     ):
         self._parameters = {
@@ -151,6 +155,7 @@ class SplitHamiltonianMonteCarlo(tfp.mcmc.TransitionKernel):
             "step_size": step_size,
             "num_leapfrog_steps": num_leapfrog_steps,
             "mass": mass,
+            "is_adjusted": is_adjusted,
             "store_parameters_in_results": store_parameters_in_results,
         }
 
@@ -210,6 +215,8 @@ class SplitHamiltonianMonteCarlo(tfp.mcmc.TransitionKernel):
             tf.math.is_finite(log_accept_ratio), log_accept_ratio, -np.inf
         )
         is_accepted = log_uniform < log_accept_ratio
+        is_taken = tf.logical_not(self.parameters["is_adjusted"])
+        is_accepted |= is_taken & tf.math.is_finite(log_accept_ratio)
         there = here._replace(
             target_log_prob=end.f, grads_target_log_prob=[end.gradient]
         )
@@ -231,7 +238,14 @@ class SplitHamiltonianMonteCarlo(tfp.mcmc.TransitionKernel):
 
 
 def transition_kernel(
-    name, tilt_fn, base, step_size, num_leapfrog_steps, mass=1.0, ladder=None
+    name,
+    tilt_fn,
+    base,
+    step_size,
+    num_leapfrog_steps,
+    mass=1.0,
+    ladder=None,
+    is_adjusted=True,
 ):
     """The kernel of p(z) = exp(f(z)) base(z) / Z of a given name.
 
@@ -247,6 +261,7 @@ def transition_kernel(
         mass: of "split".
         ladder: None, or inverse temperatures [ladder] that multiply f. The kernel is
             then a `ReplicaExchangeMC` on states [ladder, ..., event].
+        is_adjusted: of "split".
 
     Returns:
         kernel: a `tfp.mcmc.TransitionKernel`.
@@ -260,7 +275,7 @@ def transition_kernel(
 
     makers = {
         "split": lambda f: SplitHamiltonianMonteCarlo(
-            f, step_size, num_leapfrog_steps, mass
+            f, step_size, num_leapfrog_steps, mass, is_adjusted
         ),
         "hmc": lambda log_prob: tfp.mcmc.HamiltonianMonteCarlo(
             log_prob, step_size, num_leapfrog_steps

@@ -49,6 +49,7 @@ class Plan:
     ladder: tuple | None = None
     num_superchains: int | None = None
     thin: int = 1
+    approach_step_size: float | None = None
 
     @property
     def num_iterations(self):
@@ -62,8 +63,15 @@ class Plan:
     def is_warmup(self, iteration):
         return iteration < self.num_burnin_steps
 
+    def is_approach(self, iteration):
+        """Whether the tilt still rises, and no Metropolis test is made meanwhile."""
+        rises = annealed_scale(iteration, self.num_burnin_steps) < 1
+        return self.approach_step_size is not None and rises
+
     def first_step(self, num_pixels):
         """Where the adaptation begins: a step that suits a weak tilt."""
+        if self.approach_step_size is not None:
+            return self.approach_step_size / 4  # about what the test will bear
         return 0.5 if self.kernel == "split" else num_pixels**-0.25
 
     def settings(self, iteration, step, scale):
@@ -72,6 +80,10 @@ class Plan:
         if self.is_annealed and not frozen:
             scale = scale * annealed_scale(iteration, self.num_burnin_steps)
         step_size = step.settled if frozen else step.current
+        if not frozen and self.is_approach(iteration):
+            step_size = np.full_like(step_size, self.approach_step_size)
+            settings = self.settings_with(step_size, iteration, scale)
+            return settings._replace(is_adjusted=False)
         return self.settings_with(step_size, iteration, scale)
 
     def settings_with(self, step_size, iteration, scale):
@@ -172,6 +184,7 @@ def check_plan(plan, tilts):
             f"thin={plan.thin}, num_results={plan.num_results}. Change one of them."
         )
     _check_step_size(plan)
+    _check_approach(plan)
     _check_kernel(plan, tilts)
     _check_ladder(plan.ladder)
     _check_replicas(plan)
@@ -194,6 +207,22 @@ def _check_step_size(plan):
         raise ValueError(
             "`step_size` must be None, to adapt it, or a positive number. "
             f"Received: {plan.step_size!r}. Pass a length in units of noise."
+        )
+
+
+def _check_approach(plan):
+    if plan.approach_step_size is None:
+        return
+    if not 0 < as_number("approach_step_size", plan.approach_step_size) < math.inf:
+        raise ValueError(
+            "`approach_step_size` must be None, or a positive number. "
+            f"Received: {plan.approach_step_size!r}. Pass for example 0.08."
+        )
+    if plan.kernel != "split" or plan.ladder is not None or not plan.is_annealed:
+        raise ValueError(
+            "`approach_step_size` is of the kernel 'split' without a ladder, while the "
+            f"tilt rises. Received: kernel={plan.kernel!r}, inverse_temperatures="
+            f"{plan.ladder}, or an `initial_noise`. Leave one of them out."
         )
 
 

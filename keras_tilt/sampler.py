@@ -74,6 +74,7 @@ def sample(
     inverse_temperatures=None,
     initial_noise=None,
     num_superchains=None,
+    approach_step_size=None,
     thin=1,
     callback=None,
     directory=None,
@@ -122,6 +123,10 @@ def sample(
         num_superchains: groups that the chains are divided into, with one start in each
             and nested R-hat to judge them: for many short chains. None for a start of
             its own for every chain.
+        approach_step_size: of a leapfrog without the Metropolis test, while the tilt
+            rises; None to make the test from the start. To a strong tilt of a network,
+            whose kinks the test bears in short steps alone, 0.08 is a way of a few
+            hundred gradients. What is drawn later is exact all the same.
         thin: the state of every thin-th draw is kept; numbers are kept of all of them.
             States take num_results / thin * num_chains * pixels * 4 bytes of memory
             for each tilt, unless there is a `callback` or a `directory`.
@@ -170,6 +175,7 @@ def sample(
         mass=mass,
         ladder=inverse_temperatures,
         num_superchains=num_superchains,
+        approach_step_size=approach_step_size,
         thin=thin,
         is_normal=is_normal,
         is_annealed=initial_noise is None,
@@ -290,17 +296,23 @@ class _Together:
         state, numbers = self.chains.advance(state, settings, seed)
         self.record.add(iteration, numbers)
         if self.plan.is_warmup(iteration):
-            step = step.learn(
-                numbers["accept_prob"].mean(axis=1),
-                self.plan.target_accept_prob,
-                iteration,
-                self.plan.num_burnin_steps,
-                self.plan.longest_step,
-            )
+            step = self.learned(step, numbers["accept_prob"], iteration)
         else:
             draw = iteration - self.plan.num_burnin_steps
             states.add(draw, lambda: self.chains.noise_of(state))
         return _Position(iteration + 1, state, step)
+
+    def learned(self, step, accept_prob, iteration):
+        """What an iteration of the warm-up teaches; one without a test, nothing."""
+        if self.plan.is_approach(iteration):
+            return step
+        return step.learn(
+            accept_prob.mean(axis=1),
+            self.plan.target_accept_prob,
+            iteration,
+            self.plan.num_burnin_steps,
+            self.plan.longest_step,
+        )
 
     def show(self, position, bar):
         """Phase, acceptance in this phase, and mean f, in the bar."""

@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_tilt import graph
-from keras_tilt.arguments import as_array
+from keras_tilt.arguments import as_array, as_number
 from keras_tilt.features import (
     Features,
     check_preprocess,
@@ -147,9 +147,11 @@ def unit(
     position="center",
     activation="pre",
     posterior=False,
+    posterior_weight=0.0,
     preprocess=None,
     fixed_inputs=None,
     input_shape=None,
+    resize=None,
 ):
     """Return one unit of a network: a class, or a channel or direction of a layer.
 
@@ -172,11 +174,17 @@ def unit(
         posterior: True for f = log p(class | x) <= 0, by the network's softmax or
             sigmoid (of one output: of the label 1), by a softmax of its logits, or by
             the calibrated output of a model with a `calibration_bias`.
+        posterior_weight: a number a for f = logit + a log p(class | x): the logit alone
+            may rise with those of other classes.
         preprocess: function of the images, of TensorFlow or keras.ops operations, from
             the unit's pixels, as float32, to what the network takes.
         fixed_inputs: {name: array} for all inputs but the images, without batch axis.
         input_shape: shape of one image, where it is not that of the network's input: if
             `preprocess` changes it, or the network takes any size.
+        resize: (height, width) that images are brought to before `preprocess`. The
+            layers then run on that size, whichever the network was built for, if they
+            can. The mean of a class over several sizes is a unit that wants the class
+            in coarse and in fine: sum(units) / len(units).
 
     Returns:
         unit: `Unit`, images [n, height, width, channels] -> float32 [n], nats.
@@ -206,13 +214,14 @@ def unit(
     """
     model, network = network, getattr(network, "network", network)
     _check_one_choice(layer_channel, class_index)
-    prepared = prepare(network, preprocess, fixed_inputs, input_shape)
+    prepared = prepare(network, preprocess, fixed_inputs, input_shape, resize)
     if class_index is not None:
         _check_class_options(position, activation, direction)
-        reading, classes = class_reading(model, prepared, posterior)
+        weight = _checked_posterior_weight(posterior, posterior_weight)
+        reading, classes = class_reading(model, prepared, posterior, weight)
         weights = _one_hot(_check_class_index(class_index, classes), classes)
     else:
-        _check_layer_options(activation, posterior)
+        _check_layer_options(activation, posterior or posterior_weight)
         name, channel = _layer_and_channel(network, layer_channel, direction)
         reading, channels = layer_reading(prepared, name, position, activation)
         weights = _weights(name, channel, direction, channels)
@@ -318,11 +327,13 @@ def _seen_by(features, unit):
     cell, window, name = cell_and_window(network, reading.layer, reading.place, alone)
     taken = tf.TensorShape(inputs_of(network)[name].shape[1:])
     fits = taken.is_compatible_with(features.input_shape)
+    fits = fits and features.resize is None
     if not fits or name in dict(features.fixed_inputs):
         raise ValueError(
             "Expected a unit of the pixels that the network takes. Received: images "
             f"{features.input_shape}, the network's input {name!r} takes "
-            f"{tuple(taken)}. Crop the unit without `preprocess` and `input_shape`."
+            f"{tuple(taken)}. Crop the unit without `preprocess`, `input_shape` and "
+            "`resize`."
         )
     return cell, window
 
@@ -483,6 +494,17 @@ def _check_class_options(position, activation, direction):
             f"{activation!r} and {direction!r}. For log p(class | x) pass "
             "posterior=True; add units for a direction."
         )
+
+
+def _checked_posterior_weight(posterior, weight):
+    weight = as_number("posterior_weight", weight)
+    if not math.isfinite(weight) or (posterior and weight):
+        raise ValueError(
+            "Expected `posterior_weight` to be a finite number, without `posterior`. "
+            f"Received: {weight!r}, posterior={posterior!r}. Scale the tilt for the "
+            "log posterior alone."
+        )
+    return weight
 
 
 def _check_layer_options(activation, posterior):
