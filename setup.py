@@ -24,5 +24,8 @@ setup(
     package_data={"keras_tilt": ["embedded/*"]},
     python_requires=">=3.11",
     install_requires=requirements(),
-    extras_require={"test": ["pytest", "pytest-xdist", "ruff"]},
+    extras_require={
+        "tensorboard": ["tensorboard"],
+        "test": ["pytest", "pytest-xdist", "ruff", "tensorboard"],
+    },
 )

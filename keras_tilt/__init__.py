@@ -2,6 +2,7 @@
 
 from keras_tilt import _start  # noqa: F401  (first: it imports TensorFlow quietly)
 from keras_tilt import data, plotting
+from keras_tilt.callbacks import UnitSamples
 from keras_tilt.diagnostics import Diagnostics
 from keras_tilt.importance import expectation, kish_ess, normalized_weights
 from keras_tilt.model import Calibration, GenerativeClassifier
@@ -20,6 +21,7 @@ from keras_tilt.reference import (
 )
 from keras_tilt.sampler import PAPER_LENET, sample
 from keras_tilt.samples import Samples
+from keras_tilt.scale import scale_for_signal
 from keras_tilt.spectrum import Spectrum, fit_spectrum
 from keras_tilt.tilt import Tilt
 from keras_tilt.units import Unit, unit
@@ -36,6 +38,7 @@ __all__ = [
     "Spectrum",
     "Tilt",
     "Unit",
+    "UnitSamples",
     "box",
     "data",
     "discriminative_loss",
@@ -53,6 +56,7 @@ __all__ = [
     "plotting",
     "receptive_field",
     "sample",
+    "scale_for_signal",
     "spectral_noise",
     "squash",
     "unit",

@@ -8,7 +8,6 @@ chain wherever it runs. Only the numbers leave the device at every iteration.
 """
 
 __all__ = [
-    "DIVERGENCE",
     "MOST_CHAINS",
     "Chains",
     "Settings",
@@ -29,6 +28,7 @@ import tensorflow as tf
 
 from keras_tilt.arguments import few
 from keras_tilt.kernels import (
+    DIVERGENCE,
     chain_seeds,
     kinetic_energy,
     transition_kernel,
@@ -36,8 +36,6 @@ from keras_tilt.kernels import (
 )
 
 MOST_CHAINS = 2**16  # of a row: chain j of row i has the number i * MOST_CHAINS + j
-
-DIVERGENCE = 1000.0  # nats; as in Stan: an energy error as large is a step too long
 
 _NUM_PROJECTIONS = 8
 _PROJECTION_SEED = 20150107

@@ -296,7 +296,8 @@ def inference_data(functionals, log_prob, is_accepted, is_divergent, energy=None
     if energy is not None:
         statistics["energy"] = energy
     return _import_arviz().from_dict(
-        posterior={name: values.T for name, values in functionals.items()},
+        # In float64, for the numbers of a `Diagnostics` to the last digit.
+        posterior={name: np.float64(values).T for name, values in functionals.items()},
         sample_stats={name: values.T for name, values in statistics.items()},
     )
 

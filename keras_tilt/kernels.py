@@ -16,6 +16,7 @@ Hilbert spaces", for its independence of the dimension.
 """
 
 __all__ = [
+    "DIVERGENCE",
     "KERNELS",
     "SplitHamiltonianMonteCarlo",
     "Trajectory",
@@ -33,6 +34,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 KERNELS = ("split", "hmc", "mala")
+DIVERGENCE = 1000.0  # nats; as in Stan: an energy error as large is a step too long
 
 
 class Trajectory(NamedTuple):
@@ -120,9 +122,9 @@ class SplitHamiltonianMonteCarlo(tfp.mcmc.TransitionKernel):
         num_leapfrog_steps: positive: gradients of f per iteration.
         mass: positive, [] or broadcastable to the noise. Coordinates that should move
             less in a step want a large one.
-        is_adjusted: boolean, may be a tensor. False leaves out the test: every end with
-            a finite energy is taken, and the density is that of exp(f) no more, but
-            of something like it that long steps can follow.
+        is_adjusted: boolean, may be a tensor. False leaves out the test: every end is
+            taken that is not divergent, and the density is no more that of exp(f), but
+            something like it that long steps can follow.
         store_parameters_in_results: whether step size and number of steps are kept in
             the results and read from there, as adaptation by TFP needs it.
 
@@ -216,7 +218,7 @@ class SplitHamiltonianMonteCarlo(tfp.mcmc.TransitionKernel):
         )
         is_accepted = log_uniform < log_accept_ratio
         is_taken = tf.logical_not(self.parameters["is_adjusted"])
-        is_accepted |= is_taken & tf.math.is_finite(log_accept_ratio)
+        is_accepted |= is_taken & (log_accept_ratio > -DIVERGENCE)
         there = here._replace(
             target_log_prob=end.f, grads_target_log_prob=[end.gradient]
         )

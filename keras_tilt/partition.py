@@ -204,7 +204,7 @@ def log_partition(
         >>> total = lambda images: tf.reduce_sum(images, axis=[1, 2, 3])
         >>> tilt = Tilt(total, white_noise([2, 2, 1]))
         >>> found = log_partition(tilt, seed=7, progress=False)  # exactly 2
-        >>> abs(found.value - 2.0) < 4 * found.standard_error
+        >>> bool(abs(found.value - 2.0) < 4 * found.standard_error)
         True
 
     Source: see the module.

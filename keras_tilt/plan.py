@@ -79,16 +79,19 @@ class Plan:
         frozen = not self.is_warmup(iteration)
         if self.is_annealed and not frozen:
             scale = scale * annealed_scale(iteration, self.num_burnin_steps)
-        step_size = step.settled if frozen else step.current
-        if not frozen and self.is_approach(iteration):
-            step_size = np.full_like(step_size, self.approach_step_size)
-            settings = self.settings_with(step_size, iteration, scale)
+        if self.is_approach(iteration):
+            step_size = np.full_like(step.log_step, self.approach_step_size)
+            settings = self._jittered(step_size, iteration, scale)
             return settings._replace(is_adjusted=False)
+        step_size = step.settled if frozen else step.current
         return self.settings_with(step_size, iteration, scale)
 
     def settings_with(self, step_size, iteration, scale):
         """The same for given step sizes: equal iterations have equal lengths."""
         step_size = self.no_longer_than_a_turn(step_size)
+        return self._jittered(step_size, iteration, scale)
+
+    def _jittered(self, step_size, iteration, scale):
         num_steps = self.mean_steps(step_size)
         if self.num_leapfrog_steps is None:
             num_steps = jittered(num_steps, self.seed, iteration)

@@ -515,6 +515,97 @@ def test_several_samplers_in_a_process_are_quiet(caplog):
     assert "retracing" not in caplog.text
 
 
+# The approach, and superchains
+
+
+def test_an_approach_ends_in_exact_draws():
+    """Long steps without a test, then the adapted ones with it."""
+    target = targets.linear()
+    samples = sample(
+        tilt_of(target),
+        num_chains=200,
+        num_results=40,
+        num_burnin_steps=60,
+        approach_step_size=0.5,
+        seed=5,
+        progress=False,
+    )
+    last = samples.images[-1]
+    assert min(target.p_values(last)) > 1e-4
+    assert samples.step_size < 1.5
+
+
+def test_the_approach_takes_every_proposal_but_the_divergent():
+    def moves(curvature, step):
+        tilt = Tilt(
+            lambda x: -curvature * tf.reduce_sum(x**2, [1, 2, 3]) / 2,
+            white_noise(SHAPE, stddev=1.0),
+        )
+        settings = {"num_burnin_steps": 20, "step_size": None, "num_leapfrog_steps": 4}
+        run = quick(tilt, num_chains=20, approach_step_size=step, **settings)
+        assert np.all(np.isfinite(run.f))
+        return np.mean(np.diff(run.warmup_f[:8], axis=0) != 0)
+
+    assert moves(4.0, 0.8) == 1.0  # of which the test would take two thirds
+    assert moves(1e4, 0.8) < 0.3  # unstable: z grows a thousandfold a step
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"approach_step_size": 0.0},
+        {"approach_step_size": 0.1, "kernel": "hmc"},
+        {"approach_step_size": 0.1, "inverse_temperatures": (1.0, 0.5)},
+        {"approach_step_size": 0.1, "initial_noise": np.zeros([4, *SHAPE])},
+    ],
+)
+def test_an_approach_that_cannot_be_is_an_error(change):
+    with pytest.raises(ValueError, match="`approach_step_size`"):
+        quick(tilt_of(targets.linear()), **change)
+
+
+def test_superchains_share_their_start_and_have_a_nested_r_hat():
+    tilt = tilt_of(targets.relu())
+    starts = quick(
+        tilt, num_chains=6, num_superchains=3, num_burnin_steps=1, step_size=1e-6
+    ).noise[0]
+    pairs = starts.reshape(3, 2, *SHAPE)
+    np.testing.assert_allclose(pairs[:, 0], pairs[:, 1], atol=1e-4)
+    assert np.all(np.abs(pairs[0, 0] - pairs[1, 0]) > 1e-4)
+    samples = quick(tilt, num_chains=6, num_superchains=3)
+    assert np.isfinite(samples.diagnostics.nested_r_hat)
+    assert np.isnan(quick(tilt).diagnostics.nested_r_hat)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"num_superchains": 3}, "`num_superchains` must divide `num_chains`"),
+        ({"num_superchains": 1}, "`num_superchains` must be a whole number from 2"),
+        (
+            {"num_superchains": 2, "initial_noise": np.eye(4, 9).reshape(4, *SHAPE)},
+            "same for all chains of a superchain",
+        ),
+    ],
+)
+def test_superchains_that_cannot_be_are_errors(change, message):
+    with pytest.raises(ValueError, match=message):
+        quick(tilt_of(targets.relu()), num_chains=4, **change)
+
+
+def test_the_numbers_of_arviz_for_its_own_record_are_ours():
+    samples = quick(tilt_of(targets.relu()), num_results=60, num_burnin_steps=30)
+    data, ours = samples.to_arviz(), samples.diagnostics
+    assert arviz.rhat(data)["f"] == ours.r_hat
+    assert arviz.ess(data)["f"] == ours.ess
+    assert arviz.ess(data, method="tail")["f"] == ours.ess_tail
+    assert arviz.mcse(data)["f"] == ours.mcse
+    assert arviz.bfmi(data).min() == pytest.approx(ours.e_bfmi, rel=1e-5)
+    for name, one in ours.scalars.items():
+        assert arviz.rhat(data)[name] == one.r_hat
+    assert data.sample_stats["diverging"].sum() == ours.num_divergences
+
+
 # Where the states go
 
 

@@ -1,0 +1,143 @@
+"""What a network's units want while it learns: their samples, in TensorBoard.
+
+    after every epoch    p(x) = exp(scale f(x)) q(x) / Z    of the weights as they are
+
+The chains go on from where the last epoch left them: a unit changes little from one to
+the next, and so does its density.
+"""
+
+__all__ = ["UnitSamples"]
+
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_tilt.arguments import as_number, check_count
+from keras_tilt.sampler import sample
+from keras_tilt.tilt import Tilt
+
+
+class UnitSamples(keras.callbacks.Callback):
+    """Draws samples of units to TensorBoard during `fit`.
+
+    For every unit the images of all chains, f and its R-hat as curves, and the verdict
+    on convergence as text.
+
+    Args:
+        log_dir: folder for TensorBoard.
+        tilts: dict, name -> `Tilt` of a unit of the network that is fitted; or a
+            function of the model that makes it, called when the training begins.
+        seed: a whole number; equal seeds give equal samples of equal weights.
+        num_chains: chains of each unit.
+        num_results: draws of each chain after an epoch, four or more.
+        num_burnin_steps: iterations before them, in which the step is adapted.
+        every: epochs from one drawing to the next.
+        low: pixel value shown black.
+        high: pixel value shown white.
+
+    Raises:
+        ImportError: where TensorBoard is not installed.
+        TypeError: if `tilts` is neither a dict of tilts nor a function.
+        ValueError: for a number out of range.
+
+    Example:
+        >>> import keras_tilt as kt
+        >>> network = kt.lenet()
+        >>> unit = kt.unit(network, class_index=3)
+        >>> callback = UnitSamples(
+        ...     "/tmp/logs", {"three": kt.Tilt(unit, kt.box(unit.input_shape))}, seed=7
+        ... )
+    """
+
+    def __init__(
+        self,
+        log_dir,
+        tilts,
+        *,
+        seed,
+        num_chains=4,
+        num_results=10,
+        num_burnin_steps=20,
+        every=1,
+        low=0.0,
+        high=1.0,
+    ):
+        super().__init__()
+        _import_tensorboard()
+        if not callable(tilts):
+            _check_tilts(tilts)
+        check_count("seed", seed, 0)
+        check_count("num_results", num_results, 4)
+        check_count("num_burnin_steps", num_burnin_steps, 1)
+        check_count("every", every, 1)
+        if not as_number("low", low) < as_number("high", high):
+            raise ValueError(
+                f"`low` must be below `high`. Received: {low!r} and {high!r}. "
+                "Pass the pixels that are to be black and white."
+            )
+        self.log_dir, self._tilts, self._seed = log_dir, tilts, seed
+        self._counts = {
+            "num_chains": num_chains,
+            "num_results": num_results,
+            "num_burnin_steps": num_burnin_steps,
+        }
+        self._every, self._low, self._high = every, low, high
+        self._noise = {}
+
+    def on_train_begin(self, logs=None):
+        """Make the tilts, and the file."""
+        if callable(self._tilts):
+            self._tilts = _check_tilts(self._tilts(self.model))
+        self._writer = tf.summary.create_file_writer(str(self.log_dir))
+
+    def on_train_end(self, logs=None):
+        """Close the file."""
+        self._writer.close()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Sample all units, chains going on from the last time."""
+        if (epoch + 1) % self._every:
+            return
+        with self._writer.as_default(step=epoch + 1):
+            for i, (name, tilt) in enumerate(self._tilts.items()):
+                samples = sample(
+                    tilt,
+                    **self._counts,
+                    seed=[self._seed + i, epoch],
+                    initial_noise=self._noise.get(name),
+                    thin=self._counts["num_results"],
+                    progress=False,
+                )
+                self._noise[name] = samples.noise[-1]
+                self._write(name, samples)
+
+    def _write(self, name, samples):
+        images = np.asarray(samples.images[-1], np.float32)
+        shown = np.clip((images - self._low) / (self._high - self._low), 0.0, 1.0)
+        tf.summary.image(f"{name}/samples", shown, max_outputs=len(shown))
+        tf.summary.scalar(f"{name}/f", samples.f.mean())
+        tf.summary.scalar(f"{name}/R-hat of f", samples.diagnostics.r_hat)
+        tf.summary.text(f"{name}/verdict", str(samples.diagnostics))
+
+
+def _check_tilts(tilts):
+    is_dict = isinstance(tilts, Mapping) and tilts
+    if not is_dict or not all(isinstance(one, Tilt) for one in tilts.values()):
+        raise TypeError(
+            "`tilts` must be a dict of Tilts by name, or a function of the model that "
+            f"makes one. Received: {tilts!r}. Pass for example "
+            "{'three': kt.Tilt(kt.unit(network, class_index=3), reference)}."
+        )
+    return tilts
+
+
+def _import_tensorboard():
+    try:
+        import tensorboard  # noqa: F401  (tf.summary writes with it)
+    except ImportError as error:
+        raise ImportError(
+            "UnitSamples needs TensorBoard. Received: no package `tensorboard`. "
+            "Install it: pip install tensorboard."
+        ) from error

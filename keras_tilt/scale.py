@@ -1,0 +1,124 @@
+"""How strong to make a tilt: as strong as moves the noise by a share of its norm.
+
+    scale (E_p f - E_q f) = signal^2 dimensions
+
+A linear f = g.z + b moves the mean of the noise by scale g, and f by scale |g|^2: the
+left side is the square of that move, the right one that share of E|z|^2. A logit of one
+network has another unit than that of the next, and this rule none.
+
+Source: ours; for the dynamics see `keras_tilt.kernels`.
+"""
+
+__all__ = ["scale_for_signal"]
+
+import dataclasses
+import math
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from keras_tilt.adaptation import QUARTER_TURN
+from keras_tilt.arguments import as_number, check_count
+from keras_tilt.chains import Chains, Settings, check_start, is_standard_normal
+from keras_tilt.plan import stateless_seed
+from keras_tilt.tilt import checked_tilts, stacked_response
+
+_WEAKEST = 64  # times weaker than a linear f would need
+_GROWTH = 1.2  # of the scale, from one trajectory to the next
+_MOST = 60  # trajectories, up to a scale of 900 times that of a linear f
+
+
+def scale_for_signal(
+    tilt, signal=0.1, *, seed, num_chains=4, step_size=0.08, progress=True
+):
+    """Return a tilt of the scale at which it moves the noise by a share of its norm.
+
+        scale (mean f - E_q f) = signal^2 dimensions
+
+    The scale rises while chains follow it, in a leapfrog without Metropolis test, until
+    they are where this holds. They lag behind a little, and the scale is that much too
+    large: a rule, not an estimate.
+
+    Args:
+        tilt: a `Tilt` whose noise is N(0, I); its own scale does not matter.
+        signal: share of the norm of the noise, above 0 and below 1.
+        seed: a whole number or a pair of them.
+        num_chains: chains that f is averaged over.
+        step_size: of the leapfrog, in units of noise.
+        progress: whether to show a bar.
+
+    Returns:
+        tilt: the same with another scale, of two digits.
+
+    Raises:
+        TypeError: if `tilt` is not a `Tilt`.
+        ValueError: for an argument out of range, a noise that is not N(0, I), a
+            constant f, or one that does not rise as far at any scale, as a log
+            posterior near zero does not.
+
+    Example:
+        >>> from keras_tilt.reference import white_noise
+        >>> from keras_tilt.tilt import Tilt
+        >>> total = lambda images: tf.reduce_sum(images, axis=[1, 2, 3])
+        >>> tilt = Tilt(total, white_noise([10, 10, 1]))
+        >>> 0.3 < scale_for_signal(tilt, 0.4, seed=7, progress=False).scale < 0.6
+        True
+    """
+    (tilt,) = checked_tilts(tilt)
+    _check(tilt, signal, num_chains, step_size)
+    size = math.prod(tilt.base.event_shape)
+    wanted = float(signal) ** 2 * size
+    seed = stateless_seed(seed)
+    response = stacked_response([tilt])
+    chains = Chains(response, tilt.to_images, tilt.base, "split", [0])
+    noise = tilt.base.sample(num_chains, seed=tf.random.fold_in(seed, 0))[None].numpy()
+    steps = max(1, round(QUARTER_TURN / step_size))
+    step_sizes = np.array([float(step_size)])
+    start = Settings(step_sizes, steps, np.zeros([1]), is_adjusted=False)
+    state, numbers = chains.start(noise, start)
+    check_start([tilt], numbers)
+    f_of_q = np.float64(numbers["f"])
+    if not np.ptp(f_of_q) > 0:
+        raise ValueError(
+            "The unit must respond to the reference. Received: an f that is "
+            f"{f_of_q.flat[0]:.4g} for all of {num_chains} draws. Pass more "
+            "`num_chains`, or read the unit before its activation."
+        )
+    scale = math.sqrt(wanted) / np.std(f_of_q, ddof=1) / _WEAKEST
+    with tqdm(total=wanted, disable=not progress, unit="nats") as bar:
+        bar.set_description("scale")
+        for i in range(_MOST):
+            settings = start._replace(scale=np.array([scale]))
+            state, numbers = chains.advance(
+                state, settings, tf.random.fold_in(seed, i + 1)
+            )
+            moved = scale * (np.mean(np.float64(numbers["f"])) - np.mean(f_of_q))
+            bar.n = min(wanted, max(bar.n, round(moved)))
+            bar.set_postfix(scale=f"{scale:.2g}")
+            if moved >= wanted:
+                return dataclasses.replace(tilt, scale=float(f"{scale:.2g}"))
+            scale *= _GROWTH
+    raise ValueError(
+        f"f must rise far enough under some scale. Received: {moved:.3g} nats at "
+        f"{scale:.3g}, of {wanted:.3g} wanted. Lower `signal`, or choose a scale."
+    )
+
+
+def _check(tilt, signal, num_chains, step_size):
+    if not 0 < as_number("signal", signal) < 1:
+        raise ValueError(
+            "`signal` must lie between 0 and 1, a share of the norm of the noise. "
+            f"Received: {signal!r}. Pass for example 0.1."
+        )
+    check_count("num_chains", num_chains, 2)
+    if not 0 < as_number("step_size", step_size) < QUARTER_TURN:
+        raise ValueError(
+            "`step_size` must lie between 0 and a quarter turn. "
+            f"Received: {step_size!r}. Pass for example 0.08."
+        )
+    if not is_standard_normal(tilt.base):
+        raise ValueError(
+            "The noise of the reference must be N(0, I). Received: "
+            f"{tilt.base.name!r}. Choose a scale by hand."
+        )

@@ -1,0 +1,459 @@
+"""Draws what any units of a trained network want: samples of their densities.
+
+    p(x) = exp(scale f(x)) q(x) / Z,     f: a class, or a channel of a layer
+
+    python train/visualize.py MODEL.keras --unit class:963 --unit fire5_expand3x3:0-7 \\
+        --preprocess caffe --out out/pizza
+
+Every unit gets a folder with numbers.npz, then images.png, traces.png and report.json,
+with the verdict on convergence; all together overview.png and summary.json. A run that
+was interrupted goes on where it was; units that are done are not sampled again.
+
+A class is read as the mean over several sizes of the image of its logit and, weighted,
+its log posterior (Dai, Lu, Wu 2015 take the logit at one size). That is what makes the
+class visible: see README. A channel is read on its receptive field. The scale of the
+tilt follows from --signal, the share of the noise's norm that the tilt moves it by.
+
+Expected for an ImageNet network of 224 x 224 pixels with the defaults: the network
+calls its draws the class; a verdict of "not converged". Two to four minutes for a class
+of four chains on two cores.
+"""
+
+import argparse
+import json
+import math
+import pathlib
+import textwrap
+import time
+
+import keras_tilt as kt
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+# Of the pixels of 1,000 photographs, one of each ImageNet class: red, green, blue.
+PHOTOS_COVARIANCE = [[4852, 4247, 3865], [4247, 4647, 4403], [3865, 4403, 5075]]
+MODES = ("none", "caffe", "tf", "torch")  # of keras.applications
+COARSE = 16  # pixels along an edge of the images whose distances are compared
+KEPT = 10  # states of each chain
+
+
+def main():
+    """Samples unit by unit, numbers first; then one picture and one table of all."""
+    flags = parse_flags()
+    network = load_network(flags.model)
+    judges = {"own": Judge(network, flags.preprocess)}
+    if flags.judge:
+        judges["judge"] = Judge(load_network(flags.judge), flags.judge_preprocess)
+    names = json.loads(flags.names.read_text()) if flags.names else {}
+    found = []
+    for label in unit_labels(flags.unit):
+        unit = unit_of(network, label, flags)
+        name = class_name(names, label)
+        found.append(visualized(unit, label, name, judges, flags))
+        save_overview(flags.out, found)
+    print(table(found))
+    print(f"\nPictures: {flags.out / 'overview.png'}, and in the folder of each unit")
+    print(f"Numbers:  {flags.out / 'summary.json'}")
+
+
+def parse_flags():
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("model", type=pathlib.Path, help=".keras file of a network of images")
+    add(
+        "--unit",
+        action="append",
+        required=True,
+        help="class:3, class:0-9, LAYER:12 or LAYER:0-7; may be repeated",
+    )
+    add("--out", type=pathlib.Path, default=pathlib.Path("out/units"), help="folder")
+    add("--preprocess", choices=MODES, default="none", help="of pixels, as Keras's")
+    add("--low", type=float, default=0.0, help="black, in units of a pixel")
+    add("--high", type=float, default=255.0, help="white, in units of a pixel")
+    add(
+        "--reference",
+        choices=("spectral", "box", "white"),
+        default="spectral",
+        help="noise of a 1/f spectrum within the range; uniform in it; Gaussian",
+    )
+    add("--exponent", type=float, default=1.4, help="of 1/f")
+    add("--contrast", type=float, default=0.3, help="sd of a pixel, of the range")
+    add(
+        "--sizes",
+        type=float,
+        nargs="+",
+        default=[1.0, 0.7, 0.5, 0.35],
+        help="of the image at which a class is read, 1 as the network takes it",
+    )
+    add("--posterior-weight", type=float, default=2.0, help="of log p(class | x)")
+    add("--signal", type=float, default=0.12, help="share that the tilt moves noise by")
+    add("--scale", type=float, help="of the tilt instead, in place of --signal")
+    add("--chains", type=int, default=4, help="for each unit")
+    add("--draws", type=int, default=20, help="of each chain")
+    add("--burnin", type=int, default=40, help="iterations before the first draw")
+    add("--approach-step", type=float, default=0.08, help="while the tilt rises")
+    add("--max-leapfrog-steps", type=int, default=30, help="gradients per iteration")
+    add(
+        "--compare",
+        choices=("langevin", "maximisation"),
+        nargs="+",
+        default=[],
+        help="with as many gradients, beside the samples",
+    )
+    add("--names", type=pathlib.Path, help="JSON list of the names of the classes")
+    add(
+        "--judge", type=pathlib.Path, help=".keras file of another network, for classes"
+    )
+    add("--judge-preprocess", choices=MODES, default="none", help="of its pixels")
+    add("--seed", type=int, default=7, help="equal seeds give equal samples")
+    add("--smoke", action="store_true", help="two chains, a few short iterations")
+    flags = parser.parse_args()
+    if flags.smoke:
+        flags.chains, flags.draws, flags.burnin, flags.max_leapfrog_steps = 2, 4, 6, 2
+        flags.approach_step, flags.sizes = 0.5, flags.sizes[:2]
+    return flags
+
+
+# The units
+
+
+def load_network(path):
+    """The network of a .keras file, or a plain exit."""
+    if not path.is_file():
+        raise SystemExit(
+            f"Expected a .keras file. Received: {path}, which is not there. "
+            "Save a network with: network.save('network.keras')"
+        )
+    model = keras.models.load_model(path, compile=False)
+    return getattr(model, "network", model)
+
+
+def unit_labels(specifications):
+    """ "class:0-2" -> class:0, class:1, class:2."""
+    labels = []
+    for text in specifications:
+        layer, _, channels = text.rpartition(":")
+        first, _, last = channels.partition("-")
+        if not (layer and first.isdigit() and (last or first).isdigit()):
+            raise SystemExit(
+                "Expected --unit class:3, class:0-9, LAYER:12 or LAYER:0-7. "
+                f"Received: {text}."
+            )
+        labels += [f"{layer}:{k}" for k in range(int(first), int(last or first) + 1)]
+    return labels
+
+
+def is_class(label):
+    return label.startswith("class:")
+
+
+def class_name(names, label):
+    """The name of a class, if there is one; the second of a pair."""
+    name = names[int(label[6:])] if names and is_class(label) else label
+    return name if isinstance(name, str) else name[-1]
+
+
+def unit_of(network, label, flags):
+    """A class over several sizes, or a channel on what it sees."""
+    preprocess = preprocessing(flags.preprocess)
+    if not is_class(label):
+        return Patch(kt.unit(network, label).crop(), preprocess)
+    height, width, _ = network.input_shape[1:]
+    sizes = [(round(s * height), round(s * width)) for s in flags.sizes]
+    units = [
+        kt.unit(
+            network,
+            class_index=int(label[6:]),
+            posterior_weight=flags.posterior_weight,
+            preprocess=preprocess,
+            resize=size,
+        )
+        for size in sizes
+    ]
+    return sum(units) / len(units)
+
+
+class Patch:
+    """A unit on its receptive field, of pixels before the preprocessing."""
+
+    def __init__(self, unit, preprocess):
+        self.unit, self.preprocess = unit, preprocess
+        self.name, self.input_shape = unit.name, unit.input_shape
+
+    def __call__(self, images):
+        return self.unit(self.preprocess(images))
+
+
+def preprocessing(mode):
+    """Pixels as a network of keras.applications takes them."""
+    if mode == "none":
+        return tf.identity
+    return lambda images: keras.applications.imagenet_utils.preprocess_input(
+        images, data_format="channels_last", mode=mode
+    )
+
+
+class Judge:
+    """What a network calls images of any size."""
+
+    def __init__(self, network, mode):
+        self.network, self.preprocess = network, preprocessing(mode)
+
+    def __call__(self, images):
+        """Outputs, [n, classes]."""
+        size = self.network.input_shape[1:3]
+        resized = tf.image.resize(images, size, antialias=True)
+        return self.network(self.preprocess(resized), training=False).numpy()
+
+
+# Sampling
+
+
+def reference_of(shape, flags):
+    """The noise that is tilted."""
+    middle, width = (flags.low + flags.high) / 2, flags.high - flags.low
+    if flags.reference == "white":
+        return kt.white_noise(shape, middle, flags.contrast * width)
+    if flags.reference == "box":
+        return kt.box(shape, flags.low, flags.high)
+    colours = np.array(PHOTOS_COVARIANCE) if shape[2] == 3 else np.eye(shape[2])
+    colours = colours * (flags.contrast * width) ** 2 / np.trace(colours) * shape[2]
+    noise = kt.spectral_noise(
+        shape, mean=middle, exponent=flags.exponent, colour_covariance=colours
+    )
+    return kt.squash(noise, flags.low, flags.high, scale=0.3 * width)
+
+
+def visualized(unit, label, name, judges, flags):
+    """Report and images of one unit: those of before, or new ones."""
+    folder = flags.out / label.replace("/", "_").replace(":", "_")
+    settings = {
+        key: str(value)
+        for key, value in sorted(vars(flags).items())
+        if key not in ("unit", "out", "names")
+    }
+    if (folder / "report.json").is_file():
+        report = json.loads((folder / "report.json").read_text())
+        if report["settings"] == settings:
+            with np.load(folder / "numbers.npz") as numbers:
+                return report, numbers["images"]
+        raise SystemExit(
+            f"Expected a folder of this run. Received: {folder}, which holds one with "
+            "other settings. Pass another --out."
+        )
+    print(f"{label} {name if name != label else ''}".strip(), flush=True)
+    start = time.monotonic()
+    tilt = scaled_tilt(unit, flags)
+    samples = kt.sample(
+        tilt,
+        flags.chains,
+        flags.draws,
+        flags.burnin,
+        seed=flags.seed,
+        approach_step_size=flags.approach_step,
+        max_leapfrog_steps=flags.max_leapfrog_steps,
+        thin=max(
+            t
+            for t in range(1, flags.draws + 1)
+            if flags.draws % t == 0 and flags.draws // t >= min(flags.draws, KEPT)
+        ),
+        directory=folder / "run",
+    )
+    images = {"samples": np.asarray(samples.images[-1])}
+    num_gradients = (flags.burnin + flags.draws) * samples.num_leapfrog_steps
+    for method in flags.compare:
+        images[method] = METHODS[method](tilt, num_gradients, flags)
+    report = {
+        "unit": label,
+        "name": name,
+        "settings": settings,
+        "scale": tilt.scale,
+        "seconds": round(time.monotonic() - start),
+        **numbers_of(samples),
+        "images": {
+            method: judged(of_method, unit, label, judges)
+            for method, of_method in images.items()
+        },
+    }
+    save(folder, report, images, samples, flags)
+    return report, images["samples"]
+
+
+def scaled_tilt(unit, flags):
+    """The tilt, as strong as asked for."""
+    tilt = kt.Tilt(unit, reference_of(unit.input_shape, flags), flags.scale or 1.0)
+    if flags.scale:
+        return tilt
+    return kt.scale_for_signal(
+        tilt, flags.signal, seed=flags.seed, step_size=flags.approach_step
+    )
+
+
+def langevin(tilt, num_gradients, flags):
+    """Images at the end of Metropolis-adjusted Langevin chains."""
+    half = max(4, num_gradients // 2)
+    samples = kt.sample(
+        tilt, flags.chains, half, half, seed=flags.seed, kernel="mala", thin=half
+    )
+    return np.asarray(samples.images[-1])
+
+
+def maximisation(tilt, num_gradients, flags):
+    """Images after plain gradient ascent on f, in steps of one pixel unit rms."""
+    images = tf.Variable(tilt.reference.sample(flags.chains, seed=[0, flags.seed]))
+    step = (flags.high - flags.low) / 255
+
+    @tf.function
+    def ascend():
+        with tf.GradientTape() as tape:
+            f = tilt.response(images)
+        gradient = tape.gradient(f, images)
+        size = tf.sqrt(tf.reduce_mean(gradient**2, axis=[1, 2, 3], keepdims=True))
+        images.assign_add(step * tf.math.divide_no_nan(gradient, size))
+
+    for _ in tqdm(range(num_gradients), "maximisation"):
+        ascend()
+    return images.numpy()
+
+
+METHODS = {"langevin": langevin, "maximisation": maximisation}
+
+
+# The report
+
+
+def numbers_of(samples):
+    """What a unit's samples are judged by."""
+    diagnostics = samples.diagnostics
+    return {
+        "verdict": diagnostics.verdict,
+        "r_hat": diagnostics.r_hat,
+        "worst_r_hat": diagnostics.worst_r_hat,
+        "ess": diagnostics.ess,
+        "accept_rate": diagnostics.accept_rate,
+        "step_size": samples.step_size,
+        "num_leapfrog_steps": samples.num_leapfrog_steps,
+        "f_of_q": float(samples.warmup_f[0].mean()),
+        "f": [float(f) for f in samples.f[-1]],
+    }
+
+
+def judged(images, unit, label, judges):
+    """f of images, how far they are apart, and what networks call them."""
+    report = {
+        "f": [float(f) for f in unit(tf.constant(images))],
+        "distance": distance(images),
+        "coarse_distance": distance(
+            tf.image.resize(images, [COARSE, COARSE], antialias=True).numpy()
+        ),
+    }
+    if not is_class(label):
+        return report
+    index = int(label[6:])
+    for name, judge in judges.items():
+        outputs = judge(images)
+        higher = np.sum(outputs > outputs[:, index : index + 1], axis=1)
+        report[name] = {
+            "rank": higher.tolist(),
+            "output": [float(value) for value in outputs[:, index]],
+            "called": np.argmax(outputs, axis=1).tolist(),
+        }
+    return report
+
+
+def distance(images):
+    """Mean over pairs of the root mean square difference of their pixels."""
+    n = len(images)
+    pairs = [(i, j) for i in range(n) for j in range(i)]
+    differences = [np.sqrt(np.mean((images[i] - images[j]) ** 2)) for i, j in pairs]
+    return float(np.mean(differences)) if pairs else math.nan
+
+
+def share(report, name, ranks=1):
+    """Of the samples that a network calls their class, or nearly; None for channels."""
+    judged_by = report["images"]["samples"].get(name)
+    return judged_by and float(np.mean(np.array(judged_by["rank"]) < ranks))
+
+
+# Files
+
+
+def save(folder, report, images, samples, flags):
+    """Numbers, then pictures, then the report, which says that the unit is done."""
+    f = np.concatenate([samples.warmup_f, samples.f])
+    rest = {method: of_method for method, of_method in images.items()}
+    np.savez_compressed(folder / "numbers.npz", images=rest.pop("samples"), f=f, **rest)
+    title = "\n".join(
+        [
+            f"{report['name']} ({report['unit']}), scale {report['scale']:g}",
+            *textwrap.wrap(report["verdict"], 70),
+        ]
+    )
+    titles = [
+        f"{method} f {value:.0f}"
+        for method in images
+        for value in report["images"][method]["f"]
+    ]
+    kt.plotting.image_grid(
+        np.clip(np.concatenate(list(images.values())), flags.low, flags.high),
+        columns=flags.chains,
+        low=flags.low,
+        high=flags.high,
+        titles=titles,
+        title=title,
+        inches=2,
+    ).savefig(folder / "images.png", dpi=110)
+    kt.plotting.trace_plot(
+        {report["name"]: f}, num_burnin_steps=len(samples.warmup_f), title=title
+    ).savefig(folder / "traces.png", dpi=80)
+    (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+
+
+def save_overview(out, found):
+    """One picture of all units, two chains of each, and the reports."""
+    reports = [report for report, _ in found]
+    (out / "summary.json").write_text(json.dumps(reports, indent=1) + "\n")
+    for shape in sorted({images.shape[1:] for _, images in found}):
+        chosen = [(r, i[:2]) for r, i in found if i.shape[1:] == shape]
+        settings = chosen[0][0]["settings"]
+        low, high = float(settings["low"]), float(settings["high"])
+        titles = [r["name"] if k == 0 else "" for r, i in chosen for k in range(len(i))]
+        whole = len({images.shape[1:] for _, images in found}) == 1
+        name = "overview.png" if whole else f"overview_{shape[0]}x{shape[1]}.png"
+        kt.plotting.image_grid(
+            np.clip(np.concatenate([images for _, images in chosen]), low, high),
+            columns=8,
+            low=low,
+            high=high,
+            titles=titles,
+        ).savefig(out / name, dpi=110)
+
+
+def table(found):
+    """One line per unit, verdict last."""
+    lines = [
+        "own, judge: share of the samples that the network, and the judge, call the "
+        "class; top 5: nearly",
+        f"{'unit':<24}{'scale':>8}{'f of q':>8}{'f':>8}{'own':>6}{'judge':>7}"
+        f"{'top 5':>7}{'R-hat':>7}  verdict",
+    ]
+    for report, _ in found:
+        shares = [share(report, "own"), share(report, "judge")]
+        shares.append(share(report, "judge", 5))
+        own, judge, top = ("-" if s is None else f"{s:.0%}" for s in shares)
+        lines.append(
+            f"{report['name'][:23]:<24}{report['scale']:8g}{report['f_of_q']:8.1f}"
+            f"{np.mean(report['f']):8.1f}{own:>6}{judge:>7}{top:>7}"
+            f"{report['r_hat']:7.2f}  {report['verdict']}"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
