@@ -503,13 +503,11 @@ class LogitsAndPosterior:
 
     def __call__(self, network, feeds):
         log_posterior = self.posterior.of_logits(network)
-        return logits(
-            network,
-            feeds,
-            lambda values: (
-                tf.cast(values, tf.float32) + self.weight * log_posterior(values)
-            ),
-        )
+
+        def sum_of(values):
+            return tf.cast(values, tf.float32) + self.weight * log_posterior(values)
+
+        return _function_of_logits(network, feeds, sum_of)
 
     def label(self, channel):
         return f"(class {channel} + {self.weight:g} {self.posterior.label(channel)})"

@@ -1325,3 +1325,123 @@ def test_squeezenet_tells_the_same_through_units_of_pixels():
     np.testing.assert_allclose(log_p(x), expected, rtol=1e-4)
     f = unit(network, "fire5_expand3x3:7", preprocess=preprocess)
     assert f.crop().input_shape == (63, 63, 3)
+
+
+@pytest.mark.parametrize("head", [*WITH_SOFTMAX, bare_logits, fused_sigmoid])
+def test_a_weighted_posterior_is_added_to_the_logit_in_one_pass(head):
+    network, x = network_of(head), images()
+    both = unit(network, class_index=2, posterior_weight=1.5)
+    logit = unit(network, class_index=2)
+    log_p = unit(network, class_index=2, posterior=True)
+    np.testing.assert_allclose(both(x), logit(x) + 1.5 * log_p(x), rtol=1e-4, atol=1e-5)
+    assert len(both.terms) == 1
+    assert both.name == "(class 2 + 1.5 log p(class 2))"
+
+
+def test_the_weighted_posterior_of_a_classifier_is_calibrated():
+    network, x = network_of(bare_logits), images()
+    model = GenerativeClassifier(network)
+    model.calibration_bias.assign([3.0, -2.0, 0.0, 1.0, 0.5])
+    both = unit(model, class_index=1, posterior_weight=2.0)
+    expected = network(x)[:, 1] + 2.0 * tf.nn.log_softmax(model(x))[:, 1]
+    np.testing.assert_allclose(both(x), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"posterior": True, "posterior_weight": 1.0}, "without `posterior`"),
+        ({"posterior_weight": np.inf}, "a finite number"),
+        ({"posterior_weight": "2"}, "`posterior_weight` must be a number"),
+    ],
+)
+def test_weights_of_a_posterior_that_make_no_sense_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        unit(network_of(bare_logits), class_index=1, **arguments)
+    with pytest.raises(ValueError, match="no `posterior`"):
+        unit(network_of(bare_logits), "conv1:1", posterior_weight=1.0)
+
+
+def test_probabilities_have_no_logit_to_add_a_posterior_to():
+    hidden = layers.Lambda(lambda x: tf.nn.softmax(x), name="hidden")
+    network = network_of(lambda x: hidden(logits_layer(x)))
+    with pytest.raises(ValueError, match="outputs that are probabilities"):
+        unit(network, class_index=1, posterior_weight=1.0)
+
+
+# Other sizes
+
+
+def pooling_network(size):
+    """Layers that take any size, on an input of one."""
+    keras.utils.set_random_seed(3)
+    return keras.Sequential(
+        [
+            keras.Input((size, size, 2)),
+            layers.Conv2D(6, 3, activation="relu", name="conv1"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(4, activation="softmax", name="classes"),
+        ]
+    )
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 1.5])
+def test_a_resized_unit_is_the_unit_of_the_network_of_that_size(factor):
+    network, size = pooling_network(12), int(12 * factor)
+    other = pooling_network(size)
+    x = images(shape=(12, 12, 2))
+    resized = tf.image.resize(x, (size, size), antialias=True)
+    for choice in (
+        {"class_index": 1},
+        {"class_index": 1, "posterior": True},
+        {"class_index": 1, "posterior_weight": 2.0},
+        {"layer_channel": "conv1:4"},
+        {"layer_channel": "conv1:4", "position": "mean"},
+        {"layer_channel": "conv1:4", "position": (size - 3, 0)},
+    ):
+        f = unit(network, **choice, resize=(size, size))
+        assert f.input_shape == (12, 12, 2)
+        np.testing.assert_allclose(f(x), unit(other, **choice)(resized), rtol=1e-4)
+
+
+def test_the_mean_over_sizes_is_a_unit_that_classes_share():
+    network, x = pooling_network(12), images(shape=(12, 12, 2))
+    sizes = [(12, 12), (8, 8)]
+
+    def mean_of(c):
+        units = [unit(network, class_index=c, resize=size) for size in sizes]
+        return sum(units) / 2
+
+    parts = [unit(network, class_index=1, resize=size)(x) for size in sizes]
+    np.testing.assert_allclose(mean_of(1)(x), (parts[0] + parts[1]) / 2, rtol=1e-5)
+    assert shared([mean_of(1), mean_of(3)]) == [[0, 1]]
+    assert unit(network, class_index=1, resize=(8, 8)) != unit(network, class_index=1)
+
+
+def test_preprocessing_comes_after_resizing():
+    network, x = pooling_network(12), images(shape=(20, 20, 2))
+    f = unit(
+        network,
+        class_index=1,
+        resize=(12, 12),
+        preprocess=lambda images: 3.0 * images,
+        input_shape=(20, 20, 2),
+    )
+    resized = tf.image.resize(x, (12, 12), antialias=True)
+    np.testing.assert_allclose(
+        f(x), unit(network, class_index=1)(3.0 * resized), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("resize", [(0, 8), 8, "large", (8, 8, 2), (8.5, 8)])
+def test_sizes_that_are_none_are_refused(resize):
+    with pytest.raises(ValueError, match="`resize` to be"):
+        unit(pooling_network(12), class_index=1, resize=resize)
+
+
+def test_a_network_of_one_size_cannot_be_resized_and_a_resized_unit_not_cropped():
+    with pytest.raises(ValueError, match="take images of any size"):
+        unit(network_of(bare_logits), class_index=1, resize=(5, 5))
+    f = unit(pooling_network(12), "conv1:4", resize=(8, 8))
+    with pytest.raises(ValueError, match="`resize`"):
+        f.crop()

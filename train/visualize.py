@@ -20,6 +20,7 @@ of four chains on two cores.
 """
 
 import argparse
+import functools
 import json
 import math
 import pathlib
@@ -92,13 +93,13 @@ def parse_flags():
         help="of the image at which a class is read, 1 as the network takes it",
     )
     add("--posterior-weight", type=float, default=2.0, help="of log p(class | x)")
-    add("--signal", type=float, default=0.12, help="share that the tilt moves noise by")
+    add("--signal", type=float, default=0.14, help="share that the tilt moves noise by")
     add("--scale", type=float, help="of the tilt instead, in place of --signal")
     add("--chains", type=int, default=4, help="for each unit")
-    add("--draws", type=int, default=20, help="of each chain")
-    add("--burnin", type=int, default=40, help="iterations before the first draw")
-    add("--approach-step", type=float, default=0.08, help="while the tilt rises")
-    add("--max-leapfrog-steps", type=int, default=30, help="gradients per iteration")
+    add("--draws", type=int, default=10, help="of each chain")
+    add("--burnin", type=int, default=30, help="iterations before the first draw")
+    add("--approach-step", type=float, default=0.06, help="while the tilt rises")
+    add("--max-leapfrog-steps", type=int, default=20, help="gradients per iteration")
     add(
         "--compare",
         choices=("langevin", "maximisation"),
@@ -160,23 +161,35 @@ def class_name(names, label):
 
 
 def unit_of(network, label, flags):
-    """A class over several sizes, or a channel on what it sees."""
-    preprocess = preprocessing(flags.preprocess)
+    """A class in several views, or a channel on what it sees."""
     if not is_class(label):
-        return Patch(kt.unit(network, label).crop(), preprocess)
+        return Patch(kt.unit(network, label).crop(), preprocessing(flags.preprocess))
     height, width, _ = network.input_shape[1:]
-    sizes = [(round(s * height), round(s * width)) for s in flags.sizes]
     units = [
         kt.unit(
             network,
             class_index=int(label[6:]),
             posterior_weight=flags.posterior_weight,
-            preprocess=preprocess,
-            resize=size,
+            preprocess=view(flags.preprocess, mirrored=bool(i % 2)),
+            resize=(round(size * height), round(size * width)),
         )
-        for size in sizes
+        for i, size in enumerate(flags.sizes)
     ]
     return sum(units) / len(units)
+
+
+@functools.cache
+def view(mode, mirrored):
+    """Preprocessing, every other size mirrored and moved by an eighth of an image."""
+    preprocess = preprocessing(mode)
+    if not mirrored:
+        return preprocess
+
+    def of_other_side(images):
+        eighths = [size // 8 for size in images.shape[1:3]]
+        return preprocess(tf.roll(tf.reverse(images, [2]), eighths, axis=[1, 2]))
+
+    return of_other_side
 
 
 class Patch:
@@ -291,7 +304,11 @@ def scaled_tilt(unit, flags):
     if flags.scale:
         return tilt
     return kt.scale_for_signal(
-        tilt, flags.signal, seed=flags.seed, step_size=flags.approach_step
+        tilt,
+        flags.signal,
+        seed=flags.seed,
+        num_chains=2,
+        step_size=flags.approach_step,
     )
 
 
