@@ -30,14 +30,16 @@ def test_a_linear_unit_has_the_scale_of_its_closed_form(signal):
     assert exact / 1.2 < found < exact * 1.5
 
 
+def scaled(unit, factor):
+    return lambda images: factor * unit(images)
+
+
 def test_the_unit_of_f_and_the_scale_of_the_tilt_do_not_matter():
     target = targets.linear(SHAPE)
     reference = target.reference()
     one = fitted(Tilt(target.unit, reference), 0.3)
     for factor in (0.01, 100.0):
-        other = fitted(
-            Tilt(lambda x, factor=factor: factor * target.unit(x), reference, 5.0), 0.3
-        )
+        other = fitted(Tilt(scaled(target.unit, factor), reference, 5.0), 0.3)
         assert other.scale * factor == pytest.approx(one.scale, rel=0.25)
     assert one.unit is target.unit and one.reference is reference
 

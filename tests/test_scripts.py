@@ -13,6 +13,8 @@ import shutil
 import subprocess
 import sys
 
+import keras
+import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -254,6 +256,107 @@ def test_digits_without_a_model_say_how_to_train_one(tmp_path):
     assert run.returncode == 1
     assert f"{tmp_path / 'none.keras'}" in run.stderr
     assert "train/mnist.py" in run.stderr and "Traceback" not in run.stderr
+
+
+# train/visualize.py
+
+
+@pytest.fixture(scope="module")
+def colour_network(tmp_path_factory):
+    """A .keras file of a network that takes any size, of pixels in [0, 255]."""
+    keras.utils.set_random_seed(0)
+    layers = [
+        keras.Input((24, 24, 3)),
+        keras.layers.Rescaling(1 / 128, -1.0),
+        keras.layers.Conv2D(8, 5, activation="relu", name="conv1"),
+        keras.layers.Conv2D(8, 3, activation="relu", name="conv2"),
+        keras.layers.GlobalAveragePooling2D(),
+        keras.layers.Dense(3, activation="softmax", name="classes"),
+    ]
+    path = tmp_path_factory.mktemp("network") / "network.keras"
+    keras.Sequential(layers).save(path)
+    return path
+
+
+def visualize(network, out, *flags):
+    units = ("--unit", "class:1-2", "--unit", "conv2:5")
+    common = ("--smoke", "--scale", "5", "--out", out)
+    return run_script("train/visualize.py", network, *units, *common, *flags)
+
+
+def test_units_of_any_network_leave_numbers_pictures_and_a_verdict(
+    colour_network, tmp_path
+):
+    out, names = tmp_path / "out", tmp_path / "names.json"
+    names.write_text(json.dumps(["cat", ["n1", "dog"], "bird"]))
+    judge = ("--judge", colour_network, "--names", names)
+    run = visualize(
+        colour_network, out, *judge, "--compare", "langevin", "maximisation"
+    )
+    assert run.returncode == 0, run.stderr
+    assert beside_progress(run.stderr) == []
+    summary = json.loads((out / "summary.json").read_text())
+    assert [unit["name"] for unit in summary] == ["dog", "bird", "conv2:5"]
+    for unit, folder in zip(summary, ["class_1", "class_2", "conv2_5"], strict=True):
+        assert "not converged" in unit["verdict"]
+        assert unit["verdict"] in run.stdout
+        assert json.loads((out / folder / "report.json").read_text()) == unit
+        for name in ("images.png", "traces.png"):
+            assert (out / folder / name).stat().st_size > 0
+        with np.load(out / folder / "numbers.npz") as numbers:
+            assert set(numbers) == {"images", "f", "langevin", "maximisation"}
+            assert numbers["f"].shape == (6 + 4, 2)
+        methods = unit["images"]
+        assert set(methods) == {"samples", "langevin", "maximisation"}
+        assert np.mean(methods["maximisation"]["f"]) > unit["f_of_q"]
+        for of_method in methods.values():
+            assert ("judge" in of_method) == folder.startswith("class")
+            if folder.startswith("class"):
+                assert of_method["own"] == of_method["judge"]
+    with np.load(out / "conv2_5" / "numbers.npz") as numbers:
+        assert numbers["images"].shape == (2, 7, 7, 3)  # what conv2 sees
+    assert (out / "overview_24x24.png").stat().st_size > 0
+
+    before = (out / "class_1" / "numbers.npz").stat().st_mtime_ns
+    again = visualize(colour_network, out, *judge)
+    assert again.stdout.splitlines()[-1] == run.stdout.splitlines()[-1]
+    assert (out / "class_1" / "numbers.npz").stat().st_mtime_ns == before
+    other = visualize(colour_network, out, "--seed", "8")
+    assert other.returncode == 1 and "other settings" in other.stderr
+    assert "Traceback" not in other.stderr
+
+
+@pytest.mark.parametrize("reference", ["white", "box"])
+def test_units_have_a_scale_by_the_signal(colour_network, tmp_path, reference):
+    run = run_script(
+        "train/visualize.py",
+        colour_network,
+        *("--unit", "conv2:5", "--reference", reference, "--signal", "0.4"),
+        *("--smoke", "--out", tmp_path),
+    )
+    assert run.returncode == 0, run.stderr
+    (unit,) = json.loads((tmp_path / "summary.json").read_text())
+    assert unit["scale"] > 0
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (("--unit", "conv2"), "Expected --unit class:3"),
+        (("--unit", "class:x"), "Expected --unit class:3"),
+        (("--unit", "conv7:1"), "conv7"),
+        (("--unit", "class:9"), "9"),
+        (("--unit", "class:1", "--judge", "none.keras"), "none.keras"),
+    ],
+)
+def test_units_that_are_not_there_end_in_a_sentence(
+    colour_network, tmp_path, flags, message
+):
+    run = run_script(
+        "train/visualize.py", colour_network, "--smoke", "--out", tmp_path, *flags
+    )
+    assert run.returncode == 1
+    assert message in run.stderr and "Traceback" not in run.stderr
 
 
 # benchmarks

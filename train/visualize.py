@@ -48,9 +48,9 @@ def main():
     if flags.judge:
         judges["judge"] = Judge(load_network(flags.judge), flags.judge_preprocess)
     names = json.loads(flags.names.read_text()) if flags.names else {}
+    units = units_of(network, flags)
     found = []
-    for label in unit_labels(flags.unit):
-        unit = unit_of(network, label, flags)
+    for label, unit in units.items():
         name = class_name(names, label)
         found.append(visualized(unit, label, name, judges, flags))
         save_overview(flags.out, found)
@@ -83,7 +83,7 @@ def parse_flags():
         default="spectral",
         help="noise of a 1/f spectrum within the range; uniform in it; Gaussian",
     )
-    add("--exponent", type=float, default=1.4, help="of 1/f")
+    add("--exponent", type=float, default=1.7, help="of 1/f")
     add("--contrast", type=float, default=0.3, help="sd of a pixel, of the range")
     add(
         "--sizes",
@@ -148,6 +148,16 @@ def unit_labels(specifications):
             )
         labels += [f"{layer}:{k}" for k in range(int(first), int(last or first) + 1)]
     return labels
+
+
+def units_of(network, flags):
+    """All units by their labels, or a plain exit, before any is sampled."""
+    try:
+        return {
+            label: unit_of(network, label, flags) for label in unit_labels(flags.unit)
+        }
+    except ValueError as error:
+        raise SystemExit(f"{error}") from error
 
 
 def is_class(label):
