@@ -25,12 +25,12 @@ from keras_tilt.plan import stateless_seed
 from keras_tilt.tilt import checked_tilts, stacked_response
 
 _WEAKEST = 64  # times weaker than a linear f would need
-_GROWTH = 1.2  # of the scale, from one trajectory to the next
-_MOST = 60  # trajectories, up to a scale of 900 times that of a linear f
+_GROWTH = 1.35  # of the scale, from one trajectory to the next
+_MOST = 36  # trajectories, up to a scale of 800 times that of a linear f
 
 
 def scale_for_signal(
-    tilt, signal=0.1, *, seed, num_chains=4, step_size=0.08, progress=True
+    tilt, signal=0.1, *, seed, num_chains=4, step_size=0.1, progress=True
 ):
     """Return a tilt of the scale at which it moves the noise by a share of its norm.
 
@@ -115,7 +115,7 @@ def _check(tilt, signal, num_chains, step_size):
     if not 0 < as_number("step_size", step_size) < QUARTER_TURN:
         raise ValueError(
             "`step_size` must lie between 0 and a quarter turn. "
-            f"Received: {step_size!r}. Pass for example 0.08."
+            f"Received: {step_size!r}. Pass for example 0.1."
         )
     if not is_standard_normal(tilt.base):
         raise ValueError(

@@ -22,12 +22,12 @@ def fitted(tilt, *args, **kwargs):
 
 @pytest.mark.parametrize("signal", [0.2, 0.5])
 def test_a_linear_unit_has_the_scale_of_its_closed_form(signal):
-    """scale |g| = signal sqrt(dimensions); one trajectory more is 1.2 times that."""
+    """scale |g| = signal sqrt(dimensions); one trajectory more is 1.35 times that."""
     target = targets.linear(SHAPE, bias=3.0)
     slope = np.linalg.norm(target.mean / np.sqrt(target.variance))
     exact = signal * math.sqrt(400) / slope
     found = fitted(Tilt(target.unit, target.reference()), signal).scale
-    assert exact / 1.2 < found < exact * 1.5
+    assert exact / 1.2 < found < exact * 1.7
 
 
 def scaled(unit, factor):
@@ -40,7 +40,7 @@ def test_the_unit_of_f_and_the_scale_of_the_tilt_do_not_matter():
     one = fitted(Tilt(target.unit, reference), 0.3)
     for factor in (0.01, 100.0):
         other = fitted(Tilt(scaled(target.unit, factor), reference, 5.0), 0.3)
-        assert other.scale * factor == pytest.approx(one.scale, rel=0.25)
+        assert other.scale * factor == pytest.approx(one.scale, rel=0.4)
     assert one.unit is target.unit and one.reference is reference
 
 

@@ -313,13 +313,7 @@ def scaled_tilt(unit, flags):
     tilt = kt.Tilt(unit, reference_of(unit.input_shape, flags), flags.scale or 1.0)
     if flags.scale:
         return tilt
-    return kt.scale_for_signal(
-        tilt,
-        flags.signal,
-        seed=flags.seed,
-        num_chains=2,
-        step_size=flags.approach_step,
-    )
+    return kt.scale_for_signal(tilt, flags.signal, seed=flags.seed, num_chains=2)
 
 
 def langevin(tilt, num_gradients, flags):
