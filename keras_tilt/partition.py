@@ -43,7 +43,7 @@ from keras_tilt.chains import Chains, State, check_start, is_standard_normal
 from keras_tilt.diagnostics import pareto_k
 from keras_tilt.importance import kish_ess
 from keras_tilt.plan import Plan, check_plan, stateless_seed
-from keras_tilt.storage import Record, Run, fingerprint, within
+from keras_tilt.storage import Record, Run, fingerprint, parts_within, under, within
 from keras_tilt.tilt import Tilt, checked_tilts, sampled_together, stacked_response
 
 METHODS = ("annealed", "importance")
@@ -445,16 +445,8 @@ class _Walks:
 
     def settings(self):
         """What a run depends on."""
-        settings = {
-            name: np.asarray(value).tolist()
-            for name, value in dataclasses.asdict(self.plan).items()
-        }
-        return settings | {
+        return self.plan.of_run(self.tilts) | {
             "num_steps": self.num_steps,
-            "mass": fingerprint(self.plan.mass),
-            "units": [getattr(t.unit, "name", "function") for t in self.tilts],
-            "scales": self.scale.tolist(),
-            "reference": self.tilts[0].reference.name,
             "f_at_start": fingerprint(self.f_at_start),
             "num_replicas": self.chains.num_replicas,
         }
@@ -463,15 +455,11 @@ class _Walks:
         """Everything that `resumed` needs, as one file."""
         if not self.store:
             return
-        packed = self.chains.pack(position.state)
         self.store.checkpoint(
             {"iteration": position.iteration}
-            | {f"path.{name}": value for name, value in path._asdict().items()}
-            | {f"state.{i}": part for i, part in enumerate(packed)}
-            | {
-                f"record.{name}": values[: position.iteration + 1]
-                for name, values in record.items()
-            }
+            | under("path.", path._asdict())
+            | under("state.", self.chains.pack(position.state))
+            | under("record.", record.first(position.iteration + 1))
         )
 
     def resumed(self):
@@ -480,9 +468,7 @@ class _Walks:
         if not saved:
             return None
         path = _Path(**within(saved, "path."))
-        packed = within(saved, "state.")
-        packed = [packed[str(i)] for i in range(len(packed))]
-        state = self.chains.unpack(packed, self.start)
+        state = self.chains.unpack(parts_within(saved, "state."), self.start)
         record = Record(1 + 3 * path.num_steps)
         record.restore(within(saved, "record."))
         return path, _Position(int(saved["iteration"]), state), record

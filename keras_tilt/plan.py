@@ -26,6 +26,7 @@ from keras_tilt.adaptation import (
 from keras_tilt.arguments import as_array, as_number, check_count
 from keras_tilt.chains import MOST_CHAINS, Settings, is_standard_normal
 from keras_tilt.kernels import KERNELS
+from keras_tilt.storage import fingerprint
 
 _STEPS_ELSEWHERE = 10  # where the noise is not N(0, I), and has no quarter turn
 
@@ -50,6 +51,19 @@ class Plan:
     num_superchains: int | None = None
     thin: int = 1
     approach_step_size: float | None = None
+
+    def of_run(self, tilts):
+        """What a run with this plan depends on, of values that JSON knows."""
+        settings = {
+            name: np.asarray(value).tolist()
+            for name, value in dataclasses.asdict(self).items()
+        }
+        return settings | {
+            "mass": fingerprint(self.mass),
+            "units": [getattr(tilt.unit, "name", "function") for tilt in tilts],
+            "scales": [float(tilt.scale) for tilt in tilts],
+            "reference": tilts[0].reference.name,
+        }
 
     @property
     def num_iterations(self):

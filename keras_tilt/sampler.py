@@ -13,7 +13,6 @@ noise, where the reference has the same scale in every direction.
 
 __all__ = ["PAPER_LENET", "sample"]
 
-import dataclasses
 import math
 import pathlib
 import time
@@ -36,7 +35,15 @@ from keras_tilt.chains import (
 from keras_tilt.diagnostics import diagnose, worst_pixel
 from keras_tilt.plan import Plan, check_plan, stateless_seed
 from keras_tilt.samples import Images, Samples
-from keras_tilt.storage import Record, Run, check_holds_only, fingerprint, within
+from keras_tilt.storage import (
+    Record,
+    Run,
+    check_holds_only,
+    fingerprint,
+    parts_within,
+    under,
+    within,
+)
 from keras_tilt.tilt import Tilt, checked_tilts, sampled_together, stacked_response
 
 # The paper's run on the last layer of LeNet, to be used with the reference
@@ -331,32 +338,21 @@ class _Together:
 
     def settings(self):
         """What a run depends on, to be compared with that of a run to resume."""
-        settings = {
-            name: np.asarray(value).tolist()
-            for name, value in dataclasses.asdict(self.plan).items()
+        return self.plan.of_run(self.tilts) | {
+            "keeps_states": self.callback is None,
+            "initial_noise": fingerprint(self.noise),
+            "num_replicas": self.chains.num_replicas,
         }
-        settings["keeps_states"] = self.callback is None
-        settings["mass"] = fingerprint(self.plan.mass)
-        settings["initial_noise"] = fingerprint(self.noise)
-        settings["units"] = [getattr(t.unit, "name", "function") for t in self.tilts]
-        settings["scales"] = self.scale.tolist()
-        settings["reference"] = self.tilts[0].reference.name
-        settings["num_replicas"] = self.chains.num_replicas
-        return settings
 
     def checkpoint(self, states, position):
         """Everything that `resumed` needs, as one file."""
         if not self.store:
             return
         states.flush()
-        packed = self.chains.pack(position.state)
         self.store.checkpoint(
             {"iteration": position.iteration, **position.step._asdict()}
-            | {f"state.{i}": part for i, part in enumerate(packed)}
-            | {
-                f"record.{name}": values[: position.iteration]
-                for name, values in self.record.items()
-            }
+            | under("state.", self.chains.pack(position.state))
+            | under("record.", self.record.first(position.iteration))
         )
 
     def resumed(self):
@@ -364,8 +360,7 @@ class _Together:
         saved = self.store and self.store.load()
         if not saved:
             return self.start
-        packed = within(saved, "state.")
-        packed = [packed[str(i)] for i in range(len(packed))]
+        packed = parts_within(saved, "state.")
         state = self.chains.unpack(packed, self.start.state)
         step = StepSize(*(saved[name] for name in StepSize._fields))
         position = _Position(int(saved["iteration"]), state, step)

@@ -8,7 +8,15 @@ state.npz is replaced as a whole, so that a run killed at any moment leaves a go
 This is the only module that writes files.
 """
 
-__all__ = ["Record", "Run", "check_holds_only", "fingerprint", "within"]
+__all__ = [
+    "Record",
+    "Run",
+    "check_holds_only",
+    "fingerprint",
+    "parts_within",
+    "under",
+    "within",
+]
 
 import contextlib
 import hashlib
@@ -93,11 +101,28 @@ class Record(dict):
                 )
             self[name][iteration] = values
 
+    def first(self, count):
+        """The numbers of as many iterations, name -> [count, rows, chains]."""
+        return {name: values[:count] for name, values in self.items()}
+
     def restore(self, arrays):
         for name, values in arrays.items():
             whole = [self.num_iterations, *values.shape[1:]]
             self[name] = np.zeros(whole, values.dtype)
             self[name][: len(values)] = values
+
+
+def under(prefix, arrays):
+    """Arrays by their names, or a list of them by their places, under a prefix."""
+    if not isinstance(arrays, dict):
+        arrays = dict(enumerate(arrays))
+    return {f"{prefix}{name}": array for name, array in arrays.items()}
+
+
+def parts_within(arrays, prefix):
+    """The list of arrays that was put `under` a prefix."""
+    found = within(arrays, prefix)
+    return [found[str(i)] for i in range(len(found))]
 
 
 def within(arrays, prefix):

@@ -39,7 +39,7 @@ ROOMS = {
         "storage",
         "tilt",
     },
-    "plan": {"adaptation", "arguments", "chains", "kernels"},
+    "plan": {"adaptation", "arguments", "chains", "kernels", "storage"},
     "plotting": set(),
     "receptive_field": {"graph"},
     "reference": {"arguments", "spectrum", "transports"},
