@@ -52,7 +52,8 @@ def parse_flags():
     add("--draws", type=int, default=200, help="of each chain")
     add("--steps", type=int, nargs="+", default=[50, 200, 800], help="of maximisation")
     add("--seed", type=int, default=7, help="equal seeds give equal numbers")
-    add("--out", type=pathlib.Path, default=pathlib.Path("out/linear_unit.json"))
+    out = pathlib.Path("out/linear_unit.json")
+    add("--out", type=pathlib.Path, default=out, help="file of the numbers")
     add("--smoke", action="store_true", help="few runs of few steps")
     flags = parser.parse_args()
     if flags.smoke:

@@ -289,10 +289,9 @@ def test_units_of_any_network_leave_numbers_pictures_and_a_verdict(
 ):
     out, names = tmp_path / "out", tmp_path / "names.json"
     names.write_text(json.dumps(["cat", ["n1", "dog"], "bird"]))
-    judge = ("--judge", colour_network, "--names", names)
-    run = visualize(
-        colour_network, out, *judge, "--compare", "langevin", "maximisation"
-    )
+    flags = ("--judge", colour_network, "--names", names)
+    flags += ("--compare", "langevin", "maximisation")
+    run = visualize(colour_network, out, *flags)
     assert run.returncode == 0, run.stderr
     assert beside_progress(run.stderr) == []
     summary = json.loads((out / "summary.json").read_text())
@@ -318,7 +317,8 @@ def test_units_of_any_network_leave_numbers_pictures_and_a_verdict(
     assert (out / "overview_24x24.png").stat().st_size > 0
 
     before = (out / "class_1" / "numbers.npz").stat().st_mtime_ns
-    again = visualize(colour_network, out, *judge)
+    again = visualize(colour_network, out, *flags)
+    assert again.returncode == 0, again.stderr
     assert again.stdout.splitlines()[-1] == run.stdout.splitlines()[-1]
     assert (out / "class_1" / "numbers.npz").stat().st_mtime_ns == before
     other = visualize(colour_network, out, "--seed", "8")
