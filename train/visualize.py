@@ -262,14 +262,7 @@ def visualized(unit, label, name, judges, flags):
         if key not in ("unit", "out", "names")
     }
     if (folder / "report.json").is_file():
-        report = json.loads((folder / "report.json").read_text())
-        if report["settings"] == settings:
-            with np.load(folder / "numbers.npz") as numbers:
-                return report, numbers["images"]
-        raise SystemExit(
-            f"Expected a folder of this run. Received: {folder}, which holds one with "
-            "other settings. Pass another --out."
-        )
+        return visualized_before(folder, settings)
     print(f"{label} {name if name != label else ''}".strip(), flush=True)
     start = time.monotonic()
     tilt = scaled_tilt(unit, flags)
@@ -281,11 +274,7 @@ def visualized(unit, label, name, judges, flags):
         seed=flags.seed,
         approach_step_size=flags.approach_step,
         max_leapfrog_steps=flags.max_leapfrog_steps,
-        thin=max(
-            t
-            for t in range(1, flags.draws + 1)
-            if flags.draws % t == 0 and flags.draws // t >= min(flags.draws, KEPT)
-        ),
+        thin=thinning(flags.draws),
         directory=folder / "run",
     )
     images = {"samples": np.asarray(samples.images[-1])}
@@ -306,6 +295,24 @@ def visualized(unit, label, name, judges, flags):
     }
     save(folder, report, images, samples, flags)
     return report, images["samples"]
+
+
+def visualized_before(folder, settings):
+    """Report and images of a unit that is done, or a plain exit."""
+    report = json.loads((folder / "report.json").read_text())
+    if report["settings"] != settings:
+        raise SystemExit(
+            f"Expected a folder of this run. Received: {folder}, which holds one with "
+            "other settings. Pass another --out."
+        )
+    with np.load(folder / "numbers.npz") as numbers:
+        return report, numbers["images"]
+
+
+def thinning(num_draws):
+    """Every how many draws the state is kept: at most KEPT are, if that divides."""
+    divisors = [t for t in range(1, num_draws + 1) if num_draws % t == 0]
+    return next(t for t in divisors if num_draws // t <= KEPT)
 
 
 def scaled_tilt(unit, flags):
