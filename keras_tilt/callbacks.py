@@ -47,7 +47,7 @@ class UnitSamples(keras.callbacks.Callback):
         >>> network = kt.lenet()
         >>> unit = kt.unit(network, class_index=3)
         >>> callback = UnitSamples(
-        ...     "/tmp/logs", {"three": kt.Tilt(unit, kt.box(unit.input_shape))}, seed=7
+        ...     "logs", {"three": kt.Tilt(unit, kt.box(unit.input_shape))}, seed=7
         ... )
     """
 

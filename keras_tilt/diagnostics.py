@@ -47,12 +47,11 @@ from scipy import stats
 # convergence, and "not converged" is then the right answer.
 R_HAT_LIMIT = 1.01
 ESS_LIMIT = 400
-E_BFMI_LIMIT = 0.3  # Betancourt (2016), section 4; the momenta do not reach the tails
+E_BFMI_LIMIT = 0.3  # as in Stan: below, the momenta do not reach the tails
 
 _MIN_DRAWS = 4  # the shortest chain that can be split in two halves with a variance
 _RISE_LIMIT = 4.0  # standard errors; of independent draws 1 in 16,000 is beyond
 _MOVED_LIMIT = 0.1  # share of iterations; a sampler aims at .6 or more
-_WORST_PIXEL = "the worst pixel"
 _BLOCK = 2**24  # pixels looked at in one go
 
 
@@ -379,7 +378,7 @@ def _pixel_reasons(r_hat, num_pixels, num_groups):
     limit = 1 + (R_HAT_LIMIT - 1) * worst / one
     if not r_hat > limit:
         return []
-    return [f"R-hat of {_WORST_PIXEL} is {r_hat:.3g} (> {limit:.3g})"]
+    return [f"R-hat of the worst pixel is {r_hat:.3g} (> {limit:.3g})"]
 
 
 def _rise_reasons(f):

@@ -59,7 +59,7 @@ _MOST_STEPS = 100_000
 # Walks of K steps have log weights of variance (thermodynamic length)^2 / K if every
 # transition makes an independent draw, and more if not.
 _VARIANCE = 0.5
-_PARETO_LIMIT = 0.7  # Vehtari, Simpson, Gelman, Yao and Gabry (2024), section 3.2.4
+_PARETO_LIMIT = 0.7  # Vehtari, Simpson, Gelman, Yao and Gabry (2024)
 _FEWEST_DRAWS = 100  # of which the tail of the weights can be told
 _ESS_LIMIT = 10  # below, a few weights make the mean, and its error is not known
 _MOVED_LIMIT = 0.1  # share of accepted steps
@@ -261,7 +261,7 @@ def _by_importance(tilt, num_draws, seed, progress):
     f = np.concatenate(blocks).astype(np.float64)
     if not np.all(np.isfinite(f)):
         raise ValueError(
-            f"f(x) must be finite for draws of the reference. Received: "
+            "f(x) must be finite for draws of the reference. Received: "
             f"{np.sum(~np.isfinite(f))} of {num_draws} where it is not. Check the unit."
         )
     log_weights = tilt.scale * f
@@ -517,7 +517,7 @@ def planned_path(spread, step_sizes, num_steps=None):
     Raises:
         ValueError: if f is too widely spread for a path.
 
-    Source: Gelman and Meng (1998), section 4.
+    Source: Gelman and Meng (1998), "Simulating normalizing constants".
     """
     shares = np.linspace(0.0, 1.0, len(spread))
     widest = np.sqrt(np.max(_smooth(np.square(spread)), axis=1))

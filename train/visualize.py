@@ -15,7 +15,7 @@ class visible: see README. A channel is read on its receptive field. The scale o
 tilt follows from --signal, the share of the noise's norm that the tilt moves it by.
 
 Expected for an ImageNet network of 224 x 224 pixels with the defaults: the network
-calls its draws the class; a verdict of "not converged". Two to four minutes for a class
+calls its draws the class; a verdict of "not converged". About five minutes for a class
 of four chains on two cores.
 """
 
