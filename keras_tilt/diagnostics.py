@@ -6,7 +6,9 @@
     E-BFMI = mean (change of the energy)^2 / variance of the energy
 
 computed by ArviZ (rank-normalized, split chains) for f and for other scalars, such as
-random projections of the noise: f can look settled while the image still drifts.
+random projections of the noise: f can look settled while the image still drifts. Of
+chains of fewer than ten draws the autocorrelation cannot be told, and ArviZ's ESS may
+exceed their number: each such chain counts as one draw.
 
 A superchain is a group of chains with one start. Short chains are still spread within
 it as their own noise spreads them, and between superchains as their starts do: nested
@@ -50,6 +52,7 @@ ESS_LIMIT = 400
 E_BFMI_LIMIT = 0.3  # as in Stan: below, the momenta do not reach the tails
 
 _MIN_DRAWS = 4  # the shortest chain that can be split in two halves with a variance
+_MIN_DRAWS_OF_ESS = 10  # the same with an autocorrelation that ArviZ looks at
 _RISE_LIMIT = 4.0  # standard errors; of independent draws 1 in 16,000 is beyond
 _MOVED_LIMIT = 0.1  # share of iterations; a sampler aims at .6 or more
 _BLOCK = 2**24  # pixels looked at in one go
@@ -446,7 +449,9 @@ def _nested_r_hat(values, num_superchains):
 
 
 def _ess(values):
-    """Bulk and tail."""
+    """Bulk and tail; of chains too short for an autocorrelation one draw each."""
+    if len(values) < _MIN_DRAWS_OF_ESS:
+        return [float(values.shape[1])] * 2
     with np.errstate(divide="ignore", invalid="ignore"):
         return [
             float(_import_arviz().ess(values.T, method=method))
@@ -462,6 +467,8 @@ def _e_bfmi(energy):
 
 
 def _mcse(values):
+    if len(values) < _MIN_DRAWS_OF_ESS:
+        return float(np.std(values, ddof=1) / math.sqrt(values.shape[1]))
     return float(_import_arviz().mcse(values.T, method="mean"))
 
 

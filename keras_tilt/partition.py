@@ -419,9 +419,10 @@ class _Walks:
     def walk(self, path, position, record):
         """One iteration: there, staying, or back."""
         iteration, state = position
-        place = place_on_path(iteration, path.num_steps)
+        number = number_on_path(iteration, path.num_steps)
+        place = min(number, path.num_steps)
         settings = self.plan.settings_with(
-            path.step_size[place], place, path.share[place] * self.scale
+            path.step_size[place], number, path.share[place] * self.scale
         )
         seed = tf.random.fold_in(tf.random.fold_in(self.plan.seeds[1], 1), iteration)
         state, numbers = self.chains.advance(state, settings, seed)
@@ -555,9 +556,12 @@ def _smooth(values):
     )
 
 
-def place_on_path(iteration, num_steps):
-    """The k under whose b_k an iteration is: 1 ... K there, K staying, K ... 1 back."""
-    return min(iteration + 1, num_steps, 3 * num_steps - iteration)
+def number_on_path(iteration, num_steps):
+    """Of an iteration: 1 ... K there and K ... 1 back, under b_k; K or more at p.
+
+    By it the leapfrog steps vary: back they must be those there, at p merely many.
+    """
+    return min(iteration + 1, 3 * num_steps - iteration)
 
 
 def log_weights(f, share):

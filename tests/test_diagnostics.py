@@ -71,6 +71,26 @@ def test_e_bfmi_is_that_of_arviz_for_the_worst_chain():
     assert math.isnan(verdict_on(f, noise, energy=np.zeros_like(f)).e_bfmi)
 
 
+def test_of_chains_too_short_for_an_autocorrelation_each_counts_as_one_draw():
+    for draws in (4, 9):
+        f = chains(draws, correlation=0.999)[0]
+        result = diagnose({"f": f}, np.ones(f.shape, bool), 0.1)
+        assert arviz.ess(f.T) > draws * CHAINS  # more than independent draws have
+        assert result.ess == result.ess_tail == CHAINS
+        assert result.mcse == pytest.approx(f.std(ddof=1) / math.sqrt(CHAINS))
+        assert f"ESS of f is {CHAINS} (< 400)" in result.verdict
+    f = chains(10, correlation=0.999)[0]
+    result = diagnose({"f": f}, np.ones(f.shape, bool), 0.1)
+    assert result.ess == arviz.ess(f.T) < 3 * CHAINS
+
+
+def test_short_thirds_of_slow_chains_are_no_rise():
+    for seed in range(100):
+        f = chains(21, correlation=0.9, seed=seed)[0]
+        result = diagnose({"f": f}, np.ones(f.shape, bool), 0.1)
+        assert "still" not in result.verdict, seed
+
+
 # Superchains
 
 

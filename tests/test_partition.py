@@ -16,7 +16,7 @@ from keras_tilt.partition import (
     generative_log_prob,
     log_partition,
     log_weights,
-    place_on_path,
+    number_on_path,
     planned_path,
 )
 from keras_tilt.reference import latent, white_noise
@@ -245,7 +245,9 @@ def test_weights_are_integrals_of_f_along_the_walk():
 
 
 def test_the_walk_goes_there_stays_and_comes_back():
-    assert [place_on_path(i, 3) for i in range(9)] == [1, 2, 3, 3, 3, 3, 3, 2, 1]
+    numbers = [number_on_path(i, 6) for i in range(18)]
+    assert numbers[:6] == numbers[:-7:-1] == [1, 2, 3, 4, 5, 6]
+    assert min(numbers[5:13]) == 6 and len(set(numbers[5:13])) == 4  # steps vary at p
 
 
 def test_the_path_has_equal_lengths():
@@ -299,18 +301,18 @@ def test_an_interrupted_annealing_goes_on_to_the_same_number(tmp_path, monkeypat
     settings = {"num_steps": 40, "num_chains": 12}
     whole = estimate(tilt, **settings)
     directory = tmp_path / "run"
-    place = partition.place_on_path
+    number = partition.number_on_path
     for stop in (3, 55, 110):
 
         def interrupted(iteration, num_steps, stop=stop):
             if iteration == stop:
                 raise KeyboardInterrupt
-            return place(iteration, num_steps)
+            return number(iteration, num_steps)
 
-        monkeypatch.setattr(partition, "place_on_path", interrupted)
+        monkeypatch.setattr(partition, "number_on_path", interrupted)
         with pytest.raises(KeyboardInterrupt):
             estimate(tilt, directory=directory, **settings)
-    monkeypatch.setattr(partition, "place_on_path", place)
+    monkeypatch.setattr(partition, "number_on_path", number)
     resumed = estimate(tilt, directory=directory, **settings)
     np.testing.assert_array_equal(resumed.log_weights, whole.log_weights)
     np.testing.assert_array_equal(

@@ -31,6 +31,7 @@ import keras_tilt as kt
 import keras
 import numpy as np
 import tensorflow as tf
+from scipy.spatial.distance import pdist
 from tqdm import tqdm
 
 # Of the pixels of 1,000 photographs, one of each ImageNet class: red, green, blue.
@@ -397,10 +398,10 @@ def judged(images, unit, label, judges):
 
 def distance(images):
     """Mean over pairs of the root mean square difference of their pixels."""
-    n = len(images)
-    pairs = [(i, j) for i in range(n) for j in range(i)]
-    differences = [np.sqrt(np.mean((images[i] - images[j]) ** 2)) for i, j in pairs]
-    return float(np.mean(differences)) if pairs else math.nan
+    flat = images.reshape(len(images), -1)
+    if len(flat) < 2:
+        return math.nan
+    return float(np.mean(pdist(flat)) / math.sqrt(flat.shape[1]))
 
 
 def share(report, name, ranks=1):

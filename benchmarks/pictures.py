@@ -1,0 +1,145 @@
+"""What runs of train/visualize.py show, in one table: shares, ranks and distances.
+
+    python benchmarks/pictures.py out/squeezenet_spectral out/squeezenet_white \\
+        --photos imagenet_sample1000_256.npz --out results/pictures.json
+
+own         share of the samples that their network calls the class
+first       share that the judge calls the class, and five: that has it among its five
+rank        median of the rank of the class under the judge, 0 the first
+distance    of two chains, root mean square over pixels, mean over pairs; over that of
+            photos of the class and of its ten neighbours among the classes of ImageNet,
+            which WordNet orders by kind; coarse: of images of 16 x 16 pixels
+
+The photos are an npz of JPEG bytes: `buf`, from `off[i]` to `off[i + 1]`, and classes
+`y`.
+"""
+
+import argparse
+import json
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+from scipy.spatial.distance import pdist
+
+NEIGHBOURS = 5  # on either side of a class
+COARSE = 16  # pixels along an edge, as in train/visualize.py
+
+
+def main():
+    """One table, all numbers as JSON."""
+    flags = parse_flags()
+    photos = Photos(flags.photos) if flags.photos else None
+    found = {run.name: summary_of(run, photos) for run in flags.runs}
+    flags.out.parent.mkdir(parents=True, exist_ok=True)
+    flags.out.write_text(json.dumps(found, indent=1) + "\n")
+    for name, units in found.items():
+        print(f"\n{name}\n{table(units)}")
+    print(f"\nNumbers: {flags.out}")
+
+
+def parse_flags():
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("runs", nargs="+", type=pathlib.Path, help="folders of train/visualize.py")
+    add("--photos", type=pathlib.Path, help="npz of photos, one of each class")
+    out = pathlib.Path("out/pictures.json")
+    add("--out", type=pathlib.Path, default=out, help="file of the numbers")
+    return parser.parse_args()
+
+
+class Photos:
+    """Photos by their classes, and how far apart those of one kind are."""
+
+    def __init__(self, path):
+        with np.load(path) as arrays:
+            self.bytes, self.starts = arrays["buf"], arrays["off"]
+            labels = arrays["y"]
+        self.place = {int(label): i for i, label in enumerate(labels)}
+
+    def of_kind(self, label):
+        """Of a class and its neighbours, [n, height, width, 3], 0 ... 255."""
+        kind = range(label - NEIGHBOURS, label + NEIGHBOURS + 1)
+        return tf.stack([self.image(self.place[k]) for k in kind if k in self.place])
+
+    def image(self, place):
+        """[height, width, 3]."""
+        first, last = self.starts[place : place + 2]
+        return tf.io.decode_jpeg(self.bytes[first:last].tobytes(), channels=3)
+
+
+def distances(images, size):
+    """Of images as large as the samples, and of coarse ones."""
+    found = []
+    for edges in (size, (COARSE, COARSE)):
+        resized = tf.image.resize(images, edges, antialias=True).numpy()
+        flat = resized.reshape(len(resized), -1)
+        found.append(float(np.mean(pdist(flat)) / np.sqrt(flat.shape[1])))
+    return found
+
+
+def summary_of(run, photos):
+    """What was found for each unit of a run."""
+    return [
+        unit_of(run, report, photos)
+        for report in json.loads((run / "summary.json").read_text())
+    ]
+
+
+def unit_of(run, report, photos):
+    """The numbers of one unit."""
+    samples = report["images"]["samples"]
+    keys = ("name", "scale", "verdict", "r_hat", "accept_rate", "f_of_q", "seconds")
+    unit = {key: report[key] for key in keys} | {"f": samples["f"]}
+    for name in ("own", "judge"):
+        if name in samples:
+            unit[f"{name}_rank"] = samples[name]["rank"]
+    with np.load(run / folder_of(report["unit"]) / "numbers.npz") as numbers:
+        images = numbers["images"]
+    far = distances(images, images.shape[1:3])
+    if photos and report["unit"].startswith("class:"):
+        kind = photos.of_kind(int(report["unit"][6:]))
+        far = np.divide(far, distances(kind, images.shape[1:3])).tolist()
+    return unit | dict(zip(("distance", "coarse_distance"), far, strict=True))
+
+
+def folder_of(unit):
+    """As train/visualize.py names it."""
+    return unit.replace("/", "_").replace(":", "_")
+
+
+def shares(ranks):
+    """Share first, share among five, median rank."""
+    ranks = np.array(ranks)
+    return np.mean(ranks == 0), np.mean(ranks < 5), np.median(ranks)
+
+
+def table(units):
+    """One line per unit, then the medians over units and the means."""
+    heads = ("own", "first", "five", "rank", "distance", "coarse", "R-hat")
+    lines = [f"{'':<16}{'scale':>7}" + "".join(f"{head:>10}" for head in heads)]
+    rows = np.array([row_of(unit) for unit in units])
+    for unit, row in zip(units, rows, strict=True):
+        lines.append(line(unit["name"], f"{unit['scale']:g}", row))
+    lines.append(line("median", "", np.median(rows, axis=0)))
+    lines.append(line("mean", "", np.mean(rows, axis=0)))
+    return "\n".join(lines)
+
+
+def row_of(unit):
+    """Its numbers in the order of the heads; NaN where there is none."""
+    own = shares(unit["own_rank"])[0] if "own_rank" in unit else np.nan
+    judge = shares(unit["judge_rank"]) if "judge_rank" in unit else [np.nan] * 3
+    return [own, *judge, unit["distance"], unit["coarse_distance"], unit["r_hat"]]
+
+
+def line(name, scale, row):
+    return f"{name:<16}{scale:>7}" + "".join(f"{value:10.2f}" for value in row)
+
+
+if __name__ == "__main__":
+    main()
