@@ -1,41 +1,61 @@
-"""What runs of train/visualize.py show, in one table: shares, ranks and distances.
+"""Classes and inner units of two networks, each judged by the other, in one table.
 
-    python benchmarks/pictures.py out/squeezenet_spectral out/squeezenet_white \\
-        --photos imagenet_sample1000_256.npz --out results/pictures.json
+    python benchmarks/pictures.py squeezenet.keras efficientnet.keras \\
+        --preprocess caffe tf --posterior-weight 4 2 --scale 60 200 \\
+        --layer fire5_expand3x3 block4_project_conv \\
+        --photos imagenet_sample1000_256.npz --out out/pictures
+
+Runs train/visualize.py for twelve classes of ImageNet and eight channels of a layer,
+under spectral and white noise; what is done is not done again. Two hours on two cores.
 
 own         share of the samples that their network calls the class
-first       share that the judge calls the class, and five: that has it among its five
-rank        median of the rank of the class under the judge, 0 the first
+first       share that the other one calls the class; five: that it ranks so high
+rank        median of the rank of the class under the other network, 0 the first
 distance    of two chains, root mean square over pixels, mean over pairs; over that of
             photos of the class and of its ten neighbours among the classes of ImageNet,
             which WordNet orders by kind; coarse: of images of 16 x 16 pixels
 
 The photos are an npz of JPEG bytes: `buf`, from `off[i]` to `off[i + 1]`, and classes
-`y`.
+`y`. Expected: the networks call all samples of spectral noise the class, and a tenth to
+a third of those of the other network; no run is converged.
 """
 
 import argparse
 import json
 import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import tensorflow as tf
 from scipy.spatial.distance import pdist
 
+VISUALIZE = pathlib.Path(__file__).parents[1] / "train" / "visualize.py"
+# Orange, pizza, goldfish, zebra, daisy, school bus, lemon, strawberry, monarch,
+# flamingo, volcano, broccoli.
+CLASSES = [950, 963, 1, 340, 985, 779, 951, 949, 323, 130, 980, 937]
+NUM_CHANNELS = 8
+# 512 gradients a chain for classes in spectral noise, half of that for the rest.
+LENGTH = ["--approach-step", "0.035", "--max-leapfrog-steps", "16"]
+LONG = [*LENGTH, "--burnin", "24", "--draws", "8"]
+SHORT = [*LENGTH, "--burnin", "12", "--draws", "4"]
+WHITE = ["--reference", "white", "--contrast", "0.12", "--signal", "0.1"]
 NEIGHBOURS = 5  # on either side of a class
 COARSE = 16  # pixels along an edge, as in train/visualize.py
 
 
 def main():
-    """One table, all numbers as JSON."""
+    """Run by run, one table each, all numbers as JSON."""
     flags = parse_flags()
     photos = Photos(flags.photos) if flags.photos else None
-    found = {run.name: summary_of(run, photos) for run in flags.runs}
-    flags.out.parent.mkdir(parents=True, exist_ok=True)
-    flags.out.write_text(json.dumps(found, indent=1) + "\n")
+    found = {}
+    for name, command in runs(flags).items():
+        subprocess.run(command, check=True)
+        found[name] = summary_of(flags.out / name, photos)
+    (flags.out / "pictures.json").write_text(json.dumps(found, indent=1) + "\n")
     for name, units in found.items():
         print(f"\n{name}\n{table(units)}")
-    print(f"\nNumbers: {flags.out}")
+    print(f"\nNumbers: {flags.out / 'pictures.json'}, beside the folders of pictures")
 
 
 def parse_flags():
@@ -45,11 +65,44 @@ def parse_flags():
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("runs", nargs="+", type=pathlib.Path, help="folders of train/visualize.py")
+    add("networks", nargs=2, type=pathlib.Path, help=".keras files")
+    add("--preprocess", nargs=2, default=["none"] * 2, help="of train/visualize.py")
+    add("--posterior-weight", nargs=2, default=["4", "2"], help="of log p(class | x)")
+    add("--scale", nargs=2, default=["60", "200"], help="of tilts of spectral noise")
+    add("--layer", nargs=2, required=True, help="of the inner units")
+    add("--classes", nargs="+", type=int, default=CLASSES, help="in both networks")
     add("--photos", type=pathlib.Path, help="npz of photos, one of each class")
-    out = pathlib.Path("out/pictures.json")
-    add("--out", type=pathlib.Path, default=out, help="file of the numbers")
+    add("--names", help="JSON list of the names of the classes")
+    add("--seed", type=int, default=7, help="equal seeds give equal samples")
+    out = pathlib.Path("out/pictures")
+    add("--out", type=pathlib.Path, default=out, help="folder")
+    add("--smoke", action="store_true", help="a few short iterations")
     return parser.parse_args()
+
+
+def runs(flags):
+    """The commands of all runs by their names."""
+    commands = {}
+    for i, network in enumerate(flags.networks):
+        common = [sys.executable, VISUALIZE, network, "--seed", str(flags.seed)]
+        common += ["--preprocess", flags.preprocess[i]]
+        common += ["--smoke"] * flags.smoke
+        classes = ["--posterior-weight", flags.posterior_weight[i]]
+        classes += ["--judge", flags.networks[1 - i]]
+        classes += ["--judge-preprocess", flags.preprocess[1 - i]]
+        classes += ["--names", flags.names] if flags.names else []
+        for label in flags.classes:
+            classes += ["--unit", f"class:{label}"]
+        channels = ["--unit", f"{flags.layer[i]}:0-{NUM_CHANNELS - 1}"]
+        for name, settings in {
+            "spectral": [*classes, *LONG, "--scale", flags.scale[i]],
+            "white": [*classes, *SHORT, *WHITE, "--sizes", "1"],
+            "spectral_inner": [*channels, *SHORT],
+            "white_inner": [*channels, *SHORT, *WHITE],
+        }.items():
+            run = f"{network.stem}_{name}"
+            commands[run] = [*common, *settings, "--out", flags.out / run]
+    return commands
 
 
 class Photos:

@@ -16,6 +16,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 ROOT = pathlib.Path(__file__).parents[1]
 # A folder with a __main__.py is a script, too.
@@ -339,6 +340,23 @@ def test_units_have_a_scale_by_the_signal(colour_network, tmp_path, reference):
     assert unit["scale"] > 0
 
 
+def test_a_unit_that_says_nothing_is_left_out_and_named(colour_network, tmp_path):
+    network = keras.models.load_model(colour_network)
+    weights = network.get_layer("conv2").get_weights()
+    weights[0][..., 4] = 0.0
+    network.get_layer("conv2").set_weights(weights)
+    network.save(tmp_path / "network.keras")
+    run = run_script(
+        *("train/visualize.py", tmp_path / "network.keras", "--unit", "conv2:4-5"),
+        *("--signal", "0.4", "--smoke", "--out", tmp_path / "out"),
+    )
+    assert run.returncode == 1
+    assert "conv2:4 is left out. The unit must respond" in run.stderr
+    assert "Traceback" not in run.stderr
+    (unit,) = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert unit["name"] == "conv2:5" and "conv2:5 " in run.stdout
+
+
 @pytest.mark.parametrize(
     "flags, message",
     [
@@ -360,6 +378,60 @@ def test_units_that_are_not_there_end_in_a_sentence(
 
 
 # benchmarks
+
+
+def test_the_table_of_pictures_has_shares_ranks_and_distances(tmp_path):
+    """Two chains of one grey each are as far apart as their greys."""
+    (tmp_path / "class_5").mkdir()
+    greys = np.array([100.0, 160.0])[:, None, None, None]
+    images = greys + np.zeros([2, 8, 8, 3])
+    np.savez(tmp_path / "class_5" / "numbers.npz", images=images)
+    samples = {"f": [1.0, 2.0], "own": {"rank": [0, 0]}, "judge": {"rank": [0, 4]}}
+    report = {
+        **{"unit": "class:5", "name": "grey", "scale": 3.0, "verdict": "-"},
+        **{"r_hat": 1.5, "accept_rate": 0.8, "f_of_q": 0.0, "seconds": 1},
+        "images": {"samples": samples},
+    }
+    (tmp_path / "summary.json").write_text(json.dumps([report]))
+    pictures = runpy.run_path(str(ROOT / "benchmarks" / "pictures.py"))
+    photos = pictures["Photos"](grey_photos(tmp_path))
+    (unit,) = found = pictures["summary_of"](tmp_path, photos)
+    of_kind = (100 + 100 + 200) / 3  # pairs of 0, 100 and 200
+    assert unit["distance"] == pytest.approx(60 / of_kind, rel=1e-3)
+    assert unit["coarse_distance"] == pytest.approx(60 / of_kind, rel=1e-3)
+    first = pictures["table"](found).splitlines()[1]
+    assert first.split() == "grey 3 1.00 0.50 1.00 2.00 0.45 0.45 1.50".split()
+
+
+def grey_photos(folder):
+    """Of 20 a class, of which three are among the eleven around class 5."""
+    labels = np.array([0, 10, 5, 11])
+    photos = [np.full([16, 16, 3], 20 * label, np.uint8) for label in labels]
+    jpegs = [tf.io.encode_jpeg(photo, quality=100).numpy() for photo in photos]
+    np.savez(
+        folder / "photos.npz",
+        buf=np.frombuffer(b"".join(jpegs), np.uint8),
+        off=np.cumsum([0, *map(len, jpegs)]),
+        y=labels,
+    )
+    return folder / "photos.npz"
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_pictures_runs_through(colour_network, tmp_path):
+    other = shutil.copy(colour_network, tmp_path / "other.keras")
+    run = run_script(
+        *("benchmarks/pictures.py", colour_network, other, "--smoke"),
+        *("--layer", "conv2", "conv1", "--classes", 0, 2, "--scale", 5, 5),
+        *("--photos", grey_photos(tmp_path), "--out", tmp_path / "out"),
+    )
+    assert run.returncode == 0, run.stderr
+    found = json.loads((tmp_path / "out" / "pictures.json").read_text())
+    assert len(found) == 8
+    for name, units in found.items():
+        assert len(units) == (8 if "inner" in name else 2)
+        assert f"\n{name}\n" in run.stdout
+        assert list((tmp_path / "out" / name).glob("overview*.png"))
 
 
 @pytest.mark.slow

@@ -50,14 +50,22 @@ def main():
         judges["judge"] = Judge(load_network(flags.judge), flags.judge_preprocess)
     names = json.loads(flags.names.read_text()) if flags.names else {}
     units = units_of(network, flags)
-    found = []
+    found, left_out = [], []
     for label, unit in units.items():
         name = class_name(names, label)
-        found.append(visualized(unit, label, name, judges, flags))
+        try:
+            found.append(visualized(unit, label, name, judges, flags))
+        except ValueError as error:  # of one unit: the others may well have samples
+            left_out.append(f"{label} is left out. {error}")
+            continue
         save_overview(flags.out, found)
+    if not found:
+        raise SystemExit("\n".join(left_out))
     print(table(found))
     print(f"\nPictures: {flags.out / 'overview.png'}, and in the folder of each unit")
     print(f"Numbers:  {flags.out / 'summary.json'}")
+    if left_out:
+        raise SystemExit("\n".join(left_out))
 
 
 def parse_flags():
@@ -94,13 +102,13 @@ def parse_flags():
         help="of the image at which a class is read, 1 as the network takes it",
     )
     add("--posterior-weight", type=float, default=2.0, help="of log p(class | x)")
-    add("--signal", type=float, default=0.14, help="share that the tilt moves noise by")
+    add("--signal", type=float, default=0.2, help="share that the tilt moves noise by")
     add("--scale", type=float, help="of the tilt instead, in place of --signal")
     add("--chains", type=int, default=4, help="for each unit")
     add("--draws", type=int, default=10, help="of each chain")
-    add("--burnin", type=int, default=30, help="iterations before the first draw")
-    add("--approach-step", type=float, default=0.06, help="while the tilt rises")
-    add("--max-leapfrog-steps", type=int, default=20, help="gradients per iteration")
+    add("--burnin", type=int, default=24, help="iterations before the first draw")
+    add("--approach-step", type=float, default=0.035, help="while the tilt rises")
+    add("--max-leapfrog-steps", type=int, default=16, help="gradients per iteration")
     add(
         "--compare",
         choices=("langevin", "maximisation"),
