@@ -39,7 +39,7 @@ NUM_CHANNELS = 8
 LENGTH = ["--approach-step", "0.035", "--max-leapfrog-steps", "16"]
 LONG = [*LENGTH, "--burnin", "24", "--draws", "8"]
 SHORT = [*LENGTH, "--burnin", "12", "--draws", "4"]
-WHITE = ["--reference", "white", "--contrast", "0.12", "--signal", "0.1"]
+WHITE = ["--reference", "white", "--contrast", "0.12"]
 NEIGHBOURS = 5  # on either side of a class
 COARSE = 16  # pixels along an edge, as in train/visualize.py
 
@@ -96,9 +96,9 @@ def runs(flags):
         channels = ["--unit", f"{flags.layer[i]}:0-{NUM_CHANNELS - 1}"]
         for name, settings in {
             "spectral": [*classes, *LONG, "--scale", flags.scale[i]],
-            "white": [*classes, *SHORT, *WHITE, "--sizes", "1"],
-            "spectral_inner": [*channels, *SHORT],
-            "white_inner": [*channels, *SHORT, *WHITE],
+            "white": [*classes, *SHORT, *WHITE, "--sizes", "1", "--signal", "0.1"],
+            "spectral_inner": [*channels, *SHORT, "--signal", "0.25"],
+            "white_inner": [*channels, *SHORT, *WHITE, "--signal", "0.25"],
         }.items():
             run = f"{network.stem}_{name}"
             commands[run] = [*common, *settings, "--out", flags.out / run]

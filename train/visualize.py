@@ -102,13 +102,13 @@ def parse_flags():
         help="of the image at which a class is read, 1 as the network takes it",
     )
     add("--posterior-weight", type=float, default=2.0, help="of log p(class | x)")
-    add("--signal", type=float, default=0.2, help="share that the tilt moves noise by")
+    add("--signal", type=float, default=0.14, help="share that the tilt moves noise by")
     add("--scale", type=float, help="of the tilt instead, in place of --signal")
     add("--chains", type=int, default=4, help="for each unit")
     add("--draws", type=int, default=10, help="of each chain")
-    add("--burnin", type=int, default=24, help="iterations before the first draw")
-    add("--approach-step", type=float, default=0.035, help="while the tilt rises")
-    add("--max-leapfrog-steps", type=int, default=16, help="gradients per iteration")
+    add("--burnin", type=int, default=30, help="iterations before the first draw")
+    add("--approach-step", type=float, default=0.06, help="while the tilt rises")
+    add("--max-leapfrog-steps", type=int, default=20, help="gradients per iteration")
     add(
         "--compare",
         choices=("langevin", "maximisation"),
