@@ -152,8 +152,8 @@ def diagnose(
 
     Converged is what nothing speaks against: R-hat of every scalar below 1.01 and ESS
     above 400; no rise or fall of f from the first to the last third of the draws
-    beyond 4 standard errors; no chain that hardly moves; no divergence; E-BFMI above
-    0.3.
+    beyond 4 standard errors, for short chains from how they differ; no chain that
+    hardly moves; no divergence; E-BFMI above 0.3.
 
     Args:
         functionals: dict of [num_draws, num_chains]: f in nats, and other scalars by
@@ -193,7 +193,7 @@ def diagnose(
         *_unusable_reasons(unusable),
         *_scalar_reasons(scalars),
         *_pixel_reasons(of_pixel, num_pixels, num_superchains or 2 * f.shape[1]),
-        *(_rise_reasons(f) if "f" in usable else []),
+        *(_rise_reasons(f, num_superchains or f.shape[1]) if "f" in usable else []),
         *_chain_reasons(is_accepted),
         *_energy_reasons(e_bfmi, num_divergences),
     ]
@@ -220,16 +220,19 @@ def diagnose(
     )
 
 
-def worst_pixel(images):
+def worst_pixel(images, num_superchains=None):
     """The pixel whose chains differ the most, by the plain R-hat of split chains.
 
         R-hat^2 - 1 = variance of the means of the halves / mean variance within
 
-    up to terms of one over the number of draws.
+    up to terms of one over the number of draws; or by the plain nested R-hat,
+
+        nested^2 - 1 = variance of the means of superchains / mean variance within one
 
     Args:
         images: [draws, chains, ...], sliced along the draws block by block, so that
             images made when they are asked for never are all in memory.
+        num_superchains: as in `diagnose`.
 
     Returns:
         pixel: [draws, chains], the values of that pixel; None for fewer than four
@@ -240,13 +243,18 @@ def worst_pixel(images):
     if num_draws < _MIN_DRAWS or num_chains < 2:
         return None
     size = max(1, _BLOCK // max(1, num_chains * math.prod(event)))
-    halves = [
-        _moments(images, size, range(start, start + half))
-        for start in (0, num_draws - half)
-    ]
-    means, squares = (np.stack(parts) for parts in zip(*halves, strict=True))
-    within = np.mean(squares, axis=(0, 1)) / (half - 1)
-    between = np.var(means, axis=(0, 1), ddof=1)
+    if num_superchains is None:
+        starts, length = (0, num_draws - half), half
+    else:
+        starts, length = (0,), num_draws
+    moments = [_moments(images, size, range(i, i + length)) for i in starts]
+    means, squares = (np.concatenate(parts) for parts in zip(*moments, strict=True))
+    within = np.mean(squares, axis=0) / (length - 1)
+    if num_superchains is not None:
+        groups = means.reshape(num_superchains, -1, *event)
+        means = groups.mean(axis=1)
+        within += np.var(groups, axis=1, ddof=min(1, groups.shape[1] - 1)).mean(axis=0)
+    between = np.var(means, axis=0, ddof=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(between > 0, between / within, 0.0)
     if not np.any(between > 0):
@@ -384,18 +392,32 @@ def _pixel_reasons(r_hat, num_pixels, num_groups):
     return [f"R-hat of the worst pixel is {r_hat:.3g} (> {limit:.3g})"]
 
 
-def _rise_reasons(f):
+def _rise_reasons(f, num_groups):
     """Whether f still rises or falls: the last third of the draws against the first."""
     third = len(f) // 3
     first, last = f[:third], f[len(f) - third :]
-    if third < _MIN_DRAWS or np.ptp(first) == 0 or np.ptp(last) == 0:
+    if third < 1 or np.ptp(first) == 0 or np.ptp(last) == 0:
         return []
-    rise = last.mean() - first.mean()
-    errors = rise / math.hypot(_mcse(first), _mcse(last))
-    if not abs(errors) > _RISE_LIMIT:
+    rises = last.mean(axis=0) - first.mean(axis=0)
+    rise = np.mean(rises)
+    if third < _MIN_DRAWS_OF_ESS:
+        error, limit = _error_of_short_rise(rises, num_groups)
+    else:
+        error, limit = math.hypot(_mcse(first), _mcse(last)), _RISE_LIMIT
+    if not abs(rise) > limit * error:
         return []
     word = "rises" if rise > 0 else "falls"
-    return [f"f still {word}, by {abs(rise):.3g} nats or {abs(errors):.0f} MCSE"]
+    return [f"f still {word}, by {abs(rise):.3g} +- {error:.2g} nats"]
+
+
+def _error_of_short_rise(rises, num_groups):
+    """Of the mean rise of chains, from how it differs between groups of one start.
+
+    And the limit in such errors, that of many groups by Student's t.
+    """
+    of_groups = rises.reshape(num_groups, -1).mean(axis=1)
+    error = np.std(of_groups, ddof=1) / math.sqrt(num_groups)
+    return error, stats.t.isf(stats.norm.sf(_RISE_LIMIT), num_groups - 1)
 
 
 def _chain_reasons(is_accepted):

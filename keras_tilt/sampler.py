@@ -428,7 +428,7 @@ class _Together:
                 draws["is_accepted"],
                 step_size,
                 energy=draws.get("energy"),
-                pixel=worst_pixel(images),
+                pixel=worst_pixel(images, plan.num_superchains),
                 num_pixels=math.prod(tilt.event_shape),
                 num_superchains=plan.num_superchains,
                 num_divergences=np.sum(draws["is_divergent"]),

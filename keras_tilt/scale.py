@@ -22,8 +22,10 @@ from keras_tilt.adaptation import QUARTER_TURN
 from keras_tilt.arguments import as_number, check_count
 from keras_tilt.chains import Chains, Settings, check_start, is_standard_normal
 from keras_tilt.plan import stateless_seed
-from keras_tilt.tilt import checked_tilts, stacked_response
+from keras_tilt.tilt import Tilt, stacked_response
 
+_NUM_DRAWS = 64  # of q, for the mean and the spread of f there
+_BLOCK = 16  # of them in one go
 _WEAKEST = 64  # times weaker than a linear f would need
 _GROWTH = 1.35  # of the scale, from one trajectory to the next
 _MOST = 36  # trajectories, up to a scale of 800 times that of a linear f
@@ -44,7 +46,7 @@ def scale_for_signal(
         tilt: a `Tilt` whose noise is N(0, I); its own scale does not matter.
         signal: share of the norm of the noise, above 0 and below 1.
         seed: a whole number or a pair of them.
-        num_chains: chains that f is averaged over.
+        num_chains: chains that f is averaged over where the tilt moves it.
         step_size: of the leapfrog, in units of noise.
         progress: whether to show a bar.
 
@@ -59,34 +61,26 @@ def scale_for_signal(
 
     Example:
         >>> from keras_tilt.reference import white_noise
-        >>> from keras_tilt.tilt import Tilt
         >>> total = lambda images: tf.reduce_sum(images, axis=[1, 2, 3])
         >>> tilt = Tilt(total, white_noise([10, 10, 1]))
         >>> 0.3 < scale_for_signal(tilt, 0.4, seed=7, progress=False).scale < 0.6
         True
     """
-    (tilt,) = checked_tilts(tilt)
     _check(tilt, signal, num_chains, step_size)
     size = math.prod(tilt.base.event_shape)
     wanted = float(signal) ** 2 * size
     seed = stateless_seed(seed)
     response = stacked_response([tilt])
     chains = Chains(response, tilt.to_images, tilt.base, "split", [0])
-    noise = tilt.base.sample(num_chains, seed=tf.random.fold_in(seed, 0))[None].numpy()
+    noise = tilt.base.sample(_NUM_DRAWS, seed=tf.random.fold_in(seed, 0))
     steps = max(1, round(QUARTER_TURN / step_size))
     step_sizes = np.array([float(step_size)])
     start = Settings(step_sizes, steps, np.zeros([1]), is_adjusted=False)
-    state, numbers = chains.start(noise, start)
+    state, numbers = chains.start(noise[None, :num_chains].numpy(), start)
     check_start([tilt], numbers)
-    f_of_q = np.float64(numbers["f"])
-    if not np.ptp(f_of_q) > 0:
-        raise ValueError(
-            "The unit must respond to the reference. Received: an f that is "
-            f"{f_of_q.flat[0]:.4g} for all of {num_chains} draws. Pass more "
-            "`num_chains`, or read the unit before its activation."
-        )
+    f_of_q = _f_of(tilt, noise)
     scale = math.sqrt(wanted) / np.std(f_of_q, ddof=1) / _WEAKEST
-    with tqdm(total=wanted, disable=not progress, unit="nats") as bar:
+    with tqdm(total=round(wanted), disable=not progress, unit="nats") as bar:
         bar.set_description("scale")
         for i in range(_MOST):
             settings = start._replace(scale=np.array([scale]))
@@ -94,7 +88,7 @@ def scale_for_signal(
                 state, settings, tf.random.fold_in(seed, i + 1)
             )
             moved = scale * (np.mean(np.float64(numbers["f"])) - np.mean(f_of_q))
-            bar.n = min(wanted, max(bar.n, round(moved)))
+            bar.n = round(min(wanted, max(bar.n, moved)))  # NaN is no more than n
             bar.set_postfix(scale=f"{scale:.2g}")
             if moved >= wanted:
                 return dataclasses.replace(tilt, scale=float(f"{scale:.2g}"))
@@ -105,13 +99,31 @@ def scale_for_signal(
     )
 
 
+def _f_of(tilt, noise):
+    """f(T(z)), some of the noise at a time; not the same everywhere, or an error."""
+    parts = [noise[i : i + _BLOCK] for i in range(0, len(noise), _BLOCK)]
+    f = np.concatenate([tilt.response(tilt.to_images(part)) for part in parts])
+    if not np.ptp(f) > 0:
+        raise ValueError(
+            "The unit must respond to the reference. Received: an f that is "
+            f"{f[0]:.4g} for the first of {len(f)} draws and no other number for the "
+            "rest. Read the unit before its activation, or choose a scale by hand."
+        )
+    return np.float64(f)
+
+
 def _check(tilt, signal, num_chains, step_size):
+    if not isinstance(tilt, Tilt):
+        raise TypeError(
+            f"`tilt` must be a Tilt. Received: {tilt!r}. Pass Tilt(unit, reference); "
+            "of a list, one after the other."
+        )
     if not 0 < as_number("signal", signal) < 1:
         raise ValueError(
             "`signal` must lie between 0 and 1, a share of the norm of the noise. "
             f"Received: {signal!r}. Pass for example 0.1."
         )
-    check_count("num_chains", num_chains, 2)
+    check_count("num_chains", num_chains, 1, _NUM_DRAWS)
     if not 0 < as_number("step_size", step_size) < QUARTER_TURN:
         raise ValueError(
             "`step_size` must lie between 0 and a quarter turn. "

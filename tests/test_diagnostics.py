@@ -126,6 +126,20 @@ def test_short_chains_that_remember_their_start_are_seen_by_nested_r_hat():
     assert "R-hat of f" in result.verdict
 
 
+@pytest.mark.parametrize("draws", [6, 10, 11])
+@pytest.mark.parametrize("num_superchains", [None, 8])
+def test_short_chains_that_all_rise_are_seen(draws, num_superchains):
+    """All alike, they differ neither from each other nor between superchains."""
+    f, _ = chains(draws=draws, chains=2048)
+    accepted = np.ones(f.shape, bool)
+    still = diagnose({"f": f}, accepted, 0.1, num_superchains=num_superchains)
+    f += np.linspace(0.0, 1.0, draws)[:, None]
+    rising = diagnose({"f": f}, accepted, 0.1, num_superchains=num_superchains)
+    assert rising.scalars["f"].r_hat < 1.01 or num_superchains is None
+    assert "f still rises, by 0." in rising.verdict
+    assert "f still" not in still.verdict
+
+
 # What speaks against convergence beside R-hat and ESS
 
 
@@ -137,7 +151,7 @@ def test_a_rise_too_small_for_r_hat_is_seen(sign, word):
     assert result.worst_r_hat < 1.01 and result.smallest_ess > 400
     assert not result.converged
     rise = abs(f[-166:].mean() - f[:166].mean())
-    assert f"f still {word}, by {rise:.3g} nats" in result.verdict
+    assert f"f still {word}, by {rise:.3g} +- " in result.verdict
 
 
 def test_a_chain_that_hardly_moves_is_seen():
@@ -178,6 +192,21 @@ def test_the_worst_pixel_is_found_block_by_block(draws, block, monkeypatch):
             excess[index] = split_r_hat_excess(images[(..., *index)])
     worst = np.unravel_index(excess.argmax(), excess.shape)
     np.testing.assert_array_equal(worst_pixel(images), images[(..., *worst)])
+
+
+def test_the_worst_pixel_of_superchains_is_by_nested_r_hat():
+    """A slow pixel, spread as it should be, does not hide one that knows its start."""
+    noise = chains(draws=6, chains=512)[1]
+    noise[..., 0] = noise[:1, :, 0] + 0.1 * noise[..., 0]
+    starts = np.random.default_rng(5).standard_normal(8)
+    noise[..., 7] += 0.7 * np.repeat(starts, 64)
+    np.testing.assert_array_equal(worst_pixel(noise), noise[..., 0])
+    pixel = worst_pixel(noise, num_superchains=8)
+    np.testing.assert_array_equal(pixel, noise[..., 7])
+    nested = [diagnostics._nested_r_hat(noise[..., i], 8) for i in range(PIXELS)]
+    assert np.argmax(nested) == 7
+    alone = worst_pixel(noise[:, ::64], num_superchains=8)  # groups of one
+    assert alone.shape == (6, 8)
 
 
 def test_a_pixel_that_never_moves_but_differs_is_the_worst():
