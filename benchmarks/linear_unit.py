@@ -11,6 +11,7 @@ as it comes, with regularizers and a range of pixels, to a scale that is theirs.
 """
 
 import argparse
+import importlib.util
 import json
 import pathlib
 
@@ -26,6 +27,11 @@ SLOPE = 0.015  # of a pixel: the mean of p is 0.3 standard deviations away on av
 def main():
     """Both ways, one table."""
     flags = parse_flags()
+    if importlib.util.find_spec("tf_keras_vis") is None:
+        raise SystemExit(
+            "Expected the package tf-keras-vis, for the maximisation. Received: none. "
+            "Install it: pip install tf-keras-vis"
+        )
     network = linear_network(flags.seed)
     found = {"exact": exact(network)}
     found["samples"] = sampled(network, flags.runs, flags.draws, flags.seed)

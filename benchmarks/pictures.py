@@ -50,7 +50,10 @@ def main():
     photos = Photos(flags.photos) if flags.photos else None
     found = {}
     for name, command in runs(flags).items():
-        subprocess.run(command, check=True)
+        # What fails says why; it may have left out no more than a unit.
+        status = subprocess.run(command).returncode
+        if status and not (flags.out / name / "summary.json").is_file():
+            raise SystemExit(f"{name} has no samples.")
         found[name] = summary_of(flags.out / name, photos)
     (flags.out / "pictures.json").write_text(json.dumps(found, indent=1) + "\n")
     for name, units in found.items():
@@ -77,7 +80,13 @@ def parse_flags():
     out = pathlib.Path("out/pictures")
     add("--out", type=pathlib.Path, default=out, help="folder")
     add("--smoke", action="store_true", help="a few short iterations")
-    return parser.parse_args()
+    flags = parser.parse_args()
+    if flags.networks[0].stem == flags.networks[1].stem:
+        raise SystemExit(
+            "Expected files of two names, after which the runs are called. Received: "
+            f"{flags.networks[0]} and {flags.networks[1]}. Rename one."
+        )
+    return flags
 
 
 def runs(flags):

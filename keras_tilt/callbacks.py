@@ -2,8 +2,8 @@
 
     after every epoch    p(x) = exp(scale f(x)) q(x) / Z    of the weights as they are
 
-The chains go on from where the last epoch left them: a unit changes little from one to
-the next, and so does its density.
+The chains go on from where the last epoch of a training left them: a unit changes
+little from one to the next, and so does its density.
 """
 
 __all__ = ["UnitSamples"]
@@ -69,6 +69,7 @@ class UnitSamples(keras.callbacks.Callback):
         if not callable(tilts):
             _check_tilts(tilts)
         check_count("seed", seed, 0)
+        check_count("num_chains", num_chains, 1)
         check_count("num_results", num_results, 4)
         check_count("num_burnin_steps", num_burnin_steps, 1)
         check_count("every", every, 1)
@@ -77,19 +78,20 @@ class UnitSamples(keras.callbacks.Callback):
                 f"`low` must be below `high`. Received: {low!r} and {high!r}. "
                 "Pass the pixels that are to be black and white."
             )
-        self.log_dir, self._tilts, self._seed = log_dir, tilts, seed
+        self.log_dir, self._tilts_or_maker, self._seed = log_dir, tilts, seed
         self._counts = {
             "num_chains": num_chains,
             "num_results": num_results,
             "num_burnin_steps": num_burnin_steps,
         }
         self._every, self._low, self._high = every, low, high
-        self._noise = {}
 
     def on_train_begin(self, logs=None):
         """Make the tilts, and the file."""
-        if callable(self._tilts):
-            self._tilts = _check_tilts(self._tilts(self.model))
+        self._tilts = self._tilts_or_maker
+        if callable(self._tilts_or_maker):
+            self._tilts = _check_tilts(self._tilts_or_maker(self.model))
+        self._noise = {}
         self._writer = tf.summary.create_file_writer(str(self.log_dir))
 
     def on_train_end(self, logs=None):

@@ -63,6 +63,7 @@ _PARETO_LIMIT = 0.7  # Vehtari, Simpson, Gelman, Yao and Gabry (2024)
 _FEWEST_DRAWS = 100  # of which the tail of the weights can be told
 _ESS_LIMIT = 10  # below, a few weights make the mean, and its error is not known
 _MOVED_LIMIT = 0.1  # share of accepted steps
+_LOPSIDED = 4.0  # one side of the bracket over the other
 _FEW_ERRORS = 4.0  # of independent walks 1 in 16,000 is beyond
 _BLOCK = 2**22  # pixels whose f is computed in one go
 _SAVE_EVERY = 30.0  # seconds
@@ -110,9 +111,12 @@ class LogPartition:
     def log_prob(self, images):
         """log p(x) = scale f(x) + log q(x) - log Z: images [n, ...] -> [n], nats.
 
-        All have the one error of log Z, `standard_error`.
+        All have the one error of log Z, `standard_error`. In float64, so that log q of
+        many pixels does not round off what tells two units apart.
         """
-        return self.tilt.unnormalized_log_prob(images) - self.value
+        images = tf.convert_to_tensor(images, self.tilt.reference.dtype)
+        log_q = tf.cast(self.tilt.reference.log_prob(images), tf.float64)
+        return self._relative_log_prob(images) + log_q
 
     def log_density_ratio(self, other, images):
         """log p(x) - log p'(x) of two tilts: images [n, ...] -> [n], nats.
@@ -131,7 +135,8 @@ class LogPartition:
     def _relative_log_prob(self, images):
         """log p(x) / q(x): images [n, ...] -> [n], nats."""
         images = tf.convert_to_tensor(images, self.tilt.reference.dtype)
-        return self.tilt.scale * self.tilt.response(images) - self.value
+        f = tf.cast(self.tilt.response(images), tf.float64)
+        return self.tilt.scale * f - self.value
 
 
 def generative_log_prob(log_partitions, images):
@@ -172,8 +177,8 @@ def log_partition(
     back start from where those there have come to, K transitions later. Neither
     direction knows of modes that no walk has found.
 
-    With a `directory` a process that dies loses half a minute: the same call goes on,
-    and comes to the same numbers.
+    With a `directory` a process that dies loses the pilot or half a minute: the same
+    call goes on, and comes to the same numbers.
 
     Args:
         tilt: a `Tilt`, or a list of them; units that share a layer are walked together.
@@ -267,7 +272,7 @@ def _by_importance(tilt, num_draws, seed, progress):
     log_weights = tilt.scale * f
     ess = _ess(log_weights)
     k = pareto_k(log_weights)
-    reasons = []
+    reasons = _constant_reasons(f)
     if not ess >= _ESS_LIMIT:
         reasons.append(f"ESS of the weights is {ess:.3g} of {num_draws}")
     if not k <= _PARETO_LIMIT:
@@ -357,6 +362,7 @@ class _Walks:
         if self.store:
             self.store.create()
         path, position, record = self.resumed() or self.begun(progress)
+        self.checkpoint(path, position, record)
         total = 3 * path.num_steps
         saved_at = time.monotonic()
         first = position.iteration
@@ -484,7 +490,9 @@ class _Walks:
         ess = min(_ess(there), _ess(-back))
         at_p = f[path.num_steps + 1 : 2 * path.num_steps + 1]
         reasons = [
+            *_constant_reasons(f),
             *_weight_reasons(there, back, ess, error),
+            *_bracket_reasons(there, back, value),
             *_walk_reasons(at_p, record["is_accepted"][1:, row]),
         ]
         return LogPartition(
@@ -629,6 +637,30 @@ def _weight_reasons(there, back, ess, error):
             "p is not"
         )
     return reasons
+
+
+def _bracket_reasons(there, back, value):
+    """Whether one side of the bracket is by far the wider.
+
+    Log weights near a normal law of variance s^2 lie s^2 / 2 below log Z there and as
+    far above it back. Those of walks back from a p that has no norm have no mean.
+    """
+    gaps = [value - np.mean(there), np.mean(back) - value]
+    narrow = int(np.argmin(gaps))
+    error = np.std((there, back)[narrow]) / math.sqrt(len(there))
+    if not max(gaps) > _LOPSIDED * (max(0.0, gaps[narrow]) + 2 * error):
+        return []
+    return [
+        f"log Z is {gaps[0]:.3g} nats above the walks there and {gaps[1]:.3g} below "
+        "those back, as if one of them had no mean"
+    ]
+
+
+def _constant_reasons(f):
+    """Whether f may have been seen only where it says nothing."""
+    if not np.ptp(f) == 0:
+        return []
+    return ["f was the same in all draws, which is exact only if it is constant"]
 
 
 def _walk_reasons(f_at_p, is_accepted):

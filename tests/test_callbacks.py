@@ -93,12 +93,24 @@ def test_every_other_epoch_and_tilts_made_beforehand(tmp_path):
     assert list(values_of(events, "one/f")) == [2, 4]
 
 
+def test_a_second_training_samples_the_model_it_is_of(tmp_path):
+    first, callback, _ = fitted(tilts_of, tmp_path / "first", epochs=1)
+    second = network_of()
+    second.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    x = np.zeros([8, *SHAPE], np.float32)
+    second.fit(x, np.arange(8) % 2, epochs=1, verbose=0, callbacks=[callback])
+    tilt, images = callback._tilts["one"], x + 0.5
+    np.testing.assert_allclose(tilt.unit(images), second(images)[:, 1], rtol=1e-5)
+    assert not np.allclose(second(images), first(images))
+
+
 @pytest.mark.parametrize(
     "change, error, message",
     [
         ({"tilts": {}}, TypeError, "`tilts` must be a dict"),
         ({"tilts": {"a": "tilt"}}, TypeError, "`tilts` must be a dict"),
         ({"seed": 0.5}, ValueError, "`seed` must be a whole number"),
+        ({"num_chains": 0}, ValueError, "`num_chains`"),
         ({"num_results": 3}, ValueError, "`num_results`"),
         ({"num_burnin_steps": 0}, ValueError, "`num_burnin_steps`"),
         ({"every": 0}, ValueError, "`every`"),

@@ -365,6 +365,8 @@ def test_a_unit_that_says_nothing_is_left_out_and_named(colour_network, tmp_path
         (("--unit", "conv7:1"), "conv7"),
         (("--unit", "class:9"), "9"),
         (("--unit", "class:1", "--judge", "none.keras"), "none.keras"),
+        (("--unit", "class:2-1"), "a range that rises"),
+        (("--unit", "class:1", "--names", "none.json"), "none.json"),
     ],
 )
 def test_units_that_are_not_there_end_in_a_sentence(
@@ -375,6 +377,77 @@ def test_units_that_are_not_there_end_in_a_sentence(
     )
     assert run.returncode == 1
     assert message in run.stderr and "Traceback" not in run.stderr
+
+
+@pytest.fixture
+def script():
+    """The functions of train/visualize.py."""
+    return runpy.run_path(str(ROOT / "train" / "visualize.py"))
+
+
+def flags_of(script, monkeypatch, *flags):
+    command = ["visualize.py", "--unit", "class:0", *map(str, flags)]
+    monkeypatch.setattr(sys, "argv", command)
+    return script["parse_flags"]()
+
+
+def test_names_are_a_list_or_a_dict_of_names_or_pairs(script, tmp_path):
+    path = tmp_path / "names.json"
+    for names in (["cat", ["n1", "dog"]], {"0": ["n0", "cat"], "1": "dog"}):
+        path.write_text(json.dumps(names))
+        assert script["load_names"](path) == {"class:0": "cat", "class:1": "dog"}
+    assert script["load_names"](None) == {}
+
+
+def network_of(shape, units):
+    return keras.Sequential(
+        [
+            keras.Input(shape),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(units),
+        ]
+    )
+
+
+def test_judges_have_the_same_classes_and_one_output_is_no_class(
+    script, monkeypatch, tmp_path
+):
+    path = tmp_path / "judge.keras"
+    network_of((8, 8, 3), 5).save(path)
+    flags = flags_of(script, monkeypatch, "a.keras", "--judge", path)
+    judges = script["judges_of"](network_of((8, 8, 3), 5), flags)
+    assert set(judges) == {"own", "judge"}
+    for outputs in (1, 6):
+        with pytest.raises(SystemExit, match=f"of the {outputs} classes"):
+            script["judges_of"](network_of((8, 8, 3), outputs), flags)
+    alone = flags_of(script, monkeypatch, "a.keras")
+    assert script["judges_of"](network_of((8, 8, 3), 1), alone) == {}
+
+
+def test_a_network_without_a_size_is_an_error(script):
+    with pytest.raises(ValueError, match="images of one size"):
+        script["image_shape"](network_of((None, None, 3), 2))
+    inputs = [keras.Input((8, 8, 3)), keras.Input((8, 8, 3))]
+    with pytest.raises(ValueError, match="a network of one input"):
+        script["image_shape"](keras.Model(inputs, keras.layers.Add()(inputs)))
+
+
+def test_another_network_in_the_same_file_is_another_run(
+    script, monkeypatch, colour_network, tmp_path
+):
+    path = shutil.copy(colour_network, tmp_path / "network.keras")
+    flags = flags_of(script, monkeypatch, path)
+    before = script["settings_of"](flags)
+    assert script["settings_of"](flags) == before
+    network_of((24, 24, 3), 3).save(path)
+    assert script["settings_of"](flags) != before
+
+
+def test_a_folder_of_another_unit_is_not_taken_for_this_one(script, tmp_path):
+    report = {"settings": {"unit": "a/b:1"}}
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    with pytest.raises(SystemExit, match="another unit"):
+        script["visualized_before"](tmp_path, {"unit": "a_b:1"})
 
 
 # benchmarks

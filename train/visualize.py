@@ -6,8 +6,9 @@
         --preprocess caffe --out out/pizza
 
 Every unit gets a folder with numbers.npz, then images.png, traces.png and report.json,
-with the verdict on convergence; all together overview.png and summary.json. A run that
-was interrupted goes on where it was; units that are done are not sampled again.
+with the verdict on convergence; all of one size together overview_HxW.png, and all
+summary.json. A run that was interrupted goes on where it was; units that are done are
+not sampled again.
 
 A class is read as the mean over several sizes of the image of its logit and, weighted,
 its log posterior (Dai, Lu, Wu 2015 take the logit at one size). That is what makes the
@@ -21,6 +22,7 @@ of four chains on two cores.
 
 import argparse
 import functools
+import hashlib
 import json
 import math
 import pathlib
@@ -45,27 +47,32 @@ def main():
     """Samples unit by unit, numbers first; then one picture and one table of all."""
     flags = parse_flags()
     network = load_network(flags.model)
-    judges = {"own": Judge(network, flags.preprocess)}
-    if flags.judge:
-        judges["judge"] = Judge(load_network(flags.judge), flags.judge_preprocess)
-    names = json.loads(flags.names.read_text()) if flags.names else {}
+    judges = judges_of(network, flags)
+    names = load_names(flags.names)
     units = units_of(network, flags)
     found, left_out = [], []
     for label, unit in units.items():
-        name = class_name(names, label)
+        name = names.get(label, label)
         try:
             found.append(visualized(unit, label, name, judges, flags))
         except ValueError as error:  # of one unit: the others may well have samples
             left_out.append(f"{label} is left out. {error}")
             continue
-        save_overview(flags.out, found)
+        overviews = save_overview(flags.out, found)
     if not found:
         raise SystemExit("\n".join(left_out))
     print(table(found))
-    print(f"\nPictures: {flags.out / 'overview.png'}, and in the folder of each unit")
+    print(f"\nPictures: {', '.join(overviews)}, and in the folder of each unit")
     print(f"Numbers:  {flags.out / 'summary.json'}")
     if left_out:
         raise SystemExit("\n".join(left_out))
+
+
+def count(text):
+    """A whole number from 1."""
+    if not int(text) >= 1:
+        raise ValueError
+    return int(text)
 
 
 def parse_flags():
@@ -104,11 +111,11 @@ def parse_flags():
     add("--posterior-weight", type=float, default=2.0, help="of log p(class | x)")
     add("--signal", type=float, default=0.14, help="share that the tilt moves noise by")
     add("--scale", type=float, help="of the tilt instead, in place of --signal")
-    add("--chains", type=int, default=4, help="for each unit")
-    add("--draws", type=int, default=10, help="of each chain")
-    add("--burnin", type=int, default=30, help="iterations before the first draw")
+    add("--chains", type=count, default=4, help="for each unit")
+    add("--draws", type=count, default=10, help="of each chain")
+    add("--burnin", type=count, default=30, help="iterations before the first draw")
     add("--approach-step", type=float, default=0.06, help="while the tilt rises")
-    add("--max-leapfrog-steps", type=int, default=20, help="gradients per iteration")
+    add("--max-leapfrog-steps", type=count, default=20, help="gradients per iteration")
     add(
         "--compare",
         choices=("langevin", "maximisation"),
@@ -116,7 +123,11 @@ def parse_flags():
         default=[],
         help="with as many gradients, beside the samples",
     )
-    add("--names", type=pathlib.Path, help="JSON list of the names of the classes")
+    add(
+        "--names",
+        type=pathlib.Path,
+        help="JSON of the names of the classes: a list, or a dict by their numbers",
+    )
     add(
         "--judge", type=pathlib.Path, help=".keras file of another network, for classes"
     )
@@ -140,8 +151,47 @@ def load_network(path):
             f"Expected a .keras file. Received: {path}, which is not there. "
             "Save a network with: network.save('network.keras')"
         )
-    model = keras.models.load_model(path, compile=False)
+    try:
+        model = keras.models.load_model(path, compile=False)
+    except (OSError, TypeError, ValueError) as error:
+        raise SystemExit(
+            f"Expected a .keras file that Keras can load. Received: {path}: {error}"
+        ) from error
     return getattr(model, "network", model)
+
+
+def load_names(path):
+    """The names of classes by the labels of their units, or a plain exit."""
+    if path is None:
+        return {}
+    try:
+        names = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise SystemExit(
+            f"Expected a JSON file of --names. Received: {path}: {error}"
+        ) from error
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    # Of a pair, as Keras has them for ImageNet, the second is the name.
+    return {
+        f"class:{number}": name if isinstance(name, str) else name[-1]
+        for number, name in names.items()
+    }
+
+
+def judges_of(network, flags):
+    """The network itself, and another one if there is one; or a plain exit."""
+    own = Judge(network, flags.preprocess)
+    judges = {"own": own} if own.num_classes > 1 else {}
+    if not flags.judge:
+        return judges
+    judge = Judge(load_network(flags.judge), flags.judge_preprocess)
+    if not judge.num_classes == own.num_classes > 1:
+        raise SystemExit(
+            f"Expected a --judge of the {own.num_classes} classes of the network, two "
+            f"or more. Received: one of {judge.num_classes}. Leave it out."
+        )
+    return judges | {"judge": judge}
 
 
 def unit_labels(specifications):
@@ -155,7 +205,12 @@ def unit_labels(specifications):
                 "Expected --unit class:3, class:0-9, LAYER:12 or LAYER:0-7. "
                 f"Received: {text}."
             )
-        labels += [f"{layer}:{k}" for k in range(int(first), int(last or first) + 1)]
+        numbers = range(int(first), int(last or first) + 1)
+        if not numbers:
+            raise SystemExit(
+                f"Expected a range that rises, as 0-7. Received: {text}. Turn it round."
+            )
+        labels += [f"{layer}:{k}" for k in numbers]
     return labels
 
 
@@ -173,17 +228,11 @@ def is_class(label):
     return label.startswith("class:")
 
 
-def class_name(names, label):
-    """The name of a class, if there is one; the second of a pair."""
-    name = names[int(label[6:])] if names and is_class(label) else label
-    return name if isinstance(name, str) else name[-1]
-
-
 def unit_of(network, label, flags):
     """A class in several views, or a channel on what it sees."""
     if not is_class(label):
         return Patch(kt.unit(network, label).crop(), preprocessing(flags.preprocess))
-    height, width, _ = network.input_shape[1:]
+    height, width, _ = image_shape(network)
     units = [
         kt.unit(
             network,
@@ -195,6 +244,17 @@ def unit_of(network, label, flags):
         for i, size in enumerate(flags.sizes)
     ]
     return sum(units) / len(units)
+
+
+def image_shape(network):
+    """Of the one input that is an image of a known size, or an error."""
+    shape = network.input_shape
+    if isinstance(shape, list) or len(shape) != 4 or None in shape[1:]:
+        raise ValueError(
+            "Expected a network of one input, images of one size. Received: input "
+            f"shape {shape}. Build it with an Input of [height, width, channels]."
+        )
+    return shape[1:]
 
 
 @functools.cache
@@ -236,6 +296,7 @@ class Judge:
 
     def __init__(self, network, mode):
         self.network, self.preprocess = network, preprocessing(mode)
+        self.num_classes = network.output_shape[-1]
 
     def __call__(self, images):
         """Outputs, [n, classes]."""
@@ -265,11 +326,7 @@ def reference_of(shape, flags):
 def visualized(unit, label, name, judges, flags):
     """Report and images of one unit: those of before, or new ones."""
     folder = flags.out / label.replace("/", "_").replace(":", "_")
-    settings = {
-        key: str(value)
-        for key, value in sorted(vars(flags).items())
-        if key not in ("unit", "out", "names")
-    }
+    settings = settings_of(flags) | {"unit": label}
     if (folder / "report.json").is_file():
         return visualized_before(folder, settings)
     print(f"{label} {name if name != label else ''}".strip(), flush=True)
@@ -287,7 +344,8 @@ def visualized(unit, label, name, judges, flags):
         directory=folder / "run",
     )
     images = {"samples": np.asarray(samples.images[-1])}
-    num_gradients = (flags.burnin + flags.draws) * samples.num_leapfrog_steps
+    num_gradients = flags.burnin * flags.max_leapfrog_steps
+    num_gradients += flags.draws * samples.num_leapfrog_steps
     for method in flags.compare:
         images[method] = METHODS[method](tilt, num_gradients, flags)
     report = {
@@ -296,6 +354,7 @@ def visualized(unit, label, name, judges, flags):
         "settings": settings,
         "scale": tilt.scale,
         "seconds": round(time.monotonic() - start),
+        "f_of_q": mean_under_q(tilt, flags),
         **numbers_of(samples),
         "images": {
             method: judged(of_method, unit, label, judges)
@@ -306,13 +365,28 @@ def visualized(unit, label, name, judges, flags):
     return report, images["samples"]
 
 
+def settings_of(flags):
+    """What samples depend on: the flags, and what is in the files they name."""
+    files = {"model": flags.model, "judge": flags.judge}
+    digests = {
+        f"sha256 of {key}": hashlib.sha256(path.read_bytes()).hexdigest()
+        for key, path in files.items()
+        if path
+    }
+    return digests | {
+        key: str(value)
+        for key, value in sorted(vars(flags).items())
+        if key not in ("unit", "out", "names", *files)
+    }
+
+
 def visualized_before(folder, settings):
     """Report and images of a unit that is done, or a plain exit."""
     report = json.loads((folder / "report.json").read_text())
     if report["settings"] != settings:
         raise SystemExit(
             f"Expected a folder of this run. Received: {folder}, which holds one with "
-            "other settings. Pass another --out."
+            "another unit, network or other settings. Pass another --out."
         )
     with np.load(folder / "numbers.npz") as numbers:
         return report, numbers["images"]
@@ -326,9 +400,10 @@ def thinning(num_draws):
 
 def scaled_tilt(unit, flags):
     """The tilt, as strong as asked for."""
-    tilt = kt.Tilt(unit, reference_of(unit.input_shape, flags), flags.scale or 1.0)
-    if flags.scale:
-        return tilt
+    reference = reference_of(unit.input_shape, flags)
+    if flags.scale is not None:
+        return kt.Tilt(unit, reference, flags.scale)
+    tilt = kt.Tilt(unit, reference)
     return kt.scale_for_signal(tilt, flags.signal, seed=flags.seed, num_chains=2)
 
 
@@ -365,6 +440,12 @@ METHODS = {"langevin": langevin, "maximisation": maximisation}
 # The report
 
 
+def mean_under_q(tilt, flags):
+    """f of untilted noise."""
+    images = tilt.reference.sample(4 * flags.chains, seed=[1, flags.seed])
+    return float(tf.reduce_mean(tilt.response(images)))
+
+
 def numbers_of(samples):
     """What a unit's samples are judged by."""
     diagnostics = samples.diagnostics
@@ -376,7 +457,6 @@ def numbers_of(samples):
         "accept_rate": diagnostics.accept_rate,
         "step_size": samples.step_size,
         "num_leapfrog_steps": samples.num_leapfrog_steps,
-        "f_of_q": float(samples.warmup_f[0].mean()),
         "f": [float(f) for f in samples.f[-1]],
     }
 
@@ -449,27 +529,30 @@ def save(folder, report, images, samples, flags):
     kt.plotting.trace_plot(
         {report["name"]: f}, num_burnin_steps=len(samples.warmup_f), title=title
     ).savefig(folder / "traces.png", dpi=80)
-    (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+    part = folder / "report.json.part"
+    part.write_text(json.dumps(report, indent=1) + "\n")
+    part.replace(folder / "report.json")
 
 
 def save_overview(out, found):
-    """One picture of all units, two chains of each, and the reports."""
+    """A picture of all units of one size, two chains of each, and the reports."""
     reports = [report for report, _ in found]
     (out / "summary.json").write_text(json.dumps(reports, indent=1) + "\n")
+    names = []
     for shape in sorted({images.shape[1:] for _, images in found}):
         chosen = [(r, i[:2]) for r, i in found if i.shape[1:] == shape]
         settings = chosen[0][0]["settings"]
         low, high = float(settings["low"]), float(settings["high"])
         titles = [r["name"] if k == 0 else "" for r, i in chosen for k in range(len(i))]
-        whole = len({images.shape[1:] for _, images in found}) == 1
-        name = "overview.png" if whole else f"overview_{shape[0]}x{shape[1]}.png"
+        names.append(str(out / f"overview_{shape[0]}x{shape[1]}.png"))
         kt.plotting.image_grid(
             np.clip(np.concatenate([images for _, images in chosen]), low, high),
             columns=8,
             low=low,
             high=high,
             titles=titles,
-        ).savefig(out / name, dpi=110)
+        ).savefig(names[-1], dpi=110)
+    return names
 
 
 def table(found):
