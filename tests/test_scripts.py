@@ -495,7 +495,7 @@ def test_the_benchmark_of_pictures_runs_through(colour_network, tmp_path):
     other = shutil.copy(colour_network, tmp_path / "other.keras")
     run = run_script(
         *("benchmarks/pictures.py", colour_network, other, "--smoke"),
-        *("--layer", "conv2", "conv1", "--classes", 0, 2, "--scale", 5, 5),
+        *("--layer", "conv2", "conv1", "--classes", 0, 2),
         *("--photos", grey_photos(tmp_path), "--out", tmp_path / "out"),
     )
     assert run.returncode == 0, run.stderr
