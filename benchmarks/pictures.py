@@ -108,8 +108,8 @@ def runs(flags):
         for name, settings in {
             "spectral": classes,
             "white": [*classes, *SHORT, *WHITE, "--sizes", "1", "--signal", "0.1"],
-            "spectral_inner": [*channels, *SHORT, "--signal", "0.25"],
-            "white_inner": [*channels, *SHORT, *WHITE, "--signal", "0.25"],
+            "spectral_inner": [*channels, *SHORT],
+            "white_inner": [*channels, *SHORT, *WHITE],
         }.items():
             run = f"{network.stem}_{name}"
             commands[run] = [*common, *settings, "--out", flags.out / run]

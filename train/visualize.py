@@ -39,6 +39,8 @@ from tqdm import tqdm
 # Of the pixels of 1,000 photographs, one of each ImageNet class: red, green, blue.
 PHOTOS_COVARIANCE = [[4852, 4247, 3865], [4247, 4647, 4403], [3865, 4403, 5075]]
 MODES = ("none", "caffe", "tf", "torch")  # of keras.applications
+# Of the norm of the noise. A channel has few pixels, and its noise little to hide it.
+SIGNAL_OF_CLASS, SIGNAL_OF_CHANNEL = 0.14, 0.6
 COARSE = 16  # pixels along an edge of the images whose distances are compared
 KEPT = 10  # states of each chain
 
@@ -109,7 +111,12 @@ def parse_flags():
         help="of the image at which a class is read, 1 as the network takes it",
     )
     add("--posterior-weight", type=float, default=2.0, help="of log p(class | x)")
-    add("--signal", type=float, default=0.14, help="share that the tilt moves noise by")
+    add(
+        "--signal",
+        type=float,
+        help="share that the tilt moves noise by; if it is not given, "
+        f"{SIGNAL_OF_CLASS} for a class and {SIGNAL_OF_CHANNEL} for a channel",
+    )
     add("--scale", type=float, help="of the tilt instead, in place of --signal")
     add("--chains", type=count, default=4, help="for each unit")
     add("--draws", type=count, default=10, help="of each chain")
@@ -331,7 +338,7 @@ def visualized(unit, label, name, judges, flags):
         return visualized_before(folder, settings)
     print(f"{label} {name if name != label else ''}".strip(), flush=True)
     start = time.monotonic()
-    tilt = scaled_tilt(unit, flags)
+    tilt = scaled_tilt(unit, label, flags)
     samples = kt.sample(
         tilt,
         flags.chains,
@@ -398,13 +405,16 @@ def thinning(num_draws):
     return next(t for t in divisors if num_draws // t <= KEPT)
 
 
-def scaled_tilt(unit, flags):
+def scaled_tilt(unit, label, flags):
     """The tilt, as strong as asked for."""
     reference = reference_of(unit.input_shape, flags)
     if flags.scale is not None:
         return kt.Tilt(unit, reference, flags.scale)
     tilt = kt.Tilt(unit, reference)
-    return kt.scale_for_signal(tilt, flags.signal, seed=flags.seed, num_chains=2)
+    signal = flags.signal
+    if signal is None:
+        signal = SIGNAL_OF_CLASS if is_class(label) else SIGNAL_OF_CHANNEL
+    return kt.scale_for_signal(tilt, signal, seed=flags.seed, num_chains=2)
 
 
 def langevin(tilt, num_gradients, flags):
