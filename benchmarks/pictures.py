@@ -57,8 +57,8 @@ def main():
     if not found:
         raise SystemExit("Expected samples. Received: none, for the reasons above.")
     (flags.out / "pictures.json").write_text(json.dumps(found, indent=1) + "\n")
-    for name, units in found.items():
-        print(f"\n{name}\n{table(units)}")
+    for name, run in found.items():
+        print(f"\n{name}\n{table(run['units'])}")
     print(f"\nNumbers: {flags.out / 'pictures.json'}, beside the folders of pictures")
     if failed:
         raise SystemExit(f"With errors, see above: {', '.join(failed)}")
@@ -147,11 +147,11 @@ def distances(images, size):
 
 
 def summary_of(run, photos):
-    """What was found for each unit of a run."""
-    return [
-        unit_of(run, report, photos)
-        for report in json.loads((run / "summary.json").read_text())
-    ]
+    """What was found for each unit of a run, and how it was made."""
+    reports = json.loads((run / "summary.json").read_text())
+    settings = {k: v for k, v in reports[0]["settings"].items() if k != "unit"}
+    units = [unit_of(run, report, photos) for report in reports]
+    return {"settings": settings, "units": units}
 
 
 def unit_of(run, report, photos):

@@ -11,6 +11,7 @@ from scipy import special, stats
 
 import keras_tilt
 from keras_tilt import partition
+from keras_tilt.importance import kish_ess
 from keras_tilt.partition import (
     bennett,
     generative_log_prob,
@@ -59,6 +60,8 @@ def test_annealing_finds_log_z_within_its_error(target):
     assert abs(found.value - target.log_partition) < FEW * found.standard_error
     assert found.standard_error < 0.15
     assert bracketed(found, target.log_partition)
+    ess = [kish_ess(w) for w in (found.log_weights, -found.reverse_log_weights)]
+    assert found.ess == pytest.approx(min(ess))
 
 
 @pytest.mark.slow
@@ -421,6 +424,12 @@ def test_a_tail_without_a_mean_is_said():
         assert not found.is_reliable
         assert "Pareto's k" in found.verdict
         assert found.standard_error == math.inf
+
+
+def test_few_draws_of_q_that_carry_all_weight_are_said():
+    found = estimate(tilt_of(targets.linear(LARGE)), "importance", num_draws=1000)
+    assert "ESS of the weights is" in found.verdict and found.ess < 10
+    assert found.standard_error == math.inf
 
 
 @pytest.mark.parametrize("a", [1.05, 1.5, 3.0])

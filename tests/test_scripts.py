@@ -462,17 +462,20 @@ def test_the_table_of_pictures_has_shares_ranks_and_distances(tmp_path):
     samples = {"f": [1.0, 2.0], "own": {"rank": [0, 0]}, "judge": {"rank": [0, 4]}}
     report = {
         **{"unit": "class:5", "name": "grey", "scale": 3.0, "verdict": "-"},
+        "settings": {"seed": "7", "unit": "class:5"},
         **{"r_hat": 1.5, "accept_rate": 0.8, "f_of_q": 0.0, "seconds": 1},
         "images": {"samples": samples},
     }
     (tmp_path / "summary.json").write_text(json.dumps([report]))
     pictures = runpy.run_path(str(ROOT / "benchmarks" / "pictures.py"))
     photos = pictures["Photos"](grey_photos(tmp_path))
-    (unit,) = found = pictures["summary_of"](tmp_path, photos)
+    found = pictures["summary_of"](tmp_path, photos)
+    assert found["settings"] == {"seed": "7"}
+    (unit,) = found["units"]
     of_kind = (100 + 100 + 200) / 3  # pairs of 0, 100 and 200
     assert unit["distance"] == pytest.approx(60 / of_kind, rel=1e-3)
     assert unit["coarse_distance"] == pytest.approx(60 / of_kind, rel=1e-3)
-    first = pictures["table"](found).splitlines()[1]
+    first = pictures["table"](found["units"]).splitlines()[1]
     assert first.split() == "grey 3 1.00 0.50 1.00 2.00 0.45 0.45 1.50".split()
 
 
@@ -501,8 +504,8 @@ def test_the_benchmark_of_pictures_runs_through(colour_network, tmp_path):
     assert run.returncode == 0, run.stderr
     found = json.loads((tmp_path / "out" / "pictures.json").read_text())
     assert len(found) == 8
-    for name, units in found.items():
-        assert len(units) == (8 if "inner" in name else 2)
+    for name, found_in_run in found.items():
+        assert len(found_in_run["units"]) == (8 if "inner" in name else 2)
         assert f"\n{name}\n" in run.stdout
         assert list((tmp_path / "out" / name).glob("overview*.png"))
 
