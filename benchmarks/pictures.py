@@ -6,8 +6,8 @@
         --photos imagenet_sample1000_256.npz --out out/pictures
 
 Runs train/visualize.py for twelve classes of ImageNet and eight channels of a layer,
-under spectral and white noise; what is done is not done again. Two to three hours on
-two cores.
+under spectral and white noise; what is done is not done again. It takes hours on two
+cores, up to five minutes a class.
 
 own         share of the samples that their network calls the class
 first       share that the other one calls the class; five: that it ranks so high
@@ -17,8 +17,8 @@ distance    of two chains, root mean square over pixels, mean over pairs; over t
             which WordNet orders by kind; coarse: of images of 16 x 16 pixels
 
 The photos are an npz of JPEG bytes: `buf`, from `off[i]` to `off[i + 1]`, and classes
-`y`. Expected: the networks call all samples of spectral noise the class, and a tenth to
-a third of those of the other network; no run is converged.
+`y`. Expected: the networks call all their own samples under spectral noise the class,
+and few of those of the other network; no run is converged.
 """
 
 import argparse
