@@ -340,6 +340,29 @@ def test_an_interrupted_annealing_goes_on_to_the_same_number(tmp_path, monkeypat
         estimate(other, directory=directory, **settings)
 
 
+def test_what_the_pilot_found_is_saved_before_the_first_walk(tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(
+        partition.Run, "checkpoint", lambda run, parts: saved.append(parts)
+    )
+    settings = {"num_steps": 2, "num_chains": 10, "directory": tmp_path / "run"}
+    estimate(tilt_of(targets.relu(SMALL)), **settings)
+    assert [parts["iteration"] for parts in saved] == [0, 6]
+
+
+def test_leapfrog_steps_are_numbered_along_the_path_and_beyond_it_at_p(monkeypatch):
+    numbers = []
+    settings_with = partition.Plan.settings_with
+
+    def spy(plan, step_size, number, scale):
+        numbers.append(number)
+        return settings_with(plan, step_size, number, scale)
+
+    monkeypatch.setattr(partition.Plan, "settings_with", spy)
+    estimate(tilt_of(targets.relu(SMALL)), num_steps=4, num_chains=10)
+    assert numbers[-12:] == [1, 2, 3, 4, 5, 6, 6, 5, 4, 3, 2, 1]
+
+
 def test_progress_says_where_the_walk_is(capsys):
     estimate(tilt_of(targets.relu(SMALL)), num_chains=10, progress=True)
     shown = capsys.readouterr().err
