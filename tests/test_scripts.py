@@ -420,6 +420,9 @@ def test_judges_have_the_same_classes_and_one_output_is_no_class(
     for outputs in (1, 6):
         with pytest.raises(SystemExit, match=f"of the {outputs} classes"):
             script["judges_of"](network_of((8, 8, 3), outputs), flags)
+    network_of((8, 8, 3), 1).save(path)  # would call everything its one class
+    with pytest.raises(SystemExit, match="of the 1 classes"):
+        script["judges_of"](network_of((8, 8, 3), 1), flags)
     alone = flags_of(script, monkeypatch, "a.keras")
     assert script["judges_of"](network_of((8, 8, 3), 1), alone) == {}
 
