@@ -337,8 +337,8 @@ def _check_bears(prepared):
     except (ValueError, tf.errors.InvalidArgumentError) as error:
         raise ValueError(
             "Expected a network whose layers take images of any size, as convolutions "
-            f"and global pooling do. Received: one that fails on {prepared.resize}: "
-            f"{error} Leave `resize` out."
+            "and global pooling do. Received: one that fails on "
+            f"{prepared.resize}. Leave `resize` out. ({error})"
         ) from error
 
 

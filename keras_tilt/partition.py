@@ -62,6 +62,7 @@ _VARIANCE = 0.5
 _PARETO_LIMIT = 0.7  # Vehtari, Simpson, Gelman, Yao and Gabry (2024)
 _FEWEST_DRAWS = 100  # of which the tail of the weights can be told
 _ESS_LIMIT = 10  # below, a few weights make the mean, and its error is not known
+_FEWEST_WALKS = 2 * _ESS_LIMIT  # of which about half are effective
 _MOVED_LIMIT = 0.1  # share of accepted steps
 _LOPSIDED = 4.0  # one side of the bracket over the other
 _FEW_ERRORS = 4.0  # of independent walks 1 in 16,000 is beyond
@@ -115,8 +116,8 @@ class LogPartition:
         many pixels does not round off what tells two units apart.
         """
         images = tf.convert_to_tensor(images, self.tilt.reference.dtype)
-        log_q = tf.cast(self.tilt.reference.log_prob(images), tf.float64)
-        return self._relative_log_prob(images) + log_q
+        relative = self._relative_log_prob(images)
+        return relative + tf.cast(self.tilt.reference.log_prob(images), tf.float64)
 
     def log_density_ratio(self, other, images):
         """log p(x) - log p'(x) of two tilts: images [n, ...] -> [n], nats.
@@ -126,7 +127,11 @@ class LogPartition:
         Args:
             other: `LogPartition` of the other tilt.
             images: [n, ...].
+
+        Raises:
+            TypeError: if `other` is none.
         """
+        _check_log_partitions("other", [other])
         if other.tilt.reference is not self.tilt.reference:
             return self.log_prob(images) - other.log_prob(images)
         mine, theirs = (one._relative_log_prob(images) for one in (self, other))
@@ -150,8 +155,21 @@ def generative_log_prob(log_partitions, images):
 
     Returns:
         log_prob: [n, classes], nats.
+
+    Raises:
+        TypeError: for anything but a list of them.
     """
+    _check_log_partitions("log_partitions", log_partitions)
     return tf.stack([one.log_prob(images) for one in log_partitions], axis=1)
+
+
+def _check_log_partitions(name, values):
+    is_list = isinstance(values, list | tuple) and len(values) > 0
+    if not is_list or not all(isinstance(one, LogPartition) for one in values):
+        raise TypeError(
+            f"`{name}` must come from `log_partition`. Received: {values!r}. "
+            "Pass what kt.log_partition returns, of a list of tilts a list."
+        )
 
 
 def log_partition(
@@ -184,7 +202,8 @@ def log_partition(
         tilt: a `Tilt`, or a list of them; units that share a layer are walked together.
         method: "annealed" or "importance".
         seed: a whole number or a pair of them; equal seeds give equal numbers.
-        num_chains: walks in each direction. The error falls as one over the root.
+        num_chains: walks in each direction, 20 or more. The error falls as one over
+            the root.
         num_steps: K; None for log weights with a variance of about a half.
         num_draws: of q, for importance sampling.
         kernel: as in `keras_tilt.sample`, and so the next three.
@@ -228,7 +247,7 @@ def log_partition(
             for i, one in enumerate(tilts)
         ]
         return found[0] if isinstance(tilt, Tilt) else found
-    check_count("num_chains", num_chains, _ESS_LIMIT)
+    check_count("num_chains", num_chains, _FEWEST_WALKS)
     if num_steps is not None:
         check_count("num_steps", num_steps, 1, _MOST_STEPS)
     is_normal = all(is_standard_normal(one.base) for one in tilts)

@@ -5,8 +5,13 @@ Save the figure with `figure.savefig(path)`. Nothing here touches pyplot's state
 
 __all__ = ["image_grid", "trace_plot"]
 
+import textwrap
+
 import numpy as np
 from matplotlib.figure import Figure
+
+_TITLE_POINTS = 10
+_WIDEST_LETTER = 0.68  # of its points, on the average of a line
 
 
 def image_grid(
@@ -21,7 +26,7 @@ def image_grid(
         low: pixel value shown black; by default the smallest of all images.
         high: pixel value shown white; by default the largest of all images.
         titles: n short texts, one above each image.
-        title: text above the grid.
+        title: text above the grid, in as many lines as it takes.
         inches: width of one image in the figure.
 
     Returns:
@@ -51,8 +56,11 @@ def image_grid(
         any(titles[i : i + columns]) for i in range(0, len(images), columns)
     )
     height = rows * images.shape[1] / images.shape[2] + 0.2 * titled_rows
+    width = max(columns * inches, 2.4)
+    title = _wrapped(title, width)
+    more_lines = title.count("\n")
     figure = Figure(
-        figsize=(max(columns * inches, 2.4), height * inches + 0.5),
+        figsize=(width, height * inches + 0.5 + 0.17 * more_lines),
         layout="constrained",
     )
     for index, image in enumerate(np.clip((images - low) / (high - low), 0, 1)):
@@ -62,8 +70,8 @@ def image_grid(
         if titles[index]:
             axes.set_title(titles[index], fontsize=8)
     figure.supxlabel(f"black {low:.4g}, white {high:.4g}", fontsize=8)
-    if title is not None:
-        figure.suptitle(title, fontsize=10)
+    if title:
+        figure.suptitle(title, fontsize=_TITLE_POINTS)
     return figure
 
 
@@ -74,7 +82,7 @@ def trace_plot(f, num_burnin_steps=0, label="f [nats]", title=None):
         f: [iterations, chains], or a dict of such arrays by the name of the unit.
         num_burnin_steps: iterations before the first kept draw, shaded.
         label: what is plotted, with its unit.
-        title: text above the panels.
+        title: text above the panels, in as many lines as it takes.
 
     Returns:
         figure: a `matplotlib.figure.Figure`.
@@ -108,9 +116,16 @@ def trace_plot(f, num_burnin_steps=0, label="f [nats]", title=None):
         axes.tick_params(labelsize=7)
     figure.supxlabel("iteration" + (" (warm-up shaded)" if num_burnin_steps else ""))
     figure.supylabel(label)
-    if title is not None:
-        figure.suptitle(title, fontsize=10)
+    if title:
+        figure.suptitle(_wrapped(title, width), fontsize=_TITLE_POINTS)
     return figure
+
+
+def _wrapped(title, inches):
+    """A title in lines that a figure is wide enough for; "" if there is none."""
+    letters = int(inches / (_WIDEST_LETTER * _TITLE_POINTS / 72))
+    lines = (title or "").split("\n")
+    return "\n".join(textwrap.fill(line, letters) for line in lines)
 
 
 def _checked_images(images):

@@ -152,9 +152,9 @@ def sample(
     Raises:
         TypeError: if `tilt` is not a `Tilt`, `seed` not whole numbers, or `callback`
             no function.
-        ValueError: for an argument out of range, an `initial_noise` of the wrong shape,
-            a unit without a gradient, chains that cannot start because f or its
-            gradient is not finite there, or a `directory` with another run.
+        ValueError: for an argument out of range, an `initial_noise` of the wrong shape
+            or not finite, a unit without a gradient, chains that cannot start because f
+            or its gradient is not finite there, or a `directory` with another run.
 
     Example:
         >>> from keras_tilt.reference import white_noise
@@ -543,5 +543,11 @@ def _checked_noise(noise, num_chains, base):
         raise ValueError(
             f"`initial_noise` must have shape {expected}, one state per chain. "
             f"Received: shape {noise.shape}. Pass tilt.to_noise(images)."
+        )
+    if not np.all(np.isfinite(noise)):
+        raise ValueError(
+            "`initial_noise` must be finite. Received: "
+            f"{np.sum(~np.isfinite(noise))} of {noise.size} numbers that are not. "
+            "Leave it out for exact draws of the base."
         )
     return noise

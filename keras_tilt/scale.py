@@ -80,8 +80,12 @@ def scale_for_signal(
     check_start([tilt], numbers)
     f_of_q = _f_of(tilt, noise)
     scale = math.sqrt(wanted) / np.std(f_of_q, ddof=1) / _WEAKEST
-    with tqdm(total=round(wanted), disable=not progress, unit="nats") as bar:
-        bar.set_description("scale")
+    with tqdm(
+        total=round(wanted),
+        disable=not progress,
+        desc="scale [nats]",
+        bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
+    ) as bar:
         for i in range(_MOST):
             settings = start._replace(scale=np.array([scale]))
             state, numbers = chains.advance(

@@ -147,7 +147,8 @@ class Tilt:
         if not f.shape.is_compatible_with(images.shape[:1]):
             raise ValueError(
                 f"`unit` must return one number per image, shape {images.shape[:1]}. "
-                f"Received: shape {f.shape}. Select one output, or sum over the others."
+                f"Received: shape {f.shape}. Select one output, as kt.unit does of a "
+                "network, or sum over the others."
             )
         return tf.cast(f, self.reference.dtype)
 

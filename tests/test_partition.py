@@ -135,12 +135,27 @@ def test_intervals_cover_at_their_nominal_rate(target):
         np.split(found.reverse_log_weights, 100),
         strict=True,
     )
-    values, errors = np.array([bennett(*pair) for pair in pairs]).T
-    errors = (values - target.log_partition) / errors
-    inside = [int(np.sum(np.abs(errors) < width)) for width in (1.96, 1.0)]
+    check_coverage(target, *np.array([bennett(*pair) for pair in pairs]).T)
+
+
+@pytest.mark.slow
+def test_intervals_of_whole_runs_cover_at_their_nominal_rate():
+    """Of 100 seeds, each with a pilot and a path of its own."""
+    target = targets.relu(MIDDLE)
+    found = [estimate(tilt_of(target), seed=seed) for seed in range(100)]
+    assert all(one.is_reliable for one in found)
+    check_coverage(
+        target, *np.array([(one.value, one.standard_error) for one in found]).T
+    )
+
+
+def check_coverage(target, values, errors):
+    """Whether 1.96 and 1 standard errors hold as many of 100 as they should."""
+    z = (values - target.log_partition) / errors
+    inside = [int(np.sum(np.abs(z) < width)) for width in (1.96, 1.0)]
     print(
         f"\n{target.name} {target.mean.size}: {inside[0]} and {inside[1]} of 100, "
-        f"mean z {errors.mean():.2f}, sd {errors.std(ddof=1):.2f}"
+        f"mean z {z.mean():.2f}, sd {z.std(ddof=1):.2f}"
     )
     for number, share in zip(inside, (0.95, 0.6827), strict=True):
         assert stats.binomtest(number, 100, share).pvalue > 1e-3
@@ -294,7 +309,7 @@ def test_tilts_that_share_a_layer_are_walked_together_and_alone_alike():
     three = unit(keras_tilt.lenet(), class_index=3)
     reference = white_noise((28, 28, 1))
     tilts = [Tilt(three, reference), Tilt(-1.0 * three, reference, scale=2.0)]
-    settings = {"num_chains": 16, "num_steps": 24, "num_leapfrog_steps": 3}
+    settings = {"num_chains": 20, "num_steps": 24, "num_leapfrog_steps": 3}
     both = estimate(tilts, **settings)
     assert [one.tilt for one in both] == tilts
     for together, tilt in zip(both, tilts, strict=True):
@@ -314,7 +329,7 @@ def test_equal_seeds_give_equal_numbers_and_others_do_not():
 
 def test_an_interrupted_annealing_goes_on_to_the_same_number(tmp_path, monkeypatch):
     tilt = tilt_of(targets.relu(SMALL))
-    settings = {"num_steps": 40, "num_chains": 12}
+    settings = {"num_steps": 40, "num_chains": 20}
     whole = estimate(tilt, **settings)
     directory = tmp_path / "run"
     number = partition.number_on_path
@@ -345,7 +360,7 @@ def test_what_the_pilot_found_is_saved_before_the_first_walk(tmp_path, monkeypat
     monkeypatch.setattr(
         partition.Run, "checkpoint", lambda run, parts: saved.append(parts)
     )
-    settings = {"num_steps": 2, "num_chains": 10, "directory": tmp_path / "run"}
+    settings = {"num_steps": 2, "num_chains": 20, "directory": tmp_path / "run"}
     estimate(tilt_of(targets.relu(SMALL)), **settings)
     assert [parts["iteration"] for parts in saved] == [0, 6]
 
@@ -359,12 +374,12 @@ def test_leapfrog_steps_are_numbered_along_the_path_and_beyond_it_at_p(monkeypat
         return settings_with(plan, step_size, number, scale)
 
     monkeypatch.setattr(partition.Plan, "settings_with", spy)
-    estimate(tilt_of(targets.relu(SMALL)), num_steps=4, num_chains=10)
+    estimate(tilt_of(targets.relu(SMALL)), num_steps=4, num_chains=20)
     assert numbers[-12:] == [1, 2, 3, 4, 5, 6, 6, 5, 4, 3, 2, 1]
 
 
 def test_progress_says_where_the_walk_is(capsys):
-    estimate(tilt_of(targets.relu(SMALL)), num_chains=10, progress=True)
+    estimate(tilt_of(targets.relu(SMALL)), num_chains=20, progress=True)
     shown = capsys.readouterr().err
     for word in ("pilot", "back", "accepted", "f="):
         assert word in shown
@@ -436,6 +451,20 @@ def test_generative_log_prob_is_log_p_of_x_given_y_and_gives_the_posterior():
     )
 
 
+def test_normalized_densities_are_of_results_and_of_images_of_their_shape():
+    tilt = tilt_of(targets.linear(SMALL))
+    found = estimate(tilt, "importance", num_draws=100)
+    with pytest.raises(TypeError, match="`log_partitions` must come from"):
+        generative_log_prob(found, np.zeros([3, *SMALL]))
+    with pytest.raises(TypeError, match="`other` must come from"):
+        found.log_density_ratio(tilt, np.zeros([3, *SMALL]))
+    network = keras_tilt.lenet()
+    tilt = Tilt(unit(network, class_index=3), white_noise((28, 28, 1)))
+    found = estimate(tilt, "importance", num_draws=100)
+    with pytest.raises(ValueError, match="images"):
+        found.log_prob(np.zeros([2, 32, 32, 1]))
+
+
 # What cannot be known
 
 
@@ -482,7 +511,7 @@ def test_a_density_on_the_edge_of_having_a_norm_is_not_to_be_trusted(seed):
 
 def test_too_few_steps_are_said_and_the_bracket_still_holds():
     target = targets.linear(LARGE)
-    found = estimate(tilt_of(target), num_steps=10, num_chains=16)
+    found = estimate(tilt_of(target), num_steps=10, num_chains=20)
     assert not found.is_reliable
     assert "ESS of the weights" in found.verdict
     assert found.lower < target.log_partition < found.upper
@@ -524,7 +553,7 @@ def test_walks_back_that_began_elsewhere_are_seen():
     "change, message",
     [
         ({"method": "harmonic"}, "`method` must be one of 'annealed', 'importance'"),
-        ({"num_chains": 9}, "`num_chains` must be a whole number from 10"),
+        ({"num_chains": 19}, "`num_chains` must be a whole number from 20"),
         ({"num_steps": 0}, "`num_steps` must be a whole number from 1"),
         ({"method": "importance", "num_draws": 50}, "`num_draws`"),
         ({"kernel": "nuts"}, "`kernel` must be one of"),

@@ -54,6 +54,23 @@ def test_titles_and_a_constant_image_are_drawn(tmp_path):
     assert (tmp_path / "grid.png").stat().st_size > 0
 
 
+@pytest.mark.parametrize("columns", [1, 2, 4])
+@pytest.mark.parametrize("inches", [1.2, 2.0])
+def test_a_long_title_stays_within_the_figure_and_beside_the_images(columns, inches):
+    title = "class 3, scale 7\nnot converged: R-hat of f is 2.4; " + 6 * "Worst pixel, "
+    images = np.zeros([columns, 9, 9, 1])
+    grid = image_grid(images, columns=columns, inches=inches, title=title)
+    for figure in (grid, trace_plot(np.zeros([9, 2]), title=title)):
+        figure.draw_without_rendering()
+        (drawn,) = [text for text in figure.texts if "converged" in text.get_text()]
+        box = drawn.get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.width
+        assert box.y1 <= figure.bbox.height
+        assert drawn.get_text().split() == title.split()
+        assert all(axes.bbox.y1 < box.y0 for axes in figure.axes)
+        assert figure.axes[0].bbox.height > 0.5 * figure.dpi
+
+
 @pytest.mark.parametrize(
     "arguments, name",
     [

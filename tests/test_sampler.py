@@ -270,6 +270,7 @@ def test_the_paper_preset_is_its_step_in_units_of_noise():
         ("step_size", -0.1),
         ("step_size", np.nan),
         ("initial_noise", np.zeros([3, *SHAPE])),
+        ("initial_noise", np.full([4, *SHAPE], np.nan)),
         ("seed", -1),
     ],
 )

@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_tilt
+
 ROOT = pathlib.Path(__file__).parents[1]
 # A folder with a __main__.py is a script, too.
 SCRIPTS = sorted(
@@ -307,6 +309,9 @@ def test_units_of_any_network_leave_numbers_pictures_and_a_verdict(
             assert set(numbers) == {"images", "f", "langevin", "maximisation"}
             assert numbers["f"].shape == (6 + 4, 2)
         methods = unit["images"]
+        rows = [line.strip().split(" ")[0] for line in run.stdout.splitlines()]
+        assert rows.count("langevin") == rows.count("maximisation") == len(summary)
+        assert methods["samples"]["outside"] == 0.0  # of squashed noise
         assert set(methods) == {"samples", "langevin", "maximisation"}
         assert np.mean(methods["maximisation"]["f"]) > unit["f_of_q"]
         for of_method in methods.values():
@@ -322,8 +327,8 @@ def test_units_of_any_network_leave_numbers_pictures_and_a_verdict(
     assert again.returncode == 0, again.stderr
     assert again.stdout.splitlines()[-1] == run.stdout.splitlines()[-1]
     assert (out / "class_1" / "numbers.npz").stat().st_mtime_ns == before
-    other = visualize(colour_network, out, "--seed", "8")
-    assert other.returncode == 1 and "other settings" in other.stderr
+    other = visualize(colour_network, out, "--seed", "8", *flags)
+    assert other.returncode == 1 and "holds one with another seed." in other.stderr
     assert "Traceback" not in other.stderr
 
 
@@ -367,6 +372,7 @@ def test_a_unit_that_says_nothing_is_left_out_and_named(colour_network, tmp_path
         (("--unit", "class:1", "--judge", "none.keras"), "none.keras"),
         (("--unit", "class:2-1"), "a range that rises"),
         (("--unit", "class:1", "--names", "none.json"), "none.json"),
+        (("--unit", "class:1", "--low", "1", "--high", "0"), "Expected --low below"),
     ],
 )
 def test_units_that_are_not_there_end_in_a_sentence(
@@ -375,7 +381,7 @@ def test_units_that_are_not_there_end_in_a_sentence(
     run = run_script(
         "train/visualize.py", colour_network, "--smoke", "--out", tmp_path, *flags
     )
-    assert run.returncode == 1
+    assert run.returncode in (1, 2)  # 2 of argparse
     assert message in run.stderr and "Traceback" not in run.stderr
 
 
@@ -425,6 +431,67 @@ def test_judges_have_the_same_classes_and_one_output_is_no_class(
         script["judges_of"](network_of((8, 8, 3), 1), flags)
     alone = flags_of(script, monkeypatch, "a.keras")
     assert script["judges_of"](network_of((8, 8, 3), 1), alone) == {}
+
+
+def test_a_unit_of_a_dense_layer_is_read_on_the_whole_image(script, monkeypatch):
+    network = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Conv2D(2, 3, name="conv"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(4, name="hidden"),
+            keras.layers.Dense(3),
+        ]
+    )
+    flags = flags_of(script, monkeypatch, "a.keras", "--preprocess", "tf")
+    unit = script["unit_of"](network, "hidden:2", flags)
+    images = tf.random.stateless_uniform([5, 8, 8, 1], [0, 1], 0.0, 255.0)
+    hidden = keras.Model(network.inputs, network.get_layer("hidden").output)
+    np.testing.assert_allclose(
+        unit(images), hidden(images / 127.5 - 1.0)[:, 2], rtol=1e-4, atol=1e-5
+    )
+    assert script["unit_of"](network, "conv:1", flags).input_shape == (3, 3, 1)
+    with pytest.raises(ValueError, match="Here: pass --sizes 1"):
+        script["unit_of"](network, "class:0", flags)
+    flags.sizes = [1.0]
+    assert script["unit_of"](network, "class:0", flags).input_shape == (8, 8, 1)
+    with pytest.raises(ValueError, match=r"0\.\.2\. Received: 7.* 3 classes\.$"):
+        script["unit_of"](network, "class:7", flags)
+
+
+def test_pictures_that_are_interrupted_are_not_done_and_go_on(
+    script, monkeypatch, colour_network, tmp_path, capsys
+):
+    """Sampling returns what it has drawn then: fewer draws than were asked for."""
+    flags = [colour_network, "--unit", "conv2:5", "--scale", "5", "--out", tmp_path]
+    flags += ["--chains", "2", "--burnin", "4", "--draws", "8", "--sizes", "1"]
+    flags += ["--max-leapfrog-steps", "2"]
+    flags_of(script, monkeypatch, *flags)
+    draw = keras_tilt.sampler._Together.iterate
+
+    def interrupted(self, position, states):
+        if position.iteration == 10:
+            raise KeyboardInterrupt
+        return draw(self, position, states)
+
+    with monkeypatch.context() as patched, pytest.warns(match="2 of 8 draws"):
+        patched.setattr(keras_tilt.sampler._Together, "iterate", interrupted)
+        with pytest.raises(SystemExit) as stop:
+            script["main"]()
+    assert stop.value.code == 130
+    assert "The same command goes on" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("report.json"))
+
+    begun = []
+
+    def first(self, position, states):
+        begun.append(position.iteration)
+        return draw(self, position, states)
+
+    monkeypatch.setattr(keras_tilt.sampler._Together, "iterate", first)
+    script["main"]()
+    assert begun[:3] == [10, 11, 0]  # then the class
+    assert len(list(tmp_path.rglob("report.json"))) == 2
 
 
 def test_a_network_without_a_size_is_an_error(script):

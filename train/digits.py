@@ -4,9 +4,9 @@
 
     python train/digits.py out/mnist/gg-dg-seed0-epoch25.keras --out out/digits
 
-About two minutes on two cores. Expected: the network calls every draw its digit, and
-the mean of the draws of a unit shows its digit to the eye. The verdict on convergence
-stands beside every unit.
+A few minutes on two cores. Expected: the network calls every draw its digit; the means
+of the draws show some digits to the eye and strokes of others. The verdict on
+convergence stands beside every unit.
 
 How strong the noise is follows the signal-to-noise rule: far below 1 per pixel the
 noise drowns the unit, far above it the chains freeze. A short pilot run measures the
@@ -49,6 +49,7 @@ def main():
         }
     tilts = class_tilts(network, stddev)
     samples = kt.sample(tilts, flags.chains, seed=flags.seed, **settings)
+    print("Judging the chains (up to a minute)", flush=True)
     report = [
         report_of(digit, *pair, network)
         for digit, pair in enumerate(zip(tilts, samples, strict=True))

@@ -4,6 +4,8 @@
 
     python train/visualize.py MODEL.keras --unit class:963 --unit fire5_expand3x3:0-7 \\
         --preprocess caffe --out out/pizza
+    python train/visualize.py out/demo/models/gg-dg-seed0-epoch25.keras \\
+        --unit class:0-9 --unit conv2:0-7 --high 1 --sizes 1 --out out/digits
 
 Every unit gets a folder with numbers.npz, then images.png, traces.png and report.json,
 with the verdict on convergence; all of one size together overview_HxW.png, and all
@@ -12,8 +14,9 @@ not sampled again.
 
 A class is read as the mean over several sizes of the image of its logit and, weighted,
 its log posterior (Dai, Lu, Wu 2015 take the logit at one size). That is what makes the
-class visible: see README. A channel is read on its receptive field. The scale of the
-tilt follows from --signal, the share of the noise's norm that the tilt moves it by.
+class visible: see README. A channel is read on its receptive field. Pixels are those
+that the network, or its --preprocess, takes: --low and --high say which. The scale of
+the tilt follows from --signal, the share of the noise's norm that the tilt moves it by.
 
 Expected for an ImageNet network of 224 x 224 pixels with the defaults: the network
 calls its draws the class; a verdict of "not converged". About five minutes for a class
@@ -26,7 +29,7 @@ import hashlib
 import json
 import math
 import pathlib
-import textwrap
+import sys
 import time
 
 import keras_tilt as kt
@@ -39,15 +42,23 @@ from tqdm import tqdm
 # Of the pixels of 1,000 photographs, one of each ImageNet class: red, green, blue.
 PHOTOS_COVARIANCE = [[4852, 4247, 3865], [4247, 4647, 4403], [3865, 4403, 5075]]
 MODES = ("none", "caffe", "tf", "torch")  # of keras.applications
-# Of the norm of the noise. A channel has few pixels, and its noise little to hide it.
-SIGNAL_OF_CLASS, SIGNAL_OF_CHANNEL = 0.14, 0.6
+# Of the norm of the noise. A patch has few pixels, and its noise little to hide a unit.
+SIGNAL_OF_IMAGE, SIGNAL_OF_PATCH = 0.14, 0.6
 COARSE = 16  # pixels along an edge of the images whose distances are compared
 KEPT = 10  # states of each chain
 
 
 def main():
+    """The pictures, which the same command goes on with if they are interrupted."""
+    try:
+        visualize(parse_flags())
+    except KeyboardInterrupt:
+        print("\nInterrupted. The same command goes on from here.", file=sys.stderr)
+        sys.exit(130)
+
+
+def visualize(flags):
     """Samples unit by unit, numbers first; then one picture and one table of all."""
-    flags = parse_flags()
     network = load_network(flags.model)
     judges = judges_of(network, flags)
     names = load_names(flags.names)
@@ -93,8 +104,8 @@ def parse_flags():
     )
     add("--out", type=pathlib.Path, default=pathlib.Path("out/units"), help="folder")
     add("--preprocess", choices=MODES, default="none", help="of pixels, as Keras's")
-    add("--low", type=float, default=0.0, help="black, in units of a pixel")
-    add("--high", type=float, default=255.0, help="white, in units of a pixel")
+    add("--low", type=float, default=0.0, help="black, as a pixel of the network")
+    add("--high", type=float, default=255.0, help="white: 1 if its pixels are 0 ... 1")
     add(
         "--reference",
         choices=("spectral", "box", "white"),
@@ -115,7 +126,7 @@ def parse_flags():
         "--signal",
         type=float,
         help="share that the tilt moves noise by; if it is not given, "
-        f"{SIGNAL_OF_CLASS} for a class and {SIGNAL_OF_CHANNEL} for a channel",
+        f"{SIGNAL_OF_IMAGE} for units of the whole image, else {SIGNAL_OF_PATCH}",
     )
     add("--scale", type=float, help="of the tilt instead, in place of --signal")
     add("--chains", type=count, default=4, help="for each unit")
@@ -142,6 +153,8 @@ def parse_flags():
     add("--seed", type=int, default=7, help="equal seeds give equal samples")
     add("--smoke", action="store_true", help="two chains, a few short iterations")
     flags = parser.parse_args()
+    if not flags.low < flags.high:
+        parser.error(f"Expected --low below --high: {flags.low:g}, {flags.high:g}.")
     if flags.smoke:
         flags.chains, flags.draws, flags.burnin, flags.max_leapfrog_steps = 2, 4, 6, 2
         flags.approach_step, flags.sizes = 0.5, flags.sizes[:2]
@@ -236,21 +249,41 @@ def is_class(label):
 
 
 def unit_of(network, label, flags):
-    """A class in several views, or a channel on what it sees."""
+    """A class in several views, or another unit on what it sees."""
     if not is_class(label):
-        return Patch(kt.unit(network, label).crop(), preprocessing(flags.preprocess))
-    height, width, _ = image_shape(network)
-    units = [
-        kt.unit(
-            network,
-            class_index=int(label[6:]),
-            posterior_weight=flags.posterior_weight,
-            preprocess=view(flags.preprocess, mirrored=bool(i % 2)),
-            resize=(round(size * height), round(size * width)),
-        )
-        for i, size in enumerate(flags.sizes)
-    ]
+        return layer_unit(network, label, preprocessing(flags.preprocess))
+    try:
+        units = [
+            class_view(network, int(label[6:]), i, size, flags)
+            for i, size in enumerate(flags.sizes)
+        ]
+    except ValueError as error:
+        if "resize" not in str(error):
+            raise
+        raise ValueError(f"{error} Here: pass --sizes 1.") from error
     return sum(units) / len(units)
+
+
+def class_view(network, index, number, size, flags):
+    """A class as it is read at one size of the image."""
+    height, width, _ = image_shape(network)
+    return kt.unit(
+        network,
+        class_index=index,
+        posterior_weight=flags.posterior_weight,
+        preprocess=view(flags.preprocess, mirrored=bool(number % 2)),
+        resize=(round(size * height), round(size * width)),
+    )
+
+
+def layer_unit(network, label, preprocess):
+    """A channel on its receptive field; what sees the whole image, on all of it."""
+    unit = kt.unit(network, label)
+    try:
+        patch = unit.crop()
+    except ValueError:  # of a dense layer, or behind one
+        return kt.unit(network, label, preprocess=preprocess)
+    return Patch(patch, preprocess)
 
 
 def image_shape(network):
@@ -350,6 +383,8 @@ def visualized(unit, label, name, judges, flags):
         thin=thinning(flags.draws),
         directory=folder / "run",
     )
+    if len(samples.f) < flags.draws:
+        raise KeyboardInterrupt  # that came while they were drawn
     images = {"samples": np.asarray(samples.images[-1])}
     num_gradients = flags.burnin * flags.max_leapfrog_steps
     num_gradients += flags.draws * samples.num_leapfrog_steps
@@ -364,7 +399,7 @@ def visualized(unit, label, name, judges, flags):
         "f_of_q": mean_under_q(tilt, flags),
         **numbers_of(samples),
         "images": {
-            method: judged(of_method, unit, label, judges)
+            method: judged(of_method, unit, label, judges, flags)
             for method, of_method in images.items()
         },
     }
@@ -393,10 +428,16 @@ def visualized_before(folder, settings):
     if report["settings"] != settings:
         raise SystemExit(
             f"Expected a folder of this run. Received: {folder}, which holds one with "
-            "another unit, network or other settings. Pass another --out."
+            f"another {', '.join(differing(report['settings'], settings))}. "
+            "Pass another --out."
         )
     with np.load(folder / "numbers.npz") as numbers:
         return report, numbers["images"]
+
+
+def differing(one, other):
+    """The names of what two settings do not share."""
+    return sorted(k for k in one | other if one.get(k) != other.get(k))
 
 
 def thinning(num_draws):
@@ -413,7 +454,7 @@ def scaled_tilt(unit, label, flags):
     tilt = kt.Tilt(unit, reference)
     signal = flags.signal
     if signal is None:
-        signal = SIGNAL_OF_CLASS if is_class(label) else SIGNAL_OF_CHANNEL
+        signal = SIGNAL_OF_PATCH if isinstance(unit, Patch) else SIGNAL_OF_IMAGE
     return kt.scale_for_signal(tilt, signal, seed=flags.seed, num_chains=2)
 
 
@@ -471,10 +512,12 @@ def numbers_of(samples):
     }
 
 
-def judged(images, unit, label, judges):
+def judged(images, unit, label, judges, flags):
     """f of images, how far they are apart, and what networks call them."""
+    outside = (images < flags.low) | (images > flags.high)
     report = {
         "f": [float(f) for f in unit(tf.constant(images))],
+        "outside": float(np.mean(outside)),
         "distance": distance(images),
         "coarse_distance": distance(
             tf.image.resize(images, [COARSE, COARSE], antialias=True).numpy()
@@ -502,9 +545,9 @@ def distance(images):
     return float(np.mean(pdist(flat)) / math.sqrt(flat.shape[1]))
 
 
-def share(report, name, ranks=1):
-    """Of the samples that a network calls their class, or nearly; None for channels."""
-    judged_by = report["images"]["samples"].get(name)
+def share(of_method, name, ranks=1):
+    """Of the images that a network calls their class, or nearly; None for channels."""
+    judged_by = of_method.get(name)
     return judged_by and float(np.mean(np.array(judged_by["rank"]) < ranks))
 
 
@@ -516,14 +559,10 @@ def save(folder, report, images, samples, flags):
     f = np.concatenate([samples.warmup_f, samples.f])
     rest = {method: of_method for method, of_method in images.items()}
     np.savez_compressed(folder / "numbers.npz", images=rest.pop("samples"), f=f, **rest)
-    title = "\n".join(
-        [
-            f"{report['name']} ({report['unit']}), scale {report['scale']:g}",
-            *textwrap.wrap(report["verdict"], 70),
-        ]
-    )
+    names = dict.fromkeys([report["name"], report["unit"]])
+    title = f"{', '.join(names)}, scale {report['scale']:g}\n{report['verdict']}"
     titles = [
-        f"{method} f {value:.0f}"
+        f"{method} f {value:.4g}"
         for method in images
         for value in report["images"][method]["f"]
     ]
@@ -568,21 +607,30 @@ def save_overview(out, found):
 def table(found):
     """One line per unit, verdict last."""
     lines = [
-        "own, judge: share of the samples that the network, and the judge, call the "
-        "class; top 5: nearly",
+        "own, judge: share of the images that the network, and the judge, call the "
+        "class; top 5: nearly; outside: share of the pixels beyond black or white",
         f"{'unit':<24}{'scale':>8}{'f of q':>8}{'f':>8}{'own':>6}{'judge':>7}"
-        f"{'top 5':>7}{'R-hat':>7}  verdict",
+        f"{'top 5':>7}{'outside':>9}{'R-hat':>7}  verdict",
     ]
     for report, _ in found:
-        shares = [share(report, "own"), share(report, "judge")]
-        shares.append(share(report, "judge", 5))
-        own, judge, top = ("-" if s is None else f"{s:.0%}" for s in shares)
-        lines.append(
-            f"{report['name'][:23]:<24}{report['scale']:8g}{report['f_of_q']:8.1f}"
-            f"{np.mean(report['f']):8.1f}{own:>6}{judge:>7}{top:>7}"
-            f"{report['r_hat']:7.2f}  {report['verdict']}"
-        )
+        start = f"{report['name'][:23]:<24}{report['scale']:8g}{report['f_of_q']:8.1f}"
+        end = f"{report['r_hat']:7.2f}  {report['verdict']}"
+        for method, of_method in report["images"].items():
+            if method != "samples":
+                start, end = f"  {method:<38}", ""
+            lines.append(start + columns_of(of_method) + end)
     return "\n".join(lines)
+
+
+def columns_of(of_method):
+    """What the table says of some images."""
+    shares = [share(of_method, "own"), share(of_method, "judge")]
+    shares.append(share(of_method, "judge", 5))
+    own, judge, top = ("-" if s is None else f"{s:.0%}" for s in shares)
+    return (
+        f"{np.mean(of_method['f']):8.4g}{own:>6}{judge:>7}{top:>7}"
+        f"{of_method['outside']:9.1%}"
+    )
 
 
 if __name__ == "__main__":
