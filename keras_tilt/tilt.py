@@ -21,6 +21,7 @@ from collections.abc import Callable
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from keras_tilt.transports import carry, carry_back
 from keras_tilt.units import shared, stack
 
 tfd = tfp.distributions
@@ -120,15 +121,13 @@ class Tilt:
         """T(z): noise [n, ...] -> images [n, ...]."""
         if not self._is_transport:
             return noise
-        # tf.identity: TFP remembers inverse(x) = z and would return that very x, which
-        # has no gradient with respect to z.
-        return self.reference.bijector.forward(tf.identity(noise))
+        return carry(self.reference.bijector, noise)
 
     def to_noise(self, images):
         """The inverse of T: images [n, ...] -> noise [n, ...]."""
         if not self._is_transport:
             return images
-        return self.reference.bijector.inverse(tf.identity(images))
+        return carry_back(self.reference.bijector, images)
 
     def response(self, images):
         """f(x): images [n, ...] -> f [n], in nats.

@@ -1,5 +1,6 @@
 """Transports x = T(z) of white noise, and the densities that TFP would not find.
 
+    carry, carry_back  T(z) and its inverse, of which nothing is remembered
     NormalToBox        N(0, 1) to a uniform law, coordinate by coordinate
     NormalToSpectrum   N(0, I) to a stationary Gaussian, frequency by frequency
     Generator          noise to images, by a network
@@ -7,7 +8,18 @@
 Source: Bracewell (1983), "Discrete Hartley transform", for the basis of frequencies.
 """
 
-__all__ = ["Box", "Generator", "NormalToBox", "NormalToSpectrum", "Squashed", "hartley"]
+__all__ = [
+    "Box",
+    "Generator",
+    "NormalToBox",
+    "NormalToSpectrum",
+    "Squashed",
+    "carry",
+    "carry_back",
+    "hartley",
+]
+
+import functools
 
 import numpy as np
 import tensorflow as tf
@@ -15,6 +27,34 @@ import tensorflow_probability as tfp
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
+
+
+def carry(bijector, noise):
+    """T(z), past the memory that TFP has of it.
+
+    `bijector.forward` remembers z as long as T(z) is there. Tensors of a graph are
+    there as long as the graph, which z holds: no graph would ever be freed, nor the
+    network in it. And forward(inverse(x)) is that very x, which has no gradient with
+    respect to z.
+
+    Args:
+        bijector: a `tfb.Bijector`.
+        noise: z, [n, ...].
+    """
+    if not isinstance(bijector, tfb.Chain):
+        return bijector._forward(noise)
+    for part in reversed(bijector.bijectors):
+        noise = carry(part, noise)
+    return noise
+
+
+def carry_back(bijector, images):
+    """The inverse of T, past the memory that TFP has of it: see `carry`."""
+    if not isinstance(bijector, tfb.Chain):
+        return bijector._inverse(images)
+    for part in bijector.bijectors:
+        images = carry_back(part, images)
+    return images
 
 
 class NormalToBox(tfb.AutoCompositeTensorBijector):
@@ -49,20 +89,7 @@ class NormalToBox(tfb.AutoCompositeTensorBijector):
         return True
 
     def _forward(self, z):
-        low, high = self.low, self.high
-
-        @tf.custom_gradient
-        def transport(z):
-            tail = (high - low) * _phi(-tf.abs(z))
-
-            def gradient(upstream):
-                return (
-                    upstream * (high - low) * tf.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
-                )
-
-            return tf.where(z < 0, low + tail, high - tail), gradient
-
-        return transport(z)
+        return _to_box(z, self.low, self.high)
 
     def _inverse(self, x):
         width = self.high - self.low
@@ -213,6 +240,41 @@ def _interior(low, high):
     return lowest, highest
 
 
+def _in_a_graph_of_its_own(function):
+    """A function whose gradient is written down, made once for all graphs it is in.
+
+    TensorFlow never forgets a gradient that was written down in a graph, and with it
+    that graph, and the network in it. This one is small, and one for each shape.
+    """
+
+    @functools.cache
+    def made(*specs):
+        with tf.init_scope():
+            return tf.function(function, autograph=False).get_concrete_function(*specs)
+
+    @functools.wraps(function)
+    def called(*tensors):
+        if tf.executing_eagerly():
+            return function(*tensors)
+        return made(*(tf.TensorSpec(one.shape, one.dtype) for one in tensors))(*tensors)
+
+    return called
+
+
+@_in_a_graph_of_its_own
+@tf.custom_gradient
+def _to_box(z, low, high):
+    """low + (high - low) Phi(z), of which z alone has a gradient."""
+    tail = (high - low) * _phi(-tf.abs(z))
+
+    def gradient(upstream):
+        slope = (high - low) * tf.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
+        return upstream * slope, None, None
+
+    return tf.where(z < 0, low + tail, high - tail), gradient
+
+
+@_in_a_graph_of_its_own
 @tf.custom_gradient
 def hartley(images):
     """H(u) = (Re DFT2(u) - Im DFT2(u)) / sqrt(height width), channel by channel.

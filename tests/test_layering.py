@@ -57,7 +57,7 @@ ROOMS = {
     "scale": {"adaptation", "arguments", "chains", "plan", "tilt"},
     "spectrum": {"arguments"},
     "storage": set(),
-    "tilt": {"units"},
+    "tilt": {"transports", "units"},
     "transports": set(),
     "units": {"arguments", "features", "graph", "receptive_field"},
 }

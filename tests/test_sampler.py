@@ -1,5 +1,8 @@
 """The sampler leaves the tilted density invariant, finds it, and says when it fails."""
 
+import gc
+import weakref
+
 import arviz
 import keras
 import numpy as np
@@ -11,8 +14,9 @@ from scipy import stats
 from small_network import small_network
 
 from keras_tilt.kernels import KERNELS, chain_seeds, transition_kernel
+from keras_tilt.partition import log_partition
 from keras_tilt.plan import stateless_seed
-from keras_tilt.reference import spectral_noise, white_noise
+from keras_tilt.reference import spectral_noise, squash, white_noise
 from keras_tilt.sampler import PAPER_LENET, sample
 from keras_tilt.samples import Images
 from keras_tilt.tilt import Tilt
@@ -794,3 +798,26 @@ def test_a_unit_with_an_infinite_gradient_at_the_start_is_an_error(kernel):
         start = np.ones([4, 2], np.float32)
         start[2] = 0.0
         quick(tilt, initial_noise=start, kernel=kernel)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kind", ["white", "squashed spectral"])
+def test_no_graph_outlives_its_run(kernel, kind):
+    """Of an ImageNet network it would be hundreds of megabytes for every unit."""
+    reference = white_noise(SHAPE)
+    if kind != "white":
+        reference = squash(spectral_noise(SHAPE, stddev=0.3, exponent=1.0), -1.0, 1.0)
+    graphs = []
+
+    def total(images):
+        if not tf.executing_eagerly():
+            graphs.append(weakref.ref(tf.compat.v1.get_default_graph()))
+        return tf.reduce_sum(images, axis=[1, 2, 3])
+
+    tilt = Tilt(total, reference)
+    sample(tilt, 2, 4, 4, seed=7, kernel=kernel, progress=False)
+    log_partition(
+        tilt, num_chains=20, num_steps=2, seed=7, kernel=kernel, progress=False
+    )
+    gc.collect()
+    assert graphs and [graph() for graph in graphs if graph()] == []
