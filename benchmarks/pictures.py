@@ -7,7 +7,7 @@
 
 Runs train/visualize.py for twelve classes of ImageNet and eight channels of a layer,
 under spectral and white noise; what is done is not done again. It takes hours on two
-cores, up to five minutes a class.
+cores, about five minutes a class.
 
 own         share of the samples that their network calls the class
 first       share that the other one calls the class; five: that it ranks so high

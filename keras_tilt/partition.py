@@ -129,7 +129,7 @@ class LogPartition:
             images: [n, ...].
 
         Raises:
-            TypeError: if `other` is none.
+            TypeError: if `other` is no `LogPartition`.
         """
         _check_log_partitions("other", [other])
         if other.tilt.reference is not self.tilt.reference:
@@ -157,7 +157,7 @@ def generative_log_prob(log_partitions, images):
         log_prob: [n, classes], nats.
 
     Raises:
-        TypeError: for anything but a list of them.
+        TypeError: for anything but a list of `LogPartition`.
     """
     _check_log_partitions("log_partitions", log_partitions)
     return tf.stack([one.log_prob(images) for one in log_partitions], axis=1)

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 _TITLE_POINTS = 10
-_WIDEST_LETTER = 0.68  # of its points, on the average of a line
+_LETTER_WIDTH = 0.68  # of its points, at most, on the average of a line
 
 
 def image_grid(
@@ -123,8 +123,8 @@ def trace_plot(f, num_burnin_steps=0, label="f [nats]", title=None):
 
 def _wrapped(title, inches):
     """A title in lines that a figure is wide enough for; "" if there is none."""
-    letters = int(inches / (_WIDEST_LETTER * _TITLE_POINTS / 72))
-    lines = (title or "").split("\n")
+    letters = int(inches / (_LETTER_WIDTH * _TITLE_POINTS / 72))
+    lines = [] if title is None else str(title).split("\n")
     return "\n".join(textwrap.fill(line, letters) for line in lines)
 
 

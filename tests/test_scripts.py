@@ -170,6 +170,13 @@ def test_a_sweep_prints_its_table(sweep):
     assert str(out / "mnist.json") in run.stdout
 
 
+@pytest.mark.parametrize("train_images, shown", [(60_000, True), (5_000, False)])
+def test_the_paper_stands_beside_runs_on_its_images_alone(train_images, shown):
+    table = runpy.run_path(str(ROOT / MNIST))["table"]
+    text = table([], {"epochs": 25, "train_images": train_images})
+    assert ("paper*" in text) == ("1.03" in text) == ("unverified" in text) == shown
+
+
 def test_a_sweep_shows_nothing_but_its_progress(sweep):
     run = sweep[2]
     assert "6/6" in run.stderr
@@ -492,6 +499,25 @@ def test_pictures_that_are_interrupted_are_not_done_and_go_on(
     script["main"]()
     assert begun[:3] == [10, 11, 0]  # then the class
     assert len(list(tmp_path.rglob("report.json"))) == 2
+
+
+def test_interrupted_langevin_chains_are_not_taken_for_whole(script, monkeypatch):
+    flags = flags_of(script, monkeypatch, "a.keras", "--chains", "2")
+    tilt = keras_tilt.Tilt(
+        lambda images: tf.reduce_sum(images, axis=[1, 2, 3]),
+        keras_tilt.white_noise((2, 2, 1)),
+    )
+    assert script["langevin"](tilt, 12, flags).shape == (2, 2, 2, 1)
+    draw = keras_tilt.sampler._Together.iterate
+
+    def interrupted(self, position, states):
+        if position.iteration == 11:
+            raise KeyboardInterrupt
+        return draw(self, position, states)
+
+    monkeypatch.setattr(keras_tilt.sampler._Together, "iterate", interrupted)
+    with pytest.warns(match="1 of 6 draws"), pytest.raises(KeyboardInterrupt):
+        script["langevin"](tilt, 12, flags)
 
 
 def test_a_network_without_a_size_is_an_error(script):

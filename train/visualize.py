@@ -371,7 +371,7 @@ def visualized(unit, label, name, judges, flags):
         return visualized_before(folder, settings)
     print(f"{label} {name if name != label else ''}".strip(), flush=True)
     start = time.monotonic()
-    tilt = scaled_tilt(unit, label, flags)
+    tilt = scaled_tilt(unit, flags)
     samples = kt.sample(
         tilt,
         flags.chains,
@@ -383,8 +383,7 @@ def visualized(unit, label, name, judges, flags):
         thin=thinning(flags.draws),
         directory=folder / "run",
     )
-    if len(samples.f) < flags.draws:
-        raise KeyboardInterrupt  # that came while they were drawn
+    check_whole(samples, flags.draws)
     images = {"samples": np.asarray(samples.images[-1])}
     num_gradients = flags.burnin * flags.max_leapfrog_steps
     num_gradients += flags.draws * samples.num_leapfrog_steps
@@ -446,7 +445,7 @@ def thinning(num_draws):
     return next(t for t in divisors if num_draws // t <= KEPT)
 
 
-def scaled_tilt(unit, label, flags):
+def scaled_tilt(unit, flags):
     """The tilt, as strong as asked for."""
     reference = reference_of(unit.input_shape, flags)
     if flags.scale is not None:
@@ -458,12 +457,19 @@ def scaled_tilt(unit, label, flags):
     return kt.scale_for_signal(tilt, signal, seed=flags.seed, num_chains=2)
 
 
+def check_whole(samples, num_draws):
+    """Go on with the interruption after which sampling returned what there was."""
+    if len(samples.f) < num_draws:
+        raise KeyboardInterrupt
+
+
 def langevin(tilt, num_gradients, flags):
     """Images at the end of Metropolis-adjusted Langevin chains."""
     half = max(4, num_gradients // 2)
     samples = kt.sample(
         tilt, flags.chains, half, half, seed=flags.seed, kernel="mala", thin=half
     )
+    check_whole(samples, half)
     return np.asarray(samples.images[-1])
 
 
