@@ -25,7 +25,15 @@ setup(
     python_requires=">=3.11",
     install_requires=requirements(),
     extras_require={
+        # The messages of TensorFlow Serving, to write requests to warm up with.
+        "serving": ["tensorflow-serving-api>=2.21"],
         "tensorboard": ["tensorboard"],
-        "test": ["pytest", "pytest-xdist", "ruff", "tensorboard"],
+        "test": [
+            "pytest",
+            "pytest-xdist",
+            "ruff",
+            "tensorboard",
+            "tensorflow-serving-api>=2.21",
+        ],
     },
 )

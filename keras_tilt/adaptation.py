@@ -20,6 +20,7 @@ __all__ = [
     "annealed_scale",
     "jittered",
     "leapfrog_steps",
+    "num_rising",
 ]
 
 import math
@@ -38,6 +39,12 @@ _UNSETTLED = 0.5  # share of the iterations at full tilt that the mean leaves ou
 def annealed_scale(iteration, num_burnin_steps):
     """The factor of the tilt in one iteration of the warm-up: in (0, 1], rising."""
     return min(1.0, (iteration + 1) / (_ANNEALED * num_burnin_steps + 1))
+
+
+def num_rising(num_burnin_steps):
+    """Iterations of such a warm-up in which the tilt is not at its full scale."""
+    iterations = range(num_burnin_steps)
+    return sum(annealed_scale(i, num_burnin_steps) < 1 for i in iterations)
 
 
 class StepSize(NamedTuple):

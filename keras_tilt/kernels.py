@@ -18,6 +18,7 @@ Hilbert spaces", for its independence of the dimension.
 __all__ = [
     "DIVERGENCE",
     "KERNELS",
+    "Response",
     "SplitHamiltonianMonteCarlo",
     "Trajectory",
     "chain_seeds",
@@ -27,6 +28,7 @@ __all__ = [
     "value_and_gradient",
 ]
 
+import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -175,10 +177,14 @@ class SplitHamiltonianMonteCarlo(tfp.mcmc.TransitionKernel):
         """f, its gradient, and the step, for a first call of `one_step`."""
         (noise,) = tf.nest.flatten(init_state)
         f, gradient = value_and_gradient(self.parameters["tilt_fn"], noise)
+        return self.results_of(init_state, f, gradient)
+
+    def results_of(self, init_state, f, gradient):
+        """The same where f and its gradient are known."""
         here = _Place(f, [gradient], step_size=[], num_leapfrog_steps=[])
         if self.parameters["store_parameters_in_results"]:
             here = here._replace(
-                step_size=tf.cast(self.parameters["step_size"], noise.dtype),
+                step_size=tf.cast(self.parameters["step_size"], f.dtype),
                 num_leapfrog_steps=tf.cast(
                     self.parameters["num_leapfrog_steps"], tf.int32
                 ),
@@ -342,17 +348,45 @@ def value_and_gradient(tilt_fn, noise):
     gradient of a max pooling by oneDNN's, which is several times as fast, only if it
     has replaced the pooling before; and in the cycle of a loop there is no before.
     """
+    if not isinstance(tilt_fn, Response):
+        tilt_fn = Response(tilt_fn)
+    return tilt_fn.value_and_gradient(noise)
 
-    def together(noise):
-        with tf.GradientTape() as tape:
-            tape.watch(noise)
-            f = tilt_fn(noise)
-        zero = tf.UnconnectedGradients.ZERO
-        return f, tape.gradient(f, noise, unconnected_gradients=zero)
 
-    if not tf.executing_eagerly():
-        together = tf.function(together, experimental_attributes={"_noinline": True})
-    return together(noise)
+class Response:
+    """f, one function with its gradient, which is in a graph once for all its calls.
+
+        factor f(z),     z: noise [..., event] -> [...]
+
+    Args:
+        tilt_fn: f, noise [..., event] -> f [...], nats.
+    """
+
+    def __init__(self, tilt_fn):
+        def together(noise):
+            with tf.GradientTape() as tape:
+                tape.watch(noise)
+                f = tilt_fn(noise)
+            zero = tf.UnconnectedGradients.ZERO
+            return f, tape.gradient(f, noise, unconnected_gradients=zero)
+
+        if not tf.executing_eagerly():
+            attributes = {"_noinline": True}
+            together = tf.function(together, experimental_attributes=attributes)
+        self._together, self._factor = together, None
+
+    def times(self, factor):
+        """The same function with a factor, [], which is not part of it."""
+        scaled = copy.copy(self)
+        scaled._factor = factor
+        return scaled
+
+    def value_and_gradient(self, noise):
+        """f and its gradient."""
+        f, gradient = self._together(noise)
+        if self._factor is None:
+            return f, gradient
+        return self._factor * f, self._factor * gradient
 
 
 def _with_gradient(tilt_fn):

@@ -21,8 +21,8 @@ from collections.abc import Callable
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from keras_tilt.several import shared, stack
 from keras_tilt.transports import carry, carry_back
-from keras_tilt.units import shared, stack
 
 tfd = tfp.distributions
 

@@ -10,7 +10,7 @@ subtracts the log-sum-exp over classes, and with it the part of f that the densi
 is made of. As a bounded f, log p(y|x), it is there on request.
 """
 
-__all__ = ["Unit", "UnitStack", "shared", "stack", "unit"]
+__all__ = ["Unit", "common_shape", "nonzero", "read_out", "unit", "weighted_sum"]
 
 import dataclasses
 import math
@@ -63,7 +63,7 @@ class Unit:
     def __call__(self, images):
         """Return f(images): float32 [n], nats."""
         return tf.add_n(
-            [_read_out(term(images), weights) for term, weights in self.terms]
+            [read_out(term(images), weights) for term, weights in self.terms]
         )
 
     def __eq__(self, other):
@@ -238,7 +238,7 @@ def _unit_of(terms):
         merged[features] = merged.get(features, 0.0) + weights
     kept = {features: w for features, w in merged.items() if np.any(w)}
     terms = tuple((kept or dict([*merged.items()][:1])).items())
-    return Unit(_name(terms), _common_shape(merged), terms)
+    return Unit(_name(terms), common_shape(merged), terms)
 
 
 def _sum(one, other):
@@ -249,23 +249,37 @@ def _scaled(unit, scalar):
     return _unit_of((features, scalar * weights) for features, weights in unit.terms)
 
 
-def _read_out(values, weights):
-    """Return sum_c values[n, c] weights[c]: [n]; see `_read_out_rows`."""
-    return _read_out_rows(values[None], weights[None])[0]
-
-
-def _read_out_rows(values, weights):
-    """Return sum_c values[u, n, c] weights[u, c]: [u, n].
+def read_out(values, weights):
+    """Return sum_c values[..., n, c] weights[..., c]: [..., n].
 
     Channels of weight 0 are not read, whatever they hold, and one channel of weight 1
     is returned bit by bit.
+
+    Args:
+        values: float32 [n, channels], or a row of them for each unit [units, n,
+            channels].
+        weights: array [channels], or [units, channels].
     """
-    count = int(np.max(np.count_nonzero(weights, axis=1)))
-    channels = np.argsort(weights == 0, axis=1, kind="stable")[:, :count]
-    weights = np.take_along_axis(weights, channels, axis=1).astype(np.float32)
-    values = tf.gather(values, channels, axis=2, batch_dims=1)
-    products = tf.math.multiply_no_nan(values, weights[:, None])
-    return products[..., 0] if count == 1 else tf.reduce_sum(products, axis=2)
+    channels, weights = nonzero(weights)
+    values = tf.gather(values, channels, axis=-1, batch_dims=channels.ndim - 1)
+    return weighted_sum(values, weights[..., None, :])
+
+
+def nonzero(weights):
+    """Return the channels that have a weight, and their weights: [..., most of them].
+
+    Where there are fewer, channels of weight 0 fill up the row.
+    """
+    count = int(np.max(np.count_nonzero(weights, axis=-1)))
+    channels = np.argsort(weights == 0, axis=-1, kind="stable")[..., :count]
+    return channels, np.take_along_axis(weights, channels, axis=-1).astype(np.float32)
+
+
+def weighted_sum(values, weights):
+    """Return the sum over the last axis; what has weight 0 may be NaN."""
+    products = tf.math.multiply_no_nan(values, weights)
+    alone = products.shape[-1] == 1
+    return products[..., 0] if alone else tf.reduce_sum(products, axis=-1)
 
 
 def _name(terms):
@@ -297,7 +311,7 @@ def _signed(weight, first):
     return sign if abs(weight) == 1 else f"{sign}{abs(weight):g} "
 
 
-def _common_shape(several):
+def common_shape(several):
     """Return the one input shape of all features, sizes filled in where one is any."""
     shape = tf.TensorShape(None)
     for features in several:
@@ -345,112 +359,6 @@ def _cropped(features, cell, window):
         check_preprocess(features.preprocess, shape, shape)
     reading = Cell(features.reading.layer, cell, features.reading.post, window)
     return Features(features.network, reading, shape, features.preprocess)
-
-
-# Several units in one pass
-
-
-@dataclasses.dataclass(frozen=True)
-class UnitStack:
-    """Several units side by side, one on each row of images.
-
-        images [units, chains, height, width, channels] -> f [units, chains], nats
-        f[u] = unit u of images[u]
-
-    Units that read the same features share the pass of the network.
-
-    Attributes:
-        units: tuple of `Unit`, or of functions images [n, ...] -> f [n].
-    """
-
-    units: tuple
-
-    @property
-    def input_shape(self):
-        """Shape of one image; None if no unit states one."""
-        units = [unit for unit in self.units if isinstance(unit, Unit)]
-        features = [features for unit in units for features, _ in unit.terms]
-        return _common_shape(features) if units else None
-
-    def __call__(self, images):
-        """Return f: float32 [units, chains]."""
-        images = tf.convert_to_tensor(images)
-        if images.shape[0] != len(self.units):
-            raise ValueError(
-                f"Expected images [{len(self.units)}, chains, height, width, channels],"
-                f" one row for each unit. Received: shape {images.shape}."
-            )
-        groups, rows = shared(self.units), tf.unstack(images, len(self.units))
-        f = {}
-        for group in groups:
-            together = (
-                images if len(groups) == 1 else tf.stack([rows[i] for i in group])
-            )
-            values = _side_by_side([self.units[i] for i in group], together)
-            f.update(zip(group, tf.unstack(values, len(group)), strict=True))
-        return tf.stack([f[i] for i in range(len(f))])
-
-
-def _side_by_side(units, images):
-    """Return f of the units of one group, each on its own images: [units, n]."""
-    if not isinstance(units[0], Unit):
-        return tf.cast(units[0](images[0]), tf.float32)[None]
-    parts = [_stacked(features, units, images) for features, _ in units[0].terms]
-    return tf.add_n(parts)
-
-
-def _stacked(features, units, images):
-    """Return the part of one pass in units: images [units, n, ...] -> [units, n]."""
-    rows = tf.shape(images)[:2]
-    flat = tf.reshape(images, tf.concat([[-1], tf.shape(images)[2:]], axis=0))
-    flat.set_shape([None, *images.shape[2:]])
-    weights = np.stack([dict(unit.terms)[features] for unit in units])
-    values = tf.reshape(features(flat), [*tf.unstack(rows), weights.shape[1]])
-    values.set_shape([*images.shape[:2], None])
-    return _read_out_rows(values, weights)
-
-
-def stack(units):
-    """Return a function of all units, each on its own row of images.
-
-    Args:
-        units: several `Unit`s of images of one shape; functions of images [n, ...] to
-            f [n] may be among them.
-
-    Returns:
-        stack: `UnitStack`, images [units, chains, ...] -> f [units, chains].
-
-    Example:
-        >>> network = keras_tilt.lenet()
-        >>> digits = stack([unit(network, class_index=c) for c in range(10)])
-        >>> digits(tf.zeros([10, 2, 28, 28, 1])).shape
-        TensorShape([10, 2])
-    """
-    units = tuple(units)
-    if not units or not all(map(callable, units)):
-        raise ValueError(
-            "Expected one or several units. Received: "
-            f"{units!r}. Pass for example [kt.unit(network, class_index=3)]."
-        )
-    several = UnitStack(units)
-    _ = several.input_shape  # raises if the units disagree
-    return several
-
-
-def shared(units):
-    """Return the groups of units that read the same features, as lists of indices.
-
-    Args:
-        units: sequence; what is no `Unit` is a group of its own.
-
-    Returns:
-        groups: list of lists of indices, in order of their first units.
-    """
-    groups = {}
-    for i, unit in enumerate(units):
-        key = unit.features if isinstance(unit, Unit) else i
-        groups.setdefault(key, []).append(i)
-    return list(groups.values())
 
 
 def _weights(name, channel, direction, channels):

@@ -2,9 +2,13 @@
 
 import os
 
-import keras_tilt  # noqa: F401  (first: it sets TensorFlow's environment defaults)
+import keras_tilt as kt  # (first: it sets TensorFlow's environment defaults)
+import numpy as np
 import pytest
+import small_network
 import tensorflow as tf
+
+from keras_tilt import servable, serving
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
@@ -21,3 +25,34 @@ def strategy():
     """
     replicas = int(os.environ.get("REPLICAS", 2))
     return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
+
+
+@pytest.fixture(scope="session")
+def small_sampler():
+    """Chains of the three classes of the small network, of 3 leapfrog steps or so."""
+    network = small_network.small_network()
+    noise = kt.white_noise(small_network.SHAPE, stddev=2.0)
+    tilts = [kt.Tilt(kt.unit(network, class_index=k), noise) for k in range(3)]
+    schedule = serving.planned([0.3, 0.4, 0.5], [3, 4, 3], 5, (0, 7))
+    return serving.ServedSampler(tilts, schedule, -6.0, 6.0, [True, True, False])
+
+
+@pytest.fixture(scope="session")
+def served(small_sampler, tmp_path_factory):
+    """The folder of a servable of that sampler, "small", with one version."""
+    folder = tmp_path_factory.mktemp("served") / "small"
+    golden = {
+        "unit": np.array([0, 1, 2], np.int32),
+        "seed": np.array([[1, 2], [3, 4], [-5, 2**31 - 1]], np.int32),
+        "temperature": np.array([1.0, 0.3, 2.5], np.float32),
+    }
+    servable.write_servable(
+        folder,
+        small_sampler,
+        ("serving_default", golden),
+        [(name, golden) for name in ("serving_default", "sample_png", "sample_each")],
+        {"certificate.json": {}},
+        serving.MOST_ROWS,
+        "{start}",
+    )
+    return folder

@@ -13,7 +13,8 @@ from keras import layers
 
 from keras_tilt import graph
 from keras_tilt.model import GenerativeClassifier
-from keras_tilt.units import Unit, UnitStack, shared, stack, unit
+from keras_tilt.several import UnitStack, shared, stack
+from keras_tilt.units import Unit, unit
 
 SHAPE = (12, 12, 1)
 CLASSES = 5

@@ -24,7 +24,6 @@ of four chains on two cores.
 """
 
 import argparse
-import functools
 import hashlib
 import json
 import math
@@ -33,15 +32,13 @@ import sys
 import time
 
 import keras_tilt as kt
-import keras
 import numpy as np
 import tensorflow as tf
 from scipy.spatial.distance import pdist
 from tqdm import tqdm
 
-# Of the pixels of 1,000 photographs, one of each ImageNet class: red, green, blue.
-PHOTOS_COVARIANCE = [[4852, 4247, 3865], [4247, 4647, 4403], [3865, 4403, 5075]]
-MODES = ("none", "caffe", "tf", "torch")  # of keras.applications
+from keras_tilt import named
+
 # Of the norm of the noise. A patch has few pixels, and its noise little to hide a unit.
 SIGNAL_OF_IMAGE, SIGNAL_OF_PATCH = 0.14, 0.6
 COARSE = 16  # pixels along an edge of the images whose distances are compared
@@ -59,15 +56,17 @@ def main():
 
 def visualize(flags):
     """Samples unit by unit, numbers first; then one picture and one table of all."""
-    network = load_network(flags.model)
-    judges = judges_of(network, flags)
-    names = load_names(flags.names)
-    units = units_of(network, flags)
+    with named.as_exit():
+        network = load_network(flags.model)
+        judges = judges_of(network, flags)
+        names = named.load_names(flags.names)
+        units = units_of(network, flags)
     found, left_out = [], []
     for label, unit in units.items():
-        name = names.get(label, label)
+        name = names.get(named.class_number(label), label)
         try:
-            found.append(visualized(unit, label, name, judges, flags))
+            signal = signal_of(unit, network, flags)
+            found.append(visualized(unit, label, name, signal, judges, flags))
         except ValueError as error:  # of one unit: the others may well have samples
             left_out.append(f"{label} is left out. {error}")
             continue
@@ -103,12 +102,17 @@ def parse_flags():
         help="class:3, class:0-9, LAYER:12 or LAYER:0-7; may be repeated",
     )
     add("--out", type=pathlib.Path, default=pathlib.Path("out/units"), help="folder")
-    add("--preprocess", choices=MODES, default="none", help="of pixels, as Keras's")
+    add(
+        "--preprocess",
+        choices=named.MODES,
+        default="none",
+        help="of pixels, as Keras's",
+    )
     add("--low", type=float, default=0.0, help="black, as a pixel of the network")
     add("--high", type=float, default=255.0, help="white: 1 if its pixels are 0 ... 1")
     add(
         "--reference",
-        choices=("spectral", "box", "white"),
+        choices=named.NOISES,
         default="spectral",
         help="noise of a 1/f spectrum within the range; uniform in it; Gaussian",
     )
@@ -149,7 +153,7 @@ def parse_flags():
     add(
         "--judge", type=pathlib.Path, help=".keras file of another network, for classes"
     )
-    add("--judge-preprocess", choices=MODES, default="none", help="of its pixels")
+    add("--judge-preprocess", choices=named.MODES, default="none", help="of its pixels")
     add("--seed", type=int, default=7, help="equal seeds give equal samples")
     add("--smoke", action="store_true", help="two chains, a few short iterations")
     flags = parser.parse_args()
@@ -164,39 +168,20 @@ def parse_flags():
 # The units
 
 
-def load_network(path):
-    """The network of a .keras file, or a plain exit."""
-    if not path.is_file():
-        raise SystemExit(
-            f"Expected a .keras file. Received: {path}, which is not there. "
-            "Save a network with: network.save('network.keras')"
-        )
-    try:
-        model = keras.models.load_model(path, compile=False)
-    except (OSError, TypeError, ValueError) as error:
-        raise SystemExit(
-            f"Expected a .keras file that Keras can load. Received: {path}: {error}"
-        ) from error
-    return getattr(model, "network", model)
-
-
-def load_names(path):
-    """The names of classes by the labels of their units, or a plain exit."""
-    if path is None:
-        return {}
-    try:
-        names = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise SystemExit(
-            f"Expected a JSON file of --names. Received: {path}: {error}"
-        ) from error
-    if isinstance(names, list):
-        names = dict(enumerate(names))
-    # Of a pair, as Keras has them for ImageNet, the second is the name.
+def units_of(network, flags):
+    """All units by their labels, before any is sampled."""
     return {
-        f"class:{number}": name if isinstance(name, str) else name[-1]
-        for number, name in names.items()
+        label: named.unit_of(
+            network, label, flags.preprocess, flags.sizes, flags.posterior_weight
+        )
+        for label in named.labels(flags.unit)
     }
+
+
+def load_network(path):
+    """The network of logits, without a calibration."""
+    model = named.load_model(path)
+    return getattr(model, "network", model)
 
 
 def judges_of(network, flags):
@@ -207,135 +192,18 @@ def judges_of(network, flags):
         return judges
     judge = Judge(load_network(flags.judge), flags.judge_preprocess)
     if not judge.num_classes == own.num_classes > 1:
-        raise SystemExit(
+        raise ValueError(
             f"Expected a --judge of the {own.num_classes} classes of the network, two "
             f"or more. Received: one of {judge.num_classes}. Leave it out."
         )
     return judges | {"judge": judge}
 
 
-def unit_labels(specifications):
-    """ "class:0-2" -> class:0, class:1, class:2."""
-    labels = []
-    for text in specifications:
-        layer, _, channels = text.rpartition(":")
-        first, _, last = channels.partition("-")
-        if not (layer and first.isdigit() and (last or first).isdigit()):
-            raise SystemExit(
-                "Expected --unit class:3, class:0-9, LAYER:12 or LAYER:0-7. "
-                f"Received: {text}."
-            )
-        numbers = range(int(first), int(last or first) + 1)
-        if not numbers:
-            raise SystemExit(
-                f"Expected a range that rises, as 0-7. Received: {text}. Turn it round."
-            )
-        labels += [f"{layer}:{k}" for k in numbers]
-    return labels
-
-
-def units_of(network, flags):
-    """All units by their labels, or a plain exit, before any is sampled."""
-    try:
-        return {
-            label: unit_of(network, label, flags) for label in unit_labels(flags.unit)
-        }
-    except ValueError as error:
-        raise SystemExit(f"{error}") from error
-
-
-def is_class(label):
-    return label.startswith("class:")
-
-
-def unit_of(network, label, flags):
-    """A class in several views, or another unit on what it sees."""
-    if not is_class(label):
-        return layer_unit(network, label, preprocessing(flags.preprocess))
-    try:
-        units = [
-            class_view(network, int(label[6:]), i, size, flags)
-            for i, size in enumerate(flags.sizes)
-        ]
-    except ValueError as error:
-        if "resize" not in str(error):
-            raise
-        raise ValueError(f"{error} Here: pass --sizes 1.") from error
-    return sum(units) / len(units)
-
-
-def class_view(network, index, number, size, flags):
-    """A class as it is read at one size of the image."""
-    height, width, _ = image_shape(network)
-    return kt.unit(
-        network,
-        class_index=index,
-        posterior_weight=flags.posterior_weight,
-        preprocess=view(flags.preprocess, mirrored=bool(number % 2)),
-        resize=(round(size * height), round(size * width)),
-    )
-
-
-def layer_unit(network, label, preprocess):
-    """A channel on its receptive field; what sees the whole image, on all of it."""
-    unit = kt.unit(network, label)
-    try:
-        patch = unit.crop()
-    except ValueError:  # of a dense layer, or behind one
-        return kt.unit(network, label, preprocess=preprocess)
-    return Patch(patch, preprocess)
-
-
-def image_shape(network):
-    """Of the one input that is an image of a known size, or an error."""
-    shape = network.input_shape
-    if isinstance(shape, list) or len(shape) != 4 or None in shape[1:]:
-        raise ValueError(
-            "Expected a network of one input, images of one size. Received: input "
-            f"shape {shape}. Build it with an Input of [height, width, channels]."
-        )
-    return shape[1:]
-
-
-@functools.cache
-def view(mode, mirrored):
-    """Preprocessing, every other size mirrored and moved by an eighth of an image."""
-    preprocess = preprocessing(mode)
-    if not mirrored:
-        return preprocess
-
-    def of_other_side(images):
-        eighths = [size // 8 for size in images.shape[1:3]]
-        return preprocess(tf.roll(tf.reverse(images, [2]), eighths, axis=[1, 2]))
-
-    return of_other_side
-
-
-class Patch:
-    """A unit on its receptive field, of pixels before the preprocessing."""
-
-    def __init__(self, unit, preprocess):
-        self.unit, self.preprocess = unit, preprocess
-        self.name, self.input_shape = unit.name, unit.input_shape
-
-    def __call__(self, images):
-        return self.unit(self.preprocess(images))
-
-
-def preprocessing(mode):
-    """Pixels as a network of keras.applications takes them."""
-    if mode == "none":
-        return tf.identity
-    return lambda images: keras.applications.imagenet_utils.preprocess_input(
-        images, data_format="channels_last", mode=mode
-    )
-
-
 class Judge:
     """What a network calls images of any size."""
 
     def __init__(self, network, mode):
-        self.network, self.preprocess = network, preprocessing(mode)
+        self.network, self.preprocess = network, named.preprocessing(mode)
         self.num_classes = network.output_shape[-1]
 
     def __call__(self, images):
@@ -348,22 +216,15 @@ class Judge:
 # Sampling
 
 
-def reference_of(shape, flags):
-    """The noise that is tilted."""
-    middle, width = (flags.low + flags.high) / 2, flags.high - flags.low
-    if flags.reference == "white":
-        return kt.white_noise(shape, middle, flags.contrast * width)
-    if flags.reference == "box":
-        return kt.box(shape, flags.low, flags.high)
-    colours = np.array(PHOTOS_COVARIANCE) if shape[2] == 3 else np.eye(shape[2])
-    colours = colours * (flags.contrast * width) ** 2 / np.trace(colours) * shape[2]
-    noise = kt.spectral_noise(
-        shape, mean=middle, exponent=flags.exponent, colour_covariance=colours
-    )
-    return kt.squash(noise, flags.low, flags.high, scale=0.3 * width)
+def signal_of(unit, network, flags):
+    """The share asked for, or one that suits an image or a patch of it."""
+    if flags.signal is not None:
+        return flags.signal
+    is_whole = unit.input_shape == network.input_shape[1:]
+    return SIGNAL_OF_IMAGE if is_whole else SIGNAL_OF_PATCH
 
 
-def visualized(unit, label, name, judges, flags):
+def visualized(unit, label, name, signal, judges, flags):
     """Report and images of one unit: those of before, or new ones."""
     folder = flags.out / label.replace("/", "_").replace(":", "_")
     settings = settings_of(flags) | {"unit": label}
@@ -371,7 +232,7 @@ def visualized(unit, label, name, judges, flags):
         return visualized_before(folder, settings)
     print(f"{label} {name if name != label else ''}".strip(), flush=True)
     start = time.monotonic()
-    tilt = scaled_tilt(unit, flags)
+    tilt = scaled_tilt(unit, signal, flags)
     samples = kt.sample(
         tilt,
         flags.chains,
@@ -445,15 +306,19 @@ def thinning(num_draws):
     return next(t for t in divisors if num_draws // t <= KEPT)
 
 
-def scaled_tilt(unit, flags):
+def scaled_tilt(unit, signal, flags):
     """The tilt, as strong as asked for."""
-    reference = reference_of(unit.input_shape, flags)
+    reference = named.noise(
+        flags.reference,
+        unit.input_shape,
+        flags.low,
+        flags.high,
+        flags.contrast,
+        flags.exponent,
+    )
     if flags.scale is not None:
         return kt.Tilt(unit, reference, flags.scale)
     tilt = kt.Tilt(unit, reference)
-    signal = flags.signal
-    if signal is None:
-        signal = SIGNAL_OF_PATCH if isinstance(unit, Patch) else SIGNAL_OF_IMAGE
     return kt.scale_for_signal(tilt, signal, seed=flags.seed, num_chains=2)
 
 
@@ -529,9 +394,9 @@ def judged(images, unit, label, judges, flags):
             tf.image.resize(images, [COARSE, COARSE], antialias=True).numpy()
         ),
     }
-    if not is_class(label):
+    index = named.class_number(label)
+    if index is None:
         return report
-    index = int(label[6:])
     for name, judge in judges.items():
         outputs = judge(images)
         higher = np.sum(outputs > outputs[:, index : index + 1], axis=1)

@@ -1,0 +1,139 @@
+"""Asks an exported sampler for images, without a server, with TensorFlow alone.
+
+    python export/ask.py served/digits --unit 3 --seed 7 --out three.png
+
+Loads the highest version of the folder, makes the golden request, whose response must
+come back bit for bit on the machine that exported it, and then that of the flags: one
+image for each of --rows, with the seeds (--seed, 0), (--seed, 1), ... side by side in a
+PNG. Expected: f, acceptance and what the certificate says, for every image; it takes a
+few seconds on two cores, most of them for loading TensorFlow.
+"""
+
+import argparse
+import base64
+import json
+import os
+import pathlib
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as at the export: bits differ
+
+import numpy as np
+import tensorflow as tf
+
+
+def main():
+    """Loads, checks, asks, prints, draws."""
+    flags = parse_flags()
+    version = newest_version(flags.folder)
+    signatures = load(version)
+    check_golden(version, signatures)
+    rows = 1 if flags.smoke else flags.rows
+    start = time.monotonic()
+    answer = ask(signatures, flags.unit, flags.seed, rows, flags.temperature)
+    seconds = time.monotonic() - start
+    print(f"{rows} rows in {seconds:.2f} s, the first call of its signature")
+    for row in range(rows):
+        numbers = [f"{n} {answer[n][row]:.4g}" for n in sorted(answer) if n in NUMBERS]
+        print(f"seed ({flags.seed}, {row}): {', '.join(numbers)}, ", end="")
+        print("converged" if answer["converged"][row] else "not certified to converge")
+    save(flags.out, answer["image"])
+
+
+NUMBERS = ("accept_rate", "f", "log_density", "log_prob")
+
+
+def parse_flags():
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("folder", type=pathlib.Path, help="written by export/sampler.py")
+    add("--unit", type=int, default=0, help="its place in the list of the export")
+    add("--seed", type=int, default=7, help="equal seeds give equal images")
+    add("--temperature", type=float, default=1.0, help="f is divided by it")
+    add("--rows", type=int, default=4, help="images")
+    add("--out", type=pathlib.Path, default=pathlib.Path("out/asked.png"), help="PNG")
+    add("--smoke", action="store_true", help="one image")
+    return parser.parse_args()
+
+
+def newest_version(folder):
+    """The highest version, or a plain exit."""
+    versions = [p for p in folder.glob("*") if p.name.isdigit()]
+    if not versions:
+        raise SystemExit(
+            f"Expected a folder with a version of a servable. Received: {folder}. "
+            f"Write one with: python export/sampler.py MODEL.keras --out {folder}"
+        )
+    return max(versions, key=lambda path: int(path.name))
+
+
+def load(version):
+    """The signatures of a SavedModel of a sampler, or a plain exit."""
+    signatures = tf.saved_model.load(str(version)).signatures
+    if "sample_each" not in signatures:
+        raise SystemExit(
+            f"Expected a sampler. Received: {version}, with the signatures "
+            f"{', '.join(sorted(signatures))}. See its README.md."
+        )
+    return signatures
+
+
+def check_golden(version, signatures):
+    """Makes the golden request and says whether the golden response comes back."""
+    extra = version / "assets.extra"
+    request = json.loads((extra / "golden_request.json").read_text())
+    expected = json.loads((extra / "golden_response.json").read_text())["outputs"]
+    arrays = arrays_of(signatures[request["signature_name"]], request["inputs"])
+    found = signatures[request["signature_name"]](**arrays)
+    equal = all(same(found[name].numpy(), expected[name]) for name in expected)
+    print(
+        "Golden request: "
+        + ("the golden response, bit for bit" if equal else "ANOTHER RESPONSE")
+    )
+    if not equal:
+        print("  expected f", expected["f"], "received f", found["f"].numpy())
+
+
+def arrays_of(signature, inputs):
+    """Values of JSON as tensors of the signature's types."""
+    specs = signature.structured_input_signature[1]
+    return {name: tf.constant(inputs[name], specs[name].dtype) for name in inputs}
+
+
+def same(found, expected):
+    """Whether an array is bit for bit what JSON says."""
+    if found.dtype == object:
+        return [base64.b64decode(part["b64"]) for part in expected] == found.tolist()
+    expected = np.array(expected).astype(found.dtype)
+    return np.array_equal(found, expected, equal_nan=found.dtype.kind == "f")
+
+
+def ask(signatures, unit, seed, rows, temperature):
+    """The answer as arrays, or a plain exit with what was wrong."""
+    try:
+        answer = signatures["serving_default"](
+            unit=tf.fill([rows], unit),
+            seed=tf.stack([tf.fill([rows], seed), tf.range(rows)], axis=1),
+            temperature=tf.fill([rows], temperature),
+        )
+    except tf.errors.InvalidArgumentError as error:
+        raise SystemExit(error.message.splitlines()[0]) from error
+    return {name: value.numpy() for name, value in answer.items()}
+
+
+def save(path, images):
+    """Images side by side, as one PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if images.shape[-1] not in (1, 3, 4):
+        raise SystemExit(f"Images of {images.shape[-1]} channels: no PNG is written.")
+    path.write_bytes(tf.io.encode_png(np.concatenate([*images], axis=1)).numpy())
+    print(f"Picture: {path}")
+
+
+if __name__ == "__main__":
+    main()

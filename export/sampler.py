@@ -1,0 +1,516 @@
+"""Exports a sampler of any units of a trained network, for TensorFlow Serving.
+
+    unit, seed, temperature -> an image of p(x) = exp(f(x) / temperature) q(x) / Z
+
+    python export/sampler.py out/demo/models/gg-dg-seed0-epoch25.keras \\
+        --unit class:0-9 --reference white --stddev 0.5 --out served/digits
+    python export/ask.py served/digits --unit 3 --seed 7 --out three.png
+
+Writes served/digits/1/ (served/digits/2/ the next time), a SavedModel of TensorFlow's
+own operations, and beside it model.config, batching.config, compose.yaml and README.md
+with the lines that start a server and ask it. Equal seeds give equal images, whatever
+else is in a request.
+
+Before that the chains are certified (`keras_tilt.certificate`): long adapted chains of
+every unit must converge, a served chain must be ten autocorrelation times long, and the
+ends of served chains must agree with the long ones. An export that fails is refused
+unless --force, and then says so in its certificate and in every answer. Steps and
+counts are found here, and frozen.
+
+Expected: the ten digits of the example are certified, with chains of about 40
+iterations, in about three minutes on two cores. A run that was interrupted goes on
+where it was.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import pathlib
+import shutil
+import sys
+
+import keras_tilt as kt
+import numpy as np
+from tqdm import tqdm
+
+from keras_tilt import certificate, named, servable, serving
+
+SPREAD = 3.0  # standard deviations of white noise from its mean to black and to white
+
+
+def main():
+    """Measures, judges, writes; the same command goes on if it is interrupted."""
+    flags = parse_flags()
+    try:
+        with named.as_exit():
+            export(flags)
+    except KeyboardInterrupt:
+        print("\nInterrupted. The same command goes on from here.", file=sys.stderr)
+        sys.exit(130)
+
+
+def export(flags):
+    """The next version of the servable, or an error that says why there is none."""
+    tilts, low, high = tilts_of(flags)
+    long_runs = {t: long_run(tilts, t, flags) for t in flags.temperatures}
+    schedule = schedule_of(long_runs, flags)
+    sampler = serving.ServedSampler(tilts, schedule, low, high)
+    certificates = certified(sampler, tilts, long_runs, flags)
+    print(table(certificates))
+    refused = [one for one in certificates if not one.converged]
+    if refused and not flags.force:
+        raise ValueError(
+            f"Expected chains that converge. Received: {len(refused)} of "
+            f"{len(certificates)} that do not. Ask for more --draws, --burnin or "
+            "--most-iterations, for a weaker --scale, for higher --temperatures, or "
+            "export them with --force, which every answer will say."
+        )
+    log_partition = log_partitions(tilts, flags) if flags.log_partition else None
+    version = write(tilts, sampler, certificates, log_partition, flags)
+    shutil.rmtree(work_folder(flags), ignore_errors=True)
+    print(f"\nWritten: {version}, a sampler of {len(tilts)} units")
+    print(f"Ask it:  python export/ask.py {flags.out} --unit 0 --seed 7")
+    print(f"Serve it: {flags.out / 'README.md'}")
+
+
+def positive(text):
+    """A number above 0."""
+    if not 0 < float(text) < float("inf"):
+        raise ValueError
+    return float(text)
+
+
+def count(text):
+    """A whole number from 1."""
+    if not int(text) >= 1:
+        raise ValueError
+    return int(text)
+
+
+def parse_flags():
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("model", type=pathlib.Path, help=".keras file of a network of images")
+    add(
+        "--unit",
+        action="append",
+        required=True,
+        help="class:3, class:0-9, LAYER:12 or LAYER:0-7; may be repeated; a request "
+        "names a unit by its place in this list, from 0",
+    )
+    add(
+        "--out",
+        type=pathlib.Path,
+        default=pathlib.Path("served/sampler"),
+        help="folder; its last name is that of the model",
+    )
+    add("--preprocess", choices=named.MODES, default="none", help="of pixels, Keras's")
+    add(
+        "--reference",
+        choices=named.NOISES,
+        default="white",
+        help="noise of a 1/f spectrum within black and white; uniform there; Gaussian",
+    )
+    add("--stddev", type=positive, default=1.0, help="of a pixel of white noise")
+    add("--mean", type=float, default=0.0, help="of a pixel of white noise")
+    add(
+        "--low",
+        type=float,
+        help="black, as a pixel of the network; if it is not given, 0, and under white "
+        f"noise {SPREAD:g} --stddev below --mean",
+    )
+    add("--high", type=float, help="white, the same above; else 255")
+    add(
+        "--contrast", type=positive, default=0.3, help="of spectral noise, of the range"
+    )
+    add("--exponent", type=float, default=1.7, help="of spectral noise")
+    add(
+        "--sizes",
+        type=positive,
+        nargs="+",
+        default=[1.0],
+        help="of the image at which a class is read, 1 as the network takes it",
+    )
+    add("--posterior-weight", type=float, default=0.0, help="of log p(class | x)")
+    add("--scale", type=positive, default=1.0, help="of the tilt")
+    add(
+        "--temperatures",
+        type=positive,
+        nargs="+",
+        default=[1.0],
+        help="at which chains are certified; answers between the lowest and the "
+        "highest are",
+    )
+    add("--chains", type=count, default=16, help="long ones, of each unit")
+    add("--draws", type=count, default=300, help="of each long chain")
+    add("--burnin", type=count, default=100, help="iterations before their first draw")
+    add("--max-leapfrog-steps", type=count, default=20, help="gradients per iteration")
+    add(
+        "--approach-step",
+        type=positive,
+        help="of a leapfrog without Metropolis test, while a strong tilt rises",
+    )
+    add(
+        "--most-iterations",
+        type=count,
+        default=200,
+        help="of a served chain, if ten autocorrelation times are longer",
+    )
+    add("--ends", type=count, default=32, help="served chains of each unit looked at")
+    add("--log-partition", action="store_true", help="estimate log Z, serve log_prob")
+    add("--force", action="store_true", help="export chains that do not converge, too")
+    add("--xla", action="store_true", help="compile chains; stock servers refuse that")
+    add("--seed", type=int, default=7, help="of the measurements, not of requests")
+    add("--smoke", action="store_true", help="a few short chains, exported by force")
+    flags = parser.parse_args()
+    if flags.smoke:
+        flags.chains, flags.draws, flags.burnin, flags.ends = 2, 8, 8, 2
+        flags.max_leapfrog_steps, flags.most_iterations, flags.force = 2, 4, True
+    return flags
+
+
+# What is sampled
+
+
+def tilts_of(flags):
+    """The tilts of all units by one reference, and what is black and white."""
+    model = named.load_model(flags.model)
+    network = getattr(model, "network", model)
+    units = [
+        named.unit_of(
+            network, label, flags.preprocess, flags.sizes, flags.posterior_weight
+        )
+        for label in named.labels(flags.unit)
+    ]
+    shapes = {unit.input_shape for unit in units}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"Expected units of images of one size. Received: {sorted(shapes)}, by "
+            "what they see. Export a sampler for each."
+        )
+    low, high = black_and_white(flags)
+    if flags.reference == "white":
+        reference = kt.white_noise(units[0].input_shape, flags.mean, flags.stddev)
+    else:
+        reference = named.noise(
+            flags.reference,
+            units[0].input_shape,
+            low,
+            high,
+            flags.contrast,
+            flags.exponent,
+        )
+    return [kt.Tilt(unit, reference, flags.scale) for unit in units], low, high
+
+
+def black_and_white(flags):
+    """The pixels that bytes 0 and 255 stand for."""
+    low, high = 0.0, 255.0
+    if flags.reference == "white":
+        low = flags.mean - SPREAD * flags.stddev
+        high = flags.mean + SPREAD * flags.stddev
+    low = low if flags.low is None else flags.low
+    high = high if flags.high is None else flags.high
+    if not low < high:
+        raise ValueError(
+            f"Expected --low below --high. Received: {low:g}, {high:g}. Swap them."
+        )
+    return low, high
+
+
+def at_temperature(tilts, temperature):
+    """The same tilts with f divided by a temperature."""
+    return [dataclasses.replace(t, scale=t.scale / temperature) for t in tilts]
+
+
+# What is measured
+
+
+def long_run(tilts, temperature, flags):
+    """Long adapted chains of all units at one temperature."""
+    print(f"Long chains at temperature {temperature:g}", flush=True)
+    samples = kt.sample(
+        at_temperature(tilts, temperature),
+        flags.chains,
+        flags.draws,
+        flags.burnin,
+        seed=flags.seed,
+        max_leapfrog_steps=flags.max_leapfrog_steps,
+        approach_step_size=flags.approach_step,
+        directory=work_folder(flags) / f"temperature{temperature:g}",
+    )
+    if len(samples[0].f) < flags.draws:
+        raise KeyboardInterrupt
+    return samples
+
+
+def work_folder(flags):
+    """Where the long chains of these flags and this model are, while they run."""
+    ignored = ("out", "force", "xla", "log_partition", "ends", "most_iterations")
+    settings = {k: str(v) for k, v in vars(flags).items() if k not in ignored}
+    settings["sha256"] = hashlib.sha256(flags.model.read_bytes()).hexdigest()
+    text = json.dumps(settings, sort_keys=True)
+    return flags.out / ".work" / hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def schedule_of(long_runs, flags):
+    """The steps of the lowest temperature, and as many iterations as all need."""
+    times = [
+        certificate.autocorrelation_time(samples)
+        for of_units in long_runs.values()
+        for samples in of_units
+    ]
+    coldest = long_runs[min(long_runs)]
+    return serving.planned(
+        [samples.step_size for samples in coldest],
+        [samples.num_leapfrog_steps for samples in coldest],
+        certificate.needed_iterations(max(times), flags.most_iterations),
+        (0, flags.seed),
+        flags.approach_step,
+    )
+
+
+def certified(sampler, tilts, long_runs, flags):
+    """A certificate of every unit at every temperature, by ends of served chains."""
+    pairs = [(t, i) for t in long_runs for i in range(len(tilts))]
+    found = []
+    for temperature, i in tqdm(pairs, "ends of served chains"):
+        noise, f, accept_rate = ends_of(sampler, i, temperature, flags)
+        scalars = certificate.scalars_of(tilts[i], noise, f)
+        found.append(
+            certificate.certificate_of(
+                tilts[i].unit.name,
+                temperature,
+                long_runs[temperature][i],
+                scalars,
+                accept_rate,
+                sampler.schedule.num_full,
+            )
+        )
+    return found
+
+
+def ends_of(sampler, unit, temperature, flags):
+    """Noise, f and acceptance of served chains of one unit."""
+    parts = []
+    for first in range(0, flags.ends, serving.MOST_ROWS):
+        rows = np.arange(first, min(flags.ends, first + serving.MOST_ROWS))
+        parts.append(sampler.functions["start"](**request(unit, rows, temperature)))
+    joined = ("noise", "f", "accept_rate")
+    return [np.concatenate([part[name] for part in parts]) for name in joined]
+
+
+def request(unit, seeds, temperature=1.0):
+    """Rows of one unit, as arrays."""
+    seeds = np.asarray(seeds, np.int32)
+    return {
+        "unit": np.full(len(seeds), unit, np.int32),
+        "seed": np.stack([np.zeros_like(seeds), seeds], axis=1),
+        "temperature": np.full(len(seeds), temperature, np.float32),
+    }
+
+
+def log_partitions(tilts, flags):
+    """log Z [temperatures, units], NaN where the estimate is not to be trusted."""
+    found = []
+    for temperature in flags.temperatures:
+        print(f"log Z at temperature {temperature:g}", flush=True)
+        several = kt.log_partition(at_temperature(tilts, temperature), seed=flags.seed)
+        for unit, one in zip(tilts, several, strict=True):
+            print(f"{unit.unit.name}: {one}")
+        found.append([one.value if one.is_reliable else np.nan for one in several])
+    return np.array(found)
+
+
+# What is written
+
+
+def write(tilts, sampler, certificates, log_partition, flags):
+    """The servable, with its certificate in it and in its answers."""
+    names = [tilt.unit.name for tilt in tilts]
+    converged = {name: True for name in names}
+    for one in certificates:
+        converged[one.unit] &= one.converged
+    low, high = black_and_white(flags)
+    final = serving.ServedSampler(
+        tilts,
+        sampler.schedule,
+        low,
+        high,
+        list(converged.values()),
+        flags.temperatures,
+        log_partition,
+        jit_compile=flags.xla,
+    )
+    rows = {name: values[:1] for name, values in request(0, [0]).items()}
+    image = np.zeros([1, *tilts[0].event_shape], np.float32)
+    noise = np.zeros([1, *tilts[0].base.event_shape], np.float32)
+    warmup = {name: rows for name in final.functions}
+    warmup |= {"evaluate": {"image": image}, "resume": rows | {"noise": noise}}
+    golden = "sample_png" if "sample_png" in final.functions else "serving_default"
+    document = certificate_document(names, certificates, log_partition, final, flags)
+    return servable.write_servable(
+        flags.out,
+        final,
+        (golden, request(len(tilts) - 1, [flags.seed], flags.temperatures[0])),
+        list(warmup.items()),
+        {"certificate.json": document},
+        serving.MOST_ROWS,
+        readme(names, final, certificates, flags),
+    )
+
+
+def certificate_document(names, certificates, log_partition, sampler, flags):
+    """All that is known of the chains, of values that JSON knows."""
+    schedule = sampler.schedule
+    low, high = black_and_white(flags)
+    return {
+        "converged": all(one.converged for one in certificates),
+        "forced": not all(one.converged for one in certificates),
+        "units": names,
+        "temperatures": flags.temperatures,
+        "log_partition": None if log_partition is None else log_partition.tolist(),
+        "reference": flags.reference,
+        "black": low,
+        "white": high,
+        "scale": flags.scale,
+        "num_iterations": schedule.num_iterations,
+        "num_iterations_at_full_tilt": schedule.num_full,
+        "step_size": schedule.step_size[:, -1].tolist(),
+        "num_leapfrog_steps": schedule.num_leapfrog_steps.mean(axis=1).tolist(),
+        "num_gradients": schedule.num_gradients.tolist(),
+        "environment": servable.environment(),
+        "certificates": [dataclasses.asdict(one) for one in certificates],
+    }
+
+
+def table(certificates):
+    """One line per unit and temperature, verdict last."""
+    lines = [
+        "accepted, R-hat, ESS: of the long chains, the worst scalar; time: iterations "
+        "of autocorrelation; ends: of served chains, largest difference in standard "
+        "errors",
+        f"{'unit':<20}{'temperature':>12}{'accepted':>9}{'R-hat':>7}{'ESS':>6}"
+        f"{'time':>6}{'served':>8}{'ends':>6}  verdict",
+    ]
+    for one in certificates:
+        lines.append(
+            f"{one.unit[:19]:<20}{one.temperature:12g}{one.accept_rate:9.0%}"
+            f"{one.worst_r_hat:7.3f}{one.smallest_ess:6.0f}"
+            f"{one.autocorrelation_time:6.1f}{one.served_accept_rate:8.0%}"
+            f"{one.largest_difference:6.1f}  {one.verdict}"
+        )
+    return "\n".join(lines)
+
+
+def readme(names, sampler, certificates, flags):
+    """README.md of the servable."""
+    bad = [one for one in certificates if not one.converged]
+    verdict = (
+        "All units are certified" if not bad else "NOT CERTIFIED, exported by force"
+    )
+    if bad:
+        verdict += "".join(f"\n* {one.unit}: {one.verdict}" for one in bad)
+    units = "\n".join(f"| {i} | {name} |" for i, name in enumerate(names))
+    low, high = black_and_white(flags)
+    schedule = sampler.schedule
+    values = {
+        "verdict": verdict,
+        "units": units,
+        "low": f"{low:g}",
+        "high": f"{high:g}",
+        "temperatures": ", ".join(f"{t:g}" for t in flags.temperatures),
+        "lowest": f"{min(flags.temperatures):g}",
+        "highest": f"{max(flags.temperatures):g}",
+        "iterations": schedule.num_iterations,
+        "rising": schedule.num_rising,
+        "gradients": schedule.num_gradients.max(),
+        "rows": serving.MOST_ROWS,
+        "last": len(names) - 1,
+        "shape": ", ".join(map(str, sampler.shape)),
+    }
+    text = README
+    for name, value in values.items():
+        text = text.replace(f"<{name}>", str(value))
+    return text
+
+
+README = """\
+# {name}: samples of units of a network
+
+    unit, seed, temperature -> an image of p(x) = exp(f(x) / temperature) q(x) / Z
+
+<verdict> (`{version}/assets/certificate.json`).
+
+## Start
+
+{start}
+
+## Ask
+
+    curl -s http://localhost:{rest}/v1/models/{name}:predict -d '{"inputs":
+        {"unit": [0], "seed": [[0, 7]], "temperature": [1.0]}}'
+
+```python
+# pip install tensorflow-serving-api
+import grpc
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+request = predict_pb2.PredictRequest()
+request.model_spec.name = "{name}"
+request.inputs["unit"].CopyFrom(tf.make_tensor_proto([0]))
+request.inputs["seed"].CopyFrom(tf.make_tensor_proto([[0, 7]]))
+request.inputs["temperature"].CopyFrom(tf.make_tensor_proto([1.0]))
+channel = grpc.insecure_channel("localhost:{grpc}")
+stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+image = tf.make_ndarray(stub.Predict(request, timeout=60).outputs["image"])
+```
+
+Rows in, as many rows out:
+
+* `serving_default`: `unit` int32, `seed` [2] int32, `temperature` float32 -> `image`
+  [<shape>] uint8, `f`, `log_density`, `accept_rate`, `converged`
+* `sample_png`: the same, with `png_bytes` in place of `image` (of 1, 3 or 4 channels)
+* `sample_each`: the same as `serving_default`, and `error`: a bad row has a sentence
+  there, and fails no other
+* `start`: the same as `serving_default`, and `noise`, the state of the chain
+* `resume`: `noise` besides -> the same, of that chain some iterations later; pass a new
+  seed each time
+* `evaluate`: `image` [<shape>] float32, pixels of the network -> `f` and `log_density`
+  of every unit, `log_q`
+
+What they are:
+
+* `image`: 0 is the pixel <low>, 255 is <high>; what is beyond is cut.
+* `f` in nats, of the image before it was rounded; `log_density` = scale f / temperature
+  + log q, not normalized; `log_prob`, if log Z was asked for at the export, is, and is
+  NaN at a temperature other than <temperatures>.
+* `converged`: the unit's chains were certified, the temperature lies in <lowest> to
+  <highest>, where they were, and this chain has moved.
+* Equal rows give equal answers, bit for bit, alone or among others. At most <rows> of
+  them make a request.
+* A chain has <iterations> iterations, in <rising> of which the tilt rises, and at most
+  <gradients> gradients of the network. No client can change that.
+* A unit that is not there, or a temperature that is not positive and finite, fails the
+  whole request with INVALID_ARGUMENT, and under `--enable_batching` those merged with
+  it: `sample_each` does not.
+* Of a small network `--tensorflow_intra_op_parallelism=1` halves the time of a row.
+
+| unit | is |
+|---|---|
+<units>
+
+## Files
+
+    {tree}
+"""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""Do served chains come to their density? What is measured before they are served.
+
+    the density   long adapted chains have converged: R-hat, ESS (`keras_tilt.sample`)
+    the length    a chain is LENGTHS autocorrelation times long once the tilt has risen
+    the ends      means of f, log q, norm, frequencies, projections over many ends of
+                  served chains are those of the long chains:
+                  |difference| / sqrt(variance / ends + MCSE^2) within its quantile
+
+A long chain shows what the density is, and how soon a chain forgets; the ends show that
+what is served is drawn from it. The means see a difference of about 4 / sqrt(ends)
+standard deviations of a scalar, and no smaller one.
+"""
+
+__all__ = [
+    "LENGTHS",
+    "Certificate",
+    "autocorrelation_time",
+    "certificate_of",
+    "needed_iterations",
+    "scalars_of",
+]
+
+import dataclasses
+import math
+
+import numpy as np
+from scipy import stats
+
+from keras_tilt.adaptation import num_rising
+from keras_tilt.chains import functionals, projection_directions
+
+LENGTHS = 10  # of the autocorrelation: what a chain remembers is exp(-10)
+_FALSE_ALARMS = 1e-3  # of a unit whose ends are right
+_FEWEST_ITERATIONS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Certificate:
+    """What is known of the served chains of one unit at one temperature.
+
+    Attributes:
+        unit: its name.
+        temperature: f is divided by it.
+        accept_rate: of the long chains.
+        r_hat: of f along them.
+        worst_r_hat: the largest over f and the other scalars.
+        ess: effective sample size of f.
+        smallest_ess: over f and the other scalars.
+        long_run: their verdict, one sentence.
+        autocorrelation_time: iterations, of the slowest scalar.
+        num_iterations: of a served chain at the full tilt.
+        num_ends: served chains whose ends were looked at.
+        served_accept_rate: of those.
+        largest_difference: between ends and long chains, in standard errors.
+        limit: that a difference of equal laws exceeds once in a thousand units.
+        differing: the scalar with the largest.
+        converged: whether nothing speaks against it.
+        verdict: one sentence with the reasons.
+    """
+
+    unit: str
+    temperature: float
+    accept_rate: float
+    r_hat: float
+    worst_r_hat: float
+    ess: float
+    smallest_ess: float
+    long_run: str
+    autocorrelation_time: float
+    num_iterations: int
+    num_ends: int
+    served_accept_rate: float
+    largest_difference: float
+    limit: float
+    differing: str
+    converged: bool
+    verdict: str
+
+
+def autocorrelation_time(samples):
+    """Iterations per effective draw of the slowest scalar, at least 1."""
+    slowest = min(scalar.ess for scalar in _scalars(samples).values())
+    return max(1.0, samples.f.size / slowest) if slowest > 0 else math.inf
+
+
+def needed_iterations(time, most):
+    """Iterations of a chain of LENGTHS autocorrelation times after the rise.
+
+    Args:
+        time: iterations, of the autocorrelation.
+        most: than which there are no more, however long that is.
+    """
+    for count in range(_FEWEST_ITERATIONS, most):
+        if count - num_rising(count) >= LENGTHS * time:
+            return count
+    return most
+
+
+def scalars_of(tilt, noise, f):
+    """The scalars of the ends of chains: name -> [ends].
+
+    Args:
+        tilt: a `Tilt`.
+        noise: [ends, ...].
+        f: [ends], nats.
+    """
+    directions = projection_directions(tilt.base.event_shape)
+    images = tilt.to_images(noise)
+    found = functionals(noise[None], images[None], tilt.base, directions)
+    return {"f": np.asarray(f)} | {n: np.asarray(v)[0] for n, v in found.items()}
+
+
+def certificate_of(name, temperature, samples, ends, accept_rate, num_iterations):
+    """Judge the served chains of one unit.
+
+    Args:
+        name: of the unit.
+        temperature: of both.
+        samples: `Samples` of the long chains.
+        ends: scalars of ends of served chains, from `scalars_of`.
+        accept_rate: [ends], of the served chains.
+        num_iterations: of a served chain at the full tilt.
+
+    Returns:
+        certificate: a `Certificate`.
+    """
+    diagnostics = samples.diagnostics
+    time = autocorrelation_time(samples)
+    differences = _differences(samples, ends)
+    differing = max(differences, key=lambda name: _nan_last(differences[name]))
+    limit = stats.norm.isf(_FALSE_ALARMS / 2 / len(differences))
+    reasons = []
+    if not diagnostics.converged:
+        reasons.append(f"the long chains have not ({diagnostics.verdict})")
+    if not num_iterations >= LENGTHS * time:
+        reasons.append(
+            f"{num_iterations} iterations are {num_iterations / time:.2g} "
+            f"autocorrelation times (< {LENGTHS})"
+        )
+    largest = differences[differing]
+    if not largest <= limit:
+        reasons.append(
+            f"the mean {differing} of the ends is {largest:.2g} standard errors off "
+            f"(> {limit:.2g})"
+        )
+    return Certificate(
+        unit=name,
+        temperature=float(temperature),
+        accept_rate=float(diagnostics.accept_rate),
+        r_hat=float(diagnostics.r_hat),
+        worst_r_hat=float(diagnostics.worst_r_hat),
+        ess=float(diagnostics.ess),
+        smallest_ess=float(diagnostics.smallest_ess),
+        long_run=diagnostics.verdict,
+        autocorrelation_time=float(time),
+        num_iterations=int(num_iterations),
+        num_ends=len(accept_rate),
+        served_accept_rate=float(np.mean(accept_rate)),
+        largest_difference=float(largest),
+        limit=float(limit),
+        differing=differing,
+        converged=not reasons,
+        verdict="converged."
+        if not reasons
+        else f"not converged: {'; '.join(reasons)}.",
+    )
+
+
+def _differences(samples, ends):
+    """|mean of the ends - mean of the long chains| in standard errors, by name."""
+    found = {}
+    for name, scalar in _scalars(samples).items():
+        long = samples.f if name == "f" else samples.functionals[name]
+        long = np.float64(long)
+        of_ends = np.float64(ends[name])
+        error = math.sqrt(long.var() * (1 / of_ends.size + 1 / scalar.ess))
+        difference = abs(of_ends.mean() - long.mean())
+        found[name] = difference / error if error > 0 else math.nan
+    return found
+
+
+def _scalars(samples):
+    """What is known of f and the functionals; of the worst pixel there are no ends."""
+    scalars = samples.diagnostics.scalars
+    return {n: s for n, s in scalars.items() if n == "f" or n in samples.functionals}
+
+
+def _nan_last(difference):
+    return math.inf if math.isnan(difference) else difference

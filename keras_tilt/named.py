@@ -1,0 +1,231 @@
+"""Networks, units and noise by the names that a command line gives them.
+
+    MODEL.keras     a network, or a model that holds one as its attribute `network`
+    class:3         a class, read at one or several sizes of the image
+    conv5:0-7       channels of a layer, on the pixels that they see
+    caffe           pixels as keras.applications prepares them for a network
+
+The scripts read the flags; what they mean is the same for all of them.
+"""
+
+__all__ = [
+    "MODES",
+    "NOISES",
+    "as_exit",
+    "class_number",
+    "labels",
+    "load_model",
+    "load_names",
+    "noise",
+    "preprocessing",
+    "unit_of",
+]
+
+import contextlib
+import functools
+import json
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_tilt.reference import box, spectral_noise, squash, white_noise
+from keras_tilt.units import unit
+
+MODES = ("none", "caffe", "tf", "torch")  # of keras.applications
+NOISES = ("spectral", "box", "white")
+
+# Of the pixels of 1,000 photographs, one of each ImageNet class: red, green, blue.
+_PHOTOS_COVARIANCE = [[4852, 4247, 3865], [4247, 4647, 4403], [3865, 4403, 5075]]
+
+
+@contextlib.contextmanager
+def as_exit():
+    """Within it a ValueError ends the script, with its sentence alone."""
+    try:
+        yield
+    except ValueError as error:
+        raise SystemExit(f"{error}") from error
+
+
+def load_model(path):
+    """Return the model of a .keras file.
+
+    Raises:
+        ValueError: if there is none, or Keras cannot load it.
+    """
+    if not path.is_file():
+        raise ValueError(
+            f"Expected a .keras file. Received: {path}, which is not there. "
+            "Save a network with: network.save('network.keras')"
+        )
+    try:
+        return keras.models.load_model(path, compile=False)
+    except (OSError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"Expected a .keras file that Keras can load. Received: {path}: {error}"
+        ) from error
+
+
+def load_names(path):
+    """Return the names of classes by their numbers, of a JSON file; {} of None.
+
+    Raises:
+        ValueError: if it is no list and no dict of names, or pairs that end in one.
+    """
+    if path is None:
+        return {}
+    try:
+        names = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"Expected a JSON file of --names. Received: {path}: {error}"
+        ) from error
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    # Of a pair, as Keras has them for ImageNet, the second is the name.
+    return {
+        int(number): name if isinstance(name, str) else name[-1]
+        for number, name in names.items()
+    }
+
+
+def labels(specifications):
+    """Return labels of single units: "class:0-2" -> class:0, class:1, class:2.
+
+    Raises:
+        ValueError: for a text of another form.
+    """
+    found = []
+    for text in specifications:
+        layer, _, channels = text.rpartition(":")
+        first, _, last = channels.partition("-")
+        if not (layer and first.isdigit() and (last or first).isdigit()):
+            raise ValueError(
+                "Expected --unit class:3, class:0-9, LAYER:12 or LAYER:0-7. "
+                f"Received: {text}."
+            )
+        numbers = range(int(first), int(last or first) + 1)
+        if not numbers:
+            raise ValueError(
+                f"Expected a range that rises, as 0-7. Received: {text}. Turn it round."
+            )
+        found += [f"{layer}:{k}" for k in numbers]
+    return found
+
+
+def class_number(label):
+    """Return 3 of "class:3"; None of another unit."""
+    layer, _, number = label.rpartition(":")
+    return int(number) if layer == "class" else None
+
+
+def unit_of(network, label, mode="none", sizes=(1.0,), posterior_weight=0.0):
+    """Return a class in several views, or a channel on what it sees.
+
+    Args:
+        network: a `keras.Model` of images of one size.
+        label: "class:3" or "LAYER:12".
+        mode: of `preprocessing`.
+        sizes: of the image at which a class is read, 1 as the network takes it; every
+            other one mirrored and moved by an eighth of the image.
+        posterior_weight: of log p(class | x), as in `keras_tilt.unit`.
+
+    Raises:
+        ValueError: for a unit that is not there.
+    """
+    if class_number(label) is None:
+        return _layer_unit(network, label, preprocessing(mode))
+    try:
+        views = [
+            _class_view(network, label, i, size, mode, posterior_weight)
+            for i, size in enumerate(sizes)
+        ]
+    except ValueError as error:
+        if "resize" not in str(error):
+            raise
+        raise ValueError(f"{error} Here: pass --sizes 1.") from error
+    return sum(views) / len(views)
+
+
+def _class_view(network, label, number, size, mode, posterior_weight):
+    """Return a class as it is read at one size of the image."""
+    height, width, _ = _image_shape(network)
+    resize = (round(size * height), round(size * width))
+    return unit(
+        network,
+        class_index=class_number(label),
+        posterior_weight=posterior_weight,
+        preprocess=_view(mode, mirrored=bool(number % 2)),
+        resize=resize if resize != (height, width) else None,
+    )
+
+
+def _layer_unit(network, label, preprocess):
+    """Return a channel on its receptive field; of a dense layer on the whole image."""
+    whole = unit(network, label, preprocess=preprocess)
+    try:
+        return whole.crop()
+    except ValueError:  # of a dense layer, or behind one
+        return whole
+
+
+def _image_shape(network):
+    """Return that of the one input that is an image of a known size, or raise."""
+    shape = network.input_shape
+    if isinstance(shape, list) or len(shape) != 4 or None in shape[1:]:
+        raise ValueError(
+            "Expected a network of one input, images of one size. Received: input "
+            f"shape {shape}. Build it with an Input of [height, width, channels]."
+        )
+    return shape[1:]
+
+
+@functools.cache
+def _view(mode, mirrored):
+    """Return the preprocessing of an image, or of its mirror image, moved."""
+    preprocess = preprocessing(mode)
+    if not mirrored:
+        return preprocess
+
+    def of_other_side(images):
+        eighths = [size // 8 for size in images.shape[1:3]]
+        return preprocess(tf.roll(tf.reverse(images, [2]), eighths, axis=[1, 2]))
+
+    return of_other_side
+
+
+@functools.cache
+def preprocessing(mode):
+    """Return the function of images that prepares them as keras.applications does."""
+    if mode == "none":
+        return tf.identity
+    return lambda images: keras.applications.imagenet_utils.preprocess_input(
+        images, data_format="channels_last", mode=mode
+    )
+
+
+def noise(kind, shape, low, high, contrast=0.3, exponent=1.7):
+    """Return the reference of images whose pixels lie between black and white.
+
+    Args:
+        kind: "spectral", a 1/f spectrum within the range, in the colours of photographs
+            if there are three; "box", uniform in it; "white", Gaussian around its
+            middle, which leaves it.
+        shape: of one image.
+        low: black.
+        high: white.
+        contrast: standard deviation of a pixel, as a share of the range.
+        exponent: of 1/f.
+    """
+    middle, width = (low + high) / 2, high - low
+    if kind == "white":
+        return white_noise(shape, middle, contrast * width)
+    if kind == "box":
+        return box(shape, low, high)
+    colours = np.array(_PHOTOS_COVARIANCE) if shape[2] == 3 else np.eye(shape[2])
+    colours = colours * (contrast * width) ** 2 / np.trace(colours) * shape[2]
+    natural = spectral_noise(
+        shape, mean=middle, exponent=exponent, colour_covariance=colours
+    )
+    return squash(natural, low, high, scale=0.3 * width)

@@ -1,0 +1,214 @@
+"""A servable on disk: what TensorFlow Serving takes, and what its users need beside it.
+
+    NAME/
+      1/                        a version; the server takes the highest
+        saved_model.pb, variables/
+        assets/                 the certificate, the names of classes: JSON
+        assets.extra/           requests to warm up with, a golden request and response
+      model.config              for --model_config_file
+      batching.config           for --batching_parameters_file
+      compose.yaml  README.md   how to start it, and how to ask it
+
+A version appears whole or not at all: the server looks at the folder all the time.
+"""
+
+__all__ = [
+    "environment",
+    "golden_of",
+    "next_version",
+    "numbers_as_json",
+    "write_servable",
+]
+
+import base64
+import json
+import os
+import pathlib
+import shutil
+
+import numpy as np
+import tensorflow as tf
+
+# The server's own ports, and batches that may wait before it says that it is busy.
+_NUMBERS = {"grpc": 8500, "rest": 8501, "waiting": 100}
+
+
+def write_servable(folder, module, golden, warmup, assets, batch_size, readme):
+    """Write the next version of a servable, and the files beside it.
+
+    Args:
+        folder: of the servable; its name is that of the model.
+        module: `tf.Module` with `functions`, name -> function of a signature.
+        golden: (signature name, dict of arrays), a request to keep with its response.
+        warmup: list of the same, requests that the server makes before it is ready.
+        assets: dict, file name -> value that JSON knows.
+        batch_size: most rows of a request.
+        readme: text of README.md, which may name {name}, {version} and {tree}.
+
+    Returns:
+        version: path of the new version.
+    """
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    version = folder / str(next_version(folder))
+    part = folder / f".{version.name}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(module, str(part), module.functions, options)
+    for name, value in assets.items():
+        _write(part / "assets" / name, json.dumps(value, indent=1) + "\n")
+    extra = part / "assets.extra"
+    extra.mkdir()
+    _write_warmup(extra / "tf_serving_warmup_requests", folder.name, warmup)
+    request, response = golden_of(module, *golden)
+    _write(extra / "golden_request.json", numbers_as_json(request) + "\n")
+    _write(extra / "golden_response.json", numbers_as_json(response) + "\n")
+    os.replace(part, version)
+    values = {"start": _START, "name": folder.name, "version": version.name}
+    values |= {"batch_size": batch_size, "tree": _tree(version)}
+    values |= _NUMBERS | environment()
+    for name, text in (_FILES | {"README.md": readme}).items():
+        _write(folder / name, _filled(text, values))
+    return version
+
+
+def next_version(folder):
+    """The number after the highest version there is."""
+    numbers = [int(p.name) for p in pathlib.Path(folder).glob("*") if p.name.isdigit()]
+    return max(numbers, default=0) + 1
+
+
+def environment():
+    """What the bits of a response depend on besides the processor."""
+    onednn = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1")
+    return {
+        "tensorflow": tf.__version__,
+        "onednn": f"TF_ENABLE_ONEDNN_OPTS={onednn}",
+        "threads": tf.config.threading.get_intra_op_parallelism_threads()
+        or os.cpu_count(),
+    }
+
+
+def golden_of(module, name, inputs):
+    """A request as the REST interface takes it, and the response that it gives."""
+    outputs = module.functions[name](**{k: tf.constant(v) for k, v in inputs.items()})
+    request = {"signature_name": name, "inputs": inputs}
+    return request, {"outputs": {k: outputs[k].numpy() for k in sorted(outputs)}}
+
+
+def numbers_as_json(value):
+    """JSON of dicts of arrays, from which float32 come back to the same bits.
+
+    Strings of names that end in `_bytes` are encoded in base64, as the REST interface
+    does, and others as text.
+    """
+    return json.dumps(_plain(value))
+
+
+def _plain(value, name=""):
+    if isinstance(value, dict):
+        return {key: _plain(part, key) for key, part in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_plain(part, name) for part in value]
+    if isinstance(value, bytes):
+        is_text = not name.endswith("_bytes")
+        return value.decode() if is_text else {"b64": base64.b64encode(value).decode()}
+    return _with_few_digits(value)
+
+
+def _with_few_digits(value):
+    """A float32 as the number of the fewest digits that come back to its bits."""
+    if isinstance(value, np.float32):
+        return float(str(value))
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _write_warmup(path, name, requests):
+    """Requests that the server makes of a version before it takes any other."""
+    # Imported here: the library is of use without it.
+    from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for signature, inputs in requests:
+            request = predict_pb2.PredictRequest()
+            request.model_spec.name = name
+            request.model_spec.signature_name = signature
+            for key, value in inputs.items():
+                request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
+            log = prediction_log_pb2.PredictLog(request=request)
+            record = prediction_log_pb2.PredictionLog(predict_log=log)
+            writer.write(record.SerializeToString())
+
+
+def _write(path, text):
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text)
+    part.replace(path)
+
+
+def _filled(text, values):
+    for name, value in values.items():
+        text = text.replace(f"{{{name}}}", str(value))
+    return text
+
+
+def _tree(version):
+    """The files of a version, with their sizes in kB, as lines of code in a README."""
+    files = [path for path in sorted(version.rglob("*")) if path.is_file()]
+    return "\n    ".join(
+        f"{str(path.relative_to(version.parent)):<52}"
+        f"{-(-path.stat().st_size // 1000):>7} kB"
+        for path in files
+    )
+
+
+_FILES = {
+    "model.config": """\
+model_config_list {
+  config {
+    name: "{name}"
+    base_path: "/models/{name}"
+    model_platform: "tensorflow"
+  }
+}
+""",
+    "batching.config": """\
+# Rows run by themselves, so that a batch is no cheaper than its rows, and padding it is
+# work for nothing: no sizes are asked for. What batching gives is a queue with an end.
+max_batch_size { value: {batch_size} }
+batch_timeout_micros { value: 0 }
+max_enqueued_batches { value: {waiting} }
+""",
+    "compose.yaml": """\
+services:
+  {name}:
+    image: tensorflow/serving
+    command: ["--model_config_file=/models/{name}/model.config"]
+    ports: ["{grpc}:{grpc}", "{rest}:{rest}"]
+    volumes: [".:/models/{name}:ro"]
+    environment: ["{onednn}"]
+""",
+}
+
+_START = """\
+Start TensorFlow Serving in this folder:
+
+    docker run --rm -p {grpc}:{grpc} -p {rest}:{rest} -v "$PWD:/models/{name}:ro" \\
+        -e {onednn} tensorflow/serving --model_config_file=/models/{name}/model.config
+
+or `docker compose up`, or, where the server is installed,
+
+    {onednn} tensorflow_model_server --port={grpc} --rest_api_port={rest} \\
+        --model_name={name} --model_base_path="$PWD"
+
+The server is ready once it has answered `assets.extra/tf_serving_warmup_requests`. Is
+it right? The golden request must have the golden response:
+
+    curl -s -d @{version}/assets.extra/golden_request.json \\
+        http://localhost:{rest}/v1/models/{name}:predict
+
+Bit for bit, where the processor, TensorFlow ({tensorflow} at the export), its oneDNN
+({onednn}; the server's own default differs from processor to processor) and the number
+of threads ({threads}) are those of the export. Another of them may round otherwise, and
+a chain of many steps carries that on: other images of the same density. Under
+`--enable_batching` pass `--batching_parameters_file`, too."""

@@ -1,0 +1,233 @@
+"""Several units in one pass: each on images of its own, or one chosen in the graph.
+
+    stack     images [units, n, ...] -> f [units, n],     f[u] = unit u of images[u]
+    choice    images [n, ...], index -> f [n],            f = unit `index` of images
+
+Units that read the same features share the pass of the network.
+"""
+
+__all__ = ["UnitChoice", "UnitStack", "choice", "shared", "stack", "variables_of"]
+
+import dataclasses
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_tilt.units import Unit, common_shape, nonzero, read_out, weighted_sum
+
+
+@dataclasses.dataclass(frozen=True)
+class UnitStack:
+    """Several units side by side, one on each row of images.
+
+        images [units, chains, height, width, channels] -> f [units, chains], nats
+        f[u] = unit u of images[u]
+
+    Units that read the same features share the pass of the network.
+
+    Attributes:
+        units: tuple of `Unit`, or of functions images [n, ...] -> f [n].
+    """
+
+    units: tuple
+
+    @property
+    def input_shape(self):
+        """Shape of one image; None if no unit states one."""
+        return _input_shape(self.units)
+
+    def __call__(self, images):
+        """Return f: float32 [units, chains]."""
+        images = tf.convert_to_tensor(images)
+        if images.shape[0] != len(self.units):
+            raise ValueError(
+                f"Expected images [{len(self.units)}, chains, height, width, channels],"
+                f" one row for each unit. Received: shape {images.shape}."
+            )
+        groups, rows = shared(self.units), tf.unstack(images, len(self.units))
+        f = {}
+        for group in groups:
+            together = (
+                images if len(groups) == 1 else tf.stack([rows[i] for i in group])
+            )
+            values = _side_by_side([self.units[i] for i in group], together)
+            f.update(zip(group, tf.unstack(values, len(group)), strict=True))
+        return tf.stack([f[i] for i in range(len(f))])
+
+
+def _side_by_side(units, images):
+    """Return f of the units of one group, each on its own images: [units, n]."""
+    if not isinstance(units[0], Unit):
+        return tf.cast(units[0](images[0]), tf.float32)[None]
+    parts = [_stacked(features, units, images) for features, _ in units[0].terms]
+    return tf.add_n(parts)
+
+
+def _stacked(features, units, images):
+    """Return the part of one pass in units: images [units, n, ...] -> [units, n]."""
+    rows = tf.shape(images)[:2]
+    flat = tf.reshape(images, tf.concat([[-1], tf.shape(images)[2:]], axis=0))
+    flat.set_shape([None, *images.shape[2:]])
+    weights = _weights(features, units)
+    values = tf.reshape(features(flat), [*tf.unstack(rows), weights.shape[1]])
+    values.set_shape([*images.shape[:2], None])
+    return read_out(values, weights)
+
+
+@dataclasses.dataclass(frozen=True)
+class UnitChoice:
+    """One of several units, by its number, which may be known in the graph alone.
+
+        images [n, height, width, channels], index -> f [n], nats
+
+    A network with many classes is in the graph once, not once for every class.
+
+    Attributes:
+        units: tuple of `Unit`, or of functions images [n, ...] -> f [n].
+    """
+
+    units: tuple
+
+    def __call__(self, images, index):
+        """Return f of the unit `index`, [] int32, in 0 ... units - 1: float32 [n]."""
+        groups = shared(self.units)
+        if len(groups) == 1:
+            return self._of_group(groups[0], images, index)
+        group_of, place_in = np.zeros([2, len(self.units)], np.int32)
+        for number, group in enumerate(groups):
+            group_of[group], place_in[group] = number, range(len(group))
+        place = tf.gather(place_in, index)
+        branches = [
+            lambda group=group: self._of_group(group, images, place) for group in groups
+        ]
+        return tf.switch_case(tf.gather(group_of, index), branches)
+
+    def every(self, images):
+        """Return f of all units: float32 [n, units]."""
+        found = {}
+        for group in shared(self.units):
+            units = [self.units[i] for i in group]
+            f = _columns(units, images)
+            found.update(zip(group, tf.unstack(f, len(group), axis=1), strict=True))
+        return tf.stack([found[i] for i in sorted(found)], axis=1)
+
+    def _of_group(self, group, images, place):
+        units = [self.units[i] for i in group]
+        if not isinstance(units[0], Unit):
+            return tf.cast(units[0](images), tf.float32)
+        parts = []
+        for features, _ in units[0].terms:
+            channels, weights = nonzero(_weights(features, units))
+            values = tf.gather(features(images), tf.gather(channels, place), axis=1)
+            parts.append(weighted_sum(values, tf.gather(weights, place)))
+        return tf.add_n(parts)
+
+
+def _columns(units, images):
+    """Return f of the units of one group, all on the same images: [n, units]."""
+    if not isinstance(units[0], Unit):
+        return tf.cast(units[0](images), tf.float32)[:, None]
+    parts = []
+    for features, _ in units[0].terms:
+        channels, weights = nonzero(_weights(features, units))
+        values = tf.gather(features(images), channels, axis=1)
+        parts.append(weighted_sum(values, weights))
+    return tf.add_n(parts)
+
+
+def _weights(features, units):
+    """Return the weights that units of one group give some features."""
+    return np.stack([dict(unit.terms)[features] for unit in units])
+
+
+def choice(units):
+    """Return a function of images and the number of a unit.
+
+    Args:
+        units: several `Unit`s of images of one shape; functions of images [n, ...] to
+            f [n] may be among them.
+
+    Returns:
+        choice: `UnitChoice`, images [n, ...], index -> f [n].
+
+    Example:
+        >>> network = keras_tilt.lenet()
+        >>> digits = choice([unit(network, class_index=c) for c in range(10)])
+        >>> digits(tf.zeros([2, 28, 28, 1]), 3).shape
+        TensorShape([2])
+    """
+    return UnitChoice(_checked(units))
+
+
+def stack(units):
+    """Return a function of all units, each on its own row of images.
+
+    Args:
+        units: several `Unit`s of images of one shape; functions of images [n, ...] to
+            f [n] may be among them.
+
+    Returns:
+        stack: `UnitStack`, images [units, chains, ...] -> f [units, chains].
+
+    Example:
+        >>> network = keras_tilt.lenet()
+        >>> digits = stack([unit(network, class_index=c) for c in range(10)])
+        >>> digits(tf.zeros([10, 2, 28, 28, 1])).shape
+        TensorShape([10, 2])
+    """
+    return UnitStack(_checked(units))
+
+
+def shared(units):
+    """Return the groups of units that read the same features, as lists of indices.
+
+    Args:
+        units: sequence; what is no `Unit` is a group of its own.
+
+    Returns:
+        groups: list of lists of indices, in order of their first units.
+    """
+    groups = {}
+    for i, unit in enumerate(units):
+        key = unit.features if isinstance(unit, Unit) else i
+        groups.setdefault(key, []).append(i)
+    return list(groups.values())
+
+
+def variables_of(record):
+    """Return the Keras variables of all networks within a record, each once.
+
+    Args:
+        record: a `Unit`, any other dataclass, a network, or a tuple of such.
+    """
+    return list({id(variable): variable for variable in _variables(record)}.values())
+
+
+def _variables(record):
+    if isinstance(record, keras.Model):
+        return record.variables
+    if isinstance(record, tuple | list):
+        parts = record
+    elif dataclasses.is_dataclass(record):
+        parts = [getattr(record, field.name) for field in dataclasses.fields(record)]
+    else:
+        parts = []
+    return [variable for part in parts for variable in _variables(part)]
+
+
+def _input_shape(units):
+    """Return the shape of the images of all units; None if no unit states one."""
+    units = [unit for unit in units if isinstance(unit, Unit)]
+    return common_shape(f for unit in units for f, _ in unit.terms) if units else None
+
+
+def _checked(units):
+    units = tuple(units)
+    if not units or not all(map(callable, units)):
+        raise ValueError(
+            "Expected one or several units. Received: "
+            f"{units!r}. Pass for example [kt.unit(network, class_index=3)]."
+        )
+    _input_shape(units)  # raises if the units disagree
+    return units
