@@ -7,9 +7,13 @@ READY := .venv/.ready
 help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-demo: $(READY) ## train on the embedded digits, sample all ten; pictures in out/demo
+demo: $(READY) ## train on the embedded digits, sample all ten, serve two; out/demo
 	$(BIN)/python train/mnist.py --embedded --seeds 0 --out out/demo/models
 	$(BIN)/python train/digits.py out/demo/models/gg-dg-seed0-epoch25.keras --out out/demo
+	$(BIN)/python export/sampler.py out/demo/models/gg-dg-seed0-epoch25.keras \
+	  --unit class:0 --unit class:7 --reference spectral --low 0 --high 1 --scale 4 \
+	  --draws 400 --out out/demo/served/digits
+	$(BIN)/python export/ask.py out/demo/served/digits --unit 0 1 --out out/demo/served.png
 
 test: $(READY) ## the quick tests
 	$(BIN)/python -m pytest -n 2 --dist loadscope --durations=10
@@ -23,6 +27,9 @@ lint: $(READY) ## style and likely errors
 
 bench: $(READY) ## time of a training step against stock Keras
 	$(BIN)/python benchmarks/train_step.py --out results/bench_train_step.json
+
+bench-serving: $(READY) ## latency, size and start-up of an exported sampler
+	$(BIN)/python benchmarks/serving.py --out results/bench_serving.json
 
 bench-sampling: $(READY) ## cost and efficiency of the sampler; about two hours
 	$(BIN)/python benchmarks/sampling --parts cost ess pixels --out results/bench_sampling.json
@@ -42,4 +49,4 @@ $(READY): requirements.txt setup.py
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[test]'
 	@touch $@
 
-.PHONY: help demo test test-slow lint bench venv clean
+.PHONY: help demo test test-slow lint bench bench-sampling bench-serving venv clean

@@ -3,10 +3,10 @@
     python export/ask.py served/digits --unit 3 --seed 7 --out three.png
 
 Loads the highest version of the folder, makes the golden request, whose response must
-come back bit for bit on the machine that exported it, and then that of the flags: one
-image for each of --rows, with the seeds (--seed, 0), (--seed, 1), ... side by side in a
-PNG. Expected: f, acceptance and what the certificate says, for every image; it takes a
-few seconds on two cores, most of them for loading TensorFlow.
+come back bit for bit on the machine that exported it, and then that of the flags:
+--images images of each unit, with the seeds (--seed, 0), (--seed, 1), ..., in a PNG with
+a row for each unit. Expected: f, acceptance and what the certificate says, for every
+image; a few seconds on two cores, most of them for loading TensorFlow.
 """
 
 import argparse
@@ -29,19 +29,22 @@ def main():
     version = newest_version(flags.folder)
     signatures = load(version)
     check_golden(version, signatures)
-    rows = 1 if flags.smoke else flags.rows
+    seeds = range(1 if flags.smoke else flags.images)
+    rows = [(unit, seed) for unit in flags.unit for seed in seeds]
     start = time.monotonic()
-    answer = ask(signatures, flags.unit, flags.seed, rows, flags.temperature)
+    answer = ask(signatures, rows, flags.seed, flags.temperature)
     seconds = time.monotonic() - start
-    print(f"{rows} rows in {seconds:.2f} s, the first call of its signature")
-    for row in range(rows):
-        numbers = [f"{n} {answer[n][row]:.4g}" for n in sorted(answer) if n in NUMBERS]
-        print(f"seed ({flags.seed}, {row}): {', '.join(numbers)}, ", end="")
-        print("converged" if answer["converged"][row] else "not certified to converge")
-    save(flags.out, answer["image"])
+    print(f"{len(rows)} rows in {seconds:.2f} s, the first call of its signature")
+    for i, (unit, seed) in enumerate(rows):
+        numbers = [f"{n} {answer[n][i]:.4g}" for n in NUMBERS if n in answer]
+        verdict = "converged" if answer["converged"][i] else "not certified to converge"
+        print(
+            f"unit {unit}, seed ({flags.seed}, {seed}): {', '.join(numbers)}, {verdict}"
+        )
+    save(flags.out, answer["image"], columns=len(seeds))
 
 
-NUMBERS = ("accept_rate", "f", "log_density", "log_prob")
+NUMBERS = ("f", "log_density", "log_prob", "accept_rate")
 
 
 def parse_flags():
@@ -52,12 +55,12 @@ def parse_flags():
     )
     add = parser.add_argument
     add("folder", type=pathlib.Path, help="written by export/sampler.py")
-    add("--unit", type=int, default=0, help="its place in the list of the export")
+    add("--unit", type=int, nargs="+", default=[0], help="places in the export's list")
     add("--seed", type=int, default=7, help="equal seeds give equal images")
     add("--temperature", type=float, default=1.0, help="f is divided by it")
-    add("--rows", type=int, default=4, help="images")
+    add("--images", type=int, default=8, help="of each unit")
     add("--out", type=pathlib.Path, default=pathlib.Path("out/asked.png"), help="PNG")
-    add("--smoke", action="store_true", help="one image")
+    add("--smoke", action="store_true", help="one image of each unit")
     return parser.parse_args()
 
 
@@ -113,26 +116,38 @@ def same(found, expected):
     return np.array_equal(found, expected, equal_nan=found.dtype.kind == "f")
 
 
-def ask(signatures, unit, seed, rows, temperature):
+def ask(signatures, rows, seed, temperature):
     """The answer as arrays, or a plain exit with what was wrong."""
+    units, seeds = zip(*rows, strict=True)
     try:
         answer = signatures["serving_default"](
-            unit=tf.fill([rows], unit),
-            seed=tf.stack([tf.fill([rows], seed), tf.range(rows)], axis=1),
-            temperature=tf.fill([rows], temperature),
+            unit=tf.constant(units),
+            seed=tf.constant([(seed, each) for each in seeds]),
+            temperature=tf.fill([len(rows)], temperature),
         )
     except tf.errors.InvalidArgumentError as error:
         raise SystemExit(error.message.splitlines()[0]) from error
     return {name: value.numpy() for name, value in answer.items()}
 
 
-def save(path, images):
-    """Images side by side, as one PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def save(path, images, columns):
+    """Images in rows, as one PNG; small ones enlarged."""
     if images.shape[-1] not in (1, 3, 4):
         raise SystemExit(f"Images of {images.shape[-1]} channels: no PNG is written.")
-    path.write_bytes(tf.io.encode_png(np.concatenate([*images], axis=1)).numpy())
+    factor = max(1, SMALLEST // images.shape[1])
+    images = images.repeat(factor, axis=1).repeat(factor, axis=2)
+    edge = [(0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)]
+    images = np.pad(images, edge, constant_values=255)
+    height, width, channels = images.shape[1:]
+    grid = images.reshape(-1, columns, height, width, channels)
+    grid = grid.transpose(0, 2, 1, 3, 4).reshape(-1, columns * width, channels)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(tf.io.encode_png(grid).numpy())
     print(f"Picture: {path}")
+
+
+SMALLEST = 112  # pixels of the height of an image in the picture
+MARGIN = 4  # white pixels around it
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Any convolutional classifier as probability densities: p(x) = exp(f(x)) q(x) / Z."""
 
 from keras_tilt import _start  # noqa: F401  (first: it imports TensorFlow quietly)
-from keras_tilt import data, plotting
+from keras_tilt import data, plotting, servable, serving
 from keras_tilt.callbacks import UnitSamples
 from keras_tilt.diagnostics import Diagnostics
 from keras_tilt.importance import expectation, kish_ess, normalized_weights
@@ -57,6 +57,8 @@ __all__ = [
     "receptive_field",
     "sample",
     "scale_for_signal",
+    "servable",
+    "serving",
     "spectral_noise",
     "squash",
     "unit",

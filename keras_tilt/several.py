@@ -153,7 +153,8 @@ def choice(units):
 
     Example:
         >>> network = keras_tilt.lenet()
-        >>> digits = choice([unit(network, class_index=c) for c in range(10)])
+        >>> units = [keras_tilt.unit(network, class_index=c) for c in range(10)]
+        >>> digits = choice(units)
         >>> digits(tf.zeros([2, 28, 28, 1]), 3).shape
         TensorShape([2])
     """
@@ -172,7 +173,8 @@ def stack(units):
 
     Example:
         >>> network = keras_tilt.lenet()
-        >>> digits = stack([unit(network, class_index=c) for c in range(10)])
+        >>> units = [keras_tilt.unit(network, class_index=c) for c in range(10)]
+        >>> digits = stack(units)
         >>> digits(tf.zeros([10, 2, 28, 28, 1])).shape
         TensorShape([10, 2])
     """
