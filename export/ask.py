@@ -4,7 +4,7 @@
 
 Loads the highest version of the folder, makes the golden request, whose response must
 come back bit for bit on the machine that exported it, and then that of the flags:
---images images of each unit, with the seeds (--seed, 0), (--seed, 1), ..., in a PNG with
+--images images of each unit, with seeds (--seed, 0), (--seed, 1), ..., in a PNG with
 a row for each unit. Expected: f, acceptance and what the certificate says, for every
 image; a few seconds on two cores, most of them for loading TensorFlow.
 """
