@@ -14,6 +14,7 @@ import base64
 import json
 import os
 import pathlib
+import re
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -44,6 +45,7 @@ def main():
     save(flags.out, answer["image"], columns=len(seeds))
 
 
+MOST_ROWS = 64  # of a request
 NUMBERS = ("f", "log_density", "log_prob", "accept_rate")
 
 
@@ -66,7 +68,7 @@ def parse_flags():
 
 def newest_version(folder):
     """The highest version, or a plain exit."""
-    versions = [p for p in folder.glob("*") if p.name.isdigit()]
+    versions = [p for p in folder.glob("*") if p.name.isascii() and p.name.isdigit()]
     if not versions:
         raise SystemExit(
             f"Expected a folder with a version of a servable. Received: {folder}. "
@@ -117,17 +119,30 @@ def same(found, expected):
 
 
 def ask(signatures, rows, seed, temperature):
-    """The answer as arrays, or a plain exit with what was wrong."""
-    units, seeds = zip(*rows, strict=True)
+    """The answers to requests of some rows each, as arrays, or a plain exit."""
+    parts = [rows[i : i + MOST_ROWS] for i in range(0, len(rows), MOST_ROWS)]
     try:
-        answer = signatures["serving_default"](
-            unit=tf.constant(units),
-            seed=tf.constant([(seed, each) for each in seeds]),
-            temperature=tf.fill([len(rows)], temperature),
-        )
+        answers = [asked(signatures, part, seed, temperature) for part in parts]
     except tf.errors.InvalidArgumentError as error:
-        raise SystemExit(error.message.splitlines()[0]) from error
+        raise SystemExit(sentence_of(error)) from error
+    return {k: np.concatenate([answer[k] for answer in answers]) for k in answers[0]}
+
+
+def asked(signatures, rows, seed, temperature):
+    """The answer to one request."""
+    units, seeds = zip(*rows, strict=True)
+    answer = signatures["serving_default"](
+        unit=tf.constant(units),
+        seed=tf.constant([(seed, each) for each in seeds]),
+        temperature=tf.fill([len(rows)], temperature),
+    )
     return {name: value.numpy() for name, value in answer.items()}
+
+
+def sentence_of(error):
+    """What the graph says, without where it says it."""
+    said = re.search(r"assertion failed: \[\[?[b\"']*(.*?)[\"']?\]", error.message)
+    return said[1] if said else error.message
 
 
 def save(path, images, columns):

@@ -73,9 +73,17 @@ def parse_flags():
 
 def classifier_of(flags):
     """What is exported."""
+    servable.check_can_write()
     model = named.load_model(flags.model)
+    network = getattr(model, "network", model)
+    check_channels(named.image_shape(network))
     names = named.load_names(flags.names)
-    classes = getattr(model, "network", model).output_shape[-1]
+    classes = network.output_shape[-1]
+    if not set(names) <= set(range(classes)):
+        raise ValueError(
+            f"Expected --names of the classes 0..{classes - 1}. Received: "
+            f"{len(names)} names, up to number {max(names)}. Leave out the others."
+        )
     return serving.ServedClassifier(
         model,
         flags.low,
@@ -83,6 +91,15 @@ def classifier_of(flags):
         [names.get(i, f"class {i}") for i in range(classes)],
         named.preprocessing(flags.preprocess),
     )
+
+
+def check_channels(shape):
+    """Raise a ValueError for images that are in no file."""
+    if shape[-1] not in (1, 3, 4):
+        raise ValueError(
+            "Expected images of 1, 3 or 4 channels, as files have. Received: "
+            f"{shape[-1]}. Serve the network itself with model.export(...)."
+        )
 
 
 def noise_file(shape, seed):
@@ -120,7 +137,7 @@ README = """\
 
     python3 -c 'import base64, json; print(json.dumps({"signature_name":
         "classify_bytes", "inputs": {"image_bytes": [{"b64": base64.b64encode(
-        open("image.png", "rb").read()).decode()}]}}))' | curl -s -d @- \\\\
+        open("image.png", "rb").read()).decode()}]}}))' | curl -s -d @- \\
         http://localhost:{rest}/v1/models/{name}:predict
 
 ```python

@@ -23,6 +23,7 @@ where it was.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -52,6 +53,7 @@ def main():
 
 def export(flags):
     """The next version of the servable, or an error that says why there is none."""
+    servable.check_can_write()
     tilts, low, high = tilts_of(flags)
     long_runs = {t: long_run(tilts, t, flags) for t in flags.temperatures}
     schedule = schedule_of(long_runs, flags)
@@ -68,7 +70,7 @@ def export(flags):
         )
     log_partition = log_partitions(tilts, flags) if flags.log_partition else None
     version = write(tilts, sampler, certificates, log_partition, flags)
-    shutil.rmtree(work_folder(flags), ignore_errors=True)
+    clear(work_folder(flags))
     print(f"\nWritten: {version}, a sampler of {len(tilts)} units")
     print(f"Ask it:  python export/ask.py {flags.out} --unit 0 --seed 7")
     print(f"Serve it: {flags.out / 'README.md'}")
@@ -168,6 +170,14 @@ def parse_flags():
     add("--seed", type=int, default=7, help="of the measurements, not of requests")
     add("--smoke", action="store_true", help="a few short chains, exported by force")
     flags = parser.parse_args()
+    if flags.chains < 2 or flags.draws < 4:  # of which there is no R-hat
+        parser.error(
+            "Expected two --chains and four --draws or more: "
+            f"{flags.chains}, {flags.draws}."
+        )
+    if not 0 <= flags.seed < 2**31:
+        parser.error(f"Expected a --seed from 0 to {2**31 - 1}: {flags.seed}.")
+    flags.temperatures = list(dict.fromkeys(flags.temperatures))
     if flags.smoke:
         flags.chains, flags.draws, flags.burnin, flags.ends = 2, 8, 8, 2
         flags.max_leapfrog_steps, flags.most_iterations, flags.force = 2, 4, True
@@ -185,7 +195,7 @@ def tilts_of(flags):
         named.unit_of(
             network, label, flags.preprocess, flags.sizes, flags.posterior_weight
         )
-        for label in named.labels(flags.unit)
+        for label in distinct_labels(flags)
     ]
     shapes = {unit.input_shape for unit in units}
     if len(shapes) > 1:
@@ -206,6 +216,18 @@ def tilts_of(flags):
             flags.exponent,
         )
     return [kt.Tilt(unit, reference, flags.scale) for unit in units], low, high
+
+
+def distinct_labels(flags):
+    """Those of --unit, of which a place in the list is one unit's."""
+    labels = named.labels(flags.unit)
+    twice = [label for i, label in enumerate(labels) if label in labels[:i]]
+    if twice:
+        raise ValueError(
+            f"Expected every --unit once. Received: {', '.join(twice)}, twice. "
+            "Leave one out."
+        )
+    return labels
 
 
 def black_and_white(flags):
@@ -256,6 +278,13 @@ def work_folder(flags):
     settings["sha256"] = hashlib.sha256(flags.model.read_bytes()).hexdigest()
     text = json.dumps(settings, sort_keys=True)
     return flags.out / ".work" / hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def clear(folder):
+    """Remove a folder, and the one it is in if that holds no other."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.parent.rmdir()
 
 
 def schedule_of(long_runs, flags):
@@ -445,7 +474,9 @@ README = """\
 
     unit, seed, temperature -> an image of p(x) = exp(f(x) / temperature) q(x) / Z
 
-<verdict> (`{version}/assets/certificate.json`).
+<verdict>
+
+The whole certificate is in `{version}/assets/certificate.json`.
 
 ## Start
 

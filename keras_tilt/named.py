@@ -13,6 +13,7 @@ __all__ = [
     "NOISES",
     "as_exit",
     "class_number",
+    "image_shape",
     "labels",
     "load_model",
     "load_names",
@@ -71,7 +72,8 @@ def load_names(path):
     """Return the names of classes by their numbers, of a JSON file; {} of None.
 
     Raises:
-        ValueError: if it is no list and no dict of names, or pairs that end in one.
+        ValueError: if it is neither a list nor a dict of names, or of pairs that end
+            in one.
     """
     if path is None:
         return {}
@@ -83,11 +85,20 @@ def load_names(path):
         ) from error
     if isinstance(names, list):
         names = dict(enumerate(names))
-    # Of a pair, as Keras has them for ImageNet, the second is the name.
-    return {
-        int(number): name if isinstance(name, str) else name[-1]
-        for number, name in names.items()
-    }
+    try:
+        # Of a pair, as Keras has them for ImageNet, the last is the name.
+        found = {
+            int(number): name if isinstance(name, str) else name[-1]
+            for number, name in names.items()
+        }
+    except (AttributeError, TypeError, ValueError, IndexError):
+        found = {None: None}
+    if not all(isinstance(name, str) for name in found.values()):
+        raise ValueError(
+            f"Expected --names of text, in a list or by number. Received: {path}, "
+            'with something else. Write for example ["cat", "dog"].'
+        )
+    return found
 
 
 def labels(specifications):
@@ -150,7 +161,7 @@ def unit_of(network, label, mode="none", sizes=(1.0,), posterior_weight=0.0):
 
 def _class_view(network, label, number, size, mode, posterior_weight):
     """Return a class as it is read at one size of the image."""
-    height, width, _ = _image_shape(network)
+    height, width, _ = image_shape(network)
     resize = (round(size * height), round(size * width))
     return unit(
         network,
@@ -170,7 +181,7 @@ def _layer_unit(network, label, preprocess):
         return whole
 
 
-def _image_shape(network):
+def image_shape(network):
     """Return that of the one input that is an image of a known size, or raise."""
     shape = network.input_shape
     if isinstance(shape, list) or len(shape) != 4 or None in shape[1:]:

@@ -21,6 +21,7 @@ __all__ = [
 ]
 
 import base64
+import importlib
 import json
 import os
 import pathlib
@@ -47,8 +48,12 @@ def write_servable(folder, module, golden, warmup, assets, batch_size, readme):
 
     Returns:
         version: path of the new version.
+
+    Raises:
+        ValueError: without the package of the server's messages.
     """
-    folder = pathlib.Path(folder)
+    check_can_write()
+    folder = pathlib.Path(folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     version = folder / str(next_version(folder))
     part = folder / f".{version.name}.part"
@@ -72,9 +77,21 @@ def write_servable(folder, module, golden, warmup, assets, batch_size, readme):
     return version
 
 
+def check_can_write():
+    """Raise a ValueError without the messages that requests to warm up are made of."""
+    try:
+        importlib.import_module("tensorflow_serving")
+    except ImportError as error:
+        raise ValueError(
+            "Expected tensorflow-serving-api, for requests to warm up with. Received: "
+            "none. Get it with: pip install tensorflow-serving-api"
+        ) from error
+
+
 def next_version(folder):
     """The number after the highest version there is."""
-    numbers = [int(p.name) for p in pathlib.Path(folder).glob("*") if p.name.isdigit()]
+    names = [path.name for path in pathlib.Path(folder).glob("*")]
+    numbers = [int(name) for name in names if name.isascii() and name.isdigit()]
     return max(numbers, default=0) + 1
 
 

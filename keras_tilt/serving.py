@@ -29,6 +29,7 @@ from keras_tilt.adaptation import (
     jittered,
     leapfrog_steps,
 )
+from keras_tilt.arguments import check_count
 from keras_tilt.chains import is_standard_normal
 from keras_tilt.kernels import Response, SplitHamiltonianMonteCarlo, chain_seeds
 from keras_tilt.several import choice, variables_of
@@ -93,7 +94,11 @@ def planned(
         seed: pair of whole numbers, of the variation.
         approach_step_size: None, or the step without Metropolis test while the tilt
             rises, with as many steps at most.
+
+    Raises:
+        ValueError: for less than two iterations, of which none has the full tilt.
     """
+    check_count("num_iterations", num_iterations, 2)
     iterations = range(num_iterations)
     rise = np.array([annealed_scale(i, num_iterations) for i in iterations])
     frozen = np.asarray(num_leapfrog_steps)

@@ -96,9 +96,9 @@ def test_what_is_loaded_draws_from_the_density(target, tmp_path):
 
 
 def test_chains_that_are_too_short_do_not():
-    """The negative control of the test above: one short step from q."""
+    """The negative control of the test above: two short steps from q."""
     target = targets.linear()
-    sampler = served(target, num_iterations=1, step=0.1, num_steps=1)
+    sampler = served(target, num_iterations=2, step=0.1, num_steps=1)
     images = images_of(target, ends(sampler.functions["start"], 4 * ROWS))
     assert min(target.p_values(images)) < 1e-6
 
@@ -129,9 +129,9 @@ def test_resuming_leaves_the_density_as_it_is():
 
 
 def test_resuming_with_the_seed_of_the_start_has_other_random_numbers():
-    """Half a turn of noise alone by equal momenta would end where it began."""
+    """A quarter turn of noise ends at the momentum, and equal ones at one place."""
     target = targets.constant()
-    sampler = served(target, num_iterations=1, step=np.pi / 2, num_steps=1)
+    sampler = served(target, num_iterations=2, step=np.pi / 2, num_steps=1)
     rows = rows_of(range(ROWS))
     start = sampler.functions["start"](**rows)["noise"]
     resumed = sampler.functions["resume"](noise=start, **rows)["noise"]
@@ -360,6 +360,11 @@ def test_a_schedule_rises_like_a_warm_up_and_then_stays():
         assert len({*counts.tolist()}) > 1
     assert schedule.is_adjusted.all()
     assert (schedule.num_gradients == 1 + schedule.num_leapfrog_steps.sum(1)).all()
+
+
+def test_a_chain_has_two_iterations_or_more():
+    with pytest.raises(ValueError, match="`num_iterations` must be a whole number"):
+        serving.planned([0.2], [6], 1, (0, 7))
 
 
 def test_an_approach_has_steps_of_its_own_and_no_test():
