@@ -45,6 +45,8 @@ def main():
     save(flags.out, answer["image"], columns=len(seeds))
 
 
+SAME = "the golden response, bit for bit"
+ANOTHER = "ANOTHER RESPONSE, as another processor, build or number of threads has"
 MOST_ROWS = 64  # of a request
 NUMBERS = ("f", "log_density", "log_prob", "accept_rate")
 
@@ -57,13 +59,29 @@ def parse_flags():
     )
     add = parser.add_argument
     add("folder", type=pathlib.Path, help="written by export/sampler.py")
-    add("--unit", type=int, nargs="+", default=[0], help="places in the export's list")
-    add("--seed", type=int, default=7, help="equal seeds give equal images")
+    add(
+        "--unit", type=whole, nargs="+", default=[0], help="places in the export's list"
+    )
+    add("--seed", type=whole, default=7, help="equal seeds give equal images")
     add("--temperature", type=float, default=1.0, help="f is divided by it")
-    add("--images", type=int, default=8, help="of each unit")
+    add("--images", type=count, default=8, help="of each unit")
     add("--out", type=pathlib.Path, default=pathlib.Path("out/asked.png"), help="PNG")
     add("--smoke", action="store_true", help="one image of each unit")
     return parser.parse_args()
+
+
+def count(text):
+    """A whole number from 1."""
+    if not int(text) >= 1:
+        raise ValueError
+    return int(text)
+
+
+def whole(text):
+    """A whole number of 32 bits, as a signature takes it."""
+    if not -(2**31) <= int(text) < 2**31:
+        raise ValueError
+    return int(text)
 
 
 def newest_version(folder):
@@ -79,7 +97,10 @@ def newest_version(folder):
 
 def load(version):
     """The signatures of a SavedModel of a sampler, or a plain exit."""
-    signatures = tf.saved_model.load(str(version)).signatures
+    try:
+        signatures = tf.saved_model.load(str(version)).signatures
+    except OSError as error:
+        raise SystemExit(f"Expected a SavedModel. Received: {error}") from error
     if "sample_each" not in signatures:
         raise SystemExit(
             f"Expected a sampler. Received: {version}, with the signatures "
@@ -96,10 +117,7 @@ def check_golden(version, signatures):
     arrays = arrays_of(signatures[request["signature_name"]], request["inputs"])
     found = signatures[request["signature_name"]](**arrays)
     equal = all(same(found[name].numpy(), expected[name]) for name in expected)
-    print(
-        "Golden request: "
-        + ("the golden response, bit for bit" if equal else "ANOTHER RESPONSE")
-    )
+    print(f"Golden request: {SAME if equal else ANOTHER}")
     if not equal:
         print("  expected f", expected["f"], "received f", found["f"].numpy())
 
@@ -114,8 +132,7 @@ def same(found, expected):
     """Whether an array is bit for bit what JSON says."""
     if found.dtype == object:
         return [base64.b64decode(part["b64"]) for part in expected] == found.tolist()
-    expected = np.array(expected).astype(found.dtype)
-    return np.array_equal(found, expected, equal_nan=found.dtype.kind == "f")
+    return np.array(expected).astype(found.dtype).tobytes() == found.tobytes()
 
 
 def ask(signatures, rows, seed, temperature):

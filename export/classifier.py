@@ -73,7 +73,7 @@ def parse_flags():
 
 def classifier_of(flags):
     """What is exported."""
-    servable.check_can_write()
+    servable.check_can_write(flags.out)
     model = named.load_model(flags.model)
     network = getattr(model, "network", model)
     check_channels(named.image_shape(network))

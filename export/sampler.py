@@ -23,7 +23,6 @@ where it was.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -53,7 +52,7 @@ def main():
 
 def export(flags):
     """The next version of the servable, or an error that says why there is none."""
-    servable.check_can_write()
+    servable.check_can_write(flags.out)
     tilts, low, high = tilts_of(flags)
     long_runs = {t: long_run(tilts, t, flags) for t in flags.temperatures}
     schedule = schedule_of(long_runs, flags)
@@ -66,12 +65,13 @@ def export(flags):
             f"Expected chains that converge. Received: {len(refused)} of "
             f"{len(certificates)} that do not. Ask for more --draws, --burnin or "
             "--most-iterations, for a weaker --scale, for higher --temperatures, or "
-            "export them with --force, which every answer will say."
+            "export them with --force, at once, which every answer will say."
         )
     log_partition = log_partitions(tilts, flags) if flags.log_partition else None
     version = write(tilts, sampler, certificates, log_partition, flags)
-    clear(work_folder(flags))
-    print(f"\nWritten: {version}, a sampler of {len(tilts)} units")
+    shutil.rmtree(flags.out / ".work", ignore_errors=True)
+    units = f"{len(tilts)} unit{'s' * (len(tilts) > 1)}"
+    print(f"\nWritten: {version}, a sampler of {units}")
     print(f"Ask it:  python export/ask.py {flags.out} --unit 0 --seed 7")
     print(f"Serve it: {flags.out / 'README.md'}")
 
@@ -264,7 +264,7 @@ def long_run(tilts, temperature, flags):
         seed=flags.seed,
         max_leapfrog_steps=flags.max_leapfrog_steps,
         approach_step_size=flags.approach_step,
-        directory=work_folder(flags) / f"temperature{temperature:g}",
+        directory=work_folder(flags) / f"temperature{temperature!r}",
     )
     if len(samples[0].f) < flags.draws:
         raise KeyboardInterrupt
@@ -278,13 +278,6 @@ def work_folder(flags):
     settings["sha256"] = hashlib.sha256(flags.model.read_bytes()).hexdigest()
     text = json.dumps(settings, sort_keys=True)
     return flags.out / ".work" / hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def clear(folder):
-    """Remove a folder, and the one it is in if that holds no other."""
-    shutil.rmtree(folder, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        folder.parent.rmdir()
 
 
 def schedule_of(long_runs, flags):
@@ -345,15 +338,22 @@ def request(unit, seeds, temperature=1.0):
 
 
 def log_partitions(tilts, flags):
-    """log Z [temperatures, units], NaN where the estimate is not to be trusted."""
+    """`LogPartition`s, [temperatures][units]."""
     found = []
     for temperature in flags.temperatures:
         print(f"log Z at temperature {temperature:g}", flush=True)
         several = kt.log_partition(at_temperature(tilts, temperature), seed=flags.seed)
         for unit, one in zip(tilts, several, strict=True):
             print(f"{unit.unit.name}: {one}")
-        found.append([one.value if one.is_reliable else np.nan for one in several])
-    return np.array(found)
+        found.append(several)
+    return found
+
+
+def reliable(log_partitions):
+    """log Z [temperatures, units], NaN where the estimate is not to be trusted."""
+    return np.array(
+        [[z.value if z.is_reliable else np.nan for z in row] for row in log_partitions]
+    )
 
 
 # What is written
@@ -373,7 +373,7 @@ def write(tilts, sampler, certificates, log_partition, flags):
         high,
         list(converged.values()),
         flags.temperatures,
-        log_partition,
+        None if log_partition is None else reliable(log_partition),
         jit_compile=flags.xla,
     )
     rows = {name: values[:1] for name, values in request(0, [0]).items()}
@@ -403,7 +403,10 @@ def certificate_document(names, certificates, log_partition, sampler, flags):
         "forced": not all(one.converged for one in certificates),
         "units": names,
         "temperatures": flags.temperatures,
-        "log_partition": None if log_partition is None else log_partition.tolist(),
+        "log_partition": log_partition
+        and [[z.value for z in row] for row in log_partition],
+        "log_partition_standard_error": log_partition
+        and [[z.standard_error for z in row] for row in log_partition],
         "reference": flags.reference,
         "black": low,
         "white": high,
@@ -462,12 +465,25 @@ def readme(names, sampler, certificates, flags):
         "rows": serving.MOST_ROWS,
         "last": len(names) - 1,
         "shape": ", ".join(map(str, sampler.shape)),
+        "png": PNG if "sample_png" in sampler.functions else "",
+        "normalized": NORMALIZED if flags.log_partition else ", not normalized",
+        "xla": XLA if flags.xla else "",
     }
+    values["normalized"] = values["normalized"].replace(
+        "<temperatures>", values["temperatures"]
+    )
     text = README
     for name, value in values.items():
         text = text.replace(f"<{name}>", str(value))
     return text
 
+
+PNG = "\n* `sample_png`: the same, with `png_bytes` in place of `image`"
+NORMALIZED = """; `log_prob` is it less log Z, normalized, at temperature
+  <temperatures>, and NaN at any other"""
+XLA = """
+The chains are compiled by XLA, which the stock server refuses: start one that has it.
+"""
 
 README = """\
 # {name}: samples of units of a network
@@ -481,7 +497,7 @@ The whole certificate is in `{version}/assets/certificate.json`.
 ## Start
 
 {start}
-
+<xla>
 ## Ask
 
     curl -s http://localhost:{rest}/v1/models/{name}:predict -d '{"inputs":
@@ -498,7 +514,9 @@ request.model_spec.name = "{name}"
 request.inputs["unit"].CopyFrom(tf.make_tensor_proto([0]))
 request.inputs["seed"].CopyFrom(tf.make_tensor_proto([[0, 7]]))
 request.inputs["temperature"].CopyFrom(tf.make_tensor_proto([1.0]))
-channel = grpc.insecure_channel("localhost:{grpc}")
+channel = grpc.insecure_channel(
+    "localhost:{grpc}", options=[("grpc.max_receive_message_length", -1)]
+)
 stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
 image = tf.make_ndarray(stub.Predict(request, timeout=60).outputs["image"])
 ```
@@ -506,8 +524,7 @@ image = tf.make_ndarray(stub.Predict(request, timeout=60).outputs["image"])
 Rows in, as many rows out:
 
 * `serving_default`: `unit` int32, `seed` [2] int32, `temperature` float32 -> `image`
-  [<shape>] uint8, `f`, `log_density`, `accept_rate`, `converged`
-* `sample_png`: the same, with `png_bytes` in place of `image` (of 1, 3 or 4 channels)
+  [<shape>] uint8, `f`, `log_density`, `accept_rate`, `converged`<png>
 * `sample_each`: the same as `serving_default`, and `error`: a bad row has a sentence
   there, and fails no other
 * `start`: the same as `serving_default`, and `noise`, the state of the chain
@@ -520,10 +537,9 @@ What they are:
 
 * `image`: 0 is the pixel <low>, 255 is <high>; what is beyond is cut.
 * `f` in nats, of the image before it was rounded; `log_density` = scale f / temperature
-  + log q, not normalized; `log_prob`, if log Z was asked for at the export, is, and is
-  NaN at a temperature other than <temperatures>.
-* `converged`: the unit's chains were certified, the temperature lies in <lowest> to
-  <highest>, where they were, and this chain has moved.
+  + log q<normalized>.
+* `converged`: the unit's chains were certified, the temperature is not below <lowest>
+  and not above <highest>, and this chain has moved.
 * Equal rows give equal answers, bit for bit, alone or among others. At most <rows> of
   them make a request.
 * A chain has <iterations> iterations, in <rising> of which the tilt rises, and at most

@@ -131,7 +131,8 @@ def certificate_of(name, temperature, samples, ends, accept_rate, num_iterations
     limit = stats.norm.isf(_FALSE_ALARMS / 2 / len(differences))
     reasons = []
     if not diagnostics.converged:
-        reasons.append(f"the long chains have not ({diagnostics.verdict})")
+        why = diagnostics.verdict.removeprefix("not converged: ").rstrip(".")
+        reasons.append(f"the long chains have not ({why})")
     if not num_iterations >= LENGTHS * time:
         reasons.append(
             f"{num_iterations} iterations are {num_iterations / time:.2g} "

@@ -25,6 +25,7 @@ import importlib
 import json
 import os
 import pathlib
+import re
 import shutil
 
 import numpy as np
@@ -50,9 +51,10 @@ def write_servable(folder, module, golden, warmup, assets, batch_size, readme):
         version: path of the new version.
 
     Raises:
-        ValueError: without the package of the server's messages.
+        ValueError: for a folder whose name cannot be that of a model, or without the
+            package of the server's messages.
     """
-    check_can_write()
+    check_can_write(folder)
     folder = pathlib.Path(folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     version = folder / str(next_version(folder))
@@ -77,8 +79,18 @@ def write_servable(folder, module, golden, warmup, assets, batch_size, readme):
     return version
 
 
-def check_can_write():
-    """Raise a ValueError without the messages that requests to warm up are made of."""
+def check_can_write(folder):
+    """Raise a ValueError where `write_servable` could not write, before long work.
+
+    Args:
+        folder: of the servable, whose name goes into addresses and configurations.
+    """
+    name = pathlib.Path(folder).resolve().name
+    if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise ValueError(
+            "Expected a folder with a name of letters, digits, '_', '-' and '.', which "
+            f"is that of the model. Received: {name!r}. Choose another --out."
+        )
     try:
         importlib.import_module("tensorflow_serving")
     except ImportError as error:
@@ -114,7 +126,7 @@ def golden_of(module, name, inputs):
 
 
 def numbers_as_json(value):
-    """JSON of dicts of arrays, from which float32 come back to the same bits.
+    """JSON of dicts of arrays, from which float32 numbers come back to their bits.
 
     Strings of names that end in `_bytes` are encoded in base64, as the REST interface
     does, and others as text.
