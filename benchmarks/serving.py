@@ -23,9 +23,8 @@ concurrency  one-row requests of a graph session, from one thread and from eight
 
 Sides take turns in rounds, in an order that rotates; a ratio is taken within a round,
 and medians over rounds (of start over processes) have standard errors. Every part is
-in the file as soon as it is measured, and with the same settings is not measured again.
-Expected: about half an hour on two cores with nothing else to do, most of it
-SqueezeNet's.
+in the file as soon as it is measured, and under the same settings is not measured again
+while it is there. Expected: about forty minutes on two cores with nothing else to do.
 """
 
 import argparse
@@ -58,7 +57,7 @@ AT_ONCE = 16  # rows beside each other, as in the sampler
 THREADS, REQUESTS = 8, 16  # of concurrency, in a round
 # Flags of which every network may have its own value: type, default, help.
 EACH = {
-    "preprocess": (str, "none", f"of pixels, Keras's: {', '.join(named.MODES)}"),
+    "preprocess": (str, "none", f"of pixels, Keras's: {' '.join(named.MODES)}"),
     "low": (float, 0.0, "black"),
     "high": (float, 1.0, "white"),
     "contrast": (float, 0.5, "standard deviation of a pixel, as a share of the range"),
@@ -78,7 +77,7 @@ def main():
         print(json.dumps(with_one_thread(flags.one_thread_of, networks[0])))
         return
     found = json.loads(flags.out.read_text()) if flags.out.is_file() else {}
-    with tempfile.TemporaryDirectory() as temporary, named.as_exit():
+    with tempfile.TemporaryDirectory() as temporary:
         for settings in networks:
             measure(settings, flags.folder or temporary, found, flags.out)
     for settings in networks:
@@ -115,6 +114,8 @@ def parse_flags():
     for name in EACH:
         if len(getattr(flags, key_of(name))) not in (1, len(flags.networks)):
             parser.error(f"--{name}: one value for all networks, or one for each")
+    if len({pathlib.Path(path).stem for path in flags.networks}) < len(flags.networks):
+        parser.error("networks: files of different names, by which results are kept")
     return flags
 
 
@@ -147,7 +148,8 @@ def measure(settings, folder, found, out):
     if any(found.get(name, {}).get(key) != value for key, value in here.items()):
         found[name] = here
     missing = [part for part in PARTS if part not in found[name]]
-    served = exported(settings, pathlib.Path(folder, name)) if missing else None
+    with named.as_exit():
+        served = exported(settings, pathlib.Path(folder, name)) if missing else None
     for part in missing:
         print(f"{name}: {part}", file=sys.stderr)
         found[name][part] = PARTS[part](served)
@@ -166,10 +168,6 @@ class Served:
     unit: kt.Unit
     version: pathlib.Path
     settings: dict
-
-    @property
-    def rounds(self):
-        return self.settings["rounds"]
 
     @property
     def sizes(self):
@@ -284,7 +282,7 @@ def latency(served):
     found = {}
     for n in served.sizes[:2]:
         sides = {k: functools.partial(f, served.request(n)) for k, f in calls.items()}
-        found[f"rows: {n}"] = compared(sides, ratios, served.rounds)
+        found[f"rows: {n}"] = compared(sides, ratios, served.settings["rounds"])
     return found
 
 
@@ -311,8 +309,9 @@ def with_one_thread(version, settings):
 
 
 def cost_of_rows(served, sizes):
-    """Milliseconds of a row's gradient, and ratios, by number of rows."""
+    """Time of a gradient of one row, and ratios, by number of rows."""
     sampler, bare = loaded(served.version), bare_sides(served)
+    rounds = served.settings["rounds"]
     ratios = [("sampler", name) for name in bare]
     ratios += [("bare rows", "bare batch"), ("bare beside", "bare batch")]
     found = {}
@@ -326,7 +325,7 @@ def cost_of_rows(served, sizes):
         sides = {k: functools.partial(f, images) for k, f in bare.items()}
         sides["sampler"] = functools.partial(sampler, served.request(n))
         count = n * served.num_gradients
-        found[f"rows: {n}"] = compared(sides, ratios, served.rounds, count)
+        found[f"rows: {n}"] = compared(sides, ratios, rounds, count, "gradient")
     return found
 
 
@@ -412,11 +411,12 @@ def size(served):
     }
     weights = sum(v.value.numpy().nbytes for v in variables_of(served.unit))
     total = sum(files.values())
-    found = {"total / weights": total / weights, "bytes wanted": 1.5 * weights + 1e6}
-    return found | {
-        "bytes": total,
-        "bytes of weights": weights,
-        "bytes of files": files,
+    return {
+        "total / weights": total / weights,
+        "bytes, total": total,
+        "bytes, at most wanted": 1_000_000 + weights * 3 // 2,
+        "bytes, weights": weights,
+        "bytes, by file": files,
     }
 
 
@@ -441,9 +441,9 @@ def concurrency(served):
             list(pool.map(call, [request] * REQUESTS))
 
     sides = {f"threads: {n}": functools.partial(ask, n) for n in (1, THREADS)}
-    found = compared(sides, [tuple(sides)], served.rounds, REQUESTS)
-    times = found["milliseconds"].items()
-    return found | {"requests per second": {k: 1e3 / t["value"] for k, t in times}}
+    found = compared(sides, [tuple(sides)], served.settings["rounds"], REQUESTS)
+    times = found["milliseconds a request"].items()
+    return found | {"requests a second": {k: 1e3 / t["value"] for k, t in times}}
 
 
 PARTS = {
@@ -460,8 +460,8 @@ PARTS = {
 # Rounds
 
 
-def compared(sides, ratios, rounds, count=1):
-    """Milliseconds of sides, over `count`, and ratios of them: medians of rounds."""
+def compared(sides, ratios, rounds, count=1, what="request"):
+    """Milliseconds of each of `count`, and ratios of sides: medians of rounds."""
     names, times = list(sides), {name: [] for name in sides}
     for turn in tqdm(range(-2, rounds), ", ".join(names)):  # the first two warm up
         for place in range(len(names)):
@@ -472,7 +472,9 @@ def compared(sides, ratios, rounds, count=1):
                 times[name].append(time.perf_counter() - started)
     times = {name: np.array(seconds) for name, seconds in times.items()}
     return {
-        "milliseconds": {k: median_of(1e3 * v / count) for k, v in times.items()},
+        f"milliseconds a {what}": {
+            k: median_of(1e3 * seconds / count) for k, seconds in times.items()
+        },
         "ratio": {f"{a} / {b}": median_of(times[a] / times[b]) for a, b in ratios},
     }
 
