@@ -83,8 +83,9 @@ def test_an_empty_replica_changes_nothing(strategy):
     assert relative_difference(many[1], one[1]) < 1e-5
 
 
+@pytest.mark.slow
 def test_the_same_holds_for_four_replicas():
-    """In a process of its own, as it needs a strategy of its own."""
+    """In a process of its own, as it needs a strategy of its own: minutes."""
     tests = "test_replicas_equal_one_device or test_a_softmax_local"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-k", tests]
     run = subprocess.run(
