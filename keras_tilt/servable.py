@@ -163,10 +163,17 @@ def _write_warmup(path, name, requests):
             request.model_spec.name = name
             request.model_spec.signature_name = signature
             for key, value in inputs.items():
-                request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
+                request.inputs[key].CopyFrom(_short_proto(np.asarray(value)))
             log = prediction_log_pb2.PredictLog(request=request)
             record = prediction_log_pb2.PredictionLog(predict_log=log)
             writer.write(record.SerializeToString())
+
+
+def _short_proto(value):
+    """A `TensorProto`; of an array of one number that number, and the shape."""
+    if value.dtype.kind in "iuf" and value.size and np.ptp(value) == 0:
+        return tf.make_tensor_proto(value.flat[0], value.dtype, value.shape)
+    return tf.make_tensor_proto(value)
 
 
 def _write(path, text):
