@@ -12,6 +12,7 @@ image; a few seconds on two cores, most of them for loading TensorFlow.
 import argparse
 import base64
 import json
+import logging
 import os
 import pathlib
 import re
@@ -22,6 +23,8 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as at the export: bits di
 
 import numpy as np
 import tensorflow as tf
+
+logging.getLogger("absl").setLevel(logging.ERROR)  # gradients that no request asks for
 
 
 def main():
