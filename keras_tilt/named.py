@@ -13,6 +13,7 @@ __all__ = [
     "NOISES",
     "as_exit",
     "class_number",
+    "count",
     "image_shape",
     "labels",
     "load_model",
@@ -47,6 +48,13 @@ def as_exit():
         yield
     except ValueError as error:
         raise SystemExit(f"{error}") from error
+
+
+def count(text):
+    """Return a whole number from 1, or raise a ValueError: the type of a flag."""
+    if not int(text) >= 1:
+        raise ValueError
+    return int(text)
 
 
 def load_model(path):

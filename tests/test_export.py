@@ -478,6 +478,7 @@ def test_what_is_exported_by_force_says_so_everywhere(attempts, tmp_path):
         ("--unit class:0 --sizes 0.5", "Here: pass --sizes 1."),
         ("--unit class:0 --chains 1", "two --chains"),
         ("--unit class:0 --draws 3", "four --draws"),
+        ("--unit class:0 --most-iterations 1", "two --most-iterations"),
         ("--unit class:0 --seed 2147483648", "2147483648"),
     ],
 )

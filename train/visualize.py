@@ -80,13 +80,6 @@ def visualize(flags):
         raise SystemExit("\n".join(left_out))
 
 
-def count(text):
-    """A whole number from 1."""
-    if not int(text) >= 1:
-        raise ValueError
-    return int(text)
-
-
 def parse_flags():
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -133,11 +126,21 @@ def parse_flags():
         f"{SIGNAL_OF_IMAGE} for units of the whole image, else {SIGNAL_OF_PATCH}",
     )
     add("--scale", type=float, help="of the tilt instead, in place of --signal")
-    add("--chains", type=count, default=4, help="for each unit")
-    add("--draws", type=count, default=10, help="of each chain")
-    add("--burnin", type=count, default=30, help="iterations before the first draw")
+    add("--chains", type=named.count, default=4, help="for each unit")
+    add("--draws", type=named.count, default=10, help="of each chain")
+    add(
+        "--burnin",
+        type=named.count,
+        default=30,
+        help="iterations before the first draw",
+    )
     add("--approach-step", type=float, default=0.06, help="while the tilt rises")
-    add("--max-leapfrog-steps", type=count, default=20, help="gradients per iteration")
+    add(
+        "--max-leapfrog-steps",
+        type=named.count,
+        default=20,
+        help="gradients per iteration",
+    )
     add(
         "--compare",
         choices=("langevin", "maximisation"),
