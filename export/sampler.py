@@ -454,10 +454,10 @@ def readme(names, sampler, certificates, flags):
     """README.md of the servable."""
     bad = [one for one in certificates if not one.converged]
     verdict = (
-        "All units are certified" if not bad else "NOT CERTIFIED, exported by force"
+        "NOT CERTIFIED, exported by force:\n" if bad else "All units are certified."
     )
-    if bad:
-        verdict += "".join(f"\n* {one.unit}: {one.verdict}" for one in bad)
+    for one in bad:
+        verdict += f"\n* {one.unit} at temperature {one.temperature:g}: {one.verdict}"
     units = "\n".join(f"| {i} | {name} |" for i, name in enumerate(names))
     low, high = black_and_white(flags)
     schedule = sampler.schedule
@@ -466,6 +466,7 @@ def readme(names, sampler, certificates, flags):
         "units": units,
         "low": f"{low:g}",
         "high": f"{high:g}",
+        "normalized": NORMALIZED if flags.log_partition else ", not normalized",
         "temperatures": ", ".join(f"{t:g}" for t in flags.temperatures),
         "lowest": f"{min(flags.temperatures):g}",
         "highest": f"{max(flags.temperatures):g}",
@@ -473,15 +474,10 @@ def readme(names, sampler, certificates, flags):
         "rising": schedule.num_rising,
         "gradients": schedule.num_gradients.max(),
         "rows": serving.MOST_ROWS,
-        "last": len(names) - 1,
         "shape": ", ".join(map(str, sampler.shape)),
         "png": PNG if "sample_png" in sampler.functions else "",
-        "normalized": NORMALIZED if flags.log_partition else ", not normalized",
         "xla": XLA if flags.xla else "",
     }
-    values["normalized"] = values["normalized"].replace(
-        "<temperatures>", values["temperatures"]
-    )
     text = README
     for name, value in values.items():
         text = text.replace(f"<{name}>", str(value))
