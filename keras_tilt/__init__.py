@@ -1,12 +1,12 @@
 """Any convolutional classifier as probability densities: p(x) = exp(f(x)) q(x) / Z."""
 
 from keras_tilt import _start  # noqa: F401  (first: it imports TensorFlow quietly)
-from keras_tilt import data, plotting, servable, serving
+from keras_tilt import batches, data, plotting, servable, serving, sources
 from keras_tilt.callbacks import UnitSamples
 from keras_tilt.diagnostics import Diagnostics
 from keras_tilt.importance import expectation, kish_ess, normalized_weights
 from keras_tilt.model import Calibration, GenerativeClassifier
-from keras_tilt.networks import lenet
+from keras_tilt.networks import alexnet, lenet, zf_fast
 from keras_tilt.objective import discriminative_loss, generative_loss, mixed_loss
 from keras_tilt.optimizer import CaffeSGD, InverseDecay
 from keras_tilt.partition import LogPartition, generative_log_prob, log_partition
@@ -39,6 +39,8 @@ __all__ = [
     "Tilt",
     "Unit",
     "UnitSamples",
+    "alexnet",
+    "batches",
     "box",
     "data",
     "discriminative_loss",
@@ -59,8 +61,10 @@ __all__ = [
     "scale_for_signal",
     "servable",
     "serving",
+    "sources",
     "spectral_noise",
     "squash",
     "unit",
     "white_noise",
+    "zf_fast",
 ]

@@ -20,6 +20,9 @@ import zlib
 import numpy as np
 import tensorflow as tf
 
+from keras_tilt.arguments import check_count
+from keras_tilt.batches import uniform_order
+
 PIXEL_SCALE = 1 / 256
 DATA_DIR_VARIABLE = "KERAS_TILT_DATA"
 
@@ -101,6 +104,7 @@ def pipeline(
     *,
     shuffle_seed=None,
     first_epoch=0,
+    first_step=0,
     drop_remainder=False,
 ):
     """Return the batches of a data set held in memory, scaled by `PIXEL_SCALE`.
@@ -117,6 +121,8 @@ def pipeline(
         batch_size: images per batch.
         shuffle_seed: a non-negative integer, or None for the order of the arrays.
         first_epoch: number of the first pass over the returned data set.
+        first_step: batches of that pass that have been seen: it begins with the next
+            one, later passes are whole. Their number is then not known beforehand.
         drop_remainder: whether to leave out a last batch smaller than `batch_size`.
 
     Returns:
@@ -132,6 +138,8 @@ def pipeline(
     _check_pipeline(images, labels, batch_size, shuffle_seed, first_epoch)
     count = len(labels)
     stop = count - count % batch_size if drop_remainder else count
+    steps = -(-stop // batch_size)
+    check_count("first_step", first_step, 0, steps)
     with tf.device("CPU"):
         images = tf.convert_to_tensor(images)
         labels = tf.cast(labels, tf.int32)
@@ -143,32 +151,37 @@ def pipeline(
         pixels = tf.cast(tf.gather(images, chosen), tf.float32)
         return PIXEL_SCALE * pixels, tf.gather(labels, chosen)
 
-    def batches(order):
-        starts = tf.data.Dataset.range(0, stop, batch_size)
+    def batches(order, first):
+        starts = tf.data.Dataset.range(first * batch_size, stop, batch_size)
         return starts.map(lambda start: batch(order, start))
 
-    steps = -(-stop // batch_size)
-    return (
-        _orders(count, shuffle_seed, first_epoch)
-        .flat_map(batches)
-        .apply(tf.data.experimental.assert_cardinality(steps))
-        .prefetch(2)
-    )
+    dataset = _passes(count, shuffle_seed, first_epoch, first_step).flat_map(batches)
+    if not first_step:  # otherwise the first pass has fewer
+        dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps))
+    return dataset.prefetch(2)
 
 
-def _orders(count, seed, first_epoch):
-    """Return a data set whose one element is the order of this pass, int64 [count]."""
-    if seed is None:
-        return tf.data.Dataset.from_tensors(tf.range(count, dtype=tf.int64))
-    epochs = itertools.count(first_epoch)
+def _passes(count, seed, first_epoch, first_step):
+    """Return a data set of one element: order of this pass, int64 [count], first step.
+
+    Whoever iterates it anew begins the next pass.
+    """
+    if seed is None and not first_step:
+        order = tf.range(count, dtype=tf.int64)
+        return tf.data.Dataset.from_tensors((order, np.int64(0)))
+    firsts = itertools.chain([first_step], itertools.repeat(0))
+    passes = zip(itertools.count(first_epoch), firsts, strict=False)
 
     def draw():
-        return np.random.default_rng([seed, next(epochs)]).permutation(count)
+        epoch, first = next(passes)
+        order = np.arange(count) if seed is None else uniform_order(count, seed, epoch)
+        return order, np.int64(first)
 
-    def next_order(_):
-        return tf.ensure_shape(tf.numpy_function(draw, [], tf.int64), [count])
+    def next_pass(_):
+        order, first = tf.numpy_function(draw, [], (tf.int64, tf.int64))
+        return tf.ensure_shape(order, [count]), tf.ensure_shape(first, [])
 
-    return tf.data.Dataset.from_tensors(0).map(next_order)
+    return tf.data.Dataset.from_tensors(0).map(next_pass)
 
 
 def _read_npz(path):

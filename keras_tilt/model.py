@@ -18,6 +18,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_tilt import objective as objectives
+from keras_tilt.arguments import check_count
+from keras_tilt.reference_queue import ReferenceQueue, pooled
 
 __all__ = ["Calibration", "GenerativeClassifier"]
 
@@ -25,7 +27,12 @@ _OBJECTIVES = {"discriminative": 0.0, "generative": 1.0}
 _RUNNING_AVERAGE_STEPS = 100
 _NO_MASS = 1e-30  # keeps the logarithm of an absent class finite
 _ALL = 2**31 - 1  # entries of a tensor that a failed assertion prints
-_GENERATIVE_METRICS = ("calibrated_accuracy", "kish_ess", "absent_classes")
+_GENERATIVE_METRICS = (
+    "calibrated_accuracy",
+    "kish_ess",
+    "absent_classes",
+    "queue_drift",
+)
 
 
 class Calibration(typing.NamedTuple):
@@ -78,6 +85,7 @@ class GenerativeClassifier(keras.Model):
         self.running_log_means = self._state("running_log_means", [2, self.num_classes])
         self._averages = _Averages(("loss", "objective", *_GENERATIVE_METRICS))
         self.generative_weight = None
+        self.reference_queue = None
         self.built = True
 
     def _state(self, name, shape):
@@ -103,6 +111,7 @@ class GenerativeClassifier(keras.Model):
         optimizer="sgd",
         objective="generative",
         *,
+        queue=0,
         metrics=None,
         weighted_metrics=None,
         run_eagerly=False,
@@ -115,6 +124,8 @@ class GenerativeClassifier(keras.Model):
             optimizer: a Keras optimizer or its name.
             objective: "generative", "discriminative", or a number a in [0, 1] for
                 (1 - a) discriminative + a generative.
+            queue: number of past batches whose logits stay as more draws of q in the
+                sums over images: see `keras_tilt.reference_queue`. It starts empty.
             metrics: Keras metrics of (labels, calibrated logits); labelled images only.
             weighted_metrics: the same, weighted by the sample weights.
             run_eagerly: as in Keras.
@@ -123,11 +134,12 @@ class GenerativeClassifier(keras.Model):
                 checks of labels and of images that are not finite.
 
         Raises:
-            ValueError: an unknown objective, or an option that Keras itself cannot
-                run under several replicas.
+            ValueError: an unknown objective, a queue of a discriminative one, or an
+                option that Keras itself cannot run under several replicas.
         """
         self.generative_weight = _generative_weight(objective)
         self.objective = objective
+        self.reference_queue = self._new_queue(queue)
         optimizer = keras.optimizers.get(optimizer)
         if self.distribute_strategy.num_replicas_in_sync > 1:
             _refuse_unreplicable(optimizer, steps_per_execution, jit_compile)
@@ -141,6 +153,29 @@ class GenerativeClassifier(keras.Model):
                 jit_compile=jit_compile,
             )
             self._build_for_training()
+
+    def _new_queue(self, num_batches):
+        check_count("queue", num_batches, 0)
+        if not num_batches:
+            return None
+        if not self.generative_weight:
+            raise ValueError(
+                "`queue` is for the sums of an objective with a generative part. "
+                f"Received: queue={num_batches}, objective={self.objective!r}. "
+                "Leave it out."
+            )
+        with self.distribute_strategy.scope():
+            return ReferenceQueue(num_batches, self.num_classes)
+
+    @property
+    def training_state(self):
+        """Variables that the next step depends on, beside its images, or that it logs.
+
+        Weights, calibration, random states, the optimizer's, metrics', the queue.
+        """
+        queue = [] if self.reference_queue is None else [self.reference_queue.rows]
+        of_keras = [*self.variables, *self.optimizer.variables, *self.metrics_variables]
+        return [variable.value for variable in of_keras] + queue
 
     @property
     def loss_name(self):
@@ -169,8 +204,10 @@ class GenerativeClassifier(keras.Model):
     def get_metrics_result(self):
         """Results by name; the objective under its own name, `loss_name`."""
         results = super().get_metrics_result()
-        if not self.generative_weight:
-            results = {k: v for k, v in results.items() if k not in _GENERATIVE_METRICS}
+        unused = () if self.generative_weight else _GENERATIVE_METRICS
+        if self.reference_queue is None:
+            unused = (*unused, "queue_drift")
+        results = {k: v for k, v in results.items() if k not in unused}
         return {self.loss_name: results.pop("objective"), **results}
 
     def get_compile_config(self):
@@ -180,7 +217,9 @@ class GenerativeClassifier(keras.Model):
             return config
         unused = ("loss", "loss_weights")
         kept = {key: value for key, value in config.items() if key not in unused}
-        return {**kept, "objective": self.objective}
+        queue = self.reference_queue
+        length = 0 if queue is None else queue.rows.shape[0]
+        return {**kept, "objective": self.objective, "queue": length}
 
     def compile_from_config(self, config):
         """Compiles as saved."""
@@ -218,7 +257,9 @@ class GenerativeClassifier(keras.Model):
         with tf.GradientTape() as tape:
             logits = self._logits(images, training=True)
             logits = _checked(images, logits, "the batch of training step", step)
-            loss, statistics = self._objective(labels, logits, sample_weight)
+            statistics = self._statistics(labels, logits, sample_weight)
+            used = self._with_queue(statistics)
+            loss = self._objective(labels, logits, sample_weight, used)
             loss = _several_images(loss, statistics)
             penalties = [self._aggregate_additional_loss(p) for p in self.losses]
             scaled = self.optimizer.scale_loss(tf.add_n([loss, *penalties]))
@@ -227,15 +268,19 @@ class GenerativeClassifier(keras.Model):
         self.optimizer.apply(self._given_to_optimizer(gradients), variables)
         if statistics is not None:
             self._update_running_means(statistics, step)
-        return self._update_metrics(labels, logits, sample_weight, loss, statistics)
+        if self.reference_queue is not None:
+            self.reference_queue.push(statistics)
+        return self._update_metrics(labels, logits, sample_weight, loss, used)
 
     def test_step(self, data):
         """The objective and the metrics on one batch."""
         images, labels, sample_weight = _unpacked(data)
         logits = self._logits(images, training=False)
         logits = _checked(images, logits, "an evaluation batch")
-        loss, statistics = self._objective(labels, logits, sample_weight)
-        return self._update_metrics(labels, logits, sample_weight, loss, statistics)
+        statistics = self._statistics(labels, logits, sample_weight)
+        loss = self._objective(labels, logits, sample_weight, statistics)
+        results = self._update_metrics(labels, logits, sample_weight, loss, statistics)
+        return {name: v for name, v in results.items() if name != "queue_drift"}
 
     def _logits(self, images, training):
         """The output, also for the empty batch that a replica may be given.
@@ -251,19 +296,29 @@ class GenerativeClassifier(keras.Model):
         images = tf.cond(num_images > 0, lambda: images, lambda: blank)
         return self(images, training=training)[:num_images]
 
-    def _objective(self, labels, logits, sample_weight):
-        """The loss in nats, and the column statistics if it has a generative part.
+    def _statistics(self, labels, logits, sample_weight):
+        """The column statistics, or None if the objective has no generative part."""
+        if not self.generative_weight:
+            return None
+        return objectives.column_statistics(labels, logits, sample_weight)
+
+    def _with_queue(self, statistics):
+        """The same with the queue among the draws of q."""
+        if self.reference_queue is None:
+            return statistics
+        return pooled(statistics, self.reference_queue.rows)
+
+    def _objective(self, labels, logits, sample_weight, statistics):
+        """The loss in nats.
 
         The generative part is logged as mean -log p_y(x)/q(x), comparable across batch
         sizes: L_G - log(number of images in the global batch).
         """
         weight = self.generative_weight
-        if weight == 0.0:
-            loss = objectives.discriminative_loss(labels, logits, sample_weight)
-            return loss, None
-        statistics = objectives.column_statistics(labels, logits, sample_weight)
         loss = objectives.mixed_loss(labels, logits, weight, sample_weight, statistics)
-        return loss - weight * tf.math.log(statistics.num_images), statistics
+        if statistics is None:
+            return loss
+        return loss - weight * tf.math.log(statistics.num_images)
 
     def _moving_variables(self):
         """What a step moves: in generative training all but the output bias.
@@ -310,6 +365,9 @@ class GenerativeClassifier(keras.Model):
                 self.num_classes - num_present,
             ]
             weights += [count, num_present, float(self.num_classes)]
+            if self.reference_queue is not None:
+                sums.append(self.reference_queue.drift())
+                weights.append(1.0)
         self._averages.update_state(sums, weights)
         if self._compile_metrics is not None:
             kept = tf.squeeze(tf.where(labelled), axis=1)

@@ -1,6 +1,7 @@
 """Networks, units and noise by the names that a command line gives them.
 
     MODEL.keras     a network, or a model that holds one as its attribute `network`
+    alexnet         a network to be trained, or ResNet50, of keras.applications
     class:3         a class, read at one or several sizes of the image
     conv5:0-7       channels of a layer, on the pixels that they see
     caffe           pixels as keras.applications prepares them for a network
@@ -18,24 +19,38 @@ __all__ = [
     "labels",
     "load_model",
     "load_names",
+    "network",
     "noise",
     "preprocessing",
     "unit_of",
 ]
 
 import contextlib
+import difflib
 import functools
+import inspect
 import json
+import pathlib
+import random
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_tilt import graph, networks
 from keras_tilt.reference import box, spectral_noise, squash, white_noise
 from keras_tilt.units import unit
 
 MODES = ("none", "caffe", "tf", "torch")  # of keras.applications
 NOISES = ("spectral", "box", "white")
+
+# Functions of (input_shape, num_classes, seed).
+_NETWORKS = {
+    "lenet": networks.lenet,
+    "alexnet": networks.alexnet,
+    "zf_fast": networks.zf_fast,
+}
+_APPLICATIONS = dict(inspect.getmembers(keras.applications, inspect.isfunction))
 
 # Of the pixels of 1,000 photographs, one of each ImageNet class: red, green, blue.
 _PHOTOS_COVARIANCE = [[4852, 4247, 3865], [4247, 4647, 4403], [3865, 4403, 5075]]
@@ -74,6 +89,87 @@ def load_model(path):
         raise ValueError(
             f"Expected a .keras file that Keras can load. Received: {path}: {error}"
         ) from error
+
+
+def network(text, input_shape, num_classes, seed=0):
+    """Return the network that --network names: images to logits `[batch, classes]`.
+
+        lenet, alexnet, zf_fast    of `keras_tilt.networks`, new weights
+        ResNet50, VGG16, ...       of `keras.applications`, new weights
+        NETWORK.keras              as it was saved
+
+    Args:
+        text: one of these; upper and lower case as there.
+        input_shape: (height, width, channels) of the images.
+        num_classes: number of logits.
+        seed: integer; equal seeds give equal new weights.
+
+    Returns:
+        network: `keras.Model`, logits in nats.
+
+    Raises:
+        ValueError: an unknown name (the error names those near); a saved network of
+            other images or with other outputs; images that the network cannot take.
+    """
+    if text.endswith(".keras"):
+        return _saved_network(pathlib.Path(text), input_shape, num_classes)
+    if text in _NETWORKS:
+        return _NETWORKS[text](input_shape, num_classes, seed)
+    if text in _APPLICATIONS:
+        return _application(text, input_shape, num_classes, seed)
+    raise ValueError(
+        "Expected --network to name a network, or a .keras file. Received: "
+        f"{text!r}. {_listed(text, [*_NETWORKS, *_APPLICATIONS])}"
+    )
+
+
+def _listed(text, names):
+    """Return "Near it: ResNet50." of names like the text, or "Networks: " and all."""
+    lower = {name.lower(): name for name in names}
+    near = [lower[name] for name in difflib.get_close_matches(text.lower(), lower)]
+    return f"{'Near it' if near else 'Networks'}: {', '.join(near or names)}."
+
+
+def _application(name, input_shape, num_classes, seed):
+    """Return a network of keras.applications; its layers' seeds are drawn from seed."""
+    state = random.getstate()
+    random.seed(seed)
+    try:
+        return _APPLICATIONS[name](
+            weights=None,
+            input_shape=tuple(input_shape),
+            classes=num_classes,
+            classifier_activation=None,
+        )
+    finally:
+        random.setstate(state)
+
+
+def _saved_network(path, input_shape, num_classes):
+    """Return the network of a .keras file, or the one that its model holds."""
+    model = load_model(path)
+    found = getattr(model, "network", model)
+    if not graph.has_graph(found):
+        raise ValueError(
+            "Expected a functional or Sequential network with known inputs. Received: "
+            f"{path}, {type(found).__name__}. Save one made by keras.Model(inputs, "
+            "outputs)."
+        )
+    images = [tuple(tensor.shape) for tensor in found.inputs]
+    outputs = [tuple(tensor.shape) for tensor in found.outputs]
+    taken = tf.TensorShape(images[0]).is_compatible_with((None, *input_shape))
+    if len(images) != 1 or not taken or outputs != [(None, num_classes)]:
+        raise ValueError(
+            f"Expected a network of images {tuple(input_shape)} that ends in "
+            f"{num_classes} logits. Received: {path}, of inputs {images} and outputs "
+            f"{outputs}. Save one that fits, or pass other data."
+        )
+    if graph.link(found):
+        raise ValueError(
+            f"Expected a network that ends in logits. Received: {path}, which ends in "
+            f"a {graph.link(found)}. Build its last layer without an activation."
+        )
+    return found
 
 
 def load_names(path):

@@ -14,12 +14,17 @@ __all__ = [
     "check_holds_only",
     "fingerprint",
     "parts_within",
+    "replace",
+    "save_model",
     "under",
     "within",
+    "write_table",
 ]
 
 import contextlib
+import csv
 import hashlib
+import io
 import json
 import os
 import pathlib
@@ -59,7 +64,7 @@ class Run:
         if not self.file.exists():
             self.directory.mkdir(parents=True, exist_ok=True)
             settings = json.dumps(self.settings, indent=1).encode()
-            _replace(self.file, lambda part: part.write(settings))
+            replace(self.file, lambda part: part.write(settings))
 
     def load(self):
         """The arrays saved last, by name; None before the first save."""
@@ -71,7 +76,7 @@ class Run:
 
     def checkpoint(self, arrays):
         """Replace what was saved."""
-        _replace(self.directory / "state.npz", lambda part: np.savez(part, **arrays))
+        replace(self.directory / "state.npz", lambda part: np.savez(part, **arrays))
 
     def draws(self, shape, dtype):
         """An array on disk, [draws, ...]: the one of before, or a new one."""
@@ -144,14 +149,65 @@ def _part_of(file):
     return file.with_name(file.name + ".part")
 
 
-def _replace(file, write):
-    """Write a file so that at any moment either the old or the new one is there."""
-    part = _part_of(file)
-    with open(part, "wb") as opened:
+def replace(file, write):
+    """Write a file so that at any moment either the old or the new one is there.
+
+    Args:
+        file: path.
+        write: function of the opened new file.
+
+    Raises:
+        OSError: if it cannot be written; the old one is still there.
+    """
+    with _replacing(file, _part_of(file)) as part, open(part, "wb") as opened:
         write(opened)
-        opened.flush()
-        os.fsync(opened.fileno())
-    os.replace(part, file)
+        _flush(opened)
+
+
+def save_model(file, model):
+    """Replace a .keras file as a whole; errors as `replace`."""
+    with _replacing(file, file.with_stem(file.stem + ".part")) as part:
+        model.save(part)
+        with open(part, "rb+") as opened:
+            _flush(opened)
+
+
+@contextlib.contextmanager
+def _replacing(file, part):
+    """Within it the part is written; after it, it is the file."""
+    try:
+        yield part
+        os.replace(part, file)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise OSError(
+            error.errno,
+            "Expected a folder with room to write to. Received: "
+            f"{error.strerror or error}. What was there before is whole. Make room, or "
+            "mend the rights, and run the same again",
+            str(file),
+        ) from error
+
+
+def _flush(opened):
+    opened.flush()
+    os.fsync(opened.fileno())
+
+
+def write_table(file, rows):
+    """Replace a table: comma-separated, a column for every name, empty where missing.
+
+    Args:
+        file: path.
+        rows: list of dicts by name of column.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    table = csv.DictWriter(text, names, lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    replace(file, lambda part: part.write(text.getvalue().encode()))
 
 
 @contextlib.contextmanager

@@ -242,6 +242,21 @@ def test_a_resumed_training_sees_the_order_of_an_uninterrupted_one():
     assert passes(resumed, 2) == whole[3:]
 
 
+@pytest.mark.parametrize("shuffle_seed", [None, 1])
+@pytest.mark.parametrize("first_step", [1, 6, 7])
+def test_a_pass_resumed_at_a_step_is_the_rest_of_it_and_later_ones_are_whole(
+    shuffle_seed, first_step
+):
+    arguments = (*numbered_images(50), 8)
+    whole = passes(data.pipeline(*arguments, shuffle_seed=shuffle_seed), 5)
+    resumed = data.pipeline(
+        *arguments, shuffle_seed=shuffle_seed, first_epoch=3, first_step=first_step
+    )
+    rest = [labels.numpy().tolist() for _, labels in resumed]
+    assert sum(rest, []) == whole[3][first_step * 8 :]
+    assert passes(resumed, 1) == whole[4:]
+
+
 def test_keras_fit_uses_one_pass_per_epoch():
     import keras
 
@@ -276,6 +291,7 @@ def test_unlabelled_images_pass_through():
         ({"batch_size": 0}, "Received: 0"),
         ({"shuffle_seed": -1}, "non-negative. Received: -1"),
         ({"shuffle_seed": 0, "first_epoch": -2}, "Received: 0 and -2"),
+        ({"first_step": 3}, "`first_step` must be a whole number from 0 to 2"),
     ],
 )
 def test_bad_arguments_of_the_pipeline_are_quoted(arguments, message):

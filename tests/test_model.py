@@ -359,6 +359,154 @@ def test_weighted_metrics_get_the_weights_of_labelled_images():
     np.testing.assert_allclose(logs["accuracy"], expected, rtol=1e-5)
 
 
+# A queue of past batches
+
+
+def pooled_gradient(labels, logits, past):
+    """dL_G/dF of a batch, Z and rho those of all images so far, in float64; L_G."""
+    everyone = np.concatenate([each[1] for each in [(labels, logits), *past]])
+    all_labels = np.concatenate([labels, *(each[0] for each in past)])
+    log_sum = scipy.special.logsumexp(everyone, axis=0)
+    log_sum += np.log(len(logits) / len(everyone))
+    mass = len(logits) * np.bincount(all_labels, minlength=3) / len(everyone)
+    own = np.eye(3)[labels]
+    value = np.mean((log_sum - logits)[own > 0])
+    return (mass * np.exp(logits - log_sum) - own) / len(logits), value
+
+
+@pytest.mark.parametrize("generative_weight", [1.0, 0.3])
+def test_a_step_with_a_queue_pools_the_logits_of_past_batches(generative_weight):
+    """Two steps; the second knows of the first, and its gradient only of itself."""
+    a = generative_weight
+    sgd = keras.optimizers.SGD(0.5)
+    model, alone = (
+        build_model(a, keras.optimizers.SGD(0.5), queue=queue) for queue in (1, 0)
+    )
+    network, past, objectives = build_network(), [], []
+    sgd.build(network.trainable_variables)
+    for images, labels in ((IMAGES[i : i + 30], LABELS[i : i + 30]) for i in (0, 30)):
+        with tf.GradientTape() as tape:
+            logits = network(images)
+        F = logits.numpy().astype(np.float64)
+        generative, value = pooled_gradient(labels, F, past)
+        log_softmax = scipy.special.log_softmax(F, axis=1)
+        own = np.eye(3)[labels]
+        of_rows = (np.exp(log_softmax) - own) / len(labels)
+        upstream = tf.constant(a * generative + (1 - a) * of_rows, tf.float32)
+        variables = network.trainable_variables[: 3 if a == 1.0 else 4]
+        gradients = tape.gradient(logits, variables, output_gradients=upstream)
+        sgd.apply(gradients, variables)
+        nll = -np.mean(log_softmax[own > 0])
+        objectives.append(a * (value - np.log(len(labels))) + (1 - a) * nll)
+        past = [(labels, F)]
+    logs = fit(model, IMAGES[:60], LABELS[:60])
+    fit(alone, IMAGES[:60], LABELS[:60])
+    expected = [np.asarray(weight) for weight in network.trainable_variables]
+    assert_same(weights_of(model), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(logs["loss"], np.mean(objectives), rtol=1e-5, atol=1e-6)
+    assert np.abs(weights_of(alone)[2] - expected[2]).max() > 1e-3
+
+
+def test_the_queue_holds_the_statistics_of_the_last_batches_at_their_own_weights():
+    model = build_model("generative", keras.optimizers.SGD(0.0), queue=2)
+    fit(model, IMAGES[:80], LABELS[:80])
+    F = model.network.predict(IMAGES, verbose=0).astype(np.float64)
+    rows = model.reference_queue.rows.numpy()
+    for row, kept in zip(rows, (slice(60, 80), slice(30, 60)), strict=True):
+        log_sum = scipy.special.logsumexp(F[kept], axis=0)
+        squares = np.exp(scipy.special.logsumexp(2 * F[kept], axis=0) - 2 * log_sum)
+        mass = np.bincount(LABELS[kept], minlength=3)
+        expected = np.concatenate([log_sum, squares, mass, [len(F[kept])]])
+        np.testing.assert_allclose(row, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_weights_at_rest_do_not_drift():
+    """At a learning rate of 0 a batch of all images repeats itself."""
+    model = build_model("generative", keras.optimizers.SGD(0.0), queue=4)
+    logs = fit(model, batch_size=90, epochs=5)
+    np.testing.assert_allclose(logs["queue_drift"], 0.0, atol=1e-6)
+    moving = build_model("generative", queue=4)
+    assert np.abs(fit(moving, batch_size=90, epochs=5)["queue_drift"][-1]) > 1e-3
+
+
+@pytest.mark.parametrize("objective", ["generative", 0.3])
+def test_the_drift_is_logged_where_there_is_a_queue_and_only_in_training(objective):
+    options = {"validation_data": (IMAGES, LABELS)}
+    assert "queue_drift" not in fit(build_model(objective), **options)
+    model = build_model(objective, queue=2)
+    logs = fit(model, **options)
+    assert "queue_drift" in logs and "val_queue_drift" not in logs
+    before = model.reference_queue.rows.numpy()
+    results = model.evaluate(IMAGES, LABELS, verbose=0, return_dict=True)
+    assert "queue_drift" not in results
+    np.testing.assert_array_equal(model.reference_queue.rows, before)
+    without = build_model(objective)
+    without.set_weights(model.get_weights())
+    expected = without.evaluate(IMAGES, LABELS, verbose=0, return_dict=True)
+    assert results == expected
+
+
+def test_a_queue_without_an_objective_that_uses_it_is_refused():
+    for objective in ("discriminative", 0.0):
+        with pytest.raises(ValueError, match="`queue` is for.*queue=2.*Leave it out"):
+            build_model(objective, queue=2)
+    assert build_model("discriminative", queue=0).reference_queue is None
+
+
+@pytest.mark.parametrize("queue", [-1, 1.5, True, "3", None], ids=repr)
+def test_lengths_of_a_queue_are_counts(queue):
+    with pytest.raises((TypeError, ValueError), match="`queue` must be"):
+        build_model(queue=queue)
+
+
+def test_the_queue_is_state_of_the_training_and_not_of_the_model(tmp_path):
+    """It is not in the file; its length is, and it starts empty."""
+    model = build_model(queue=2)
+    empty = model.reference_queue.rows.numpy()
+    fit(model, epochs=2)
+    assert model.training_state[-1] is model.reference_queue.rows
+    assert len(model.training_state) == len(build_model().training_state) + 1
+    assert len(model.variables) == len(build_model().variables)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded.reference_queue.rows, empty)
+    predicted = model.predict(IMAGES, verbose=0)
+    np.testing.assert_array_equal(loaded.predict(IMAGES, verbose=0), predicted)
+    bare = keras.models.load_model(tmp_path / "model.keras", compile=False)
+    assert bare.reference_queue is None
+    np.testing.assert_array_equal(bare.predict(IMAGES, verbose=0), predicted)
+    assert loaded.get_compile_config()["queue"] == 2
+    loaded.reference_queue.rows.assign(model.reference_queue.rows)
+    assert fit(loaded) == fit(model)
+    assert_same(weights_of(loaded), weights_of(model), rtol=0)
+
+
+def test_compiling_anew_empties_the_queue():
+    model = build_model(queue=2)
+    empty = model.reference_queue.rows.numpy()
+    fit(model)
+    model.compile("sgd", queue=2)
+    np.testing.assert_array_equal(model.reference_queue.rows, empty)
+    model.compile("sgd", "discriminative")
+    assert model.reference_queue is None
+    assert "queue_drift" not in fit(model)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"jit_compile": True}, {"run_eagerly": True}, {"steps_per_execution": 3}],
+    ids=str,
+)
+def test_steps_with_a_queue_are_the_same_however_they_are_run(options):
+    models = [build_model(queue=2, **each) for each in (options, {})]
+    ours, expected = (fit(model, epochs=2) for model in models)
+    assert ours.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(ours[name], value, atol=1e-5, err_msg=name)
+    rows = [model.reference_queue.rows.numpy() for model in models]
+    np.testing.assert_allclose(*rows, rtol=1e-5, atol=1e-5)
+
+
 # Bad input
 
 

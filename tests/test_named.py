@@ -1,12 +1,15 @@
 """Networks, units and noise are what their names on a command line say."""
 
+import inspect
 import json
+import random
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_tilt as kt
 from keras_tilt import named
 
 
@@ -99,3 +102,99 @@ def test_noise_has_the_middle_and_the_contrast_asked_for(kind, channels):
     if kind != "spectral":
         spread = 0.4 if kind == "white" else 4.0 / np.sqrt(12)
         assert abs(images.std() / spread - 1) < 0.02
+
+
+# Networks
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("lenet", (28, 28, 1)), ("alexnet", (39, 39, 3)), ("zf_fast", (47, 47, 3))],
+)
+def test_a_network_of_this_library_is_named_as_its_function(name, shape):
+    network = named.network(name, shape, 7, seed=3)
+    same = getattr(kt, name)(shape, 7, seed=3)
+    assert network.name == name
+    for one, other in zip(network.get_weights(), same.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_network_of_keras_applications_ends_in_logits_of_new_weights():
+    network = named.network("MobileNet", (32, 48, 3), 7)
+    assert network.input_shape == (None, 32, 48, 3)
+    assert network.output_shape == (None, 7)
+    logits = network(tf.random.stateless_normal([4, 32, 48, 3], [0, 1])).numpy()
+    assert np.abs(logits.sum(axis=1) - 1).min() > 0.1  # no probabilities
+
+
+def test_equal_seeds_give_equal_applications_and_leave_python_s_generator_alone():
+    state = random.getstate()
+    first, same, other = (
+        named.network("MobileNet", (32, 32, 3), 7, seed).get_weights()
+        for seed in (0, 0, 1)
+    )
+    assert random.getstate() == state
+    for one, two in zip(first, same, strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert not np.array_equal(first[0], other[0])
+
+
+def test_every_application_can_be_asked_for_logits():
+    builders = inspect.getmembers(keras.applications, inspect.isfunction)
+    assert {"ResNet50", "VGG16", "ConvNeXtTiny"} <= dict(builders).keys()
+    for _, builder in builders:
+        arguments = inspect.signature(builder).parameters.keys()
+        assert {"weights", "input_shape", "classes"} <= arguments
+        assert "classifier_activation" in arguments
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("resnet50", r"'resnet50'\. Near it: ResNet50, "),
+        ("LeNet", r"Near it: lenet[.,]"),
+        ("zffast", r"Near it: zf_fast[.,]"),
+        ("?", r"Networks: lenet, alexnet, zf_fast, ConvNeXtBase.*, Xception\.$"),
+        ("network.h5", r"name a network, or a \.keras file"),
+        ("nowhere/network.keras", "which is not there"),
+    ],
+)
+def test_an_unknown_network_is_an_error_that_names_those_near(text, message):
+    with pytest.raises(ValueError, match=message):
+        named.network(text, (28, 28, 1), 10)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_saved_network_is_named_by_its_path(tmp_path, wrapped):
+    lenet = kt.lenet(num_classes=3, seed=1)
+    path = tmp_path / "network.keras"
+    (kt.GenerativeClassifier(lenet) if wrapped else lenet).save(path)
+    network = named.network(str(path), (28, 28, 1), 3)
+    images = tf.random.stateless_uniform([2, 28, 28, 1], [0, 1])
+    np.testing.assert_array_equal(network(images), lenet(images))
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes", "activation", "message"),
+    [
+        ((8, 8, 1), 3, None, r"ends in 4 logits.* and outputs \[\(None, 3\)\]"),
+        ((8, 9, 1), 4, None, r"images \(8, 8, 1\).* of inputs \[\(None, 8, 9, 1\)\]"),
+        ((8, 8, 1), 4, "softmax", "ends in a softmax.* without an activation"),
+        ((8, 8, 1), 4, "sigmoid", "ends in a sigmoid"),
+    ],
+)
+def test_a_saved_network_of_other_images_or_outputs_is_refused(
+    tmp_path, shape, classes, activation, message
+):
+    flat = [keras.Input(shape), keras.layers.Flatten()]
+    top = keras.layers.Dense(classes, activation=activation)
+    keras.Sequential([*flat, top]).save(tmp_path / "network.keras")
+    with pytest.raises(ValueError, match=message):
+        named.network(str(tmp_path / "network.keras"), (8, 8, 1), 4)
+
+
+def test_a_saved_network_without_a_graph_is_refused(tmp_path):
+    path = tmp_path / "network.keras"
+    keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(4)]).save(path)
+    with pytest.raises(ValueError, match=r"functional or Sequential.*, Sequential\."):
+        named.network(str(path), (8, 8, 1), 4)

@@ -1,11 +1,14 @@
 """Receptive fields: what a cell sees is where its gradient is, and all it needs."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
 
+import keras_tilt as kt
 from keras_tilt.receptive_field import ReceptiveField, receptive_field
 from keras_tilt.units import unit
 
@@ -204,21 +207,9 @@ def test_same_padding_depends_on_the_size_of_the_image(size):
 # Closed forms
 
 
-def alexnet(size=227, width=8, seed=0):
-    """AlexNet as in Caffe, narrow: conv1 11/4, pool 3/2, conv2 5 pad 2, pool 3/2."""
-    keras.utils.set_random_seed(seed)
-    inputs = keras.Input((size, size, 3))
-    lrn = layers.Lambda(tf.nn.local_response_normalization, name="norm1")
-    lrn.pointwise = True
-    x = layers.Conv2D(width, 11, 4, activation="relu", name="conv1")(inputs)
-    x = layers.MaxPooling2D(3, 2, name="pool1")(lrn(x))
-    x = layers.ZeroPadding2D(2)(x)
-    x = layers.Conv2D(width, 5, activation="relu", name="conv2")(x)
-    x = layers.MaxPooling2D(3, 2, name="pool2")(x)
-    for name in ("conv3", "conv4", "conv5"):
-        x = layers.Conv2D(width, 3, padding="same", activation="relu", name=name)(x)
-    x = layers.Flatten(name="flat")(layers.MaxPooling2D(3, 2, name="pool5")(x))
-    return keras.Model(inputs, layers.Dense(5, name="fc6")(x))
+@functools.cache
+def alexnet(size=227):
+    return kt.alexnet((size, size, 3), num_classes=5)
 
 
 def test_alexnet_sees_11_51_99_131_163_pixels():
@@ -338,7 +329,7 @@ def test_the_crop_is_the_unit_wherever_it_sees_no_padding(seed):
 @pytest.mark.parametrize("activation", ["pre", "post"])
 def test_the_crop_of_alexnet_is_its_unit_in_the_middle(name, activation):
     network = alexnet()
-    x = normal_images((227, 227, 3), n=2)
+    x = 100.0 * normal_images((227, 227, 3), n=2)
     shape = network.get_layer(name).output.shape
     middle = shape[1] // 2, shape[2] // 2
     f = unit(network, f"{name}:3", activation=activation)
@@ -347,13 +338,13 @@ def test_the_crop_of_alexnet_is_its_unit_in_the_middle(name, activation):
 
 
 def test_a_crop_sees_new_weights_and_leaves_the_network_as_it_is():
-    network = alexnet(size=99)
-    f, x = unit(network, "conv2:1"), normal_images((51, 51, 3))
+    network = kt.alexnet((99, 99, 3), num_classes=5)
+    f, x = unit(network, "conv2:1"), 100.0 * normal_images((51, 51, 3))
     before, whole = f.crop(), network(normal_images((99, 99, 3)))
     old = before(x).numpy()
     np.testing.assert_array_equal(network(normal_images((99, 99, 3))), whole)
     assert network.get_layer("conv3").padding == "same"
-    network.get_layer("conv2").bias.assign_add(tf.fill([8], 3.0))
+    network.get_layer("conv2").bias.assign_add(tf.fill([256], 3.0))
     np.testing.assert_allclose(before(x), old + 3.0, rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(f.crop()(x), before(x))
 
@@ -379,7 +370,7 @@ def test_the_crop_of_a_sum_keeps_places_and_weights():
         (min(a for a, _ in axis), max(b for _, b in axis))
         for axis in zip(*parts, strict=True)
     )
-    x = normal_images((131, 131, 3), n=2)
+    x = 100.0 * normal_images((131, 131, 3), n=2)
     patch = x[:, rows[0] : rows[1], columns[0] : columns[1]]
     crop = f.crop()
     assert crop.input_shape == tuple(patch.shape[1:])

@@ -37,20 +37,22 @@ def build_model(objective, **options):
     return model
 
 
-def trained(objective, num_images, batch_size=64, strategy=None):
-    """Logs of one epoch and the optimizer's momenta by variable."""
+def trained(objective, num_images, batch_size=64, strategy=None, epochs=1, **options):
+    """Logs of the last epoch; the optimizer's momenta, weights and queue."""
     dataset = tf.data.Dataset.from_tensor_slices(
         (IMAGES[:num_images], LABELS[:num_images])
     ).batch(batch_size)
     if strategy is None:
-        model = build_model(objective)
+        model = build_model(objective, **options)
     else:
         with strategy.scope():
-            model = build_model(objective)
-    logs = model.fit(dataset, shuffle=False, verbose=0).history
-    momenta = [np.asarray(m) for m in model.optimizer.momentums]
-    weights = [np.asarray(w) for w in model.trainable_variables]
-    return {name: value[0] for name, value in logs.items()}, momenta + weights
+            model = build_model(objective, **options)
+    logs = model.fit(dataset, epochs=epochs, shuffle=False, verbose=0).history
+    queue = model.reference_queue
+    state = [*model.optimizer.momentums, *model.trainable_variables]
+    state = [np.asarray(each) for each in state]
+    rows = [] if queue is None else [queue.rows.numpy()]
+    return {name: value[-1] for name, value in logs.items()}, state + rows
 
 
 def relative_difference(ours, theirs):
@@ -83,10 +85,22 @@ def test_an_empty_replica_changes_nothing(strategy):
     assert relative_difference(many[1], one[1]) < 1e-5
 
 
+@pytest.mark.parametrize("objective", ["generative", 0.3])
+def test_replicas_with_a_queue_equal_one_device(strategy, objective):
+    """Two epochs of batches of 16, 16, 16 and 2 images; the queue, too, is the same."""
+    options = {"batch_size": 16, "epochs": 2, "queue": 3}
+    one = trained(objective, 50, **options)
+    many = trained(objective, 50, strategy=strategy, **options)
+    assert "queue_drift" in one[0] and one[0].keys() == many[0].keys()
+    for name, value in one[0].items():
+        np.testing.assert_allclose(many[0][name], value, rtol=1e-5, err_msg=name)
+    assert relative_difference(many[1], one[1]) < 1e-5
+
+
 @pytest.mark.slow
 def test_the_same_holds_for_four_replicas():
     """In a process of its own, as it needs a strategy of its own: minutes."""
-    tests = "test_replicas_equal_one_device or test_a_softmax_local"
+    tests = "equal_one_device or test_a_softmax_local"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-k", tests]
     run = subprocess.run(
         [*command, __file__],

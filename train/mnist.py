@@ -10,16 +10,15 @@ Ours: results/mnist.json, tabled in the README.
 
     python train/mnist.py --data-dir DIR --seeds 0 1 2 3 4
 
-takes about 10 s an epoch on two cores. Every epoch is recorded and saved: a sweep that
-was interrupted goes on where it stood, and two sweeps with different seeds may share
-one results file (start each with --threads 1).
+takes about 10 s an epoch on two cores. A sweep that was interrupted goes on where it
+stood, and two sweeps with different seeds may share one results file (start each with
+--threads 1).
 """
 
 import argparse
 import fcntl
 import json
 import pathlib
-import time
 
 import keras_tilt as kt
 import keras
@@ -28,54 +27,29 @@ import scipy.stats
 import tensorflow as tf
 import tqdm
 
+from keras_tilt import storage, training
+
+SWITCH = "generative_epochs"
 PAPER_ERROR = {"DG": 1.03, "GG": 0.85, "GG+DG": 0.76}  # from memory, unverified
 PAPER_IMAGES = 60_000  # that it trains on
 
 
-class EpochLog(keras.callbacks.Callback):
-    """After every epoch: saves the model, records the epoch, moves the bar."""
+class EpochEnd(keras.callbacks.Callback):
+    """After every epoch: moves the bar, and keeps the model where it is wanted."""
 
-    def __init__(self, run, train, test, results, out, progress):
+    def __init__(self, run, out, progress):
         super().__init__()
-        self.run, self.results, self.out = run, results, out
-        self.train, self.test, self.progress = train, test, progress
-
-    def on_epoch_begin(self, epoch, logs=None):
-        """Starts the clock."""
-        self.started = time.monotonic()
+        self.run, self.out, self.progress = run, out, progress
 
     def on_epoch_end(self, epoch, logs=None):
-        """The new checkpoint is whole before its record, the old one goes after it."""
-        done, seconds = epoch + 1, time.monotonic() - self.started
-        self.model.save(checkpoint(self.run, self.out, done))
-        record = {
-            **self.run,
-            "epoch": done,
-            "objective": self.model.objective,
-            "loss": logs["loss"],
-            "test_error": percent(logs["val_accuracy"]),
-            "test_error_calibrated": self.calibrated_error(done, logs),
-            "seconds": round(seconds, 2),
-        }
-        append_records(self.results, [record])
-        if not self.starts_another_run(epoch):
-            checkpoint(self.run, self.out, epoch).unlink(missing_ok=True)
-        self.progress.set_postfix_str(f"test error {record['test_error']:.2f} %")
+        """Of GG the model that GG+DG begins with is kept, and of all the last."""
+        done = epoch + 1
+        begins_another = self.run["scheme"] == "GG" and done == self.run[SWITCH]
+        if begins_another or done == self.run["epochs"]:
+            storage.save_model(checkpoint(self.run, self.out, done), self.model)
+        error = percent(logs["val_accuracy"])
+        self.progress.set_postfix_str(f"test error {error:.2f} %")
         self.progress.update()
-
-    def starts_another_run(self, epoch):
-        """Whether GG+DG begins with this model of GG."""
-        return self.run["scheme"] == "GG" and epoch == self.run["generative_epochs"]
-
-    def calibrated_error(self, done, logs):
-        """By a pass over the training images at the end, by the running Z_y before."""
-        if self.model.objective != "generative":
-            return None
-        if done < self.run["epochs"]:
-            return percent(logs["val_calibrated_accuracy"])
-        self.model.calibrate(kt.data.pipeline(*self.train, 500))
-        logits = self.model.predict(kt.data.pipeline(*self.test, 500), verbose=0)
-        return percent(np.mean(logits.argmax(axis=1) == self.test[1]))
 
 
 def percent(accuracy):
@@ -175,75 +149,99 @@ def load(data_dir):
         raise SystemExit(f"{error}\nOr run with --embedded.") from error
 
 
-def phases(run):
-    """Objective, first and last epoch, initial learning rate of each phase."""
-    last, rate = run["epochs"], run["learning_rate"]
+def phases(run, train):
+    """DG, GG, or one after the other."""
+    switch, last = run[SWITCH], run["epochs"]
+
+    def phase(objective, epochs, rate, calibrate=False):
+        def optimizer():
+            return kt.CaffeSGD(kt.InverseDecay(rate))
+
+        def batches(epoch, step):
+            order = {"shuffle_seed": run["seed"], "first_epoch": epoch}
+            return kt.data.pipeline(*train, run["batch_size"], **order, first_step=step)
+
+        return training.Phase(
+            objective, epochs, optimizer, batches, calibrate=calibrate
+        )
+
     if run["scheme"] == "DG":
-        return [("discriminative", 0, last, rate)]
+        return [phase("discriminative", last, run["learning_rate"])]
     if run["scheme"] == "GG":
-        return [("generative", 0, last, rate)]
-    switch = run["generative_epochs"]
+        return [phase("generative", last, run["learning_rate"])]
+    rates = run["learning_rate"], run["refining_learning_rate"]
     return [
-        ("generative", 0, switch, rate),
-        ("discriminative", switch, last, run["refining_learning_rate"]),
+        phase("generative", switch, rates[0]),
+        phase("discriminative", last - switch, rates[1], run["calibrate"]),
     ]
 
 
 def train_run(run, train, test, results, out, progress):
-    """Trains one scheme with one seed from wherever its records end."""
-    done = len(records_of(run, results)) or adopt_generative_epochs(run, results)
-    progress.update(done)
-    for objective, first, last, rate in phases(run):
-        start = max(first, done)
-        if start >= last:
-            continue
-        model = starting_model(run, out, start)
-        if start == first:
-            if objective == "discriminative" and start > 0 and run["calibrate"]:
-                model.calibrate(kt.data.pipeline(*train, 500))
-            optimizer = kt.CaffeSGD(kt.InverseDecay(rate))
-            model.compile(optimizer, objective=objective, metrics=["accuracy"])
-        order = {"shuffle_seed": run["seed"], "first_epoch": start}
-        model.fit(
-            kt.data.pipeline(*train, run["batch_size"], **order),
-            validation_data=kt.data.pipeline(*test, 500),
-            initial_epoch=start,
-            epochs=last,
-            callbacks=[EpochLog(run, train, test, results, out, progress)],
-            shuffle=False,  # the pipeline does
-            verbose=0,
-        )
+    """Trains one scheme with one seed from wherever it stands, and records it."""
+    done, before = len(records_of(run, results)), progress.n
+    if done == run["epochs"]:
+        progress.update(done)
+        return
+    model, plan, shared = starting_point(run, phases(run, train), results, out)
+    first_epoch = run["epochs"] - sum(phase.epochs for phase in plan)
+    rows = training.train(
+        model,
+        plan,
+        out / "runs" / name(run),
+        settings=run,
+        validation=kt.data.pipeline(*test, 500),
+        calibration=kt.data.pipeline(*train, 500),
+        first_epoch=first_epoch,
+        callbacks=[EpochEnd(run, out, progress)],
+        progress=False,
+    )
+    records = [*shared, *(record(run, row) for row in rows)]
+    if run["scheme"] == "GG":
+        records[-1]["test_error_calibrated"] = calibrated_error(model, train, test)
+    append_records(results, records[done:])
+    progress.n = before + run["epochs"]
+    progress.refresh()
 
 
-def starting_model(run, out, epoch):
-    """A new model, or the one saved after `epoch` epochs."""
-    if epoch == 0:
-        return kt.GenerativeClassifier(kt.lenet(seed=run["seed"]))
-    path = checkpoint(run, out, epoch)
-    if not path.exists() and run["scheme"] == "GG+DG":
-        path = checkpoint({**run, "scheme": "GG"}, out, epoch)
-    if not path.exists():
-        raise SystemExit(
-            f"The records hold {epoch} epochs of {run['scheme']} seed {run['seed']}, "
-            f"but {path} is missing. Pass that sweep's --out, or other --results."
-        )
-    return keras.models.load_model(path)
+def starting_point(run, plan, results, out):
+    """A new model and its phases; or, for GG+DG, GG's of that epoch and its records."""
+    shared = records_of({**run, "scheme": "GG"}, results)[: run[SWITCH]]
+    path = checkpoint({**run, "scheme": "GG"}, out, run[SWITCH])
+    if run["scheme"] == "GG+DG" and len(shared) == run[SWITCH] and path.exists():
+        model = keras.models.load_model(path)
+        return model, plan[1:], [{**one, **run} for one in shared]
+    return kt.GenerativeClassifier(kt.lenet(seed=run["seed"])), plan, []
+
+
+def record(run, row):
+    """What is recorded of an epoch."""
+    calibrated = row.get("val_calibrated_accuracy")
+    return {
+        **run,
+        "epoch": row["epoch"],
+        "objective": row["objective"],
+        "loss": row["loss"],
+        "test_error": percent(row["val_accuracy"]),
+        "test_error_calibrated": None if calibrated is None else percent(calibrated),
+        "seconds": row["seconds"],
+    }
+
+
+def calibrated_error(model, train, test):
+    """By a pass over the training images, where epochs have the running Z_y."""
+    model.calibrate(kt.data.pipeline(*train, 500))
+    logits = model.predict(kt.data.pipeline(*test, 500), verbose=0)
+    return percent(np.mean(logits.argmax(axis=1) == test[1]))
+
+
+def name(run):
+    """What the files of a run are called."""
+    return f"{run['scheme'].lower().replace('+', '-')}-seed{run['seed']}"
 
 
 def checkpoint(run, out, epoch):
     """Where the model of a run is kept after so many epochs."""
-    name = run["scheme"].lower().replace("+", "-")
-    return out / f"{name}-seed{run['seed']}-epoch{epoch:02d}.keras"
-
-
-def adopt_generative_epochs(run, results):
-    """GG+DG begins as GG of the same seed: takes its records over, if any."""
-    shared = run["generative_epochs"]
-    generative = records_of({**run, "scheme": "GG"}, results)[:shared]
-    if run["scheme"] != "GG+DG" or len(generative) < shared:
-        return 0
-    append_records(results, [{**record, **run} for record in generative])
-    return shared
+    return out / f"{name(run)}-epoch{epoch:02d}.keras"
 
 
 def read_records(path):

@@ -1,0 +1,114 @@
+"""More draws of q than the batch: a queue of what past batches gave, per class.
+
+    Z_c = mean exp F[j, c],    rho_c = mean 1[y_j = c]    over the batch and the queue
+    dL_G/dF[j, c] = (1/n) (m rho_c W[j, c] - 1[y_j = c]),    W = exp(F) / (m Z)
+
+with m images in the batch, n of them labelled. Sums over images are all
+that the generative gradient needs of others, so that a past batch is three numbers per
+class, whatever its size. Past logits are constants, of the weights they were made with.
+
+Without a queue these are the formulas of `keras_tilt.objective`. With one the images of
+the batch remain the draws by which E_p[dF/dw] is estimated, and Z and rho become those
+of many: counting the queue as draws of E_p, too, whose gradient is lost, would take the
+weight from the negative term and leave the positive one. rho is averaged like Z, for a
+class is more frequent than it should be in just those batches in which it occurs.
+
+Source: of queues, Liu and Abbeel, "Hybrid Discriminative-Generative Training via
+Contrastive Learning", 2020 (their past logits are in the denominator only).
+"""
+
+__all__ = ["ReferenceQueue", "pooled"]
+
+import tensorflow as tf
+
+
+class ReferenceQueue:
+    """What past batches gave, the newest first; the oldest falls out.
+
+    Args:
+        num_batches: how many are kept.
+        num_classes: columns of the logits.
+
+    Attributes:
+        rows: variable `[num_batches, 3 classes + 1]`: log_sum in nats, square_sum and
+            mass of every class, as in `ColumnStatistics`; number of images. Places not
+            yet filled hold no image. It is part of the state of a training, not of the
+            model.
+    """
+
+    def __init__(self, num_batches, num_classes):
+        self.rows = tf.Variable(
+            tf.tile(_no_image(num_classes), [num_batches, 1]),
+            trainable=False,
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+            name="reference_queue",
+        )
+
+    def push(self, statistics):
+        """Adds a batch in front."""
+        numbers = [statistics.log_sum, statistics.square_sum, statistics.mass]
+        row = tf.concat([*numbers, [statistics.num_images]], axis=0)
+        self.rows.assign(tf.concat([row[tf.newaxis], self.rows[:-1]], axis=0))
+
+    def drift(self):
+        """How stale the queue is: log Z of its newer half minus that of its older half.
+
+        Returns:
+            drift: `[]` nats, mean over classes; 0 until both halves hold images.
+        """
+        middle = self.rows.shape[0] // 2
+        newer, older = map(_log_means, (self.rows[:middle], self.rows[middle:]))
+        drift = tf.reduce_mean(newer - older)
+        return tf.where(tf.math.is_finite(drift), drift, 0.0)
+
+
+def pooled(statistics, rows):
+    """The statistics of a batch with log Z and rho taken over past batches, too.
+
+    Args:
+        statistics: `ColumnStatistics` of the global batch.
+        rows: `[past batches, 3 classes + 1]`, of a `ReferenceQueue`.
+
+    Returns:
+        pooled: `ColumnStatistics` with
+
+            log_sum: log(m Z_c), what the sum over the batch would be at that Z.
+            importance_weights: exp(F - log_sum).
+            mass: m rho_c.
+            square_sum: the inverse of the Kish ESS of batch and queue together.
+            excess, num_labelled, num_images: as they were, but for the new log_sum.
+    """
+    log_sums, square_sums, masses, counts = _split(rows)
+    num_images = statistics.num_images + tf.reduce_sum(counts)
+    share = statistics.num_images / num_images
+    past = tf.reduce_logsumexp(log_sums, axis=0) - statistics.log_sum
+    added = tf.math.softplus(past)  # log of the sum over all / over the batch
+    total = statistics.log_sum + added
+    risen = added + tf.math.log(share)
+    shift = tf.math.multiply_no_nan(risen, statistics.mass)
+    past_square_sum = tf.exp(2.0 * (log_sums - total)) * square_sums
+    return statistics._replace(
+        importance_weights=statistics.importance_weights * tf.exp(-risen),
+        log_sum=statistics.log_sum + risen,
+        square_sum=tf.exp(-2.0 * added) * statistics.square_sum
+        + tf.reduce_sum(past_square_sum, axis=0),
+        mass=share * (statistics.mass + tf.reduce_sum(masses, axis=0)),
+        excess=statistics.excess + tf.reduce_sum(shift),
+    )
+
+
+def _no_image(num_classes):
+    log_sum = tf.fill([1, num_classes], -float("inf"))
+    return tf.concat([log_sum, tf.zeros([1, 2 * num_classes + 1])], axis=1)
+
+
+def _split(rows):
+    """Log sums, square sums and masses [batches, classes]; counts [batches]."""
+    num_classes = (rows.shape[1] - 1) // 3
+    *columns, counts = tf.split(rows, [*3 * [num_classes], 1], axis=1)
+    return *columns, counts[:, 0]
+
+
+def _log_means(rows):
+    log_sums, _, _, counts = _split(rows)
+    return tf.reduce_logsumexp(log_sums, axis=0) - tf.math.log(tf.reduce_sum(counts))

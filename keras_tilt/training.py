@@ -1,0 +1,370 @@
+"""A training in phases, that may be killed at any moment and goes on where it stood.
+
+    state after step t + 1 = step(state after step t, batch (epoch, t))
+
+The state is weights, calibration, random states, the optimizer's, metrics and queue; a
+batch is a function of its place alone. So both are whole numbers and arrays, and a run
+that goes on from them is the uninterrupted one, bit for bit where the steps are.
+
+Source: the phases, Dai, Lu, Wu 2015, section 3: generative epochs, then discriminative
+ones with another learning rate.
+"""
+
+__all__ = ["Phase", "Stopped", "train"]
+
+import contextlib
+import dataclasses
+import importlib.util
+import json
+import signal
+import sys
+import threading
+import time
+import typing
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+from keras_tilt import storage
+from keras_tilt.arguments import check_count
+
+_REFRESH = 0.5  # seconds between two looks at the numbers of the bar
+
+
+class Phase(typing.NamedTuple):
+    """Epochs with one objective and one optimizer.
+
+    Attributes:
+        objective: of `GenerativeClassifier.compile`.
+        epochs: how many.
+        optimizer: function of nothing that makes the Keras optimizer.
+        batches: function (epoch, step) -> `tf.data.Dataset` of (images, labels), what
+            is left of that epoch of the run from that step on, of known cardinality.
+        queue: past batches kept as draws of q, of `GenerativeClassifier.compile`.
+        calibrate: whether the model is calibrated before it.
+    """
+
+    objective: str | float
+    epochs: int
+    optimizer: Callable
+    batches: Callable
+    queue: int = 0
+    calibrate: bool = False
+
+
+class Stopped(SystemExit):
+    """The run was asked to end, has saved its state, and can be resumed."""
+
+
+def train(
+    model,
+    phases,
+    directory,
+    *,
+    settings,
+    validation=None,
+    calibration=None,
+    first_epoch=0,
+    save_every=1000,
+    batch_size=1,
+    callbacks=(),
+    metrics=("accuracy",),
+    progress=True,
+):
+    """Trains a model in phases, from wherever the folder's run stands.
+
+    SIGTERM and SIGINT let the step end, save and raise `Stopped`; a run that is killed
+    otherwise loses at most `save_every` steps. Files in the folder, each replaced as a
+    whole: run.json, state.npz; summary.csv, a row per epoch, the same as tensorboard/
+    where TensorBoard is installed; best.keras (highest val_accuracy) and last.keras.
+    Under several replicas batch norm that is not synchronized has moving statistics of
+    its own on each, as Keras has it: those of the first replica are kept.
+
+    Args:
+        model: `GenerativeClassifier`, new.
+        phases: list of `Phase`.
+        directory: folder of the run; new, empty, or that of the same run.
+        settings: dict of what the result depends on, of values that JSON knows. A run
+            is only ever resumed with the same.
+        validation: data set to evaluate after every epoch, or None.
+        calibration: data set of the calibrations; needed if a phase calibrates.
+        first_epoch: number of epochs the model has had before.
+        save_every: steps between two saves; an epoch ends with one, too.
+        batch_size: images in a step, for the progress bar.
+        callbacks: Keras callbacks. They see a `fit` per epoch, come before the state
+            is saved, and may see an epoch's end twice if the run is killed there.
+        metrics: of `GenerativeClassifier.compile`.
+        progress: whether to show a bar.
+
+    Returns:
+        rows: list of a dict for every epoch, by name: epoch (from 1), objective, the
+            logs of `fit`, learning_rate and seconds.
+
+    Raises:
+        Stopped: asked to end.
+        ValueError: a folder with another run or a damaged one; bad batches.
+        OSError: the folder cannot be written; what was saved last is whole.
+    """
+    check_count("save_every", save_every, 1)
+    if calibration is None and any(phase.calibrate for phase in phases):
+        raise ValueError(
+            "`calibration` must be a data set where a phase calibrates. Received: "
+            "None. Pass the training images, without augmentation."
+        )
+    run = storage.Run(directory, settings)
+    training = _Training(model, phases, metrics, run, first_epoch)
+    if (saved := run.load()) is not None:
+        training.resume(saved)
+    training.open()
+    total, done = training.steps()
+    bar = tqdm.tqdm(
+        total=batch_size * total,
+        initial=batch_size * done,
+        unit="img",
+        unit_scale=True,
+        disable=not progress,
+    )
+    with bar, _Signals() as signals:
+        watch = _Watch(training, bar, signals, save_every, batch_size)
+        while (number := training.next_phase()) is not None:
+            if number != training.place.phase:
+                training.begin(number, calibration)
+            epoch, step = training.place.epoch, training.place.step
+            model.fit(
+                phases[number].batches(epoch, step),
+                validation_data=validation,
+                initial_epoch=epoch,
+                epochs=epoch + 1,
+                callbacks=[*callbacks, watch],
+                shuffle=False,  # the order is that of the batches
+                verbose=0,
+            )
+    return training.place.rows
+
+
+@dataclasses.dataclass
+class _Place:
+    """Where a run stands; `phase` -1 has not begun."""
+
+    epoch: int
+    phase: int = -1
+    step: int = 0
+    seconds: float = 0.0
+    best: float = -1.0
+    rows: list = dataclasses.field(default_factory=list)
+
+
+class _Training:
+    """A model on its way through the phases, and the folder of its run."""
+
+    def __init__(self, model, phases, metrics, run, first_epoch):
+        self.model, self.phases, self.run = model, phases, run
+        self._metrics = list(metrics)
+        self._ends = first_epoch + np.cumsum([phase.epochs for phase in phases])
+        self.place = _Place(first_epoch)
+        self.writes = model.distribute_strategy.extended.should_checkpoint
+        self._in_epoch = None
+        self._curves = None
+
+    def next_phase(self):
+        """The number of the phase the next epoch belongs to; None behind the last."""
+        number = int(np.searchsorted(self._ends, self.place.epoch, side="right"))
+        return number if number < len(self.phases) else None
+
+    def steps(self):
+        """Of the whole run, and of what is done of it."""
+        total = done = 0
+        for phase, end in zip(self.phases, self._ends, strict=True):
+            first = int(end) - phase.epochs
+            steps = int(phase.batches(first, 0).cardinality())
+            total += phase.epochs * steps
+            done += steps * int(np.clip(self.place.epoch - first, 0, phase.epochs))
+        return total, done + self.place.step
+
+    def begin(self, number, calibration):
+        """Calibrates where it is due, and compiles."""
+        if self.phases[number].calibrate:
+            self.model.calibrate(calibration)
+        self._compile(number)
+        self.place.phase = number
+
+    def _compile(self, number):
+        phase = self.phases[number]
+        with self.model.distribute_strategy.scope():
+            optimizer = phase.optimizer()
+        self.model.compile(
+            optimizer, phase.objective, queue=phase.queue, metrics=self._metrics
+        )
+
+    def resume(self, saved):
+        """Puts the model where the run stood."""
+        self.place = _Place(**json.loads(str(saved["place"])))
+        self._compile(self.place.phase)
+        arrays = storage.parts_within(saved, "state ")
+        self._assign(arrays)
+        self._in_epoch = arrays if self.place.step else None
+
+    def restore_metrics(self):
+        """In the middle of an epoch, what `fit` has just set to zero is as it was."""
+        if self._in_epoch is not None:
+            self._assign(self._in_epoch)
+            self._in_epoch = None
+
+    def _assign(self, arrays):
+        variables = self.model.training_state
+        expected = [tuple(variable.shape) for variable in variables]
+        received = [array.shape for array in arrays]
+        if received != expected:
+            raise ValueError(
+                "`directory` must hold a run of this model. Received: "
+                f"{self.run.directory}, of {len(received)} arrays; the model has "
+                f"{len(expected)}, or other shapes. Pass another folder."
+            )
+        for variable, array in zip(variables, arrays, strict=True):
+            variable.assign(array)
+
+    def keep(self):
+        """Replaces the state on disk."""
+        arrays = [
+            tf.convert_to_tensor(variable).numpy()
+            for variable in self.model.training_state
+        ]
+        if self.writes:
+            place = np.array(json.dumps(dataclasses.asdict(self.place)))
+            states = storage.under("state ", arrays)
+            self.run.checkpoint({"place": place, **states})
+
+    def end_epoch(self, row):
+        """Enters the row, and saves: models first, so that no state is ahead."""
+        place, accuracy = self.place, row.get("val_accuracy", -1.0)
+        place.rows.append(row)
+        if self.writes:
+            storage.save_model(self.run.directory / "last.keras", self.model)
+        if accuracy > place.best:
+            place.best = accuracy
+            if self.writes:
+                storage.save_model(self.run.directory / "best.keras", self.model)
+        place.epoch, place.step, place.seconds = place.epoch + 1, 0, 0.0
+        self.keep()
+        if self.writes:
+            self._show([row])
+
+    def open(self):
+        """Makes the folder, with the rows of the state and no others in it."""
+        if self.writes:
+            self.run.create()
+            self._curves = _new_curves(self.run.directory / "tensorboard")
+            self._show(self.place.rows)
+
+    def _show(self, rows):
+        if self.place.rows:
+            storage.write_table(self.run.directory / "summary.csv", self.place.rows)
+        for row in rows:
+            with self._curves.as_default(row["epoch"]):
+                for name, value in row.items():
+                    if isinstance(value, float):
+                        tf.summary.scalar(name, value)
+        self._curves.flush()
+
+
+def _new_curves(directory):
+    """A writer for TensorBoard, of a file that replaces those of before."""
+    if importlib.util.find_spec("tensorboard") is None:
+        return tf.summary.create_noop_writer()
+    for path in directory.glob("events.out.tfevents.*"):
+        path.unlink()
+    return tf.summary.create_file_writer(str(directory))
+
+
+class _Watch(keras.callbacks.Callback):
+    """Saves, stops where it is asked to, and moves the bar."""
+
+    def __init__(self, training, bar, signals, save_every, batch_size):
+        super().__init__()
+        self._training, self._bar, self._signals = training, bar, signals
+        self._save_every, self._batch_size = save_every, batch_size
+        self._unsaved, self._shown = 0, 0.0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Metrics go on in the middle of an epoch."""
+        place = self._training.place
+        self._training.restore_metrics()
+        self._first_step, self._before = place.step, place.seconds
+        self._started = time.monotonic()
+        self._bar.set_description(f"epoch {epoch + 1}, {self.model.objective}")
+
+    def on_train_batch_end(self, batch, logs=None):
+        """After every step."""
+        place = self._training.place
+        steps = self._first_step + batch + 1 - place.step
+        place.step += steps
+        place.seconds = self._before + time.monotonic() - self._started
+        self._unsaved += steps
+        self._bar.update(steps * self._batch_size)
+        self._show(logs)
+        if self._unsaved >= self._save_every or self._signals.received:
+            self._training.keep()
+            self._unsaved = 0
+        self._stop_if_asked()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """The epoch's row; the state."""
+        place = self._training.place
+        row = {
+            "epoch": epoch + 1,
+            "objective": self.model.objective,
+            **logs,
+            "learning_rate": float(
+                tf.convert_to_tensor(self.model.optimizer.learning_rate)
+            ),
+            "seconds": round(place.seconds, 2),
+        }
+        self._training.end_epoch(row)
+        self._unsaved = 0
+        self._stop_if_asked()
+
+    def _stop_if_asked(self):
+        place, number = self._training.place, self._signals.received
+        if number:
+            self._bar.write(
+                f"Stopped by {signal.Signals(number).name} and saved after epoch "
+                f"{place.epoch}, step {place.step}. Run the same again to go on.",
+                file=sys.stderr,
+            )
+            raise Stopped(128 + number)
+
+    def _show(self, logs):
+        if time.monotonic() < self._shown + _REFRESH:
+            return
+        self._shown = time.monotonic()
+        names = (self.model.loss_name, "accuracy", "kish_ess")
+        shown = {name: f"{float(logs[name]):.4g}" for name in names if name in logs}
+        self._bar.set_postfix(shown, refresh=False)
+
+
+class _Signals(contextlib.AbstractContextManager):
+    """Within it SIGTERM and SIGINT are noted; a second one is as always."""
+
+    def __init__(self):
+        self.received = None
+        self._before = {}
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number, frame):
+        self.received = number
+        self._put_back()
+
+    def __exit__(self, *error):
+        self._put_back()
+
+    def _put_back(self):
+        while self._before:
+            signal.signal(*self._before.popitem())

@@ -1,0 +1,302 @@
+"""A training in phases is the same however often it is stopped, killed or refused."""
+
+import csv
+import errno
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import trained_child
+from trained_child import STEPS, batches, new_model, phases, train
+
+from keras_tilt import storage, training
+
+TOTAL = 4 * STEPS  # steps of the whole run
+
+
+class KilledError(Exception):
+    """What a callback raises in the middle of a run."""
+
+
+class KillAfter(keras.callbacks.Callback):
+    """Ends the run after so many steps, as a signal that cannot be caught would."""
+
+    def __init__(self, steps, end=None):
+        super().__init__()
+        self.left, self.end = steps, end or self.kill
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Counts."""
+        self.left -= 1
+        if self.left == 0:
+            self.end()
+
+    def kill(self):
+        """Nothing after this runs."""
+        raise KilledError
+
+
+def state_of(model):
+    """Everything the next step would depend on, as arrays."""
+    return [tf.convert_to_tensor(variable).numpy() for variable in model.training_state]
+
+
+def assert_same_run(one, other):
+    """Weights and all other state bit for bit; rows but for their seconds."""
+    for ours, theirs in zip(state_of(one[0]), state_of(other[0]), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert without_seconds(one[1]) == without_seconds(other[1])
+
+
+def without_seconds(rows):
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The uninterrupted run: folder, model, rows."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    return folder, train(folder)
+
+
+def test_phases_are_fits_one_after_the_other(whole):
+    """Compile, fit, calibrate, compile, fit by hand."""
+    model = new_model()
+    rows = []
+    for number, phase in enumerate(phases()):
+        if phase.calibrate:
+            model.calibrate(batches(0, 0))
+        model.compile(
+            phase.optimizer(), phase.objective, queue=phase.queue, metrics=["accuracy"]
+        )
+        for epoch in range(2 * number, 2 * number + 2):
+            fitted = model.fit(
+                batches(epoch, 0),
+                validation_data=batches(0, 0),
+                shuffle=False,
+                verbose=0,
+            )
+            rows.append({name: values[0] for name, values in fitted.history.items()})
+    assert_same_run((model, []), (whole[1][0], []))
+    for ours, theirs in zip(whole[1][1], rows, strict=True):
+        assert theirs.items() <= ours.items()
+
+
+@pytest.mark.parametrize("steps", [1, STEPS, 2 * STEPS, TOTAL - 1])
+def test_killed_after_any_step_and_resumed_it_is_the_whole_run(whole, tmp_path, steps):
+    with pytest.raises(KilledError):
+        train(tmp_path / "run", [KillAfter(steps)])
+    assert_same_run(train(tmp_path / "run"), whole[1])
+
+
+def test_killed_again_and_again_it_is_the_whole_run(whole, tmp_path):
+    for steps in (9, 11, 20, 3, 8):
+        with pytest.raises(KilledError):
+            train(tmp_path / "run", [KillAfter(steps)])
+    assert_same_run(train(tmp_path / "run"), whole[1])
+    assert table_in(tmp_path / "run") == table_in(whole[0])
+
+
+def test_a_finished_run_trains_no_more(whole):
+    assert_same_run(train(whole[0], [KillAfter(1)]), whole[1])
+
+
+def table_in(folder):
+    with open(folder / "summary.csv", newline="") as file:
+        return without_seconds(csv.DictReader(file))
+
+
+def test_the_table_has_one_row_for_every_epoch(whole):
+    rows = table_in(whole[0])
+    assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4]
+    objectives = 2 * ["generative"] + 2 * ["discriminative"]
+    assert [row["objective"] for row in rows] == objectives
+    for row, exact in zip(rows, whole[1][1], strict=True):
+        assert float(row["loss"]) == exact["loss"]
+
+
+def test_tensorboard_has_every_epoch_once_however_often_killed(tmp_path):
+    for steps in (STEPS + 3, 2 * STEPS):
+        with pytest.raises(KilledError):
+            train(tmp_path / "run", [KillAfter(steps)])
+    train(tmp_path / "run")
+    events = [
+        (value.tag, event.step)
+        for path in (tmp_path / "run" / "tensorboard").iterdir()
+        for record in tf.data.TFRecordDataset(str(path))
+        for event in [tf.compat.v1.Event.FromString(record.numpy())]
+        for value in event.summary.value
+    ]
+    assert sorted(step for tag, step in events if tag == "loss") == [1, 2, 3, 4]
+    assert len(set(events)) == len(events)
+
+
+def test_at_most_save_every_steps_are_lost(tmp_path):
+    with pytest.raises(KilledError):
+        train(tmp_path / "run", [KillAfter(2 * trained_child.SAVE_EVERY - 1)])
+    seen = KillAfter(TOTAL)
+    train(tmp_path / "run", [seen])
+    assert seen.left == trained_child.SAVE_EVERY
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_the_step_end_and_saves(whole, tmp_path, capsys, number):
+    ask = KillAfter(STEPS + 4, lambda: signal.raise_signal(number))
+    with pytest.raises(training.Stopped) as stopped:
+        train(tmp_path / "run", [ask])
+    assert stopped.value.code == 128 + number
+    assert "after epoch 1, step 4" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    seen = KillAfter(TOTAL)
+    assert_same_run(train(tmp_path / "run", [seen]), whole[1])
+    assert seen.left == STEPS + 4, "no step is done twice"
+
+
+def test_a_full_disk_leaves_the_last_state(whole, tmp_path):
+    folder = tmp_path / "run"
+    with pytest.raises(KilledError):
+        train(folder, [KillAfter(STEPS)])
+    before = (folder / "state.npz").read_bytes()
+    (folder / "state.npz.part").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="Make room.*state.npz") as error:
+        train(folder)
+    assert error.value.errno == errno.ENOSPC
+    assert (folder / "state.npz").read_bytes() == before
+    assert_same_run(train(folder), whole[1])
+
+
+def test_a_model_that_cannot_be_written_leaves_the_old_one(whole, tmp_path):
+    model, file = whole[1][0], tmp_path / "model.keras"
+    storage.save_model(file, model)
+    before = file.read_bytes()
+    (tmp_path / "model.part.keras").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="Make room"):
+        storage.save_model(file, model)
+    assert file.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["model.keras"]
+
+
+def test_best_and_last_model_are_there(whole, tmp_path):
+    folder, (model, rows) = whole
+    images = trained_child.IMAGES[:10]
+    last = keras.models.load_model(folder / "last.keras")
+    np.testing.assert_array_equal(last(images), model(images))
+    accuracies = [row["val_accuracy"] for row in rows]
+    best = keras.models.load_model(folder / "best.keras")
+    best.compile(objective="discriminative", metrics=["accuracy"])
+    found = best.evaluate(batches(0, 0), verbose=0, return_dict=True)
+    assert found["accuracy"] == pytest.approx(max(accuracies), abs=1e-6)
+
+
+def test_another_run_or_another_model_is_refused(whole, tmp_path):
+    with pytest.raises(ValueError, match="holds another: seed 0 there, 1 here"):
+        train(whole[0], settings={"seed": 1})
+    with pytest.raises(ValueError, match="a run of this model.*other shapes"):
+        train(whole[0], units=9)
+    (tmp_path / "mine.txt").write_text("")
+    with pytest.raises(ValueError, match="mine.txt"):
+        train(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_calibrating_needs_images(tmp_path):
+    with pytest.raises(ValueError, match="`calibration` must be a data set"):
+        training.train(new_model(), phases(), tmp_path / "run", settings={})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_goes_on_from_another_counts_its_epochs(tmp_path):
+    first, second = phases()
+    model = new_model()
+    common = {"settings": {}, "calibration": batches(0, 0), "progress": False}
+    training.train(model, [first], tmp_path / "first", **common)
+    rows = training.train(model, [second], tmp_path / "second", first_epoch=2, **common)
+    assert [row["epoch"] for row in rows] == [3, 4]
+    assert not (tmp_path / "second" / "best.keras").exists(), "nothing was validated"
+    expected, _ = train(tmp_path / "whole")
+    for ours, theirs in zip(model.weights, expected.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_under_replicas_a_resumed_run_is_the_whole_run(strategy, tmp_path):
+    """Weights bit for bit; logs are sums over replicas, in another order."""
+    expected, rows = train(tmp_path / "whole", strategy=strategy)
+    with pytest.raises(KilledError):
+        train(tmp_path / "run", [KillAfter(STEPS + 8)], strategy=strategy)
+    model, resumed = train(tmp_path / "run", strategy=strategy)
+    for ours, theirs in zip(model.weights, expected.weights, strict=True):
+        np.testing.assert_array_equal(*map(tf.convert_to_tensor, (ours, theirs)))
+    for ours, theirs in zip(resumed, rows, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+
+
+# Killed for good
+
+
+def child(folder, log):
+    """The same run in a process of its own."""
+    here = pathlib.Path(__file__).parent
+    path = os.pathsep.join([str(here), str(here.parent), *sys.path])
+    return subprocess.Popen(
+        [sys.executable, trained_child.__file__, folder],
+        env=os.environ | {"PYTHONPATH": path},
+        stdout=log,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def killed_at_random(folder, log, kills, seed):
+    """Runs the child until it ends by itself; returns the moments it was killed at.
+
+    Every other one is killed while a state is being written.
+    """
+    random, moments = np.random.default_rng(seed), []
+    while True:
+        process, begun = child(folder, log), time.monotonic()
+        part, state = folder / "state.npz.part", folder / "state.npz"
+        before = state.stat().st_mtime_ns if state.exists() else 0
+        in_a_save = len(moments) % 2 == 0
+        while process.poll() is None and len(moments) < kills:
+            moved = state.exists() and state.stat().st_mtime_ns > before
+            if moved and (part.exists() or not in_a_save):
+                if not in_a_save:
+                    time.sleep(random.uniform(0.0, 0.3))
+                process.send_signal(signal.SIGKILL)
+                break
+        if process.wait() != -signal.SIGKILL:
+            assert process.returncode == 0
+            return moments
+        moments.append((in_a_save, part.exists(), time.monotonic() - begun))
+
+
+def check_killed(tmp_path, kills):
+    with open(tmp_path / "log.txt", "wb") as log:
+        assert child(tmp_path / "whole", log).wait() == 0
+        moments = killed_at_random(tmp_path / "run", log, kills, seed=kills)
+    assert len(moments) >= kills // 2, moments
+    assert any(in_a_save and torn for in_a_save, torn, _ in moments)
+    whole, resumed = (
+        np.load(tmp_path / name / "state.npz") for name in ("whole", "run")
+    )
+    assert whole.files == resumed.files
+    for name in set(whole.files) - {"place"}:
+        np.testing.assert_array_equal(whole[name], resumed[name], err_msg=name)
+    assert table_in(tmp_path / "whole") == table_in(tmp_path / "run")
+    return moments
+
+
+def test_killed_by_the_system_it_is_the_whole_run_bit_for_bit(tmp_path):
+    check_killed(tmp_path, 2)
+
+
+@pytest.mark.slow
+def test_killed_by_the_system_twenty_times_it_is_the_whole_run(tmp_path):
+    moments = check_killed(tmp_path, 20)
+    print(f"{len(moments)} kills, {sum(torn for _, torn, _ in moments)} within a save")

@@ -1,0 +1,84 @@
+"""A small training of two phases; as a script, in a process of its own: FOLDER.
+
+Everything that has a state is in it: dropout, batch norm, momenta, Adam, the queue, the
+calibration, an order and noise that are those of the epoch and the step.
+"""
+
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import keras_tilt as kt
+from keras_tilt import training
+
+BATCH, STEPS, SAVE_EVERY = 20, 15, 7
+NUM_IMAGES = BATCH * STEPS
+RANDOM = np.random.default_rng(0)
+LABELS = RANDOM.integers(0, 4, NUM_IMAGES).astype(np.int32)
+PROTOTYPES = RANDOM.uniform(size=[4, 8, 8, 1])
+IMAGES = (
+    PROTOTYPES[LABELS] + 0.5 * RANDOM.standard_normal([NUM_IMAGES, 8, 8, 1])
+).astype(np.float32)
+
+
+def batches(epoch, step):
+    """What is left of an epoch."""
+    order = np.random.default_rng([1, epoch]).permutation(NUM_IMAGES)[step * BATCH :]
+    return tf.data.Dataset.from_tensor_slices((IMAGES[order], LABELS[order])).batch(
+        BATCH
+    )
+
+
+def new_model(units=8, synchronized=False):
+    """Equal weights at every call."""
+    images = keras.Input([8, 8, 1])
+    kernel = keras.initializers.GlorotUniform
+    x = keras.layers.Conv2D(4, 3, kernel_initializer=kernel(1))(images)
+    x = keras.layers.BatchNormalization(synchronized=synchronized)(x)
+    x = keras.layers.ReLU()(x)
+    x = keras.layers.Flatten()(x)
+    x = keras.layers.Dense(units, "relu", kernel_initializer=kernel(2))(x)
+    x = keras.layers.Dropout(0.5, seed=3)(x)
+    x = keras.layers.Dense(4, kernel_initializer=kernel(4))(x)
+    return kt.GenerativeClassifier(keras.Model(images, x))
+
+
+def phases():
+    """Two epochs each."""
+    return [
+        training.Phase("generative", 2, lambda: kt.CaffeSGD(0.01), batches, queue=4),
+        training.Phase(
+            "discriminative",
+            2,
+            lambda: keras.optimizers.Adam(0.002),
+            batches,
+            calibrate=True,
+        ),
+    ]
+
+
+def train(folder, callbacks=(), units=8, settings=None, strategy=None, **options):
+    """Model and rows of the run in a folder."""
+    with (strategy or tf.distribute.get_strategy()).scope():
+        model = new_model(units, synchronized=strategy is not None)
+    rows = training.train(
+        model,
+        phases(),
+        folder,
+        settings=settings or {"seed": 0},
+        validation=batches(0, 0),
+        calibration=batches(0, 0),
+        save_every=SAVE_EVERY,
+        batch_size=BATCH,
+        callbacks=callbacks,
+        progress=False,
+        **options,
+    )
+    return model, rows
+
+
+if __name__ == "__main__":
+    SAVE_EVERY = 1  # most of the time is spent in saving
+    train(sys.argv[1])
