@@ -1,14 +1,14 @@
 """Any convolutional classifier as probability densities: p(x) = exp(f(x)) q(x) / Z."""
 
 from keras_tilt import _start  # noqa: F401  (first: it imports TensorFlow quietly)
-from keras_tilt import batches, data, plotting, servable, serving, sources
+from keras_tilt import batches, data, evaluation, plotting, servable, serving, sources
 from keras_tilt.callbacks import UnitSamples
 from keras_tilt.diagnostics import Diagnostics
 from keras_tilt.importance import expectation, kish_ess, normalized_weights
 from keras_tilt.model import Calibration, GenerativeClassifier
-from keras_tilt.networks import alexnet, lenet, zf_fast
+from keras_tilt.networks import alexnet, convnet, lenet, zf_fast
 from keras_tilt.objective import discriminative_loss, generative_loss, mixed_loss
-from keras_tilt.optimizer import CaffeSGD, InverseDecay
+from keras_tilt.optimizer import CaffeSGD, Continued, InverseDecay, WarmUp
 from keras_tilt.partition import LogPartition, generative_log_prob, log_partition
 from keras_tilt.receptive_field import receptive_field
 from keras_tilt.reference import (
@@ -24,26 +24,32 @@ from keras_tilt.samples import Samples
 from keras_tilt.scale import scale_for_signal
 from keras_tilt.spectrum import Spectrum, fit_spectrum
 from keras_tilt.tilt import Tilt
+from keras_tilt.training import Phase, train
 from keras_tilt.units import Unit, unit
 
 __all__ = [
     "PAPER_LENET",
     "Calibration",
     "CaffeSGD",
+    "Continued",
     "Diagnostics",
     "GenerativeClassifier",
     "InverseDecay",
     "LogPartition",
+    "Phase",
     "Samples",
     "Spectrum",
     "Tilt",
     "Unit",
     "UnitSamples",
+    "WarmUp",
     "alexnet",
     "batches",
     "box",
+    "convnet",
     "data",
     "discriminative_loss",
+    "evaluation",
     "expectation",
     "fit_spectrum",
     "frequency_bands",
@@ -64,6 +70,7 @@ __all__ = [
     "sources",
     "spectral_noise",
     "squash",
+    "train",
     "unit",
     "white_noise",
     "zf_fast",

@@ -47,6 +47,7 @@ NOISES = ("spectral", "box", "white")
 # Functions of (input_shape, num_classes, seed).
 _NETWORKS = {
     "lenet": networks.lenet,
+    "convnet": networks.convnet,
     "alexnet": networks.alexnet,
     "zf_fast": networks.zf_fast,
 }
@@ -94,9 +95,9 @@ def load_model(path):
 def network(text, input_shape, num_classes, seed=0):
     """Return the network that --network names: images to logits `[batch, classes]`.
 
-        lenet, alexnet, zf_fast    of `keras_tilt.networks`, new weights
-        ResNet50, VGG16, ...       of `keras.applications`, new weights
-        NETWORK.keras              as it was saved
+        lenet, convnet, alexnet, zf_fast    of `keras_tilt.networks`, new weights
+        ResNet50, VGG16, ...               of `keras.applications`, new weights
+        NETWORK.keras                      as it was saved
 
     Args:
         text: one of these; upper and lower case as there.

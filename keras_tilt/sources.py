@@ -204,6 +204,8 @@ def _in_memory(images, labels, class_names, channels, name):
 def _pixels_of_one_size(images, channels):
     """Return pixels uint8 [n, ...] of encoded images, None unless all can be had."""
     decode = _decoder(channels)
+    if not images:
+        return None
     try:
         shape = decode(images[0]).shape
         if len(images) * shape.num_elements() > _LARGEST_IN_MEMORY:

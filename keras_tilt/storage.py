@@ -13,6 +13,7 @@ __all__ = [
     "Run",
     "check_holds_only",
     "fingerprint",
+    "locked",
     "parts_within",
     "replace",
     "save_model",
@@ -23,6 +24,7 @@ __all__ = [
 
 import contextlib
 import csv
+import fcntl
 import hashlib
 import io
 import json
@@ -193,6 +195,14 @@ def _replacing(file, part):
 def _flush(opened):
     opened.flush()
     os.fsync(opened.fileno())
+
+
+@contextlib.contextmanager
+def locked(file):
+    """Within it no other process is within it with the same file."""
+    with open(file, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def write_table(file, rows):

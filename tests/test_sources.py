@@ -147,6 +147,9 @@ def test_bad_npz_files_are_told_apart(tmp_path):
     message = "x_train and y_train, or train_buf.*Received: x_test, y_test"
     with pytest.raises(ValueError, match=message):
         sources.npz(path, "train")
+    write_encoded(path, [], np.zeros(0, int))
+    with pytest.raises(ValueError, match="n >= 1"):
+        sources.npz(path, "train")
     np.savez(path, train_buf=np.zeros(3, np.uint8), train_off=[0, 4], y_train=[0])
     with pytest.raises(ValueError, match="1 labels and 2 offsets up to 4"):
         sources.npz(path, "train")

@@ -16,18 +16,15 @@ stood, and two sweeps with different seeds may share one results file (start eac
 """
 
 import argparse
-import fcntl
-import json
 import pathlib
 
 import keras_tilt as kt
 import keras
 import numpy as np
-import scipy.stats
 import tensorflow as tf
 import tqdm
 
-from keras_tilt import storage, training
+from keras_tilt import comparison, storage, training
 
 SWITCH = "generative_epochs"
 PAPER_ERROR = {"DG": 1.03, "GG": 0.85, "GG+DG": 0.76}  # from memory, unverified
@@ -84,7 +81,7 @@ def main():
         for run in runs:
             progress.set_description(f"{run['scheme']} seed {run['seed']}")
             train_run(run, train, test, flags.results, flags.out, progress)
-    print(table(read_records(flags.results), settings))
+    print(table(comparison.read_records(flags.results), settings))
     print(f"Records: {flags.results}\nModels:  {flags.out}")
 
 
@@ -178,7 +175,7 @@ def phases(run, train):
 
 def train_run(run, train, test, results, out, progress):
     """Trains one scheme with one seed from wherever it stands, and records it."""
-    done, before = len(records_of(run, results)), progress.n
+    done, before = len(comparison.records_of(run, results)), progress.n
     if done == run["epochs"]:
         progress.update(done)
         return
@@ -198,14 +195,14 @@ def train_run(run, train, test, results, out, progress):
     records = [*shared, *(record(run, row) for row in rows)]
     if run["scheme"] == "GG":
         records[-1]["test_error_calibrated"] = calibrated_error(model, train, test)
-    append_records(results, records[done:])
+    comparison.append_records(results, records[done:])
     progress.n = before + run["epochs"]
     progress.refresh()
 
 
 def starting_point(run, plan, results, out):
     """A new model and its phases; or, for GG+DG, GG's of that epoch and its records."""
-    shared = records_of({**run, "scheme": "GG"}, results)[: run[SWITCH]]
+    shared = comparison.records_of({**run, "scheme": "GG"}, results)[: run[SWITCH]]
     path = checkpoint({**run, "scheme": "GG"}, out, run[SWITCH])
     if run["scheme"] == "GG+DG" and len(shared) == run[SWITCH] and path.exists():
         model = keras.models.load_model(path)
@@ -244,27 +241,6 @@ def checkpoint(run, out, epoch):
     return out / f"{name(run)}-epoch{epoch:02d}.keras"
 
 
-def read_records(path):
-    """All records of a results file."""
-    return json.loads(path.read_text()) if path.exists() else []
-
-
-def records_of(run, path):
-    """The records of one run, in the order of its epochs."""
-    return [r for r in read_records(path) if run.items() <= r.items()]
-
-
-def append_records(path, records):
-    """Adds records to a results file that other sweeps may be writing, too."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        lines = [json.dumps(record) for record in read_records(path) + records]
-        whole = path.with_suffix(".tmp")
-        whole.write_text("[\n" + ",\n".join(lines) + "\n]\n")
-        whole.replace(path)
-
-
 def table(records, settings):
     """Mean +- sd of the final test error per scheme, and DG against GG+DG, paired."""
     of_paper = settings["train_images"] == PAPER_IMAGES
@@ -286,33 +262,19 @@ def table(records, settings):
         raw = [r["test_error"] for r in runs.values()]
         calibrated = [r["test_error_calibrated"] for r in runs.values()]
         lines.append(
-            f"{scheme:8}{len(runs):6}{mean_sd(raw):>16}{mean_sd(calibrated):>16}"
+            f"{scheme:8}{len(runs):6}{comparison.mean_sd(raw):>16}{comparison.mean_sd(calibrated):>16}"
             + (f"{PAPER_ERROR[scheme]:9.2f}" if of_paper else "")
         )
     if of_paper:
         lines.append("* from memory, unverified; one run")
-    return "\n".join([*lines, *paired_test(final["DG"], final["GG+DG"])])
+    return "\n".join([*lines, *compared(final["DG"], final["GG+DG"])])
 
 
-def mean_sd(errors):
-    """ "0.87 +- 0.05", or a dash where a number is missing."""
-    if not errors or None in errors:
-        return "-"
-    sd = f" +- {np.std(errors, ddof=1):.3f}" if len(errors) > 1 else ""
-    return f"{np.mean(errors):.3f}{sd}"
-
-
-def paired_test(first, second):
-    """One line: mean difference over common seeds, t, p (two-sided)."""
-    seeds = sorted(first.keys() & second.keys())
-    if len(seeds) < 2:
-        return []
-    errors = [[runs[s]["test_error"] for s in seeds] for runs in (first, second)]
-    test = scipy.stats.ttest_rel(*errors)
-    return [
-        f"DG - GG+DG: {np.mean(np.subtract(*errors)):+.3f} points over {len(seeds)} "
-        f"seeds, paired t = {test.statistic:.2f}, p = {test.pvalue:.4f}"
-    ]
+def compared(discriminative, refined):
+    """The line of the paired test."""
+    return comparison.paired_test(
+        "DG", discriminative, "GG+DG", refined, lambda record: record["test_error"]
+    )
 
 
 if __name__ == "__main__":
