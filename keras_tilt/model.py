@@ -168,14 +168,24 @@ class GenerativeClassifier(keras.Model):
             return ReferenceQueue(num_batches, self.num_classes)
 
     @property
+    def has_workers(self):
+        """Whether its replicas are in several processes, as TF_CONFIG has them."""
+        strategy = self.distribute_strategy
+        several = tf.distribute.MultiWorkerMirroredStrategy
+        if not isinstance(strategy, several):
+            return False
+        return bool(strategy.cluster_resolver.cluster_spec())
+
+    @property
     def training_state(self):
         """Variables that the next step depends on, beside its images, or that it logs.
 
         Weights, calibration, random states, the optimizer's, metrics', the queue.
         """
-        queue = [] if self.reference_queue is None else [self.reference_queue.rows]
+        queue = self.reference_queue
+        of_queue = [] if queue is None else [queue.pushed, queue.rows]
         of_keras = [*self.variables, *self.optimizer.variables, *self.metrics_variables]
-        return [variable.value for variable in of_keras] + queue
+        return [variable.value for variable in of_keras] + of_queue
 
     @property
     def loss_name(self):
@@ -210,6 +220,15 @@ class GenerativeClassifier(keras.Model):
         results = {k: v for k, v in results.items() if k not in unused}
         return {self.loss_name: results.pop("objective"), **results}
 
+    def _get_metrics_result_or_logs(self, logs):
+        """The metrics that a step logs, over all replicas.
+
+        Keras has it only where the step logs them all, which `test_step` does not; and
+        a step's own numbers are those of its replica.
+        """
+        results = self.get_metrics_result()
+        return {name: value for name, value in results.items() if name in logs}
+
     def get_compile_config(self):
         """Arguments of `compile`."""
         config = super().get_compile_config()
@@ -218,7 +237,7 @@ class GenerativeClassifier(keras.Model):
         unused = ("loss", "loss_weights")
         kept = {key: value for key, value in config.items() if key not in unused}
         queue = self.reference_queue
-        length = 0 if queue is None else queue.rows.shape[0]
+        length = 0 if queue is None else queue.num_batches
         return {**kept, "objective": self.objective, "queue": length}
 
     def compile_from_config(self, config):
@@ -376,7 +395,10 @@ class GenerativeClassifier(keras.Model):
                 for part in (labels, logits, sample_weight)
             ]
             self._compile_metrics.update_state(*rows)
-        return self.get_metrics_result()
+        results = self.get_metrics_result()
+        if self.has_workers:  # Keras averages over them along the first axis
+            results = {name: value[tf.newaxis] for name, value in results.items()}
+        return results
 
     def _num_right_calibrated(self, labels, logits):
         """Images whose label is the running Bayes rule's; none of the unlabelled."""
@@ -393,7 +415,8 @@ class GenerativeClassifier(keras.Model):
         Z_y = mean over all images of exp F_y(x), F the network's own logits; rho_y is
         the share of class y among the labelled images. Meant for generatively trained
         networks, whose logits are log densities up to a constant per class; a
-        discriminatively trained network has learned its biases and loses by it.
+        discriminatively trained network has learned its biases and loses by it. Of
+        several workers each passes over all images by itself.
 
         Args:
             x: `tf.data.Dataset` of batches (images, labels), or an array of images.

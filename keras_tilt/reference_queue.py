@@ -3,9 +3,9 @@
     Z_c = mean exp F[j, c],    rho_c = mean 1[y_j = c]    over the batch and the queue
     dL_G/dF[j, c] = (1/n) (m rho_c W[j, c] - 1[y_j = c]),    W = exp(F) / (m Z)
 
-with m images in the batch, n of them labelled. Sums over images are all
-that the generative gradient needs of others, so that a past batch is three numbers per
-class, whatever its size. Past logits are constants, of the weights they were made with.
+with m images in the batch, n of them labelled. Sums over images are all that the
+generative gradient needs of others, so that a past batch is three numbers per class,
+whatever its size. Past logits are constants, of the weights they were made with.
 
 Without a queue these are the formulas of `keras_tilt.objective`. With one the images of
 the batch remain the draws by which E_p[dF/dw] is estimated, and Z and rho become those
@@ -21,34 +21,47 @@ __all__ = ["ReferenceQueue", "pooled"]
 
 import tensorflow as tf
 
+_MOST_ROWS = 64
+
 
 class ReferenceQueue:
-    """What past batches gave, the newest first; the oldest falls out.
+    """What past batches gave, the newest first; the oldest fall out.
+
+    A long queue has several batches to a row, as many as keep it to 64 rows: its cost
+    does not grow, and the oldest row's batches fall out together.
 
     Args:
-        num_batches: how many are kept.
+        num_batches: how many are kept; in a long queue to within one row.
         num_classes: columns of the logits.
 
     Attributes:
-        rows: variable `[num_batches, 3 classes + 1]`: log_sum in nats, square_sum and
-            mass of every class, as in `ColumnStatistics`; number of images. Places not
-            yet filled hold no image. It is part of the state of a training, not of the
-            model.
+        rows: variable `[rows, 3 classes + 1]`: log_sum in nats, square_sum and mass of
+            every class, as in `ColumnStatistics`; number of images. Rows not yet filled
+            hold no image.
+        pushed: variable `[]`, batches so far. Both are part of the state of a training,
+            not of the model.
     """
 
     def __init__(self, num_batches, num_classes):
-        self.rows = tf.Variable(
-            tf.tile(_no_image(num_classes), [num_batches, 1]),
-            trainable=False,
-            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-            name="reference_queue",
-        )
+        self.num_batches = num_batches
+        self._batches_per_row = -(-num_batches // _MOST_ROWS)
+        num_rows = -(-num_batches // self._batches_per_row)
+        rows = tf.tile(_no_image(num_classes), [num_rows, 1])
+        self.rows = _variable(rows, "reference_queue")
+        self.pushed = _variable(tf.constant(0, tf.int64), "batches_pushed")
 
     def push(self, statistics):
         """Adds a batch in front."""
         numbers = [statistics.log_sum, statistics.square_sum, statistics.mass]
-        row = tf.concat([*numbers, [statistics.num_images]], axis=0)
-        self.rows.assign(tf.concat([row[tf.newaxis], self.rows[:-1]], axis=0))
+        row = tf.concat([*numbers, [statistics.num_images]], axis=0)[tf.newaxis]
+        rows = tf.convert_to_tensor(self.rows)
+        new = tf.concat([row, rows[:-1]], axis=0)
+        if self._batches_per_row > 1:
+            begins = self.pushed % self._batches_per_row == 0
+            joined = _joined(tf.concat([row, rows[:1]], axis=0))
+            new = tf.where(begins, new, tf.concat([joined, rows[1:]], axis=0))
+        self.rows.assign(new)
+        self.pushed.assign(self.pushed + 1)
 
     def drift(self):
         """How stale the queue is: log Z of its newer half minus that of its older half.
@@ -67,7 +80,7 @@ def pooled(statistics, rows):
 
     Args:
         statistics: `ColumnStatistics` of the global batch.
-        rows: `[past batches, 3 classes + 1]`, of a `ReferenceQueue`.
+        rows: `[rows, 3 classes + 1]`, of a `ReferenceQueue`.
 
     Returns:
         pooled: `ColumnStatistics` with
@@ -95,6 +108,24 @@ def pooled(statistics, rows):
         mass=share * (statistics.mass + tf.reduce_sum(masses, axis=0)),
         excess=statistics.excess + tf.reduce_sum(shift),
     )
+
+
+def _variable(value, name):
+    return tf.Variable(
+        value,
+        trainable=False,
+        aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        name=name,
+    )
+
+
+def _joined(rows):
+    """The one row of all their images."""
+    log_sums, square_sums, masses, counts = _split(rows)
+    log_sum = tf.reduce_logsumexp(log_sums, axis=0)
+    square_sum = tf.reduce_sum(tf.exp(2.0 * (log_sums - log_sum)) * square_sums, axis=0)
+    numbers = [log_sum, square_sum, tf.reduce_sum(masses, axis=0)]
+    return tf.concat([*numbers, [tf.reduce_sum(counts)]], axis=0)[tf.newaxis]
 
 
 def _no_image(num_classes):

@@ -21,6 +21,7 @@ import sys
 import threading
 import time
 import typing
+import zlib
 from collections.abc import Callable
 
 import keras
@@ -32,6 +33,7 @@ from keras_tilt import storage
 from keras_tilt.arguments import check_count
 
 _REFRESH = 0.5  # seconds between two looks at the numbers of the bar
+_AGREE_EVERY = 10  # steps of several workers between two questions whether to stop
 
 
 class Phase(typing.NamedTuple):
@@ -83,6 +85,13 @@ def train(
     Under several replicas batch norm that is not synchronized has moving statistics of
     its own on each, as Keras has it: those of the first replica are kept.
 
+    Under several workers, `tf.distribute.MultiWorkerMirroredStrategy`, all of them call
+    it with the same arguments, of a folder that they share. The chief writes and shows
+    its bar; each reads the whole data set and trains on its share of every batch, so
+    that more workers do not read faster. A signal to any of them stops them all at the
+    same step, the next multiple of ten or the epoch's end. When one is lost the others
+    end with an error of TensorFlow's in a minute or two: start them all again.
+
     Args:
         model: `GenerativeClassifier`, new.
         phases: list of `Phase`.
@@ -105,7 +114,8 @@ def train(
 
     Raises:
         Stopped: asked to end.
-        ValueError: a folder with another run or a damaged one; bad batches.
+        ValueError: a folder with another run or a damaged one; bad batches; workers
+            that do not see the same folder.
         OSError: the folder cannot be written; what was saved last is whole.
     """
     check_count("save_every", save_every, 1)
@@ -116,7 +126,9 @@ def train(
         )
     run = storage.Run(directory, settings)
     training = _Training(model, phases, metrics, run, first_epoch)
-    if (saved := run.load()) is not None:
+    saved = run.load()
+    training.check_shared(saved)
+    if saved is not None:
         training.resume(saved)
     training.open()
     total, done = training.steps()
@@ -125,7 +137,7 @@ def train(
         initial=batch_size * done,
         unit="img",
         unit_scale=True,
-        disable=not progress,
+        disable=not (progress and training.writes),
     )
     with bar, _Signals() as signals:
         watch = _Watch(training, bar, signals, save_every, batch_size)
@@ -184,10 +196,36 @@ class _Training:
             done += steps * int(np.clip(self.place.epoch - first, 0, phase.epochs))
         return total, done + self.place.step
 
+    def of_workers(self, numbers):
+        """The numbers of every replica, `[replicas, ...]`; its own of one process.
+
+        A collective: all workers must come to it, and none passes it before the others.
+        """
+        own = tf.convert_to_tensor(numbers)[tf.newaxis]
+        if not self.model.has_workers:
+            return own.numpy()
+        strategy = self.model.distribute_strategy
+        shared = strategy.experimental_distribute_values_from_function(lambda _: own)
+        return strategy.gather(shared, axis=0).numpy()
+
+    def check_shared(self, saved):
+        """All workers go on from one state, and none writes before all have looked."""
+        place = b"" if saved is None else str(saved["place"]).encode()
+        found = self.of_workers(np.int64(zlib.crc32(place)))
+        if len(set(found)) > 1:
+            raise ValueError(
+                "`directory` must be one folder that all workers share. Received: "
+                f"{self.run.directory}, which is not in the same state for each. Pass "
+                "one of a common file system."
+            )
+
     def begin(self, number, calibration):
         """Calibrates where it is due, and compiles."""
         if self.phases[number].calibrate:
             self.model.calibrate(calibration)
+            # The networks of workers differ if moving statistics do.
+            for variable in (self.model.calibration_bias, self.model.running_log_means):
+                variable.assign(self.of_workers(variable)[0])
         self._compile(number)
         self.place.phase = number
 
@@ -305,10 +343,11 @@ class _Watch(keras.callbacks.Callback):
         self._unsaved += steps
         self._bar.update(steps * self._batch_size)
         self._show(logs)
-        if self._unsaved >= self._save_every or self._signals.received:
+        asked = self._asked(place.step)
+        if self._unsaved >= self._save_every or asked:
             self._training.keep()
             self._unsaved = 0
-        self._stop_if_asked()
+        self._stop_if(asked)
 
     def on_epoch_end(self, epoch, logs=None):
         """The epoch's row; the state."""
@@ -324,17 +363,31 @@ class _Watch(keras.callbacks.Callback):
         }
         self._training.end_epoch(row)
         self._unsaved = 0
-        self._stop_if_asked()
+        self._stop_if(self._asked(place.step))
 
-    def _stop_if_asked(self):
-        place, number = self._training.place, self._signals.received
-        if number:
+    def _asked(self, step):
+        """The signal to stop by, or 0: the same on every worker.
+
+        One that stopped by itself would leave the others waiting for it.
+        """
+        received = self._signals.received
+        if not self.model.has_workers:
+            return received
+        if step % _AGREE_EVERY:
+            return 0
+        return int(self._training.of_workers(received).max())
+
+    def _stop_if(self, number):
+        place = self._training.place
+        if not number:
+            return
+        if self._training.writes:
             self._bar.write(
                 f"Stopped by {signal.Signals(number).name} and saved after epoch "
                 f"{place.epoch}, step {place.step}. Run the same again to go on.",
                 file=sys.stderr,
             )
-            raise Stopped(128 + number)
+        raise Stopped(128 + number)
 
     def _show(self, logs):
         if time.monotonic() < self._shown + _REFRESH:
@@ -349,7 +402,7 @@ class _Signals(contextlib.AbstractContextManager):
     """Within it SIGTERM and SIGINT are noted; a second one is as always."""
 
     def __init__(self):
-        self.received = None
+        self.received = 0
         self._before = {}
 
     def __enter__(self):

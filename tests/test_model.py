@@ -465,7 +465,7 @@ def test_the_queue_is_state_of_the_training_and_not_of_the_model(tmp_path):
     empty = model.reference_queue.rows.numpy()
     fit(model, epochs=2)
     assert model.training_state[-1] is model.reference_queue.rows
-    assert len(model.training_state) == len(build_model().training_state) + 1
+    assert len(model.training_state) == len(build_model().training_state) + 2
     assert len(model.variables) == len(build_model().variables)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")

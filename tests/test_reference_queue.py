@@ -122,6 +122,22 @@ def test_the_oldest_batch_falls_out():
     np.testing.assert_array_equal(rows[:, -1], [9.0, 8.0, 7.0])
 
 
+@pytest.mark.parametrize("pushed", [1, 2, 3, 130, 132, 133, 300])
+def test_a_long_queue_is_that_of_its_batches_in_64_rows_at_most(pushed):
+    """130 batches, three to a row, in 44 rows: 130 to 132 of the last are there."""
+    batches = [batch(2, n, 3.0) for n in range(pushed)]
+    queue = filled(batches, 130)
+    kept = int(queue.rows.numpy()[:, -1].sum()) // 2
+    assert min(pushed, 130) <= kept <= min(pushed, 132)
+    assert queue.rows.shape[0] == 44 and int(queue.pushed) == pushed
+    now = batch(16, pushed)
+    expected = oracle(now, batches[pushed - kept :])
+    ours = pooled(column_statistics(*now), queue.rows)
+    for name in ("log_sum", "square_sum", "mass"):
+        found = getattr(ours, name)
+        np.testing.assert_allclose(found, expected[name], rtol=1e-4, atol=1e-5)
+
+
 def test_the_order_of_the_queue_does_not_matter():
     batches, now = [batch(n, n) for n in (5, 6, 7)], column_statistics(*batch(16))
     forth, back = (filled(each, 3).rows for each in (batches, batches[::-1]))
