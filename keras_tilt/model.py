@@ -455,13 +455,13 @@ class GenerativeClassifier(keras.Model):
         column_sums = tf.function(self._column_sums, reduce_retracing=True)
         log_sums = np.full([2, self.num_classes], -np.inf)
         counts, num_images = np.zeros(self.num_classes), 0
-        for step, (images, labels, *_) in enumerate(dataset):
-            with _plain_errors():
+        with _plain_errors():  # of the data set, too
+            for step, (images, labels, *_) in enumerate(dataset):
                 sums = column_sums(images, labels, tf.constant(step))
-            log_sum, square_sum, mass = map(np.float64, sums)
-            log_square_sum = 2.0 * log_sum + np.log(square_sum)
-            log_sums = np.logaddexp(log_sums, [log_sum, log_square_sum])
-            counts, num_images = counts + mass, num_images + len(labels)
+                log_sum, square_sum, mass = map(np.float64, sums)
+                log_square_sum = 2.0 * log_sum + np.log(square_sum)
+                log_sums = np.logaddexp(log_sums, [log_sum, log_square_sum])
+                counts, num_images = counts + mass, num_images + len(labels)
         if num_images == 0:
             raise ValueError(
                 "`calibrate` needs a data set with at least one batch. Received: none. "

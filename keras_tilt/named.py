@@ -22,6 +22,7 @@ __all__ = [
     "network",
     "noise",
     "preprocessing",
+    "saved_model",
     "unit_of",
 ]
 
@@ -46,7 +47,7 @@ NOISES = ("spectral", "box", "white")
 
 # Functions of (input_shape, num_classes, seed).
 _NETWORKS = {
-    "lenet": networks.lenet,
+    "lenet": functools.partial(networks.lenet, scale=1 / 256),
     "convnet": networks.convnet,
     "alexnet": networks.alexnet,
     "zf_fast": networks.zf_fast,
@@ -95,9 +96,11 @@ def load_model(path):
 def network(text, input_shape, num_classes, seed=0):
     """Return the network that --network names: images to logits `[batch, classes]`.
 
-        lenet, convnet, alexnet, zf_fast    of `keras_tilt.networks`, new weights
+        lenet, convnet, alexnet, zf_fast   of `keras_tilt.networks`, new weights
         ResNet50, VGG16, ...               of `keras.applications`, new weights
         NETWORK.keras                      as it was saved
+
+    Pixels are in [0, 255], for the first four; what the others take, their makers say.
 
     Args:
         text: one of these; upper and lower case as there.
@@ -113,7 +116,8 @@ def network(text, input_shape, num_classes, seed=0):
             other images or with other outputs; images that the network cannot take.
     """
     if text.endswith(".keras"):
-        return _saved_network(pathlib.Path(text), input_shape, num_classes)
+        model = saved_model(pathlib.Path(text), input_shape, num_classes)
+        return getattr(model, "network", model)
     if text in _NETWORKS:
         return _NETWORKS[text](input_shape, num_classes, seed)
     if text in _APPLICATIONS:
@@ -146,8 +150,12 @@ def _application(name, input_shape, num_classes, seed):
         random.setstate(state)
 
 
-def _saved_network(path, input_shape, num_classes):
-    """Return the network of a .keras file, or the one that its model holds."""
+def saved_model(path, input_shape, num_classes):
+    """Return the model of a .keras file that takes such images and ends in logits.
+
+    Raises:
+        ValueError: if it is another one.
+    """
     model = load_model(path)
     found = getattr(model, "network", model)
     if not graph.has_graph(found):
@@ -170,7 +178,7 @@ def _saved_network(path, input_shape, num_classes):
             f"Expected a network that ends in logits. Received: {path}, which ends in "
             f"a {graph.link(found)}. Build its last layer without an activation."
         )
-    return found
+    return model
 
 
 def load_names(path):

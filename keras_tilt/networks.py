@@ -26,7 +26,7 @@ _STREAMS = 10  # of random numbers in a network: eight layers' weights, two drop
 # MNIST
 
 
-def lenet(input_shape=(28, 28, 1), num_classes=10, seed=0):
+def lenet(input_shape=(28, 28, 1), num_classes=10, seed=0, scale=1.0):
     """LeNet as Caffe ships it; images in [0, 1) to logits `[batch, classes]`.
 
     conv1 20@5x5, max pool 2/2, conv2 50@5x5, max pool 2/2, ip1 500, ReLU, ip2. No ReLU
@@ -37,6 +37,7 @@ def lenet(input_shape=(28, 28, 1), num_classes=10, seed=0):
         input_shape: (height, width, channels), at least 16 pixels a side.
         num_classes: number of logits.
         seed: integer; equal seeds give equal initial weights.
+        scale: of pixels before the first layer; 1 / 256 for images in [0, 255].
 
     Returns:
         network: `keras.Model`, logits in nats.
@@ -50,9 +51,8 @@ def lenet(input_shape=(28, 28, 1), num_classes=10, seed=0):
         for layer in range(4)
     )
     images = keras.Input(input_shape, name="images")
-    x = layers.Conv2D(20, 5, kernel_initializer=next(initializers), name="conv1")(
-        images
-    )
+    x = images if scale == 1.0 else layers.Rescaling(scale, name="rescale")(images)
+    x = layers.Conv2D(20, 5, kernel_initializer=next(initializers), name="conv1")(x)
     x = layers.MaxPooling2D(2, name="pool1")(x)
     x = layers.Conv2D(50, 5, kernel_initializer=next(initializers), name="conv2")(x)
     x = layers.MaxPooling2D(2, name="pool2")(x)

@@ -32,6 +32,8 @@ import tqdm
 from keras_tilt import storage
 from keras_tilt.arguments import check_count
 
+_BAR = "{desc}{percentage:3.0f}%|{bar}| {remaining} left, {rate_fmt}{postfix}"
+_SHOWN = {"kish_ess": "Kish ESS", "accuracy": "accuracy"}  # beside the loss
 _REFRESH = 0.5  # seconds between two looks at the numbers of the bar
 _AGREE_EVERY = 10  # steps of several workers between two questions whether to stop
 
@@ -69,6 +71,7 @@ def train(
     settings,
     validation=None,
     calibration=None,
+    prior=None,
     first_epoch=0,
     save_every=1000,
     batch_size=1,
@@ -100,6 +103,7 @@ def train(
             is only ever resumed with the same.
         validation: data set to evaluate after every epoch, or None.
         calibration: data set of the calibrations; needed if a phase calibrates.
+        prior: `[classes]` of the calibrations; by default the shares of its labels.
         first_epoch: number of epochs the model has had before.
         save_every: steps between two saves; an epoch ends with one, too.
         batch_size: images in a step, for the progress bar.
@@ -137,13 +141,15 @@ def train(
         initial=batch_size * done,
         unit="img",
         unit_scale=True,
+        bar_format=_BAR,
         disable=not (progress and training.writes),
     )
     with bar, _Signals() as signals:
         watch = _Watch(training, bar, signals, save_every, batch_size)
         while (number := training.next_phase()) is not None:
             if number != training.place.phase:
-                training.begin(number, calibration)
+                bar.set_description("calibrating" if phases[number].calibrate else "")
+                training.begin(number, calibration, prior)
             epoch, step = training.place.epoch, training.place.step
             model.fit(
                 phases[number].batches(epoch, step),
@@ -181,6 +187,11 @@ class _Training:
         self._in_epoch = None
         self._curves = None
 
+    @property
+    def last_epoch(self):
+        """How many there are in all."""
+        return int(self._ends[-1])
+
     def next_phase(self):
         """The number of the phase the next epoch belongs to; None behind the last."""
         number = int(np.searchsorted(self._ends, self.place.epoch, side="right"))
@@ -202,11 +213,16 @@ class _Training:
         A collective: all workers must come to it, and none passes it before the others.
         """
         own = tf.convert_to_tensor(numbers)[tf.newaxis]
-        if not self.model.has_workers:
-            return own.numpy()
+        return (self._gathered(own) if self.model.has_workers else own).numpy()
+
+    @tf.function
+    def _gathered(self, own):
+        def of_replica():
+            here = tf.identity(own)  # on the device of the replica
+            return tf.distribute.get_replica_context().all_gather(here, axis=0)
+
         strategy = self.model.distribute_strategy
-        shared = strategy.experimental_distribute_values_from_function(lambda _: own)
-        return strategy.gather(shared, axis=0).numpy()
+        return strategy.experimental_local_results(strategy.run(of_replica))[0]
 
     def check_shared(self, saved):
         """All workers go on from one state, and none writes before all have looked."""
@@ -219,10 +235,10 @@ class _Training:
                 "one of a common file system."
             )
 
-    def begin(self, number, calibration):
+    def begin(self, number, calibration, prior):
         """Calibrates where it is due, and compiles."""
         if self.phases[number].calibrate:
-            self.model.calibrate(calibration)
+            self.model.calibrate(calibration, prior=prior)
             # The networks of workers differ if moving statistics do.
             for variable in (self.model.calibration_bias, self.model.running_log_means):
                 variable.assign(self.of_workers(variable)[0])
@@ -332,7 +348,13 @@ class _Watch(keras.callbacks.Callback):
         self._training.restore_metrics()
         self._first_step, self._before = place.step, place.seconds
         self._started = time.monotonic()
-        self._bar.set_description(f"epoch {epoch + 1}, {self.model.objective}")
+        self._name = f"epoch {epoch + 1}/{self._training.last_epoch}"
+        self._bar.set_postfix_str("", refresh=False)
+        self._bar.set_description(self._name)
+
+    def on_test_begin(self, logs=None):
+        """Of many images it takes long."""
+        self._bar.set_description(f"{self._name}, validating")
 
     def on_train_batch_end(self, batch, logs=None):
         """After every step."""
@@ -361,6 +383,7 @@ class _Watch(keras.callbacks.Callback):
             ),
             "seconds": round(place.seconds, 2),
         }
+        self._bar.set_description(self._name)
         self._training.end_epoch(row)
         self._unsaved = 0
         self._stop_if(self._asked(place.step))
@@ -393,9 +416,10 @@ class _Watch(keras.callbacks.Callback):
         if time.monotonic() < self._shown + _REFRESH:
             return
         self._shown = time.monotonic()
-        names = (self.model.loss_name, "accuracy", "kish_ess")
-        shown = {name: f"{float(logs[name]):.4g}" for name in names if name in logs}
-        self._bar.set_postfix(shown, refresh=False)
+        loss = self.model.loss_name
+        names = {loss: loss.replace("_", " "), **_SHOWN}
+        numbers = [f"{names[n]} {float(logs[n]):.3g}" for n in names if n in logs]
+        self._bar.set_postfix_str(", ".join(numbers), refresh=False)
 
 
 class _Signals(contextlib.AbstractContextManager):

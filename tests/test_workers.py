@@ -1,6 +1,7 @@
 """Two workers, processes with a TF_CONFIG each, train as one process does.
 
-As a script it is one of them: FOLDER, and the step to wait at if there is one.
+As a script it is one of them: FOLDER, and, where it is not to run to its end, "wait" or
+"term" and the step at which it waits to be killed or the second worker is asked to end.
 """
 
 import json
@@ -12,17 +13,16 @@ import subprocess
 import sys
 import time
 
-import keras_tilt as kt  # (first: it sets TensorFlow's environment defaults)
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_tilt as kt  # (first: it sets TensorFlow's environment defaults)
 from keras_tilt import training
 
-BATCH, NUM_IMAGES, SAVE_EVERY = 16, 61, 3
-STEPS = -(-NUM_IMAGES // BATCH)  # the last batch has 13 images, 7 and 6
-TOTAL = 4 * STEPS
+BATCH, SAVE_EVERY = 16, 3
+NUM_IMAGES = 61  # four batches, the last of 13 images, 7 and 6
 RANDOM = np.random.default_rng(0)
 LABELS = RANDOM.integers(0, 4, NUM_IMAGES).astype(np.int32)
 PROTOTYPES = RANDOM.uniform(size=[4, 8, 8, 1])
@@ -44,10 +44,10 @@ def batches(epoch, step):
 
 
 def new_model():
-    """Equal weights at every call; nothing at random."""
+    """Equal weights at every call; nothing at random, no bias without a gradient."""
     images = keras.Input([8, 8, 1])
     kernel = keras.initializers.GlorotUniform
-    x = keras.layers.Conv2D(4, 3, kernel_initializer=kernel(1))(images)
+    x = keras.layers.Conv2D(4, 3, use_bias=False, kernel_initializer=kernel(1))(images)
     x = keras.layers.BatchNormalization(synchronized=True)(x)
     x = keras.layers.ReLU()(x)
     x = keras.layers.Flatten()(x)
@@ -88,30 +88,34 @@ def train(folder, strategy=None, callbacks=()):
     return model, rows
 
 
-class WaitAt(keras.callbacks.Callback):
-    """Says at which step it stands, and waits at one of them until it is killed."""
+class EndAt(keras.callbacks.Callback):
+    """Before a step waits to be killed, or asks for the end of the second worker."""
 
-    def __init__(self, file, last):
+    def __init__(self, file, index, how, step):
         super().__init__()
-        self.file, self.last, self.step = file, last, 0
+        self.file, self.index, self.how, self.left = file, index, how, step
 
     def on_train_batch_begin(self, batch, logs=None):
         """Before every step."""
-        self.file.write_text(str(self.step))
-        while self.step == self.last:
-            time.sleep(0.1)
-        self.step += 1
+        if self.left == 0 and self.how == "wait":
+            self.file.touch()
+            time.sleep(1000)
+        if self.left == 0 and self.index == 1:
+            signal.raise_signal(signal.SIGTERM)
+        self.left -= 1
 
 
 # The workers
 
 
-def worker(folder, last=None):
+def worker(folder, how="", step=-1):
     """One of them: writes what it has at the end beside the run."""
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    own = folder.with_name(f"{folder.name}-{strategy.cluster_resolver.task_id}")
-    wait = WaitAt(own.with_suffix(".step"), last)
-    model, rows = train(folder, strategy, [wait])
+    training._AGREE_EVERY = 2
+    index = strategy.cluster_resolver.task_id
+    own = folder.with_name(f"{folder.name}-{index}")
+    end = EndAt(own.with_suffix(".waits"), index, how, int(step))
+    model, rows = train(folder, strategy, [end])
     own.with_suffix(".json").write_text(json.dumps(rows))
     np.savez(own.with_suffix(".npz"), *map(tf.convert_to_tensor, model.weights))
 
@@ -119,18 +123,19 @@ def worker(folder, last=None):
 class Workers:
     """Two processes of one run."""
 
-    def __init__(self, folder, *arguments):
+    def __init__(self, folder, *arguments, folders=None):
         self.folder = folder
         here = pathlib.Path(__file__)
         path = os.pathsep.join([str(here.parent.parent), *sys.path])
         cluster = {"worker": [f"localhost:{port}" for port in free_ports(2)]}
+        folders = folders or [folder, folder]
         self.processes = []
         for index in range(2):
             config = {"cluster": cluster, "task": {"type": "worker", "index": index}}
             environment = {"PYTHONPATH": path, "TF_CONFIG": json.dumps(config)}
             with open(self.file(index, ".log"), "wb") as log:
                 process = subprocess.Popen(
-                    [sys.executable, here, folder, *map(str, arguments)],
+                    [sys.executable, here, folders[index], *map(str, arguments)],
                     env=os.environ | environment,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -141,15 +146,15 @@ class Workers:
         """What a worker writes for itself."""
         return self.folder.with_name(f"{self.folder.name}-{index}{suffix}")
 
-    def wait_for(self, step):
-        """Until both stand at a step."""
-        while self.steps() != [step, step]:
+    def kill(self):
+        """Once both wait for it."""
+        waits = [self.file(index, ".waits") for index in range(2)]
+        while not all(file.exists() for file in waits):
             assert all(process.poll() is None for process in self.processes)
             time.sleep(0.1)
-
-    def steps(self):
-        files = [self.file(index, ".step") for index in range(2)]
-        return [int(f.read_text() or -1) if f.exists() else -1 for f in files]
+        for process in self.processes:
+            process.kill()
+        return self.ended(-signal.SIGKILL)
 
     def ended(self, code=0):
         """Logs, once both have ended as they should."""
@@ -189,6 +194,10 @@ def without_seconds(row):
     return {name: value for name, value in row.items() if name != "seconds"}
 
 
+def numbers(row):
+    return {k: v for k, v in without_seconds(row).items() if k != "objective"}
+
+
 def largest_difference(ours, theirs):
     return max(np.abs(a - b).max() for a, b in zip(ours, theirs, strict=True))
 
@@ -198,22 +207,59 @@ def largest_difference(ours, theirs):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """Two workers that ran to the end, and their logs."""
+    """Two workers that ran to the end."""
     with Workers(tmp_path_factory.mktemp("whole") / "run") as workers:
-        yield workers, workers.ended()
+        workers.ended()
+        yield workers
 
 
 def test_two_workers_train_as_one_process(whole, tmp_path):
-    workers, _ = whole
     model, rows = train(tmp_path / "run")
     expected = [np.asarray(weight) for weight in model.weights]
     for index in range(2):
-        off = largest_difference(workers.weights(index), expected)
+        off = largest_difference(whole.weights(index), expected)
         print(f"worker {index}: weights off by {off:.1e}")
         assert off < 1e-5
-        for ours, theirs in zip(workers.rows(index), rows, strict=True):
-            assert ours == pytest.approx(without_seconds(theirs), rel=1e-5, abs=1e-6)
+        for ours, theirs in zip(whole.rows(index), rows, strict=True):
+            assert ours["objective"] == theirs["objective"]
+            assert numbers(ours) == pytest.approx(numbers(theirs), rel=1e-5)
+
+
+def test_killed_and_asked_to_end_and_resumed_they_train_as_if_never(whole, tmp_path):
+    """Killed within the 2nd epoch; of the 3rd, asked before its 2nd step."""
+    folder = tmp_path / "run"
+    with Workers(folder, "wait", 7) as workers:
+        workers.kill()
+    assert place_in(folder) == (1, 3)
+    with Workers(folder, "term", 2) as workers:
+        logs = workers.ended(128 + signal.SIGTERM)
+    assert place_in(folder) == (2, 2)
+    said = "Stopped by SIGTERM and saved after epoch 2, step 2."
+    assert [said in log for log in logs] == [True, False]
+    with Workers(folder) as workers:
+        workers.ended()
+    for index in range(2):
+        ours, theirs = workers.weights(index), whole.weights(index)
+        print(f"worker {index}: {largest_difference(ours, theirs):.1e}")
+        for one, other in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(one, other)
+        for one, other in zip(workers.rows(index), whole.rows(index), strict=True):
+            assert numbers(one) == pytest.approx(numbers(other), rel=1e-6)
+
+
+def place_in(folder):
+    with np.load(folder / "state.npz") as state:
+        place = json.loads(str(state["place"]))
+    return place["epoch"], place["step"]
+
+
+def test_workers_that_do_not_share_their_folder_are_refused(whole, tmp_path):
+    with Workers(tmp_path / "run", folders=[whole.folder, tmp_path / "run"]) as workers:
+        logs = workers.ended(1)
+    for log in logs:
+        assert "must be one folder that all workers share" in log
+    assert not (tmp_path / "run").exists()
 
 
 if __name__ == "__main__":
-    worker(pathlib.Path(sys.argv[1]), *map(int, sys.argv[2:]))
+    worker(pathlib.Path(sys.argv[1]), *sys.argv[2:])

@@ -17,25 +17,38 @@ would be done, --synthetic does it with made-up images.
 
 import argparse
 import contextlib
+import dataclasses
 import functools
-import json
 import os
 import pathlib
+import re
+import sys
 import typing
 
 import keras_tilt as kt
 import keras
 import numpy as np
 import tensorflow as tf
+import tqdm
 
-from keras_tilt import batches, evaluation, named, sources, training
+from keras_tilt import batches, evaluation, graph, named, sources, training
 from keras_tilt.optimizer import WarmUp
 
 OBJECTIVES = ("generative", "discriminative", "mix")
 SCHEDULES = ("step", "inverse", "cosine", "constant")
-SIZES = {"alexnet": 227, "zf_fast": 224, "lenet": 28}  # pixels of the crop
-PHOTOGRAPH = 256  # pixels of the shorter side, where images differ in size
+# Pixels of the crop; 224 for what is not here.
+SIZES = {
+    "alexnet": 227,
+    "lenet": 28,
+    "convnet": 32,
+    "InceptionResNetV2": 299,
+    "InceptionV3": 299,
+    "Xception": 299,
+    "NASNetLarge": 331,
+}
+ILSVRC = (1_281_167, 50_000)  # images, of 1,000 classes
 SYNTHETIC = 256  # pixels
+CROPS = {"center": "center crop", "five": "center + 4 corners"}
 # Flags that the result does not depend on, or that show in what is trained.
 UNSAVED = ("data_dir", "out", "save_every", "eval_only", "dry_run", "smoke")
 
@@ -52,6 +65,7 @@ class Images(typing.NamedTuple):
     shorter_side: int | None  # pixels, before the crop
     pad: int  # pixels
     mirror: bool
+    preprocess: str  # of `named.preprocessing`
     classes_per_batch: int | None
     labelled_per_batch: int | None
 
@@ -66,18 +80,28 @@ class Images(typing.NamedTuple):
 
     def evaluation(self, crops="center"):
         """The test images, one crop or five each."""
-        return batches.evaluation_batches(
-            self.test,
-            self.batch_size,
-            crop=self.crop,
-            shorter_side=self.shorter_side,
-            crops=crops,
-            corrupt=self.corrupt,
+        images = self.batch_size if crops == "center" else -(-self.batch_size // 5)
+        return self._prepared(
+            batches.evaluation_batches(
+                self.test,
+                images,
+                crop=self.crop,
+                shorter_side=self.shorter_side,
+                crops=crops,
+                corrupt=self.corrupt,
+            )
         )
 
-    def channels(self):
-        """Of the images: 3 where they are files."""
-        return self.train.image_shape[2] if self.train.image_shape else 3
+    def shape(self):
+        """Of what the network sees; files are read in colour."""
+        channels = self.train.image_shape[2] if self.train.image_shape else 3
+        return (*self.crop, channels)
+
+    def class_shares(self):
+        """rho [classes], of the labelled images."""
+        labels = self.train.labels[self.train.labels >= 0]
+        counts = np.bincount(labels, minlength=len(self.train.class_names))
+        return counts / counts.sum()
 
     def _order(self, labelled_only, epoch):
         labels, place = self.train.labels, (self.seed, epoch)
@@ -93,20 +117,28 @@ class Images(typing.NamedTuple):
         return batches.uniform_order(len(labels), *place)
 
     def _batches(self, order, epoch, step):
-        return batches.training_batches(
-            self.train,
-            order,
-            self.batch_size,
-            seed=self.seed,
-            epoch=epoch,
-            crop=self.crop,
-            first_step=step,
-            shorter_side=self.shorter_side,
-            pad=self.pad,
-            mirror=self.mirror,
-            corrupt=self.corrupt,
-            drop_remainder=len(order) >= self.batch_size,
+        return self._prepared(
+            batches.training_batches(
+                self.train,
+                order,
+                self.batch_size,
+                seed=self.seed,
+                epoch=epoch,
+                crop=self.crop,
+                first_step=step,
+                shorter_side=self.shorter_side,
+                pad=self.pad,
+                mirror=self.mirror,
+                corrupt=self.corrupt,
+                drop_remainder=len(order) >= self.batch_size,
+            )
         )
+
+    def _prepared(self, dataset):
+        if self.preprocess == "none":
+            return dataset
+        prepared = named.preprocessing(self.preprocess)
+        return dataset.map(lambda images, labels: (prepared(images), labels))
 
 
 class Recipe(typing.NamedTuple):
@@ -186,8 +218,10 @@ def main():
     """Opens the images, builds the network, plans, trains, evaluates."""
     flags = parse_flags()
     strategy = chosen_strategy()
-    with plain_exit():
-        train, test = opened(flags.dataset, flags.data_dir, flags.seed)
+    network = str(flags.eval_only or flags.network)
+    chief = strategy.extended.should_checkpoint
+    with plain_exit(), quiet(unless=chief):
+        train, test = opened(flags.dataset, flags.data_dir, flags.seed, flags.dry_run)
         train = with_labels_of(
             train, flags.labelled_fraction, flags.unlabelled, flags.seed
         )
@@ -197,16 +231,21 @@ def main():
             batches.Corrupt(flags.max_corrupt),
             flags.batch_size,
             flags.seed,
-            *views(train, flags.network, flags.size, flags.shorter_side, flags.pad),
+            *views(train, network, flags.size, flags.shorter_side, flags.pad),
             flags.mirror,
+            flags.preprocess,
             flags.classes_per_batch,
             flags.labelled_per_batch,
         )
+        check_images(images)
         if flags.eval_only:
-            print(report(named.load_model(flags.eval_only), images))
+            model = named.saved_model(
+                flags.eval_only, images.shape(), len(train.class_names)
+            )
+            print(table(errors(model, images), images))
             return
         with strategy.scope():
-            model = built(flags.network, images, flags.seed, flags.sync_batch_norm)
+            model = built(network, images, flags.seed, flags.sync_batch_norm)
         phases = Course(
             flags.objective,
             flags.mix_weight,
@@ -226,29 +265,21 @@ def main():
                 flags.weight_decay,
             ),
         )
+        prior = prior_of(images, any(phase.calibrate for phase in phases))
         if flags.dry_run:
             print(plan(model, images, phases))
             return
-        flags.out.mkdir(parents=True, exist_ok=True)
-        settings = {
-            name: value if isinstance(value, int | float) else str(value)
-            for name, value in vars(flags).items()
-            if name not in UNSAVED
-        }
-        (flags.out / "args.json").write_text(json.dumps(settings, indent=1) + "\n")
-        training.train(
+        found = trained(
             model,
             phases,
-            flags.out / "run",
-            settings=settings,
-            validation=images.evaluation(),
-            calibration=images.calibration(flags.calibration_images),
-            save_every=flags.save_every,
-            batch_size=flags.batch_size,
-            callbacks=[Unreadable(images.corrupt, flags.out / "unreadable.txt")],
-            metrics=["accuracy", "sparse_top_k_categorical_accuracy"],
+            images,
+            flags.out,
+            settings_of(vars(flags), images),
+            flags.save_every,
+            images.calibration(flags.calibration_images),
+            prior,
         )
-        print(report(model, images))
+        print(table(found, images))
         print(f"Models and records: {flags.out / 'run'}")
 
 
@@ -264,10 +295,22 @@ def parse_flags():
     flags = parser.parse_args()
     if flags.smoke:
         shrink(flags)
-    if flags.generative_epochs > flags.epochs:
+    if flags.objective == "generative" and flags.generative_epochs > flags.epochs:
         parser.error(
             "--generative-epochs must not exceed --epochs. Received: "
             f"{flags.generative_epochs} of {flags.epochs}."
+        )
+    of_batches = ("queue", "classes_per_batch", "labelled_per_batch")
+    given = [f"--{n.replace('_', '-')}" for n in of_batches if getattr(flags, n)]
+    if given and flags.objective == "discriminative":
+        parser.error(
+            f"{given[0]} is for --objective generative or mix. "
+            "Received: discriminative."
+        )
+    if flags.classes_per_batch and flags.labelled_per_batch:
+        parser.error(
+            "--classes-per-batch and --labelled-per-batch each say what a batch is. "
+            "Received: both. Leave one out."
         )
     if flags.queue % flags.batch_size:
         parser.error(
@@ -292,9 +335,10 @@ def _add_images(add):
     add("--labelled-fraction", type=share, help="of each class; the rest: draws of q")
     add("--unlabelled", type=pathlib.Path, help="folder of images, more draws of q")
     add("--size", type=named.count, help="of the crop in pixels; the network's own")
-    add("--shorter-side", type=named.count, help=f"before it; {PHOTOGRAPH} for photos")
-    add("--pad", type=int, help="pixels around small images; an eighth of the crop")
+    add("--shorter-side", type=named.count, help="before it; of photos 8/7 of the crop")
+    add("--pad", type=natural, help="pixels around small images; an eighth of the crop")
     add("--mirror", action=argparse.BooleanOptionalAction, default=True, help="half")
+    add("--preprocess", choices=named.MODES, default="none", help="of pixels, Keras's")
     add("--max-corrupt", type=share, default=0.001, help="share that may be unreadable")
 
 
@@ -302,21 +346,27 @@ def _add_training(add):
     add(
         "--network",
         default="alexnet",
-        help="alexnet, zf_fast, lenet, one of keras.applications, or a .keras file",
+        help="alexnet, zf_fast, lenet, convnet, one of keras.applications, or a .keras "
+        "file",
     )
     add("--objective", choices=OBJECTIVES, default="generative", help="to begin with")
     add("--mix-weight", type=share, default=0.5, help="of the generative loss in a mix")
     add("--epochs", type=named.count, default=70, help="in all")
-    add("--generative-epochs", type=int, default=45, help="before the discriminative")
+    add(
+        "--generative-epochs",
+        type=named.count,
+        default=45,
+        help="before the discriminative",
+    )
     add("--batch-size", type=named.count, default=256, help="images, of all replicas")
-    add("--learning-rate", type=float, default=0.01, help="at the start")
-    add("--refining-learning-rate", type=float, default=0.003, help="DG after GG")
+    add("--learning-rate", type=positive, default=0.01, help="at the start")
+    add("--refining-learning-rate", type=positive, default=0.003, help="DG after GG")
     add("--schedule", choices=SCHEDULES, default="step", help="of each phase")
     add("--decay-steps", type=named.count, default=100_000, help="to a tenth (step)")
-    add("--warmup-steps", type=int, default=0, help="in which the rate rises")
-    add("--momentum", type=float, default=0.9, help="of SGD")
-    add("--weight-decay", type=float, default=5e-4, help="on weights, not on biases")
-    add("--queue", type=int, default=0, help="past images kept as draws of q")
+    add("--warmup-steps", type=natural, default=0, help="in which the rate rises")
+    add("--momentum", type=share, default=0.9, help="of SGD")
+    add("--weight-decay", type=share, default=5e-4, help="on weights, not on biases")
+    add("--queue", type=natural, default=0, help="past images kept as draws of q")
     add("--classes-per-batch", type=named.count, help="equally many images of each")
     add("--labelled-per-batch", type=named.count, help="where others have no label")
     add(
@@ -327,7 +377,7 @@ def _add_training(add):
     )
     add("--calibration-images", type=named.count, default=50_000, help="for that")
     add("--sync-batch-norm", action="store_true", help="statistics of all replicas")
-    add("--seed", type=int, default=0, help="of weights, order, crops and dropout")
+    add("--seed", type=natural, default=0, help="of weights, order, crops and dropout")
 
 
 def _add_running(add):
@@ -345,11 +395,26 @@ def share(text):
     return float(text)
 
 
+def natural(text):
+    """A whole number from 0: the type of a flag."""
+    if not int(text) >= 0:
+        raise ValueError
+    return int(text)
+
+
+def positive(text):
+    """A number above 0: the type of a flag."""
+    if not 0.0 < float(text) < float("inf"):
+        raise ValueError
+    return float(text)
+
+
 def shrink(flags):
     """The same in a minute."""
     flags.dataset, flags.size = "synthetic", 67
     flags.epochs, flags.generative_epochs, flags.batch_size = 2, 1, 16
-    flags.queue, flags.calibration_images = 32, 64
+    flags.queue = 0 if flags.objective == "discriminative" else 32
+    flags.calibration_images = 64
 
 
 @contextlib.contextmanager
@@ -359,7 +424,27 @@ def plain_exit():
         with named.as_exit():
             yield
     except OSError as error:
-        raise SystemExit(f"{error}") from error
+        raise SystemExit(of_files(error)) from error
+    except tf.errors.InvalidArgumentError as error:
+        found = re.search(r"keras_tilt: ([^\n]*)", error.message or "")
+        if found is None:
+            raise
+        raise SystemExit(found.group(1)) from error
+    except KeyboardInterrupt as error:
+        print("\nInterrupted. Run the same again to go on.", file=sys.stderr)
+        raise SystemExit(130) from error
+
+
+def of_files(error):
+    """What an OSError says, whole sentences as they are."""
+    if error.filename is None:
+        return str(error)
+    if str(error.strerror).startswith("Expected"):
+        return f"{error.strerror}: {error.filename}"
+    return (
+        "Expected files that can be read and folders that can be written. Received: "
+        f"{error.filename}: {error.strerror}. Mend the rights, or name another one."
+    )
 
 
 def chosen_strategy():
@@ -369,24 +454,55 @@ def chosen_strategy():
     return tf.distribute.MirroredStrategy()
 
 
-def opened(dataset, data_dir, seed):
+@contextlib.contextmanager
+def quiet(unless):
+    """Within it nothing is printed: of several workers only the chief speaks."""
+    if unless:
+        yield
+        return
+    with (
+        open(os.devnull, "w") as nothing,
+        contextlib.redirect_stdout(nothing),
+        contextlib.redirect_stderr(nothing),
+    ):
+        yield
+
+
+def opened(dataset, data_dir, seed, dry_run=False):
     """The images to train on and those to test on."""
     if dataset == "synthetic":
         made = functools.partial(sources.synthetic, (SYNTHETIC, SYNTHETIC, 3))
         return made(8, 128, seed), made(8, 32, seed + 1)
+    if dry_run and dataset == "imagenet2012" and not is_there(data_dir):
+        return assumed_imagenet()
     if data_dir is None:
         raise ValueError(
             "Expected --data-dir, the folder of the images. Received: none, and "
             "KERAS_TILT_DATA is not set. Or try --dataset synthetic."
         )
     if dataset.endswith(".npz"):
-        return tuple(sources.npz(data_dir / dataset, s) for s in ("train", "test"))
+        train = sources.npz(data_dir / dataset, "train")
+        return train, sources.npz(data_dir / dataset, "test", train.class_names)
+    if dataset != "imagenet2012":
+        splits = ("train", "test")
+        return tuple(sources.tfds_named(dataset, data_dir, s) for s in splits)
     if (data_dir / "train").is_dir():
         train = sources.folder(data_dir / "train")
         return train, sources.folder(data_dir / "val", train.class_names)
-    if dataset == "imagenet2012":
-        return tuple(sources.imagenet(data_dir, s) for s in ("train", "validation"))
-    return tuple(sources.tfds_named(dataset, data_dir, s) for s in ("train", "test"))
+    return tuple(sources.imagenet(data_dir, s) for s in ("train", "validation"))
+
+
+def is_there(data_dir):
+    """Whether a folder has images that can be read at once."""
+    found = ("train", "imagenet2012")
+    return data_dir is not None and any((data_dir / name).is_dir() for name in found)
+
+
+def assumed_imagenet():
+    """Images of the number and the kind of ILSVRC-2012's, to plan for."""
+    print("Of ILSVRC-2012 as it is distributed; its tars are made into records first:")
+    made = functools.partial(sources.synthetic, (SYNTHETIC, SYNTHETIC, 3), 1000)
+    return tuple(dataclasses.replace(made(n), image_shape=None) for n in ILSVRC)
 
 
 def with_labels_of(train, fraction, unlabelled, seed):
@@ -403,21 +519,104 @@ def with_labels_of(train, fraction, unlabelled, seed):
 def views(source, network, size, shorter_side, pad):
     """Crop, shorter side and border: what was asked for, or what suits the images."""
     smallest = min(source.image_shape[:2]) if source.image_shape else None
-    size = size or SIZES.get(network) or smallest or 224
+    crop = (size, size) if size else taken_by(network) or 2 * (smallest or 224,)
+    size = max(crop)
     if shorter_side is None and smallest is None:
-        shorter_side = max(PHOTOGRAPH, round(size / 0.875))
+        shorter_side = 8 * round(size / 7)  # 256 of AlexNet's 227
+    if shorter_side is None and size > smallest:
+        raise ValueError(
+            f"Expected --size of at most {smallest} pixels, those of the images. "
+            f"Received: {size}, of --network {network} unless it was given. Pass "
+            "--shorter-side to enlarge the images, or another --network."
+        )
     if pad is None:
         pad = size // 8 if size == smallest else 0
-    return (size, size), shorter_side, pad
+    return crop, shorter_side, pad
+
+
+def taken_by(network):
+    """Height and width of a network's own images; None of one for any."""
+    if not network.endswith(".keras"):
+        size = SIZES.get(network)
+        return size and (size, size)
+    found = named.load_model(pathlib.Path(network))
+    shape = getattr(getattr(found, "network", found), "input_shape", None)
+    known = isinstance(shape, tuple) and len(shape) == 4 and None not in shape[1:3]
+    return shape[1:3] if known else None
+
+
+def check_images(images):
+    """Two classes or more, in colour where --preprocess has a mean of three."""
+    names = images.train.class_names
+    if len(names) < 2 or images.train.labels.max() < 0:
+        raise ValueError(
+            "Expected labelled images of two classes or more, of each a folder. "
+            f"Received: {len(names)} classes. Put every class into a folder of its own."
+        )
+    if images.preprocess in ("caffe", "torch") and images.shape()[2] != 3:
+        raise ValueError(
+            "Expected images in colour, of which --preprocess "
+            f"{images.preprocess} takes the mean. Received: images of shape "
+            f"{images.shape()}. Pass --preprocess tf or none."
+        )
+
+
+def prior_of(images, needed):
+    """rho [classes], or None where a class has no image and it is not needed."""
+    shares = images.class_shares()
+    absent = [images.train.class_names[c] for c in np.flatnonzero(shares == 0)]
+    if absent and needed:
+        raise ValueError(
+            "Expected an image of every class, of which the biases are calibrated. "
+            f"Received: none of {len(absent)} of {len(shares)} classes: "
+            f"{', '.join(absent[:3])}. Complete the images, or pass --no-calibrate."
+        )
+    return None if absent else shares
 
 
 def built(network, images, seed, sync_batch_norm):
     """The model to train, of the network that was named."""
-    shape = (*images.crop, images.channels())
-    found = named.network(network, shape, len(images.train.class_names), seed)
+    classes = len(images.train.class_names)
+    found = named.network(network, images.shape(), classes, seed)
     if sync_batch_norm:
         found = synchronized(found)
     return kt.GenerativeClassifier(found)
+
+
+def settings_of(values, images):
+    """What the result depends on, by flag."""
+    settings = {
+        f"--{name.replace('_', '-')}": value
+        if isinstance(value, int | float)
+        else str(value)
+        for name, value in values.items()
+        if name not in UNSAVED
+    }
+    return {**settings, "training images": len(images.train.labels)}
+
+
+def trained(model, phases, images, out, settings, save_every, calibration, prior):
+    """Trains from wherever the run stands; errors by name, of GG calibrated, too."""
+    with Unreadable(images.corrupt, out / "unreadable.txt") as unreadable:
+        training.train(
+            model,
+            phases,
+            out / "run",
+            settings=settings,
+            validation=images.evaluation(),
+            calibration=calibration,
+            prior=prior,
+            save_every=save_every,
+            batch_size=images.batch_size,
+            callbacks=[unreadable],
+            metrics=["accuracy", "sparse_top_k_categorical_accuracy"],
+        )
+        found = errors(model, images)
+        if phases[-1].objective == "generative" and prior is not None:
+            # What was saved stays as it was trained.
+            model.calibrate(shown(calibration, "calibrating"), prior=prior)
+            found |= errors(model, images, ", calibrated")
+    return found
 
 
 def synchronized(network):
@@ -429,44 +628,68 @@ def synchronized(network):
             config["synchronized"] = True
         return layer.__class__.from_config(config)
 
-    found = keras.models.clone_model(network, clone_function=copied)
+    found = keras.models.clone_model(network, clone_function=copied, recursive=True)
     found.set_weights(network.get_weights())
     return found
 
 
-class Unreadable(keras.callbacks.Callback):
-    """Writes down, after every epoch, which images could not be read."""
+class Unreadable(keras.callbacks.Callback, contextlib.AbstractContextManager):
+    """Writes down which images could not be read: after an epoch, and at the end.
+
+    Every worker reads all images, so that one of them can write; others have no path.
+    """
 
     def __init__(self, corrupt, path):
         super().__init__()
         self.corrupt, self.path = corrupt, path
 
     def on_epoch_end(self, epoch, logs=None):
-        """All names so far."""
+        """All names so far, those of before an interruption among them."""
+        if not (self.corrupt.names and self.path):
+            return
+        before = self.path.read_text().splitlines() if self.path.exists() else []
+        names = sorted({*before, *self.corrupt.names})
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text("\n".join(names) + "\n")
+
+    def __exit__(self, *error):
+        self.on_epoch_end(None)
         if self.corrupt.names:
-            self.path.write_text("\n".join(sorted(self.corrupt.names)) + "\n")
+            print(f"Images that could not be read: {self.path}", file=sys.stderr)
 
 
-def report(model, images):
-    """Errors of one crop and of five."""
-    lines = [f"{'':18}{'top-1 error':>12}{'top-5 error':>12}{'ECE':>12}"]
-    for crops in ("center", "five"):
-        found = evaluation.predictions(model, images.evaluation(crops))
-        errors = [evaluation.top_error(found, k) for k in (1, 5)]
-        numbers = [*errors, evaluation.calibration_error(found)]
-        name = {"center": "center crop", "five": "center + 4 corners"}[crops]
-        shown = "".join(
-            f"{100 * x:{width}.2f}"
-            for x, width in zip(numbers, (12, 12, 8), strict=True)
+def shown(dataset, name):
+    """The same batches, with a bar where they take long."""
+    return tqdm.tqdm(dataset, name, unit="batch", leave=False, delay=2)
+
+
+def errors(model, images, suffix=""):
+    """Top-1 and top-5 error and ECE, by name of the crops."""
+    found = {}
+    for crops, name in CROPS.items():
+        dataset = shown(images.evaluation(crops), name + suffix)
+        predicted = evaluation.predictions(model, dataset)
+        found[name + suffix] = (
+            *(evaluation.top_error(predicted, k) for k in (1, 5)),
+            evaluation.calibration_error(predicted),
         )
-        lines.append(f"{name:18}{shown}")
-    return "\n".join([*lines, f"in %, {len(found.labels):,} images"])
+    return found
+
+
+def table(found, images):
+    """A line for each way to cut and to calibrate."""
+    lines = [f"{'':30}{'top-1 error':>12}{'top-5 error':>12}{'ECE':>8}"]
+    for name, (first, fifth, ece) in found.items():
+        shares = f"{100 * first:12.2f}{100 * fifth:12.2f}{100 * ece:8.2f}"
+        lines.append(f"{name:30}{shares}")
+    return "\n".join([*lines, f"in %, {len(images.test.labels):,} images"])
 
 
 def plan(model, images, phases):
     """What would be done, in lines."""
     network, size = model.network, images.batch_size
     labels, tested = images.train.labels, len(images.test.labels)
+    shapes = shapes_of(network)
     lines = [
         f"{len(labels):,} images to train on, {np.sum(labels < 0):,} of them without "
         f"label; {tested:,} to test on; {model.num_classes:,} classes",
@@ -474,19 +697,21 @@ def plan(model, images, phases):
         f"{images.crop[0]} x {images.crop[1]}{', mirrored' * images.mirror}",
         "",
         f"{network.name}: {network.count_params():,} parameters",
-        *(f"  {layer.name:24}{_shape(layer):>20}" for layer in network.layers),
+        *(f"  {name:30}{' x '.join(map(str, s)):>20}" for name, s in shapes),
         "",
     ]
     for phase in phases:
         steps = int(phase.batches(0, 0).cardinality())
-        rate = float(tf.convert_to_tensor(phase.optimizer().learning_rate))
+        first, largest, last = rates_of(phase, phase.epochs * steps)
+        risen = f"rising to {largest:g}, " * (largest > first)
         lines.append(
             f"{phase.epochs} epochs of {steps:,} steps of {size}: {phase.objective}, "
-            f"learning rate {rate:g}{', calibrated before' * phase.calibrate}"
+            f"learning rate {first:g}, {risen}at the end {last:.2g}"
+            f"{', calibrated before' * phase.calibrate}"
             + (f", queue of {phase.queue} batches" if phase.queue else "")
         )
     weights = 4 * network.count_params()
-    maps = 4 * sum(np.prod(layer.output.shape[1:]) for layer in network.layers)
+    maps = 4 * sum(int(np.prod(shape)) for _, shape in shapes)
     queue = 4 * 3 * model.num_classes * max(phase.queue for phase in phases)
     return "\n".join(
         [
@@ -498,8 +723,22 @@ def plan(model, images, phases):
     )
 
 
-def _shape(layer):
-    return " x ".join(str(size) for size in layer.output.shape[1:])
+def shapes_of(network):
+    """Names of layers, those of nested networks too, and shapes of their maps."""
+    return [
+        (step.path, tensor.shape[1:])
+        for step in graph.steps(network)
+        for tensor in step.node.output_tensors
+    ]
+
+
+def rates_of(phase, steps):
+    """The first, the largest and the last learning rate of a phase."""
+    optimizer, rates = phase.optimizer(), []
+    for step in np.unique(np.linspace(0, steps - 1, 1000, dtype=int)):
+        optimizer.iterations.assign(step)
+        rates.append(float(tf.convert_to_tensor(optimizer.learning_rate)))
+    return rates[0], max(rates), rates[-1]
 
 
 def _mb(size):
