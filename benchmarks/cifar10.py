@@ -87,6 +87,7 @@ def main():
         "batch_size": flags.batch_size,
         "learning_rate": flags.learning_rate,
         "pad": flags.pad,
+        "batch_norm": flags.batch_norm,
         "train_images": len(train.labels),
     }
     flags.out.mkdir(parents=True, exist_ok=True)
@@ -118,6 +119,12 @@ def parse_flags():
     add("--batch-size", type=named.count, default=128, help="images per step")
     add("--learning-rate", type=float, default=0.01, help="at step 0")
     add("--pad", type=int, default=0, help="of random crops, and mirrored; 0: neither")
+    add(
+        "--batch-norm",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="in the network",
+    )
     add("--threads", type=int, help="TensorFlow threads; all cores by default")
     add("--results", type=pathlib.Path, help="records, default OUT/cifar10.json")
     add("--out", type=pathlib.Path, default=pathlib.Path("out/cifar10"), help="runs")
@@ -174,7 +181,9 @@ def trained(run, train, test, strangers, out):
     """The record of a run."""
     if "10%" in run["scheme"]:
         train = sources.with_labelled_fraction(train, 0.1, run["seed"])
-    model = kt.GenerativeClassifier(kt.convnet(seed=run["seed"]))
+    model = kt.GenerativeClassifier(
+        kt.convnet(seed=run["seed"], batch_norm=run["batch_norm"])
+    )
     digest = hashlib.sha256(json.dumps(run).encode()).hexdigest()[:8]
     name = "".join(c if c.isalnum() else "-" for c in run["scheme"])
     rows = kt.train(
@@ -283,8 +292,8 @@ def table(records, settings):
         "noise": lambda r: r["calibrated"]["auroc"]["noise"],
     }
     lines = [
-        f"{settings['epochs']} epochs, switch {settings['switch']}, pad "
-        f"{settings['pad']}: % of the test images, area under ROC; mean +- sd",
+        ", ".join(f"{name} {value}" for name, value in settings.items()),
+        "% of the test images, area under the ROC curve of log p(x); mean +- sd",
         f"{'scheme':14}{'seeds':>6}" + "".join(f"{name:>17}" for name in columns),
     ]
     for scheme, by_seed in runs.items():

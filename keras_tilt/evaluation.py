@@ -57,14 +57,22 @@ def predictions(model, dataset):
         ValueError: if the data set is empty, or logits are not finite: NaN would count
             as right in `top_error`.
     """
-    logits = tf.function(lambda images: model(images, training=False))
-    parts = [_of_batch(logits, images, labels) for images, labels in dataset]
+    parts, logits = [], None
+    for images, labels in dataset:
+        logits = logits or _logits(model, images)
+        parts.append(_of_batch(logits, images, labels))
     if not parts:
         raise ValueError(
             "Expected a data set with at least one batch. Received: none. "
             "Pass the images to evaluate on."
         )
     return _finite(Predictions(*map(np.concatenate, zip(*parts, strict=True))))
+
+
+def _logits(model, images):
+    """A function of images of these, however many: traced once."""
+    spec = tf.TensorSpec([None, *images.shape[-3:]], images.dtype)
+    return tf.function(lambda images: model(images, training=False), [spec])
 
 
 def _of_batch(logits, images, labels):

@@ -174,7 +174,8 @@ class GenerativeClassifier(keras.Model):
         several = tf.distribute.MultiWorkerMirroredStrategy
         if not isinstance(strategy, several):
             return False
-        return bool(strategy.cluster_resolver.cluster_spec())
+        cluster = strategy.cluster_resolver.cluster_spec().as_dict()
+        return sum(len(cluster.get(job, [])) for job in ("chief", "worker")) > 1
 
     @property
     def training_state(self):

@@ -66,17 +66,18 @@ def lenet(input_shape=(28, 28, 1), num_classes=10, seed=0, scale=1.0):
 # CIFAR
 
 
-def convnet(input_shape=(32, 32, 3), num_classes=10, seed=0):
+def convnet(input_shape=(32, 32, 3), num_classes=10, seed=0, batch_norm=True):
     """A small network of today; pixels in [0, 255] to logits `[batch, classes]`.
 
     Three times convolution 3x3, batch norm, ReLU, max pool 2/2, with 32, 64 and 128
     channels; then a dense layer. Weights as He's, of the last layer as Glorot's; biases
-    0. 114,410 parameters for 32x32x3 images and 10 classes.
+    0. 114,410 parameters for 32x32x3 images and 10 classes, 113,738 without batch norm.
 
     Args:
         input_shape: (height, width, channels), at least 8 pixels a side.
         num_classes: number of logits.
         seed: integer; equal seeds give equal initial weights.
+        batch_norm: False leaves it out; the convolutions have biases then.
 
     Returns:
         network: `keras.Model`, logits in nats.
@@ -89,11 +90,12 @@ def convnet(input_shape=(32, 32, 3), num_classes=10, seed=0):
             channels,
             3,
             padding="same",
-            use_bias=False,
+            use_bias=not batch_norm,
             kernel_initializer=kernel,
             name=f"conv{i + 1}",
         )(x)
-        x = layers.BatchNormalization(name=f"norm{i + 1}")(x)
+        if batch_norm:
+            x = layers.BatchNormalization(name=f"norm{i + 1}")(x)
         x = layers.ReLU(name=f"relu{i + 1}")(x)
         x = layers.MaxPooling2D(2, name=f"pool{i + 1}")(x)
     x = layers.Flatten(name="flatten")(x)

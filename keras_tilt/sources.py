@@ -750,7 +750,7 @@ def _check_features(builder, image, label):
     features = builder.info.features
     found = [dict(features).get(name) for name in ("image", "label")]
     right = isinstance(found[0], image) and isinstance(found[1], label)
-    if not right or found[0].dtype != np.uint8 or found[0].shape[-1] not in (1, 3):
+    if not right or found[0].np_dtype != np.uint8 or found[0].shape[-1] not in (1, 3):
         raise ValueError(
             "Expected a data set of TFDS with the features image, uint8 of 1 or 3 "
             f"channels, and label. Received: {builder.data_path}, with "

@@ -93,7 +93,7 @@ def train(
     its bar; each reads the whole data set and trains on its share of every batch, so
     that more workers do not read faster. A signal to any of them stops them all at the
     same step, the next multiple of ten or the epoch's end. When one is lost the others
-    end with an error of TensorFlow's in a minute or two: start them all again.
+    end with an error of TensorFlow's within a minute or so: start them all again.
 
     Args:
         model: `GenerativeClassifier`, new.
@@ -148,6 +148,7 @@ def train(
         watch = _Watch(training, bar, signals, save_every, batch_size)
         while (number := training.next_phase()) is not None:
             if number != training.place.phase:
+                bar.set_postfix_str("", refresh=False)
                 bar.set_description("calibrating" if phases[number].calibrate else "")
                 training.begin(number, calibration, prior)
             epoch, step = training.place.epoch, training.place.step

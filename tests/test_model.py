@@ -214,6 +214,16 @@ def test_calibrating_twice_is_calibrating_once():
     assert_same(model.calibrate(IMAGES, LABELS), first, rtol=0)
 
 
+def test_an_error_of_the_data_set_ends_a_calibration_in_its_sentence():
+    def refuse(images):
+        tf.debugging.Assert(False, ["keras_tilt: Too many images are unreadable."])
+        return images, tf.zeros([4], tf.int32)
+
+    batches = tf.data.Dataset.from_tensors(IMAGES[:4]).map(refuse)
+    with pytest.raises(ValueError, match="^Too many images are unreadable"):
+        build_model().calibrate(batches)
+
+
 def test_discriminative_training_starts_from_the_calibrated_bias():
     model = build_model()
     fit(model, epochs=5)

@@ -109,7 +109,12 @@ def test_noise_has_the_middle_and_the_contrast_asked_for(kind, channels):
 
 @pytest.mark.parametrize(
     ("name", "shape"),
-    [("lenet", (28, 28, 1)), ("alexnet", (39, 39, 3)), ("zf_fast", (47, 47, 3))],
+    [
+        ("lenet", (28, 28, 1)),
+        ("convnet", (8, 8, 3)),
+        ("alexnet", (39, 39, 3)),
+        ("zf_fast", (47, 47, 3)),
+    ],
 )
 def test_a_network_of_this_library_is_named_as_its_function(name, shape):
     network = named.network(name, shape, 7, seed=3)
@@ -117,6 +122,13 @@ def test_a_network_of_this_library_is_named_as_its_function(name, shape):
     assert network.name == name
     for one, other in zip(network.get_weights(), same.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_lenet_by_name_takes_pixels_of_0_to_255():
+    images = tf.random.stateless_uniform([2, 28, 28, 1], [0, 1], 0.0, 255.0)
+    lenet = named.network("lenet", (28, 28, 1), 10)
+    np.testing.assert_array_equal(lenet(images), kt.lenet()(images / 256))
+    assert lenet.count_params() == 431_080
 
 
 def test_a_network_of_keras_applications_ends_in_logits_of_new_weights():
@@ -154,7 +166,7 @@ def test_every_application_can_be_asked_for_logits():
         ("resnet50", r"'resnet50'\. Near it: ResNet50, "),
         ("LeNet", r"Near it: lenet[.,]"),
         ("zffast", r"Near it: zf_fast[.,]"),
-        ("?", r"Networks: lenet, alexnet, zf_fast, ConvNeXtBase.*, Xception\.$"),
+        ("?", r"Networks: lenet, convnet, .*, ConvNeXtBase.*, Xception\.$"),
         ("network.h5", r"name a network, or a \.keras file"),
         ("nowhere/network.keras", "which is not there"),
     ],

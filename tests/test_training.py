@@ -206,6 +206,18 @@ def test_another_run_or_another_model_is_refused(whole, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
+def test_calibrations_take_the_prior_that_is_given(whole, tmp_path):
+    """b = log rho - log Z at the switch; discriminative steps leave it."""
+    prior = np.array([0.1, 0.2, 0.3, 0.4])
+    model, _ = train(tmp_path / "run", prior=prior)
+    shares = np.bincount(trained_child.LABELS) / trained_child.NUM_IMAGES
+    np.testing.assert_allclose(
+        model.calibration_bias - whole[1][0].calibration_bias,
+        np.log(prior / shares),
+        atol=1e-5,
+    )
+
+
 def test_calibrating_needs_images(tmp_path):
     with pytest.raises(ValueError, match="`calibration` must be a data set"):
         training.train(new_model(), phases(), tmp_path / "run", settings={})

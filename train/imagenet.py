@@ -36,16 +36,16 @@ from keras_tilt.optimizer import WarmUp
 
 OBJECTIVES = ("generative", "discriminative", "mix")
 SCHEDULES = ("step", "inverse", "cosine", "constant")
-# Pixels of the crop; 224 for what is not here.
+# Pixels of the crop. Others take the size of the images, or else of SMALL, or 224.
 SIZES = {
     "alexnet": 227,
-    "lenet": 28,
-    "convnet": 32,
+    "zf_fast": 224,
     "InceptionResNetV2": 299,
     "InceptionV3": 299,
     "Xception": 299,
     "NASNetLarge": 331,
 }
+SMALL = {"lenet": 28, "convnet": 32}
 ILSVRC = (1_281_167, 50_000)  # images, of 1,000 classes
 SYNTHETIC = 256  # pixels
 CROPS = {"center": "center crop", "five": "center + 4 corners"}
@@ -137,8 +137,13 @@ class Images(typing.NamedTuple):
     def _prepared(self, dataset):
         if self.preprocess == "none":
             return dataset
-        prepared = named.preprocessing(self.preprocess)
-        return dataset.map(lambda images, labels: (prepared(images), labels))
+        preprocessing = named.preprocessing(self.preprocess)
+
+        @tf.autograph.experimental.do_not_convert
+        def prepared(images, labels):
+            return preprocessing(images), labels
+
+        return dataset.map(prepared)
 
 
 class Recipe(typing.NamedTuple):
@@ -500,7 +505,7 @@ def is_there(data_dir):
 
 def assumed_imagenet():
     """Images of the number and the kind of ILSVRC-2012's, to plan for."""
-    print("Of ILSVRC-2012 as it is distributed; its tars are made into records first:")
+    print("Assumed: ILSVRC-2012. Its tars are made into records first, 150 GB more.")
     made = functools.partial(sources.synthetic, (SYNTHETIC, SYNTHETIC, 3), 1000)
     return tuple(dataclasses.replace(made(n), image_shape=None) for n in ILSVRC)
 
@@ -519,7 +524,8 @@ def with_labels_of(train, fraction, unlabelled, seed):
 def views(source, network, size, shorter_side, pad):
     """Crop, shorter side and border: what was asked for, or what suits the images."""
     smallest = min(source.image_shape[:2]) if source.image_shape else None
-    crop = (size, size) if size else taken_by(network) or 2 * (smallest or 224,)
+    own = taken_by(network) or 2 * (smallest or SMALL.get(network, 224),)
+    crop = (size, size) if size else own
     size = max(crop)
     if shorter_side is None and smallest is None:
         shorter_side = 8 * round(size / 7)  # 256 of AlexNet's 227
@@ -682,7 +688,8 @@ def table(found, images):
     for name, (first, fifth, ece) in found.items():
         shares = f"{100 * first:12.2f}{100 * fifth:12.2f}{100 * ece:8.2f}"
         lines.append(f"{name:30}{shares}")
-    return "\n".join([*lines, f"in %, {len(images.test.labels):,} images"])
+    end = "; ECE: expected calibration error, of the probabilities"
+    return "\n".join([*lines, f"in %, {len(images.test.labels):,} images{end}"])
 
 
 def plan(model, images, phases):
@@ -705,8 +712,8 @@ def plan(model, images, phases):
         first, largest, last = rates_of(phase, phase.epochs * steps)
         risen = f"rising to {largest:g}, " * (largest > first)
         lines.append(
-            f"{phase.epochs} epochs of {steps:,} steps of {size}: {phase.objective}, "
-            f"learning rate {first:g}, {risen}at the end {last:.2g}"
+            f"{phase.epochs} epoch{'s' * (phase.epochs > 1)} of {steps:,} steps of "
+            f"{size}: {phase.objective}, learning rate {first:g}, {risen}at the end {last:.2g}"
             f"{', calibrated before' * phase.calibrate}"
             + (f", queue of {phase.queue} batches" if phase.queue else "")
         )
@@ -718,7 +725,8 @@ def plan(model, images, phases):
             *lines,
             f"Memory, about: weights, momenta, gradients {_mb(3 * weights)}; maps and "
             f"their gradients {_mb(2 * maps * size)} over all replicas; queue "
-            f"{_mb(queue)}. A saved state: {_mb(2 * weights + queue)}",
+            f"{_mb(queue)}; TensorFlow itself 1,000 MB. A saved state: "
+            f"{_mb(2 * weights + queue)}, and as much in memory while it is written",
         ]
     )
 

@@ -24,7 +24,7 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from keras_tilt import comparison, storage, training
+from keras_tilt import comparison, named, storage, training
 
 SWITCH = "generative_epochs"
 PAPER_ERROR = {"DG": 1.03, "GG": 0.85, "GG+DG": 0.76}  # from memory, unverified
@@ -37,6 +37,7 @@ class EpochEnd(keras.callbacks.Callback):
     def __init__(self, run, out, progress):
         super().__init__()
         self.run, self.out, self.progress = run, out, progress
+        self.before = progress.n
 
     def on_epoch_end(self, epoch, logs=None):
         """Of GG the model that GG+DG begins with is kept, and of all the last."""
@@ -45,8 +46,9 @@ class EpochEnd(keras.callbacks.Callback):
         if begins_another or done == self.run["epochs"]:
             storage.save_model(checkpoint(self.run, self.out, done), self.model)
         error = percent(logs["val_accuracy"])
-        self.progress.set_postfix_str(f"test error {error:.2f} %")
-        self.progress.update()
+        self.progress.set_postfix_str(f"test error {error:.2f} %", refresh=False)
+        self.progress.n = self.before + done  # some of them before an interruption
+        self.progress.refresh()
 
 
 def percent(accuracy):
@@ -80,7 +82,8 @@ def main():
     with tqdm.tqdm(total=len(runs) * flags.epochs, unit="epoch") as progress:
         for run in runs:
             progress.set_description(f"{run['scheme']} seed {run['seed']}")
-            train_run(run, train, test, flags.results, flags.out, progress)
+            with named.as_exit():
+                train_run(run, train, test, flags.results, flags.out, progress)
     print(table(comparison.read_records(flags.results), settings))
     print(f"Records: {flags.results}\nModels:  {flags.out}")
 
@@ -184,7 +187,7 @@ def train_run(run, train, test, results, out, progress):
     rows = training.train(
         model,
         plan,
-        out / "runs" / name(run),
+        out / "runs" / (name(run) + "-after-gg" * bool(shared)),
         settings=run,
         validation=kt.data.pipeline(*test, 500),
         calibration=kt.data.pipeline(*train, 500),
