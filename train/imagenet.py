@@ -713,7 +713,8 @@ def plan(model, images, phases):
         risen = f"rising to {largest:g}, " * (largest > first)
         lines.append(
             f"{phase.epochs} epoch{'s' * (phase.epochs > 1)} of {steps:,} steps of "
-            f"{size}: {phase.objective}, learning rate {first:g}, {risen}at the end {last:.2g}"
+            f"{size}: {phase.objective}, learning rate {first:g}, "
+            f"{risen}at the end {last:.2g}"
             f"{', calibrated before' * phase.calibrate}"
             + (f", queue of {phase.queue} batches" if phase.queue else "")
         )
