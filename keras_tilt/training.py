@@ -81,10 +81,11 @@ def train(
 ):
     """Trains a model in phases, from wherever the folder's run stands.
 
-    SIGTERM and SIGINT let the step end, save and raise `Stopped`; a run that is killed
-    otherwise loses at most `save_every` steps. Files in the folder, each replaced as a
-    whole: run.json, state.npz; summary.csv, a row per epoch, the same as tensorboard/
-    where TensorBoard is installed; best.keras (highest val_accuracy) and last.keras.
+    SIGTERM and SIGINT let the step end, save and raise `Stopped`, in the last step of
+    an epoch and in its validation after that; a run that is killed otherwise loses at
+    most `save_every` steps. Files in the folder, each replaced as a whole: run.json,
+    state.npz; summary.csv, a row per epoch, the same as tensorboard/ where TensorBoard
+    is installed; best.keras (highest val_accuracy) and last.keras.
     Under several replicas batch norm that is not synchronized has moving statistics of
     its own on each, as Keras has it: those of the first replica are kept.
 
@@ -152,8 +153,10 @@ def train(
                 bar.set_description("calibrating" if phases[number].calibrate else "")
                 training.begin(number, calibration, prior)
             epoch, step = training.place.epoch, training.place.step
+            batches = phases[number].batches(epoch, step)
+            watch.last_step = step + int(batches.cardinality())
             model.fit(
-                phases[number].batches(epoch, step),
+                batches,
                 validation_data=validation,
                 initial_epoch=epoch,
                 epochs=epoch + 1,
@@ -342,6 +345,7 @@ class _Watch(keras.callbacks.Callback):
         self._training, self._bar, self._signals = training, bar, signals
         self._save_every, self._batch_size = save_every, batch_size
         self._unsaved, self._shown = 0, 0.0
+        self.last_step = None  # of the epoch
 
     def on_epoch_begin(self, epoch, logs=None):
         """Metrics go on in the middle of an epoch."""
@@ -366,6 +370,8 @@ class _Watch(keras.callbacks.Callback):
         self._unsaved += steps
         self._bar.update(steps * self._batch_size)
         self._show(logs)
+        if place.step == self.last_step:
+            return  # a fit without a step would go on from here: the epoch's end saves
         asked = self._asked(place.step)
         if self._unsaved >= self._save_every or asked:
             self._training.keep()

@@ -65,6 +65,7 @@ def help_of(script, monkeypatch, capsys):
     )
     monkeypatch.setattr(sys, "argv", [str(script), "--help"])
     monkeypatch.setenv("COLUMNS", "1000")
+    monkeypatch.syspath_prepend(script.parent)  # as Python does for a script
     with pytest.raises(SystemExit) as stopped:
         runpy.run_path(str(script), run_name="__main__")
     assert not stopped.value.code

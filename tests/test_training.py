@@ -159,6 +159,36 @@ def test_a_signal_lets_the_step_end_and_saves(whole, tmp_path, capsys, number):
     assert seen.left == STEPS + 4, "no step is done twice"
 
 
+class KillInValidation(KillAfter):
+    """Ends the run as a validation begins, of which there is one after each epoch."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Is not counted."""
+
+    def on_test_begin(self, logs=None):
+        """Counts."""
+        super().on_train_batch_end(0)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 4])
+def test_killed_in_a_validation_and_resumed_it_is_the_whole_run(
+    whole, tmp_path, monkeypatch, epochs
+):
+    """Whatever was saved last: behind the last step of an epoch nothing is left."""
+    monkeypatch.setattr(trained_child, "SAVE_EVERY", 1)
+    with pytest.raises(KilledError):
+        train(tmp_path / "run", [KillInValidation(epochs)])
+    assert_same_run(train(tmp_path / "run"), whole[1])
+
+
+def test_a_signal_in_the_last_step_of_an_epoch_ends_the_epoch(whole, tmp_path, capsys):
+    ask = KillAfter(STEPS, lambda: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(training.Stopped):
+        train(tmp_path / "run", [ask])
+    assert "after epoch 1, step 0" in capsys.readouterr().err
+    assert_same_run(train(tmp_path / "run"), whole[1])
+
+
 def test_a_full_disk_leaves_the_last_state(whole, tmp_path):
     folder = tmp_path / "run"
     with pytest.raises(KilledError):
@@ -267,7 +297,8 @@ def child(folder, log):
 def killed_at_random(folder, log, kills, seed):
     """Runs the child until it ends by itself; returns the moments it was killed at.
 
-    Every other one is killed while a state is being written.
+    Every other one is killed while a state is being written, and one more each time
+    that the write was faster.
     """
     random, moments = np.random.default_rng(seed), []
     while True:
@@ -275,7 +306,8 @@ def killed_at_random(folder, log, kills, seed):
         part, state = folder / "state.npz.part", folder / "state.npz"
         before = state.stat().st_mtime_ns if state.exists() else 0
         in_a_save = len(moments) % 2 == 0
-        while process.poll() is None and len(moments) < kills:
+        done = len(moments) >= kills and any(torn for _, torn, _ in moments)
+        while process.poll() is None and not done:
             moved = state.exists() and state.stat().st_mtime_ns > before
             if moved and (part.exists() or not in_a_save):
                 if not in_a_save:
@@ -293,7 +325,7 @@ def check_killed(tmp_path, kills):
         assert child(tmp_path / "whole", log).wait() == 0
         moments = killed_at_random(tmp_path / "run", log, kills, seed=kills)
     assert len(moments) >= kills // 2, moments
-    assert any(in_a_save and torn for in_a_save, torn, _ in moments)
+    assert any(torn for _, torn, _ in moments)
     whole, resumed = (
         np.load(tmp_path / name / "state.npz") for name in ("whole", "run")
     )
