@@ -16,9 +16,10 @@ Schemes of one run have the same initial weights, number of steps and learning r
 (cosine to 0 over the run). A record has the errors and, of log p(x) against digits and
 noise, the area under the ROC curve; both raw and with biases by Bayes' rule.
 
-    python benchmarks/cifar10.py --data-dir DIR --results results/cifar10.json
+    python benchmarks/cifar10.py --data-dir DIR --epochs 16 --switch 6 --pad 4 \
+        --results results/cifar10.json
 
-takes 4 minutes a run on two cores. DIR holds CIFAR-10, prepared by TFDS, or a .npz that
+takes 6 minutes a run on one core. DIR holds CIFAR-10, prepared by TFDS, or a .npz that
 --dataset names. A run goes on where it was interrupted; two sweeps may share a results
 file (start each with --threads 1).
 """

@@ -4,7 +4,7 @@ What it shows, for AlexNet at 227 pixels and 1,000 classes: generative over
 discriminative step (wanted: at most 1.01), our step over stock Keras (1.02), a queue of
 65,536 images over none (1.03); images per second of the input alone over those of the
 step (at least 2); and the bytes per step that the generative objective adds to what two
-replicas exchange, which do not depend on the batch. About ten minutes on two cores.
+replicas exchange, which do not depend on the batch. Three minutes on two cores.
 
     python benchmarks/imagenet_step.py --images PHOTOS.npz
 

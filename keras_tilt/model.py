@@ -343,8 +343,8 @@ class GenerativeClassifier(keras.Model):
     def _moving_variables(self):
         """What a step moves: in generative training all but the output bias.
 
-        A constant per class has exactly zero generative gradient; Adam would turn the
-        rounding noise of its computed one into a random walk.
+        A constant per class has exactly zero generative gradient, with a queue zero on
+        average; Adam would turn the noise of its computed one into a random walk.
         """
         fixed = _output_bias(self.network) if self.generative_weight == 1.0 else None
         return [v for v in self.trainable_variables if v is not fixed]

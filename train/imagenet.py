@@ -32,7 +32,6 @@ import tensorflow as tf
 import tqdm
 
 from keras_tilt import batches, evaluation, graph, named, sources, training
-from keras_tilt.optimizer import WarmUp
 
 OBJECTIVES = ("generative", "discriminative", "mix")
 SCHEDULES = ("step", "inverse", "cosine", "constant")
@@ -167,7 +166,7 @@ class Recipe(typing.NamedTuple):
             ),
         }[self.schedule]()
         if self.warmup_steps:
-            found = WarmUp(found, self.warmup_steps)
+            found = kt.WarmUp(found, self.warmup_steps)
         return kt.CaffeSGD(
             found, self.momentum, l2=self.weight_decay, bias_l2_multiplier=0.0
         )
