@@ -1,28 +1,18 @@
 """Data: the cut, the order of every pass, the scale, and what is said of bad files."""
 
 import hashlib
-import os
 import pathlib
 import re
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from data_files import data_file
 
 from keras_tilt import data
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 EMBEDDED = ROOT / "keras_tilt" / "embedded"
-
-
-def full_mnist_dir():
-    for place in (os.environ.get("KERAS_TILT_DATA"), ROOT.parent / "shared" / "data"):
-        if place and (pathlib.Path(place) / "mnist.npz").is_file():
-            return pathlib.Path(place)
-    pytest.skip(
-        "the full MNIST is not there: set KERAS_TILT_DATA to the folder of mnist.npz, "
-        "or put it in ../shared/data beside the project"
-    )
 
 
 def tiny_arrays(train=6, test=3):
@@ -67,7 +57,7 @@ def test_the_embedded_file_is_the_one_its_readme_describes_and_is_small():
 
 
 def test_the_embedded_subset_is_the_stated_cut_of_the_full_set():
-    full = data.load_mnist(full_mnist_dir())
+    full = data.load_mnist(data_file("mnist.npz").parent)
     for (images, labels), (cut_images, cut_labels), count in zip(
         full, data.embedded_mnist(), (500, 100), strict=True
     ):

@@ -21,6 +21,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from data_files import data_file
 from PIL import Image
 from test_scripts import beside_progress, run_script
 
@@ -666,17 +667,6 @@ def test_a_folder_that_cannot_be_written_is_refused(run, tmp_path, capsys):
 # The whole way
 
 
-PHOTOS = "imagenet_sample1000_256.npz"
-
-
-def place_of_photos():
-    """The folder of a photo of each class, or a reason to skip."""
-    for place in (os.environ.get("KERAS_TILT_DATA"), ROOT.parent / "shared" / "data"):
-        if place and (pathlib.Path(place) / PHOTOS).is_file():
-            return pathlib.Path(place)
-    pytest.skip(f"{PHOTOS} is not there: set KERAS_TILT_DATA")
-
-
 def write_archives(photos, directory, num_val):
     """The two tars of ILSVRC-2012, with a photo of each class, and some to test on."""
     with np.load(photos) as arrays:
@@ -729,7 +719,8 @@ def killed_in_the_second_phase(command, out, log):
 @pytest.mark.slow
 def test_from_the_tars_of_imagenet_to_an_image_of_a_served_class(tmp_path):
     """AlexNet, GG, DG, killed, run again, evaluated, exported, asked."""
-    write_archives(place_of_photos() / PHOTOS, tmp_path, num_val=60)
+    photos = data_file("imagenet_sample1000_256.npz")
+    write_archives(photos, tmp_path, num_val=60)
     out = tmp_path / "out"
     command = (SCRIPT, "--data-dir", tmp_path, "--out", out, "--epochs", 2)
     command += ("--generative-epochs", 1, "--batch-size", 50, "--save-every", 4)

@@ -2,14 +2,13 @@
 
 import dataclasses
 import itertools
-import os
-import pathlib
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
+from data_files import data_file
 from scipy import stats
 
 from keras_tilt.data import embedded_mnist
@@ -574,19 +573,7 @@ def test_a_fit_predicts_held_out_digits_better_than_white_noise():
 
 
 def photographs(count=120, size=64):
-    for place in (
-        os.environ.get("KERAS_TILT_DATA"),
-        pathlib.Path(__file__).resolve().parents[2] / "shared" / "data",
-    ):
-        path = place and pathlib.Path(place) / "imagenet_sample1000_256.npz"
-        if path and path.is_file():
-            break
-    else:
-        pytest.skip(
-            "no photographs: set KERAS_TILT_DATA to the folder of "
-            "imagenet_sample1000_256.npz"
-        )
-    with np.load(path) as file:
+    with np.load(data_file("imagenet_sample1000_256.npz")) as file:
         bytes_, offsets = file["buf"], file["off"]
     images = [
         tf.io.decode_jpeg(bytes_[start:end].tobytes(), channels=3)

@@ -10,6 +10,7 @@ import tarfile
 import numpy as np
 import pytest
 import tensorflow as tf
+from data_files import data_file
 from PIL import Image
 
 from keras_tilt import sources
@@ -399,12 +400,7 @@ def test_imagenet_is_built_of_its_archives_and_then_found(tmp_path):
 def test_classes_of_imagenet_are_in_the_order_of_keras(tmp_path):
     import tensorflow_datasets as tfds
 
-    for place in (os.environ.get("KERAS_TILT_DATA"), ROOT.parent / "shared" / "data"):
-        if place and (pathlib.Path(place) / "imagenet_classes.json").is_file():
-            break
-    else:
-        pytest.skip("imagenet_classes.json is not there: set KERAS_TILT_DATA")
-    classes = json.loads((pathlib.Path(place) / "imagenet_classes.json").read_text())
+    classes = json.loads(data_file("imagenet_classes.json").read_text())
     expected = [wnid for wnid, _ in classes]
     label = tfds.builder("imagenet2012", data_dir=tmp_path).info.features["label"]
     assert label.names == expected == sorted(expected)

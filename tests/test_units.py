@@ -1,7 +1,5 @@
 """Units: the logit before any softmax, the channel before any activation, sums."""
 
-import os
-import pathlib
 import runpy
 import threading
 
@@ -9,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from data_files import data_file
 from keras import layers
 
 from keras_tilt import graph
@@ -1296,18 +1295,6 @@ def test_options_that_do_not_fit_are_quoted(arguments, message):
 
 
 # Real networks
-
-
-def data_file(name):
-    """A file of $KERAS_TILT_DATA or ../shared/data, where it is there."""
-    root = pathlib.Path(__file__).parents[1]
-    for place in (os.environ.get("KERAS_TILT_DATA"), root.parent / "shared" / "data"):
-        if place and (found := pathlib.Path(place) / name).exists():
-            return found
-    pytest.skip(
-        f"{name} is not there: set KERAS_TILT_DATA to its folder, or put it in "
-        "../shared/data beside the project"
-    )
 
 
 def test_squeezenet_tells_the_same_through_units_of_pixels():
