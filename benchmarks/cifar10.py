@@ -16,8 +16,7 @@ Schemes of one run have the same initial weights, number of steps and learning r
 (cosine to 0 over the run). A record has the errors and, of log p(x) against digits and
 noise, the area under the ROC curve; both raw and with biases by Bayes' rule.
 
-    python benchmarks/cifar10.py --data-dir DIR --epochs 16 --switch 6 --pad 4 \
-        --results results/cifar10.json
+    python benchmarks/cifar10.py --data-dir DIR --results results/cifar10.json
 
 takes 6 minutes a run on one core. DIR holds CIFAR-10, prepared by TFDS, or a .npz that
 --dataset names. A run goes on where it was interrupted; two sweeps may share a results
@@ -113,13 +112,13 @@ def parse_flags():
     add("--schemes", nargs="+", default=list(SCHEMES), choices=SCHEMES, help="to run")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="one run each")
     add("--seed", type=int, help="one seed; short for --seeds SEED")
-    add("--epochs", type=named.count, default=10, help="of every scheme")
-    add("--switch", type=named.count, default=4, help="generative epochs before DG")
+    add("--epochs", type=named.count, default=16, help="of every scheme")
+    add("--switch", type=named.count, default=6, help="generative epochs before DG")
     add("--mix-weight", type=float, default=0.5, help="a")
     add("--queue", type=named.count, default=16, help="past batches")
     add("--batch-size", type=named.count, default=128, help="images per step")
     add("--learning-rate", type=float, default=0.01, help="at step 0")
-    add("--pad", type=int, default=0, help="of random crops, and mirrored; 0: neither")
+    add("--pad", type=int, default=4, help="of random crops, and mirrored; 0: neither")
     add(
         "--batch-norm",
         action=argparse.BooleanOptionalAction,

@@ -4,6 +4,7 @@ As a script it is one of them: FOLDER, and, where it is not to run to its end, "
 "term" and the step at which it waits to be killed or the second worker is asked to end.
 """
 
+import functools
 import json
 import os
 import pathlib
@@ -17,30 +18,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import trained_child
 
 import keras_tilt as kt  # (first: it sets TensorFlow's environment defaults)
 from keras_tilt import training
 
 BATCH, SAVE_EVERY = 16, 3
 NUM_IMAGES = 61  # four batches, the last of 13 images, 7 and 6
-RANDOM = np.random.default_rng(0)
-LABELS = RANDOM.integers(0, 4, NUM_IMAGES).astype(np.int32)
-PROTOTYPES = RANDOM.uniform(size=[4, 8, 8, 1])
-IMAGES = (
-    PROTOTYPES[LABELS] + 0.5 * RANDOM.standard_normal([NUM_IMAGES, 8, 8, 1])
-).astype(np.float32)
-
-
-def batches(epoch, step):
-    """What is left of an epoch."""
-    order = np.random.default_rng([1, epoch]).permutation(NUM_IMAGES)[step * BATCH :]
-    arrays = (IMAGES[order], LABELS[order])
-    options = tf.data.Options()
-    options.experimental_distribute.auto_shard_policy = (
-        tf.data.experimental.AutoShardPolicy.DATA
-    )
-    dataset = tf.data.Dataset.from_tensor_slices(arrays).batch(BATCH)
-    return dataset.with_options(options)
+batches = functools.partial(trained_child.batches, size=BATCH, count=NUM_IMAGES)
 
 
 def new_model():
@@ -55,31 +40,14 @@ def new_model():
     return kt.GenerativeClassifier(keras.Model(images, x))
 
 
-def phases():
-    """Two epochs each."""
-    return [
-        training.Phase("generative", 2, lambda: kt.CaffeSGD(0.01), batches, queue=3),
-        training.Phase(
-            "discriminative",
-            2,
-            lambda: keras.optimizers.Adam(0.002),
-            batches,
-            calibrate=True,
-        ),
-    ]
-
-
 def train(folder, strategy=None, callbacks=()):
     """Model and rows of the run in a folder."""
     with (strategy or tf.distribute.get_strategy()).scope():
         model = new_model()
-    rows = training.train(
+    rows = trained_child.run(
         model,
-        phases(),
         folder,
-        settings={"seed": 0},
-        validation=batches(0, 0),
-        calibration=batches(0, 0),
+        batches,
         save_every=SAVE_EVERY,
         batch_size=BATCH,
         callbacks=callbacks,

@@ -23,12 +23,15 @@ IMAGES = (
 ).astype(np.float32)
 
 
-def batches(epoch, step):
-    """What is left of an epoch."""
-    order = np.random.default_rng([1, epoch]).permutation(NUM_IMAGES)[step * BATCH :]
-    return tf.data.Dataset.from_tensor_slices((IMAGES[order], LABELS[order])).batch(
-        BATCH
+def batches(epoch, step, size=BATCH, count=NUM_IMAGES):
+    """What is left of an epoch; of several workers each takes its share of a batch."""
+    order = np.random.default_rng([1, epoch]).permutation(count)[step * size :]
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = (
+        tf.data.experimental.AutoShardPolicy.DATA
     )
+    dataset = tf.data.Dataset.from_tensor_slices((IMAGES[order], LABELS[order]))
+    return dataset.batch(size).with_options(options)
 
 
 def new_model(units=8, synchronized=False):
@@ -45,7 +48,7 @@ def new_model(units=8, synchronized=False):
     return kt.GenerativeClassifier(keras.Model(images, x))
 
 
-def phases():
+def phases(batches=batches):
     """Two epochs each."""
     return [
         training.Phase("generative", 2, lambda: kt.CaffeSGD(0.01), batches, queue=4),
@@ -59,24 +62,26 @@ def phases():
     ]
 
 
-def train(folder, callbacks=(), units=8, settings=None, strategy=None, **options):
+def train(folder, callbacks=(), units=8, strategy=None, **options):
     """Model and rows of the run in a folder."""
     with (strategy or tf.distribute.get_strategy()).scope():
         model = new_model(units, synchronized=strategy is not None)
-    rows = training.train(
+    options = {"batch_size": BATCH, "save_every": SAVE_EVERY} | options
+    return model, run(model, folder, batches, callbacks=callbacks, **options)
+
+
+def run(model, folder, batches, settings=None, progress=False, **options):
+    """Rows of a training of a model on some batches."""
+    return training.train(
         model,
-        phases(),
+        phases(batches),
         folder,
         settings=settings or {"seed": 0},
         validation=batches(0, 0),
         calibration=batches(0, 0),
-        save_every=SAVE_EVERY,
-        batch_size=BATCH,
-        callbacks=callbacks,
-        progress=False,
+        progress=progress,
         **options,
     )
-    return model, rows
 
 
 if __name__ == "__main__":
