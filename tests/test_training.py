@@ -16,6 +16,7 @@ import tensorflow as tf
 import trained_child
 from trained_child import STEPS, batches, new_model, phases, train
 
+import keras_tilt as kt
 from keras_tilt import storage, training
 
 TOTAL = 4 * STEPS  # steps of the whole run
@@ -218,11 +219,39 @@ def test_best_and_last_model_are_there(whole, tmp_path):
     images = trained_child.IMAGES[:10]
     last = keras.models.load_model(folder / "last.keras")
     np.testing.assert_array_equal(last(images), model(images))
+    best = max(row["val_accuracy"] for row in rows)
+    assert accuracy_of(folder / "best.keras") == pytest.approx(best, abs=1e-6)
+
+
+def accuracy_of(path):
+    model = keras.models.load_model(path)
+    model.compile(objective="discriminative", metrics=["accuracy"])
+    return model.evaluate(batches(0, 0), verbose=0, return_dict=True)["accuracy"]
+
+
+def test_the_best_model_stays_when_later_ones_are_worse(tmp_path):
+    """An epoch of right labels, then one of wrong ones."""
+    right, wrong = (
+        training.Phase("discriminative", 1, lambda: kt.CaffeSGD(0.02), read)
+        for read in (batches, lambda *place: batches(*place).map(mislabelled))
+    )
+    rows = training.train(
+        new_model(),
+        [right, wrong],
+        tmp_path / "run",
+        settings={},
+        validation=batches(0, 0),
+        progress=False,
+    )
     accuracies = [row["val_accuracy"] for row in rows]
-    best = keras.models.load_model(folder / "best.keras")
-    best.compile(objective="discriminative", metrics=["accuracy"])
-    found = best.evaluate(batches(0, 0), verbose=0, return_dict=True)
-    assert found["accuracy"] == pytest.approx(max(accuracies), abs=1e-6)
+    assert accuracies[1] < accuracies[0] - 0.2
+    for name, accuracy in zip(("best", "last"), accuracies, strict=True):
+        found = accuracy_of(tmp_path / "run" / f"{name}.keras")
+        assert found == pytest.approx(accuracy, abs=1e-6)
+
+
+def mislabelled(images, labels):
+    return images, (labels + 1) % 4
 
 
 def test_another_run_or_another_model_is_refused(whole, tmp_path):
