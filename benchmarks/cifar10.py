@@ -58,12 +58,15 @@ SCHEMES = {
     "mix(u) 10%": [(None, False, "half labelled")],
 }
 PAIRS = [
+    ("DG", "GG"),
     ("DG", "GG+DG"),
+    ("GG", "GG+DG"),
     ("DG", "mix"),
     ("DG", "mix+queue"),
     ("mix", "mix+queue"),
     ("DG 10%", "GG+DG 10%"),
     ("DG 10%", "mix 10%"),
+    ("DG 10%", "GG(u)+DG 10%"),
     ("GG+DG 10%", "GG(u)+DG 10%"),
     ("mix 10%", "mix(u) 10%"),
 ]
