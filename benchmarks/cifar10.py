@@ -18,7 +18,7 @@ noise, the area under the ROC curve; both raw and with biases by Bayes' rule.
 
     python benchmarks/cifar10.py --data-dir DIR --results results/cifar10.json
 
-takes 6 minutes a run on one core. DIR holds CIFAR-10, prepared by TFDS, or a .npz that
+takes 7 minutes a run on one core. DIR holds CIFAR-10, prepared by TFDS, or a .npz that
 --dataset names. A run goes on where it was interrupted; two sweeps may share a results
 file (start each with --threads 1).
 """

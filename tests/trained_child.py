@@ -66,8 +66,16 @@ def train(folder, callbacks=(), units=8, strategy=None, **options):
     """Model and rows of the run in a folder."""
     with (strategy or tf.distribute.get_strategy()).scope():
         model = new_model(units, synchronized=strategy is not None)
-    options = {"batch_size": BATCH, "save_every": SAVE_EVERY} | options
-    return model, run(model, folder, batches, callbacks=callbacks, **options)
+    rows = run(
+        model,
+        folder,
+        batches,
+        callbacks=callbacks,
+        save_every=SAVE_EVERY,
+        batch_size=BATCH,
+        **options,
+    )
+    return model, rows
 
 
 def run(model, folder, batches, settings=None, progress=False, **options):
