@@ -20,7 +20,7 @@ setup(
     author="The keras_tilt authors",
     license="MIT",
     license_files=["LICENSE"],
-    packages=["keras_tilt"],
+    packages=["keras_tilt", "keras_tilt.masking"],
     package_data={"keras_tilt": ["embedded/*"]},
     python_requires=">=3.11",
     install_requires=requirements(),

@@ -11,7 +11,15 @@ import pathlib
 import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "keras_tilt"
-MODULES = {path.stem: path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def room_of(path):
+    """ "sampler" of sampler.py, "masking.layers" of masking/layers.py."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[1:] and parts[-1] == "__init__" else parts)
+
+
+MODULES = {room_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 ROOMS = {
     "_start": set(),
@@ -29,6 +37,23 @@ ROOMS = {
     "graph": set(),
     "importance": set(),
     "kernels": set(),
+    "masking.assignment": {"masking.segments"},
+    "masking.examples": set(),
+    "masking.layers": {"masking.pooling", "masking.projection"},
+    "masking.pasting": set(),
+    "masking.pooling": set(),
+    "masking.projection": {"graph", "receptive_field"},
+    "masking.proposals": {"arguments", "masking.segments"},
+    "masking.scenes": {"arguments"},
+    "masking.scores": set(),
+    "masking.segmenter": {
+        "arguments",
+        "graph",
+        "masking.pooling",
+        "masking.projection",
+    },
+    "masking.segments": {"arguments"},
+    "masking.svm": set(),
     "model": {"arguments", "objective", "reference_queue"},
     "named": {"graph", "networks", "reference", "units"},
     "networks": set(),
@@ -80,10 +105,17 @@ ROOMS = {
     "transports": set(),
     "units": {"arguments", "features", "graph", "receptive_field"},
 }
-ROOMS["__init__"] = set(ROOMS)
+ROOMS["masking"] = {room for room in ROOMS if room.startswith("masking.")}
+ROOMS["__init__"] = set(ROOMS) - {"masking"} - ROOMS["masking"]
 
 # The only rooms that may import a library.
-ONLY_IN = {"matplotlib": {"plotting"}, "tensorflow_datasets": {"data", "sources"}}
+ONLY_IN = {
+    "matplotlib": {"plotting"},
+    "pycocotools": {"masking.segments"},
+    "skimage": {"masking.proposals", "masking.scenes"},
+    "sklearn": {"masking.proposals", "masking.svm"},
+    "tensorflow_datasets": {"data", "masking.scenes", "sources"},
+}
 WITHOUT_KERAS = {
     "adaptation",
     "arguments",
@@ -95,6 +127,15 @@ WITHOUT_KERAS = {
     "evaluation",
     "importance",
     "kernels",
+    "masking.assignment",
+    "masking.examples",
+    "masking.pasting",
+    "masking.pooling",
+    "masking.proposals",
+    "masking.scenes",
+    "masking.scores",
+    "masking.segments",
+    "masking.svm",
     "objective",
     "partition",
     "plan",
@@ -134,9 +175,13 @@ def imports_of(source):
 def rooms_of(source):
     """The rooms imported from; the package itself counts as one, "keras_tilt"."""
     paths = [name.split(".") for name in imports_of(source)]
-    return {
-        path[1] if path[1:] else path[0] for path in paths if path[0] == PACKAGE.name
-    }
+    return {_room_within(path) for path in paths if path[0] == PACKAGE.name}
+
+
+def _room_within(path):
+    """The room of a dotted path that begins with the package: of a.b.name, a.b."""
+    inner = ".".join(path[1:3])
+    return inner if inner in ROOMS else ".".join(path[:2][-1:])
 
 
 def libraries_of(source):
@@ -208,6 +253,20 @@ def test_only_scripts_read_flags_or_write_files(room):
 )
 def test_no_form_of_import_escapes(line):
     assert rooms_of(line) == {"tilt"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from keras_tilt.masking import layers",
+        "from keras_tilt.masking.layers import FeatureMasking",
+        "import keras_tilt.masking.layers as layers",
+        "from .masking import layers",
+    ],
+)
+def test_rooms_of_a_folder_are_told_apart(line):
+    assert rooms_of(line) == {"masking.layers"}
+    assert rooms_of("from keras_tilt.masking import Segmenter") == {"masking"}
 
 
 def test_the_package_itself_is_no_way_around():

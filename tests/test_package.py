@@ -21,8 +21,8 @@ import keras_tilt as kt
 ROOT = pathlib.Path(__file__).parents[1]
 DEFAULTS = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "1"}
 MODULES = [kt] + [
-    importlib.import_module(f"keras_tilt.{module.name}")
-    for module in pkgutil.iter_modules(kt.__path__)
+    importlib.import_module(module.name)
+    for module in pkgutil.walk_packages(kt.__path__, "keras_tilt.")
 ]
 NAMES = {
     "kt": kt,

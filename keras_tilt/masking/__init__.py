@@ -1,0 +1,1 @@
+"""Convolutional feature masking: objects and stuff from one pass of a network."""

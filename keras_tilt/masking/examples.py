@@ -1,0 +1,179 @@
+"""Batches of images with some of their segments, to train a segmenter by.
+
+    batch (seed, epoch, step)  ->  images and segments, labels [n, s], weights [n, s]
+
+Images of any size are brought to that of the network: as large as fits, the rest gray
+and in no segment. A segment too many is padding, of weight 0.
+
+Source: Dai, He and Sun, CVPR 2015, section 3.3; mirror images: as is usual.
+"""
+
+__all__ = ["draw", "fit_image", "fit_labels", "inputs_of", "training_batches"]
+
+import numpy as np
+import tensorflow as tf
+
+_GRAY = 127.5
+
+
+def fit_image(image, size):
+    """Return an image as a network of one size takes it: float32 [height, width, c].
+
+    Args:
+        image: [height, width, channels], pixels in [0, 255].
+        size: (height, width) of the network.
+    """
+    fitted = _fitted_size(tf.shape(image), size)
+    image = tf.image.resize(tf.cast(image, tf.float32), fitted, antialias=True)
+    return _filled_up(image, size, _GRAY)
+
+
+def fit_labels(labels, size):
+    """Return a label map at that size, of the nearest pixels: int32, -1 where filled.
+
+    Args:
+        labels: integers [height, width].
+        size: (height, width) of the network.
+    """
+    shape = tf.shape(labels)
+    rows, columns = tf.unstack(_fitted_size(shape, size))
+    labels = tf.gather(labels, _nearest(rows, shape[0]), axis=0)
+    labels = tf.gather(labels, _nearest(columns, shape[1]), axis=1)
+    return _filled_up(tf.cast(labels, tf.int32), size, -1)
+
+
+def _fitted_size(shape, size):
+    """Return the (height, width) of an image of this shape that fits into size."""
+    shape, size = tf.cast(shape[:2], tf.float64), tf.constant(size, tf.float64)
+    scale = tf.reduce_min(size / shape)
+    return tf.cast(tf.maximum(tf.round(scale * shape), 1), tf.int32)
+
+
+def _nearest(count, pixels):
+    """Return the pixels in whose middles the middles of `count` new ones lie."""
+    return (2 * tf.range(count) + 1) * pixels // (2 * count)
+
+
+def _filled_up(values, size, filling):
+    missing = tf.constant(size) - tf.shape(values)[:2]
+    pads = [[0, missing[0]], [0, missing[1]]] + [[0, 0]] * (values.shape.rank - 2)
+    values = tf.pad(values, pads, constant_values=filling)
+    return tf.ensure_shape(values, [*size, *values.shape[2:]])
+
+
+def inputs_of(image, segments, size):
+    """Return the batch of one image and all its segments, for a `Segmenter`.
+
+    Args:
+        image: uint8 [height, width, 3].
+        segments: `Segments` of it.
+        size: (height, width) of the network.
+    """
+    return {
+        "image": fit_image(image, size)[tf.newaxis],
+        "atoms": fit_labels(segments.atoms, size)[tf.newaxis],
+        "members": tf.constant(segments.members)[tf.newaxis],
+    }
+
+
+def training_batches(
+    read,
+    number,
+    size,
+    *,
+    seed,
+    epoch,
+    images=4,
+    segments=64,
+    positive=0.75,
+    stochastic=True,
+):
+    """Return the batches of one epoch, each image once, in a new order.
+
+    Args:
+        read: function of a number that returns (image uint8 [h, w, 3], `Assignment`).
+        number: how many images there are.
+        size: (height, width) of the network.
+        seed: integer; with the epoch it settles order, pursuit, segments and mirrors.
+        epoch: number of the epoch.
+        images: images in a batch.
+        segments: segments of an image in a batch.
+        positive: share of them that are of a class, at most.
+        stochastic: whether stuff is pursued at random, anew for each epoch.
+
+    Returns:
+        dataset: `tf.data.Dataset` of (inputs, labels, weights) as `Segmenter.fit` takes
+            them, of known cardinality.
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(number)
+
+    def examples():
+        for i in order.tolist():
+            rng = np.random.default_rng([seed, epoch, i])
+            image, assignment = read(i)
+            labels = assignment.labels((seed, epoch, i) if stochastic else None)
+            chosen = draw(labels, assignment.num_classes, segments, positive, rng)
+            some = assignment.segments.select(chosen)
+            turn = slice(None, None, -1 if rng.random() < 0.5 else None)
+            yield image[:, turn], some.atoms[:, turn], some.members, labels[chosen]
+
+    def fitted(image, atoms, members, labels):
+        missing = segments - tf.shape(labels)[0]
+        inputs = {
+            "image": fit_image(image, size),
+            "atoms": fit_labels(atoms, size),
+            "members": tf.pad(members, [[0, missing], [0, 0]]),
+        }
+        weights = tf.pad(tf.ones(tf.shape(labels)), [[0, missing]])
+        return inputs, tf.pad(labels, [[0, missing]]), weights
+
+    dataset = tf.data.Dataset.from_generator(
+        examples,
+        output_signature=(
+            tf.TensorSpec([None, None, 3], tf.uint8),
+            tf.TensorSpec([None, None], tf.int32),
+            tf.TensorSpec([None, None], tf.bool),
+            tf.TensorSpec([None], tf.int32),
+        ),
+    )
+    shapes = (
+        {"image": [*size, 3], "atoms": [*size], "members": [segments, None]},
+        [segments],
+        [segments],
+    )
+    dataset = dataset.map(fitted).padded_batch(images, shapes)
+    return dataset.apply(
+        tf.data.experimental.assert_cardinality(-(-number // images))
+    ).prefetch(2)
+
+
+def draw(labels, num_classes, count, positive, rng):
+    """Return segments to train by: classes alike often, and some of none.
+
+    Args:
+        labels: what each segment is trained as, [segments]; `num_classes` for none of
+            the classes, -1 for nothing.
+        num_classes: number of classes.
+        count: how many, at most.
+        positive: share of them that are of a class, at most.
+        rng: `np.random.Generator`.
+
+    Returns:
+        chosen: numbers of segments, int64 [at most count], each once. Of a class with
+            few segments each is as likely as all of another class together, if there
+            are more segments than wanted.
+
+    Example:
+        >>> draw(np.array([0, 1, 2, -1]), 2, 4, 0.5, np.random.default_rng(0)).size
+        3
+    """
+    labels = np.asarray(labels)
+    of_class = np.flatnonzero((labels >= 0) & (labels < num_classes))
+    of_none = np.flatnonzero(labels == num_classes)
+    weights = 1 / np.bincount(labels[of_class], minlength=1)[labels[of_class]]
+    number = min(len(of_class), int(positive * count))
+    chosen = rng.choice(
+        of_class, number, replace=False, p=weights / weights.sum() if number else None
+    )
+    others = rng.permutation(of_none)[: count - number]
+    return np.concatenate([chosen, others]).astype(int)

@@ -1,0 +1,240 @@
+"""Segments on the maps of a network: every pixel belongs to the nearest cell.
+
+    cell(pixel)      argmin over cells of |center of its receptive field - pixel|
+    share[s, cell]   pixels of segment s that belong to the cell / all that belong to it
+    mask[s, cell]    share[s, cell] >= 1/2
+
+Centers lie on a grid, so that the nearest is found along rows and columns apart. Of a
+cell that no pixel belongs to, the share is 0.
+
+Source: Dai, He and Sun, "Convolutional feature masking for joint object and stuff
+segmentation", CVPR 2015, section 3.1. Of two centers equally far away the first counts,
+and of a share of exactly one half the segment; the paper leaves both open.
+"""
+
+__all__ = [
+    "Cells",
+    "boxes_of",
+    "cells_of",
+    "project_masks",
+    "project_segments",
+    "segment_counts",
+    "thresholded",
+]
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from keras_tilt import graph
+from keras_tilt.receptive_field import receptive_field
+
+
+@dataclasses.dataclass(frozen=True)
+class Cells:
+    """Which cell of a map each pixel belongs to, along rows and along columns.
+
+    Attributes:
+        rows: tuple of int, of each row of pixels the row of cells.
+        columns: tuple of int, of each column of pixels the column of cells.
+        map_shape: (rows, columns) of the map.
+    """
+
+    rows: tuple
+    columns: tuple
+    map_shape: tuple
+
+    @property
+    def image_shape(self):
+        """(height, width) of the images, in pixels."""
+        return len(self.rows), len(self.columns)
+
+    @property
+    def totals(self):
+        """Pixels that belong to each cell, int64 [rows, columns]."""
+        per_row, per_column = (
+            np.bincount(cells, minlength=size)
+            for cells, size in zip(
+                (self.rows, self.columns), self.map_shape, strict=True
+            )
+        )
+        return np.outer(per_row, per_column)
+
+
+def cells_of(network, layer):
+    """Return the cells of a layer's map that the pixels of the images belong to.
+
+    Args:
+        network: functional or Sequential `keras.Model` of images [n, h, w, channels] of
+            one size.
+        layer: "conv5", or "backbone/conv5" inside a nested network.
+
+    Returns:
+        cells: `Cells`, of pixels of the network's input.
+
+    Raises:
+        ValueError: what `keras_tilt.receptive_field` raises; a layer without a map;
+            images of no fixed size.
+
+    Example:
+        >>> import keras
+        >>> network = keras.Sequential([
+        ...     keras.Input((6, 8, 1)), keras.layers.MaxPooling2D(2, name="pool"),
+        ... ])
+        >>> cells_of(network, "pool").columns
+        (0, 0, 1, 1, 2, 2, 3, 3)
+    """
+    image_shape = tuple(network.input_shape[1:3])
+    if None in image_shape:
+        raise ValueError(
+            "Expected a network of images of one size, to place the cells of its "
+            f"layers. Received: input shape {network.input_shape}. Build it with "
+            "keras.Input((height, width, channels))."
+        )
+    field = receptive_field(network, layer)
+    shape = graph.find(network, layer).node.output_tensors[0].shape
+    if len(shape) != 4 or 0 in field.stride:
+        raise ValueError(
+            "Expected a layer whose cells see different parts of the image. Received: "
+            f"{layer!r}, of shape {tuple(shape)} and stride {field.stride}. Name a "
+            "convolution or pooling below."
+        )
+    rows, columns = (
+        _nearest(start + (size - 1) / 2 + stride * np.arange(count), pixels)
+        for start, size, stride, count, pixels in zip(
+            field.start, field.size, field.stride, shape[1:3], image_shape, strict=True
+        )
+    )
+    return Cells(rows, columns, tuple(shape[1:3]))
+
+
+def _nearest(centers, pixels):
+    """Of each pixel 0 .. pixels - 1 the nearest center, the first of two."""
+    distances = np.abs(np.arange(pixels)[:, np.newaxis] - centers)
+    return tuple(distances.argmin(axis=1).tolist())
+
+
+def project_masks(masks, cells, threshold=0.5):
+    """Return masks of pixels as masks of cells.
+
+    Args:
+        masks: bool or numbers in [0, 1], [..., height, width], of the size of the
+            network's images; or a `tf.RaggedTensor` [images, (segments), height,
+            width].
+        cells: `Cells`.
+        threshold: share of a cell's pixels from which on it is in the mask.
+
+    Returns:
+        masks: bool [..., rows, columns], ragged where the masks are.
+
+    Raises:
+        ValueError: for masks of another size.
+
+    Example:
+        >>> left = np.tile([1, 1, 1, 1, 0, 0, 0, 0], [6, 1])
+        >>> quarters = Cells((0, 0, 0, 1, 1, 1), (0, 0, 0, 0, 1, 1, 1, 1), (2, 2))
+        >>> project_masks(left, quarters).numpy()
+        array([[ True, False],
+               [ True, False]])
+    """
+    if isinstance(masks, tf.RaggedTensor):
+        return masks.with_flat_values(
+            project_masks(masks.flat_values, cells, threshold)
+        )
+    masks = tf.cast(masks, tf.float32)
+    if not masks.shape[-2:].is_compatible_with(cells.image_shape):
+        raise ValueError(
+            f"Expected masks of {cells.image_shape} pixels, as the images of the "
+            f"network. Received: shape {masks.shape}. Bring them to that size first."
+        )
+    rows = tf.one_hot(cells.rows, cells.map_shape[0])
+    columns = tf.one_hot(cells.columns, cells.map_shape[1])
+    along_rows = tf.matmul(masks, columns)
+    counts = tf.einsum("hr,...hc->...rc", rows, along_rows)
+    return thresholded(counts, cells, threshold)
+
+
+def project_segments(atoms, members, cells, threshold=0.5):
+    """Return the masks, on the map, of segments that are unions of atoms.
+
+    Args:
+        atoms: int32 [images, height, width], of the size of the network's images; -1
+            where there is no segment.
+        members: bool [images, segments, atoms], or a `tf.RaggedTensor` [images,
+            (segments), atoms].
+        cells: `Cells`.
+        threshold: as in `project_masks`.
+
+    Returns:
+        masks: bool [images, segments, rows, columns], ragged where members are.
+    """
+    if isinstance(members, tf.RaggedTensor):
+        masks = project_segments(atoms, members.to_tensor(), cells, threshold)
+        return tf.RaggedTensor.from_tensor(masks, lengths=members.row_lengths())
+    return thresholded(segment_counts(atoms, members, cells), cells, threshold)
+
+
+def segment_counts(atoms, members, cells):
+    """Return how many pixels of every segment belong to each cell.
+
+    Args:
+        atoms: as in `project_segments`.
+        members: bool [images, segments, atoms].
+        cells: `Cells`.
+
+    Returns:
+        counts: whole numbers, float32 [images, segments, rows, columns].
+    """
+    members = tf.cast(members, tf.float32)
+    rows, columns = cells.map_shape
+    cell = columns * np.array(cells.rows)[:, np.newaxis] + np.array(cells.columns)
+    number = tf.shape(members)[-1]
+    nowhere = number * (rows * columns)
+
+    def atom_counts(atoms):
+        place = tf.where(atoms < 0, nowhere, atoms * (rows * columns) + cell)
+        place = tf.reshape(place, [-1])
+        counts = tf.math.unsorted_segment_sum(tf.ones_like(place), place, nowhere + 1)
+        return tf.cast(tf.reshape(counts[:-1], [number, rows * columns]), tf.float32)
+
+    atoms = tf.ensure_shape(tf.cast(atoms, tf.int32), [None, *cells.image_shape])
+    counts = tf.map_fn(atom_counts, atoms, fn_output_signature=tf.float32)
+    shape = tf.concat([tf.shape(members)[:2], cells.map_shape], axis=0)
+    return tf.reshape(tf.matmul(members, counts), shape)
+
+
+def thresholded(counts, cells, threshold):
+    """Return in which cells a segment has the share, bool, as counts."""
+    totals = tf.constant(cells.totals, tf.float32)
+    return (counts >= threshold * totals) & (totals > 0)
+
+
+def boxes_of(present):
+    """Return the smallest boxes of cells that hold all cells that are present.
+
+    Of the cells where `segment_counts` is above 0 these are the cells that the pixels
+    of the segment's box belong to, as the nearest cell never moves back along an axis.
+
+    Args:
+        present: bool [..., rows, columns].
+
+    Returns:
+        boxes: int32 [..., 4]: top, left, bottom, right, the last two outside; zeros
+            where nothing is present.
+
+    Example:
+        >>> boxes_of([[False, False, False], [False, True, True]]).numpy()
+        array([1, 1, 2, 3], dtype=int32)
+    """
+    tops, bottoms = _first_and_end(tf.reduce_any(present, axis=-1))
+    lefts, rights = _first_and_end(tf.reduce_any(present, axis=-2))
+    return tf.stack([tops, lefts, bottoms, rights], axis=-1)
+
+
+def _first_and_end(present):
+    """Along the last axis, the first that is present and the one after the last."""
+    numbers = tf.range(1, tf.shape(present)[-1] + 1)
+    end = tf.reduce_max(tf.where(present, numbers, 0), axis=-1)
+    first = tf.argmax(present, axis=-1, output_type=tf.int32)
+    return first, end

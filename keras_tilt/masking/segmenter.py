@@ -1,0 +1,210 @@
+"""The classes of segments, from one pass of a network over their image.
+
+    box         pyramid over the box ----------------------------> fc -> classes
+    design A    the same pathway and  pyramid over the masked box -> fc -> classes
+    design B    pyramid over the box, its finest level masked ----> fc -> classes
+
+Source: Dai, He and Sun, CVPR 2015, section 3.2 and figure 3; "box" is what they compare
+with. The mask of design B is that of section 3.1 on the bins of the finest level: a bin
+is kept where at least half of the pixels that belong to its cells are in the segment.
+"""
+
+__all__ = ["DESIGNS", "Segmenter"]
+
+import keras
+import tensorflow as tf
+
+from keras_tilt import graph
+from keras_tilt.arguments import check_count
+from keras_tilt.masking.pooling import PYRAMID, bin_sums, pyramid_pool
+from keras_tilt.masking.projection import (
+    boxes_of,
+    cells_of,
+    segment_counts,
+    thresholded,
+)
+
+DESIGNS = ("box", "A", "B")
+_THRESHOLD = 0.5
+
+
+@keras.saving.register_keras_serializable("keras_tilt")
+class Segmenter(keras.Model):
+    """Logits of the classes of segments, the last one that of none of them.
+
+    A batch is {"image": [n, height, width, channels], "atoms": int32 [n, height,
+    width], "members": bool [n, segments, atoms]}, as `keras_tilt.masking.examples`
+    makes it; a segment is a union of atoms, one without pixels is padding. The network
+    runs once per image, and at inference `chunk` segments at a time go through masks,
+    pooling and classifier, so that memory does not grow with their number.
+
+    Args:
+        network: functional or Sequential `keras.Model` of images of one size.
+        layer: whose map is masked, "conv5" or "backbone/conv5".
+        num_classes: number of classes; the logits have one more, of none.
+        design: "box", "A" or "B".
+        hidden: widths of the fully connected layers of a pathway.
+        dropout: of their outputs, while training.
+        levels: of the pyramid; the finest, first, is the one that design B masks.
+        chunk: segments at a time at inference.
+        train_network: whether the network's weights are trained, too. What a batch
+            normalization has learned of the data stays as it is.
+
+    Raises:
+        ValueError: an unknown design; a layer without a map.
+
+    Example:
+        >>> segmenter = keras_tilt.masking.Segmenter(
+        ...     network, "conv5", num_classes=11, design="A")
+        >>> segmenter.compile("adam", keras.losses.SparseCategoricalCrossentropy(True))
+        >>> segmenter.fit(batches)
+    """
+
+    def __init__(
+        self,
+        network,
+        layer,
+        num_classes,
+        design="A",
+        hidden=(512,),
+        dropout=0.5,
+        levels=PYRAMID,
+        chunk=64,
+        train_network=False,
+        name="segmenter",
+        **kwargs,
+    ):
+        super().__init__(name=name, **kwargs)
+        if design not in DESIGNS:
+            raise ValueError(
+                f"`design` must be one of {', '.join(DESIGNS)}. Received: {design!r}. "
+                'Choose "A", which masks a pathway of its own.'
+            )
+        if not levels or max(levels) != levels[0]:
+            raise ValueError(
+                "`levels` must begin with the finest, which design B masks. Received: "
+                f"{levels}. Pass for example {PYRAMID}."
+            )
+        check_count("num_classes", num_classes, 1)
+        check_count("chunk", chunk, 1)
+        self.cells = cells_of(network, layer)
+        network.trainable = train_network
+        self.network, self.layer = network, layer
+        self.num_classes, self.design = num_classes, design
+        self.hidden, self.dropout = tuple(hidden), dropout
+        self.levels, self.chunk = tuple(levels), chunk
+        pathways = ("box", "masked") if design == "A" else ("box",)
+        self.pathways = [self._pathway(name) for name in pathways]
+        self.classifier = keras.layers.Dense(num_classes + 1, name="classifier")
+        self._build(graph.find(network, layer).node.output_tensors[0].shape[-1])
+
+    def _pathway(self, name):
+        layers = [keras.layers.Flatten()]
+        for i, width in enumerate(self.hidden):
+            layers += [
+                keras.layers.Dense(width, "relu", name=f"{name}_fc{i + 1}"),
+                keras.layers.Dropout(self.dropout, name=f"{name}_drop{i + 1}"),
+            ]
+        return keras.Sequential(layers, name=f"{name}_pathway")
+
+    def _build(self, channels):
+        bins = sum(level**2 for level in self.levels)
+        for pathway in self.pathways:
+            pathway.build((None, bins, channels))
+        width = sum(pathway.output_shape[-1] for pathway in self.pathways)
+        self.classifier.build((None, width))
+        self.built = True
+
+    def call(self, inputs, training=False):
+        """Logits, float32 [n, segments, num_classes + 1]."""
+        return self.classifier(self.embed(inputs, training=training))
+
+    def embed(self, inputs, training=False):
+        """What the classifier reads of each segment, [n, segments, width]."""
+        features = self.features(inputs["image"])
+        atoms, members = inputs["atoms"], inputs["members"]
+
+        def of_segments(members):
+            return self._embedded(features, atoms, members, training)
+
+        if training:
+            return of_segments(members)
+        return _in_chunks(of_segments, members, self.chunk)
+
+    def features(self, images):
+        """The map of the layer, [n, rows, columns, channels], network as at inference.
+
+        Args:
+            images: [n, height, width, channels], as the network takes them.
+        """
+        feeds = {self.network.inputs[0].name: images}
+        return graph.layer_values(self.network, feeds, self.layer, False)
+
+    def _embedded(self, features, atoms, members, training):
+        counts = segment_counts(atoms, members, self.cells)
+        boxes = boxes_of(counts > 0)
+        pooled = self._pooled(features, boxes, counts)
+        shape = tf.shape(members)[:2]
+        parts = [
+            pathway(tf.reshape(one, [-1, *one.shape[2:]]), training=training)
+            for pathway, one in zip(self.pathways, pooled, strict=True)
+        ]
+        embedded = tf.concat(parts, axis=-1)
+        return tf.reshape(embedded, [shape[0], shape[1], embedded.shape[-1]])
+
+    def _pooled(self, features, boxes, counts):
+        """What each pathway reads: list of [n, segments, bins, channels]."""
+        whole = pyramid_pool(features, boxes, levels=self.levels)
+        if self.design == "A":
+            masks = thresholded(counts, self.cells, _THRESHOLD)
+            return [whole, pyramid_pool(features, boxes, masks, self.levels)]
+        if self.design == "B":
+            return [self._finest_masked(whole, boxes, counts)]
+        return [whole]
+
+    def _finest_masked(self, pooled, boxes, counts):
+        bins = self.levels[0]
+        totals = tf.constant(self.cells.totals, tf.float32)
+        inside, whole = (bin_sums(each, boxes, bins) for each in (counts, totals))
+        kept = (inside >= _THRESHOLD * whole) & (inside > 0)
+        kept = tf.reshape(kept, tf.concat([tf.shape(kept)[:2], [bins**2, 1]], axis=0))
+        fine, coarse = pooled[:, :, : bins**2], pooled[:, :, bins**2 :]
+        return tf.concat([tf.where(kept, fine, 0), coarse], axis=2)
+
+    def get_config(self):
+        """Constructor arguments."""
+        network = keras.saving.serialize_keras_object(self.network)
+        return {
+            "network": network,
+            "layer": self.layer,
+            "num_classes": self.num_classes,
+            "design": self.design,
+            "hidden": list(self.hidden),
+            "dropout": self.dropout,
+            "levels": list(self.levels),
+            "chunk": self.chunk,
+            "train_network": self.network.trainable,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """A segmenter of the configured network."""
+        network = keras.saving.deserialize_keras_object(
+            config["network"], custom_objects
+        )
+        return cls(**{**config, "network": network})
+
+
+def _in_chunks(function, members, chunk):
+    """Return function(members) [n, s, ...], of `chunk` of the s segments at a time."""
+    images, segments, atoms = tf.unstack(tf.shape(members))
+    chunks = tf.maximum(-(-segments // chunk), 1)
+    members = tf.pad(members, [[0, 0], [0, chunks * chunk - segments], [0, 0]])
+    parts = tf.reshape(members, [images, chunks, chunk, atoms])
+    made = tf.map_fn(
+        function, tf.transpose(parts, [1, 0, 2, 3]), fn_output_signature=tf.float32
+    )
+    made = tf.transpose(made, [1, 0, 2, 3])
+    made = tf.reshape(made, [images, chunks * chunk, made.shape[-1]])
+    return made[:, :segments]

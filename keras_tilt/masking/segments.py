@@ -1,0 +1,606 @@
+"""Segments of an image as unions of atoms, the pieces of a partition of its pixels.
+
+    s         = union of the atoms a with members[s, a]
+    |s and t| = sum_ab members[s, a] |a and b| members[t, b]
+
+so that areas, overlaps and counts of labels are products of matrices, whose size does
+not depend on that of the image.
+
+Source: IoU of segments, Everingham et al. 2010, section 4.2; run lengths, the masks of
+COCO, Lin et al. 2014.
+"""
+
+__all__ = [
+    "Segments",
+    "arrays",
+    "best_iou",
+    "joined",
+    "of_arrays",
+    "of_file",
+    "of_label_map",
+    "of_masks",
+    "of_rle",
+    "recall",
+]
+
+import dataclasses
+import functools
+import json
+import pathlib
+import zipfile
+import zlib
+from numbers import Integral
+
+import numpy as np
+import scipy.sparse
+
+from keras_tilt.arguments import check_count
+
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Segments:
+    """Segments of one image, which may overlap.
+
+    Attributes:
+        atoms: the atom of every pixel, int32 [height, width]; each of 0..atoms - 1 has
+            a pixel. -1 where there is no segment.
+        members: the atoms that every segment is made of, bool [segments, atoms].
+
+    Raises:
+        ValueError: for atoms and members that do not fit each other, or a segment
+            without pixels.
+
+    Example:
+        >>> segments = Segments([[0, 0, 1], [2, 2, -1]], [[1, 1, 0], [0, 1, 1]])
+        >>> segments.areas
+        array([3, 3])
+        >>> segments.overlap(segments)
+        array([[3, 1],
+               [1, 3]])
+    """
+
+    atoms: np.ndarray
+    members: np.ndarray
+
+    def __post_init__(self):
+        atoms = _checked_map("atoms", self.atoms)
+        members = _checked_binary("members", self.members, "[segments, atoms]")
+        _check_fit(atoms, members)
+        _check_have_pixels(members)
+        object.__setattr__(self, "atoms", atoms.astype(np.int32, copy=False))
+        object.__setattr__(self, "members", members)
+
+    def __len__(self):
+        return len(self.members)
+
+    @property
+    def shape(self):
+        """(height, width) of the image."""
+        return self.atoms.shape
+
+    @functools.cached_property
+    def sizes(self):
+        """Pixels of every atom, int64 [atoms]."""
+        inside = self.atoms[self.atoms >= 0]
+        return np.bincount(inside, minlength=self.members.shape[1])
+
+    @functools.cached_property
+    def areas(self):
+        """Pixels of every segment, int64 [segments]."""
+        return self.members @ self.sizes
+
+    @functools.cached_property
+    def boxes(self):
+        """The smallest window around every segment, int32 [segments, 4].
+
+        Top, left, bottom, right; the last two are the first row and column outside.
+        """
+        rows, columns = np.indices(self.shape)
+        starts = [self._smallest(rows), self._smallest(columns)]
+        ends = [1 - self._smallest(-rows), 1 - self._smallest(-columns)]
+        return np.stack(starts + ends, axis=1).astype(np.int32)
+
+    def _smallest(self, values):
+        """The smallest value of a map under every segment, [segments]."""
+        inside = self.atoms >= 0
+        of_atoms = np.full(self.members.shape[1], values.max())
+        np.minimum.at(of_atoms, self.atoms[inside], values[inside])
+        of_atoms = np.broadcast_to(of_atoms, self.members.shape)
+        return of_atoms.min(axis=1, where=self.members, initial=values.max())
+
+    def masks(self, indices=None):
+        """Which pixels lie in every segment, bool [k, height, width].
+
+        Args:
+            indices: numbers of segments, [k]; by default all.
+        """
+        members = self.members if indices is None else self.members[indices]
+        return np.pad(members, [(0, 0), (0, 1)])[:, self.atoms]  # -1: the added one
+
+    def select(self, indices):
+        """Some of the segments, in this order, over as few atoms as these need.
+
+        Args:
+            indices: numbers of segments, [k], or bool [segments].
+
+        Returns:
+            segments: `Segments`; atoms that none of them tells apart are one, those
+                that lie in none of them are -1.
+        """
+        return _over_few_atoms(self.atoms, self.members[indices])
+
+    def pixels_by_label(self, labels, num_labels):
+        """Pixels of every segment under every label, int64 [segments, num_labels].
+
+        Args:
+            labels: integers in -1..num_labels - 1, [height, width]; pixels of -1 are
+                not counted.
+            num_labels: how many labels there are.
+
+        Raises:
+            ValueError: for another size of map, or labels out of this range.
+        """
+        check_count("num_labels", num_labels, 0)
+        labels = _checked_map("labels", labels)
+        _check_below(labels, num_labels)
+        return self._pixels_under(labels, num_labels).astype(np.int64)
+
+    def overlap(self, other):
+        """Pixels that every segment has in common with every other, int64 [s, t].
+
+        Args:
+            other: `Segments` of the same image, with any atoms.
+
+        Raises:
+            ValueError: if the images differ in size.
+        """
+        pixels = self._pixels_under(other.atoms, other.members.shape[1])
+        return (pixels @ other.members.T.astype(pixels.dtype)).astype(np.int64)
+
+    def iou(self, other):
+        """|s and t| / |s or t|, float64 [s, t]; arguments as those of `overlap`."""
+        common = self.overlap(other)
+        return common / (self.areas[:, np.newaxis] + other.areas - common)
+
+    def _pixels_under(self, labels, num_labels):
+        """As `pixels_by_label`, in a float that is exact and fast to multiply."""
+        _check_same_size(self.shape, labels.shape)
+        exact = np.float32 if labels.size <= 2**24 else np.float64
+        counted = (self.atoms >= 0) & (labels >= 0)
+        pixels = scipy.sparse.coo_array(
+            (np.ones(counted.sum(), exact), (labels[counted], self.atoms[counted])),
+            shape=(num_labels, self.members.shape[1]),
+        )
+        return (pixels.tocsr() @ self.members.T.astype(exact)).T
+
+
+def best_iou(proposals, truth):
+    """IoU of every true segment with the proposal nearest to it, [t]; 0 without any.
+
+    Args:
+        proposals: `Segments`.
+        truth: `Segments` of the same image, t of them.
+    """
+    return truth.iou(proposals).max(axis=1, initial=0.0)
+
+
+def recall(proposals, truth, threshold=0.5):
+    """Which true segments a proposal finds, bool [t]; their mean is the recall.
+
+    Args:
+        proposals: `Segments`.
+        truth: `Segments` of the same image, t of them.
+        threshold: IoU from which on a segment counts as found.
+    """
+    return best_iou(proposals, truth) >= threshold
+
+
+# Of masks, label maps, run lengths
+
+
+def of_masks(masks):
+    """The segments of masks.
+
+    Args:
+        masks: bool, or of values 0 and 1, [segments, height, width].
+
+    Returns:
+        segments: `Segments`; their atoms are the classes of pixels that lie in the same
+            masks.
+
+    Raises:
+        ValueError: for masks of other values or of several sizes, or an empty one.
+
+    Example:
+        >>> segments = of_masks([[[1, 1, 0]], [[0, 1, 0]]])
+        >>> segments.atoms
+        array([[ 0,  1, -1]], dtype=int32)
+        >>> segments.members
+        array([[ True,  True],
+               [False,  True]])
+    """
+    masks = _checked_binary("masks", masks, "[segments, height, width]")
+    height, width = masks.shape[1:]
+    pixels = np.arange(height * width).reshape(height, width)
+    return _over_few_atoms(pixels, masks.reshape(len(masks), height * width))
+
+
+def of_label_map(labels):
+    """The segments of a label map: one for every value from 0 on, in their order.
+
+    Args:
+        labels: integers, [height, width]; -1 where there is no segment.
+
+    Raises:
+        ValueError: for labels that are no integers, or no map.
+
+    Example:
+        >>> of_label_map([[7, 7, -1, 3]]).areas
+        array([1, 2])
+    """
+    labels = _checked_map("labels", labels)
+    values, atoms = np.unique(labels, return_inverse=True)
+    count = np.count_nonzero(values >= 0)
+    return Segments(atoms - (len(values) - count), np.eye(count, dtype=bool))
+
+
+def of_rle(encoded, shape=None):
+    """The segments of run lengths, as COCO writes them.
+
+    Args:
+        encoded: list of dicts of "size", [height, width], and "counts": compressed,
+            bytes or str, or a list of run lengths.
+        shape: (height, width) of the image; by default the "size" of the first.
+
+    Raises:
+        ValueError: for what is none, has another size, or does not fill it.
+
+    Example:
+        >>> of_rle([{"size": [2, 2], "counts": [1, 2, 1]}]).masks().astype(int)
+        array([[[0, 1],
+                [1, 0]]])
+    """
+    height, width = _size_of_all(encoded, shape)
+    masks = np.zeros([len(encoded), height, width], bool)
+    for number, rle in enumerate(encoded):
+        masks[number] = _decoded(rle["counts"], height, width, number)
+    return of_masks(masks)
+
+
+def _decoded(counts, height, width, number):
+    """The mask, [height, width], of the run lengths of a segment."""
+    from pycocotools import mask
+
+    size = [height, width]
+    try:
+        if isinstance(counts, list):
+            counts = mask.frPyObjects({"counts": counts, "size": size}, *size)["counts"]
+        # Too many pixels are an error. Too few would be decoded, and leave the rest of
+        # the memory as it was.
+        if _decodes({"counts": counts, "size": [height * width - 1, 1]}):
+            raise ValueError("these are fewer pixels")
+        return mask.decode({"counts": counts, "size": size})
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValueError(
+            f"Expected run lengths of {height} x {width} pixels. Received: as number "
+            f"{number} {str(counts)[:40]} ({error}). They alternate between pixels "
+            "outside and inside, down one column after the other."
+        ) from error
+
+
+def _decodes(rle):
+    from pycocotools import mask
+
+    try:
+        mask.decode(rle)
+    except ValueError:
+        return False
+    return True
+
+
+# Of several sets
+
+
+def joined(*several):
+    """All segments of several sets of one image, each once, in their order.
+
+    Args:
+        *several: `Segments`.
+
+    Returns:
+        segments: `Segments`; their atoms are the pieces common to all partitions. Of
+            segments of the same pixels the first is kept.
+
+    Raises:
+        ValueError: for none, or images of several sizes.
+
+    Example:
+        >>> first = of_masks([[[1, 1, 0]]])
+        >>> second = of_masks([[[0, 1, 1]], [[1, 1, 0]]])
+        >>> joined(first, second).masks().astype(int).tolist()
+        [[[1, 1, 0]], [[0, 1, 1]]]
+    """
+    _check_any(several)
+    pieces, parts = _common_pieces([segments.atoms for segments in several])
+    members = np.concatenate(
+        [
+            np.pad(segments.members, [(0, 0), (0, 1)])[:, part]
+            for segments, part in zip(several, parts, strict=True)
+        ]
+    )
+    return _over_few_atoms(pieces, members[_first_places(_numbered(members))])
+
+
+def _common_pieces(several):
+    """The pieces of all partitions, [height, width], and what each is part of.
+
+    Args:
+        several: maps of atoms, list of [height, width].
+
+    Returns:
+        pieces: the number of the piece of every pixel.
+        parts: for every map, the atom that every piece is part of, [pieces].
+    """
+    pieces = np.zeros(several[0].shape, int)
+    for atoms in several:
+        pairs = pieces * (atoms.max() + 2) + atoms
+        pieces = np.unique(pairs, return_inverse=True)[1]
+    first = _first_places(pieces.ravel())
+    return pieces, [atoms.ravel()[first] for atoms in several]
+
+
+def _over_few_atoms(atoms, members):
+    """The segments, their atoms joined where no segment tells them apart."""
+    used = members.any(axis=0)
+    numbers = _numbered(members[:, used].T)
+    renumbered = np.full(len(used) + 1, -1)
+    renumbered[:-1][used] = numbers
+    return Segments(renumbered[atoms], members[:, used][:, _first_places(numbers)])
+
+
+def _numbered(rows):
+    """The number of every row of a matrix of bool: equal rows have equal numbers."""
+    known = {}
+    packed = np.packbits(rows, axis=1)
+    return np.array(
+        [known.setdefault(row.tobytes(), len(known)) for row in packed], int
+    )
+
+
+def _first_places(numbers):
+    """Where every number occurs first."""
+    return np.unique(numbers, return_index=True)[1]
+
+
+# In files
+
+
+def of_file(path, shape=None):
+    """The segments of an image in a file, in one of these layouts.
+
+    An .npz with `masks` [segments, height, width], or `labels` [height, width], or what
+    `arrays` returns. A .json with a list of run lengths, as `of_rle` takes them, or of
+    dicts that hold them under "segmentation".
+
+    Args:
+        path: the file.
+        shape: (height, width) of the image; needed where a .json may be an empty list.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it holds something else, or segments of an image of another size.
+    """
+    path = pathlib.Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Expected a file of segments. Received: {path}, which is none. "
+            "Check the path."
+        )
+    try:
+        is_json = path.suffix == ".json"
+        segments = _of_json(path, shape) if is_json else _of_npz(path)
+        if shape is not None:
+            _check_same_size(shape, segments.shape)
+    except _UNREADABLE as error:
+        raise ValueError(
+            f"Expected {path} to hold the segments of an image. Received: a file that "
+            f"does not. {error}"
+        ) from error
+    return segments
+
+
+def _of_json(path, shape):
+    items = json.loads(path.read_bytes())
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise ValueError(
+            "Expected a list of run lengths, each a dict. Received: "
+            f"{str(items)[:60]}. Write a list, also of one segment."
+        )
+    return of_rle([item.get("segmentation", item) for item in items], shape)
+
+
+def _of_npz(path):
+    if not zipfile.is_zipfile(path):
+        raise ValueError(
+            f"Expected an .npz or a .json. Received: {path.name}, which is no archive. "
+            "Write it with np.savez, or fetch it again."
+        )
+    with np.load(path, allow_pickle=False) as archive:
+        found = dict(archive)
+    if {"atoms", "members"} <= found.keys():
+        return of_arrays(found)
+    if "masks" in found:
+        return of_masks(found["masks"])
+    if "labels" in found:
+        return of_label_map(found["labels"])
+    raise ValueError(
+        "Expected the array `masks`, or `labels`, or `atoms` and `members`. Received: "
+        f"{', '.join(found) or 'none'}. Name it so."
+    )
+
+
+def arrays(segments):
+    """The segments as arrays for an .npz, of which `of_arrays` makes them again.
+
+    Args:
+        segments: `Segments`.
+
+    Returns:
+        arrays: dict of "atoms", the smallest integers that hold them [height, width],
+            and "members", uint8 [segments, ceil(atoms / 8)].
+
+    Example:
+        >>> arrays(of_masks([[[1, 1, 0]], [[0, 1, 0]]]))["members"]
+        array([[192],
+               [ 64]], dtype=uint8)
+    """
+    smallest = np.min_scalar_type(-1 - segments.members.shape[1])
+    return {
+        "atoms": segments.atoms.astype(smallest),
+        "members": np.packbits(segments.members, axis=1),
+    }
+
+
+def of_arrays(arrays):
+    """The segments that `arrays` was given: the same atoms and members.
+
+    Args:
+        arrays: dict of "atoms" and "members".
+
+    Raises:
+        ValueError: if one is missing, or they do not fit each other.
+    """
+    if not {"atoms", "members"} <= arrays.keys():
+        raise ValueError(
+            "Expected the arrays `atoms` and `members`. Received: "
+            f"{', '.join(arrays) or 'none'}. Pass what `arrays` returned."
+        )
+    atoms = _checked_map("atoms", arrays["atoms"])
+    members = np.asarray(arrays["members"])
+    count = int(atoms.max()) + 1
+    if members.dtype != np.uint8 or members.shape[1:] != (-(-count // 8),):
+        raise ValueError(
+            f"Expected `members` uint8 [segments, {-(-count // 8)}], packed bits of "
+            f"{count} atoms. Received: {members.dtype} {list(members.shape)}. "
+            "Pass what `arrays` returned."
+        )
+    return Segments(atoms, np.unpackbits(members, axis=1, count=count).astype(bool))
+
+
+# Checks
+
+
+def _checked_map(name, values):
+    """A map of whole numbers from -1 on, [height, width]."""
+    values = np.asarray(values)
+    if values.dtype.kind not in "iu" or values.ndim != 2 or not values.size:
+        raise ValueError(
+            f"`{name}` must be integers [height, width]. Received: {values.dtype} "
+            f"{list(values.shape)}. Number what is there from 0; -1 is nothing."
+        )
+    if values.min() < -1 or values.max() >= 2**31:
+        raise ValueError(
+            f"`{name}` must be from -1 to 2^31 - 1. Received: {values.min()} to "
+            f"{values.max()}. Number what is there from 0; -1 is nothing."
+        )
+    return values
+
+
+def _checked_binary(name, values, axes):
+    """An array of bool, of one of bool or of 0 and 1."""
+    try:
+        values = np.asarray(values)
+    except ValueError as error:  # rows of several lengths
+        raise ValueError(
+            f"`{name}` must be one array {axes}. Received: parts of different sizes "
+            f"({error}). Make them equally large."
+        ) from error
+    if values.ndim != axes.count(",") + 1 or values.dtype.kind not in "biuf":
+        raise ValueError(
+            f"`{name}` must be bool {axes}. Received: {values.dtype} "
+            f"{list(values.shape)}. Put them along the first axis."
+        )
+    if values.dtype != bool and not np.all((values == 0) | (values == 1)):
+        raise ValueError(
+            f"`{name}` must be bool, or 0 and 1. Received: values from {values.min()} "
+            f"to {values.max()}. Compare with a threshold first."
+        )
+    return values.astype(bool, copy=False)
+
+
+def _check_fit(atoms, members):
+    count = members.shape[1]
+    inside = atoms[atoms >= 0]
+    if atoms.max() >= count or not np.bincount(inside, minlength=count).all():
+        raise ValueError(
+            "Expected as many atoms on the map as columns of `members`, each with a "
+            f"pixel. Received: {len(np.unique(inside))}, up to number {atoms.max()}, "
+            f"and {count} columns. Number the atoms without gaps."
+        )
+
+
+def _check_have_pixels(members):
+    (empty,) = np.nonzero(~members.any(axis=1))
+    if len(empty):
+        raise ValueError(
+            "Expected segments of a pixel or more. Received: without any, number "
+            f"{', '.join(map(str, empty[:3]))}, {len(empty)} of {len(members)} in all. "
+            "Leave them out."
+        )
+
+
+def _check_below(labels, num_labels):
+    if labels.max() >= num_labels:
+        raise ValueError(
+            f"`labels` must be in -1..{num_labels - 1}, as there are {num_labels} "
+            f"labels. Received: {labels.max()}. Set what must not count to -1."
+        )
+
+
+def _check_same_size(expected, received):
+    if tuple(expected) != tuple(received):
+        raise ValueError(
+            f"Expected the height and width of one image, {tuple(expected)}. Received: "
+            f"{tuple(received)}. Pass what belongs to the same image, at one size."
+        )
+
+
+def _check_any(several):
+    if not several:
+        raise ValueError(
+            "Expected one set of segments or more. Received: none. An image without "
+            "segments has a set of none: pass it."
+        )
+    for segments in several:
+        _check_same_size(several[0].shape, segments.shape)
+
+
+def _size_of_all(encoded, shape):
+    """(height, width) of run lengths, which must be the same for all."""
+    for rle in encoded:
+        if not isinstance(rle, dict) or not {"size", "counts"} <= rle.keys():
+            raise ValueError(
+                "Expected run lengths as a dict of size and counts. Received: "
+                f"{str(rle)[:60]}. Polygons must be turned into these first."
+            )
+    sizes = [shape] * (shape is not None) + [rle["size"] for rle in encoded]
+    if not sizes:
+        raise ValueError(
+            "Expected run lengths, or the size of the image. Received: none and no "
+            "size. Pass shape=(height, width)."
+        )
+    for size in sizes:
+        _check_size(size)
+        _check_same_size(sizes[0], size)
+    return sizes[0]
+
+
+def _check_size(size):
+    is_pair = isinstance(size, list | tuple) and len(size) == 2
+    if not is_pair or not all(isinstance(n, Integral) and n > 0 for n in size):
+        raise ValueError(
+            "Expected a size, [height, width] in pixels. Received: "
+            f"{str(size)[:60]}. Pass two positive whole numbers."
+        )

@@ -1,0 +1,96 @@
+"""Pasting is what one would do segment by segment; scores are those of VOC."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_tilt.masking import scores
+from keras_tilt.masking.pasting import paste
+
+
+def pasted_by_hand(members, sizes, values, max_iou, threshold, fill):
+    """Segment by segment, atom by atom."""
+    members = np.asarray(members)
+    order = sorted(range(len(members)), key=lambda s: -values[s].max())
+    order = [s for s in order if values[s].max() >= threshold]
+
+    def iou(s, t):
+        both, either = members[s] & members[t], members[s] | members[t]
+        return sizes[both].sum() / sizes[either].sum()
+
+    kept = []
+    for s in order:
+        if all(iou(s, t) <= max_iou for t in kept):
+            kept.append(s)
+    rest = [s for s in order if s not in kept] if fill else []
+    owners = np.full(members.shape[1], -1)
+    for s in reversed(kept + rest):
+        owners[members[s]] = s
+    classes = np.append(values.argmax(axis=1), -1)
+    return classes[owners], owners
+
+
+@pytest.mark.parametrize("fill", [False, True])
+@pytest.mark.parametrize("max_iou", [0.0, 0.1, 0.5, 1.0])
+def test_segments_are_pasted_as_by_hand(max_iou, fill):
+    pasting = tf.function(paste)
+    for seed in range(8):
+        rng = np.random.default_rng([seed, int(10 * max_iou)])
+        members = rng.random([30, 25]) < rng.uniform(0.05, 0.4)
+        members[:, seed] |= ~members.any(axis=1)
+        sizes = rng.integers(1, 50, 25)
+        values = rng.normal(size=[30, 4]).astype(np.float32)
+        for threshold in (-np.inf, 0.7):
+            expected = pasted_by_hand(members, sizes, values, max_iou, threshold, fill)
+            found = pasting(members, sizes, values, max_iou, threshold, fill)
+            np.testing.assert_array_equal(found[0], expected[0])
+            np.testing.assert_array_equal(found[1], expected[1])
+
+
+def test_of_no_segments_nothing_is_pasted():
+    labels, owners = paste(np.zeros([0, 3], bool), [1, 2, 3], np.zeros([0, 2]))
+    assert labels.numpy().tolist() == owners.numpy().tolist() == [-1, -1, -1]
+
+
+# Scores
+
+
+def test_iou_is_that_of_sets_of_pixels():
+    rng = np.random.default_rng(0)
+    truth, found = rng.integers(-1, 4, [2, 30, 40])
+    counts = scores.confusion(truth, found, 4)
+    assert counts.sum() == (truth >= 0).sum()
+    for label, iou in enumerate(scores.class_iou(counts)):
+        true, said = truth == label, (found == label) & (truth >= 0)
+        assert iou == (true & said).sum() / (true | said).sum()
+
+
+def test_a_class_that_is_nowhere_has_no_iou():
+    iou = scores.class_iou(scores.confusion([0, 0], [0, 0], 2))
+    assert iou[0] == 1 and np.isnan(iou[1])
+
+
+def test_average_precision_is_one_if_all_come_first_and_the_envelope_else():
+    assert scores.average_precision([True, True, False], [3, 2, 1], 2) == 1
+    # Precisions 0, 1/2, 2/3 at the hits, the highest later one counts.
+    assert scores.average_precision([False, True, True], [3, 2, 1], 2) == 2 / 3
+    assert scores.average_precision([True, False], [3, 2], 4) == 1 / 4
+    assert scores.average_precision([], [], 2) == 0
+    assert np.isnan(scores.average_precision([], [], 0))
+
+
+def test_average_precision_is_that_of_scikit_learn_where_precision_only_falls():
+    """Of all true objects found, and no envelope needed."""
+    from sklearn.metrics import average_precision_score
+
+    hits = np.array([True] * 6 + [False] * 3 + [True])
+    values = np.arange(10, 0, -1)
+    assert scores.average_precision(hits, values, 7) == pytest.approx(
+        average_precision_score(hits, values)
+    )
+
+
+def test_a_true_object_is_found_once_by_the_best_scored():
+    iou = np.array([[0.9], [0.8], [0.2]])
+    assert scores.matched(iou, [0.5, 0.9, 1.0], 0.5).tolist() == [False, True, False]
+    assert scores.matched(np.zeros([2, 0]), [1, 2], 0.5).tolist() == [False, False]
