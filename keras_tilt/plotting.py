@@ -3,12 +3,14 @@
 Save the figure with `figure.savefig(path)`. Nothing here touches pyplot's state.
 """
 
-__all__ = ["image_grid", "trace_plot"]
+__all__ = ["image_grid", "label_maps", "trace_plot"]
 
 import textwrap
 
 import numpy as np
+from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 _TITLE_POINTS = 10
 _LETTER_WIDTH = 0.68  # of its points, at most, on the average of a line
@@ -73,6 +75,60 @@ def image_grid(
     if title:
         figure.suptitle(title, fontsize=_TITLE_POINTS)
     return figure
+
+
+def label_maps(images, maps, class_names, titles, inches=2.0):
+    """Images and maps of classes beside each other, and what the colours mean.
+
+    Args:
+        images: list of n images, uint8 [height, width, 3], of any sizes.
+        maps: list of lists of n maps, int [height, width], in 0..classes - 1; -1, of no
+            class, is white. Each list is a column.
+        class_names: names by class.
+        titles: texts above the columns of maps.
+        inches: width of an image in the figure.
+
+    Returns:
+        figure: a `matplotlib.figure.Figure`.
+
+    Example:
+        >>> image, found = np.zeros([4, 6, 3], np.uint8), np.zeros([4, 6], int)
+        >>> figure = label_maps([image], [[found]], ["sky", "road"], ["found"])
+        >>> [axes.get_title() for axes in figure.axes]
+        ['image', 'found']
+    """
+    colours = _class_colours(len(class_names))
+    columns = [list(images)] + [
+        [np.vstack([colours, [[1, 1, 1]]])[values] for values in column]
+        for column in maps
+    ]
+    ratios = [image.shape[0] / image.shape[1] for image in images]
+    height = sum(ratios) * inches + 0.25 + 0.22 * -(-len(class_names) // len(columns))
+    figure = Figure(figsize=(len(columns) * inches, height), layout="constrained")
+    grid = figure.subplots(
+        len(images), len(columns), squeeze=False, height_ratios=ratios
+    )
+    for axes, image in zip(grid.T.flat, sum(columns, []), strict=True):
+        axes.imshow(image, interpolation="nearest")
+        axes.set_axis_off()
+    for axes, title in zip(grid[0], ["image", *titles], strict=True):
+        axes.set_title(title, fontsize=8)
+    patches = [
+        Patch(color=colour, label=name)
+        for colour, name in zip(colours, class_names, strict=True)
+    ]
+    figure.legend(
+        handles=patches, loc="outside lower center", ncols=2 * len(columns), fontsize=6
+    )
+    return figure
+
+
+def _class_colours(number):
+    """Colours that neighbours in the list differ in, [number, 3] in [0, 1]."""
+    hues = np.arange(number) * 0.618034 % 1
+    values = np.where(np.arange(number) % 2, 0.65, 0.95)
+    saturations = np.where(np.arange(number) % 3, 0.75, 0.45)
+    return hsv_to_rgb(np.stack([hues, saturations, values], axis=1))
 
 
 def trace_plot(f, num_burnin_steps=0, label="f [nats]", title=None):

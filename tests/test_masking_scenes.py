@@ -780,3 +780,28 @@ def test_a_scene_without_objects_has_none():
     assert scenes.objects(scene_of(np.full([4, 4], -1)), [0, 1]) == []
     assert scenes.objects(scene_of(np.zeros([4, 4]), np.zeros([4, 4])), [0]) == []
     assert scenes.objects(scene_of(np.zeros([4, 4])), [1]) == []
+
+
+# Made
+
+
+def test_synthetic_scenes_are_functions_of_seed_and_number():
+    one, same, other = (scenes.synthetic(5, seed=seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one[3].image, same[3].image)
+    assert np.any(one[3].image != other[3].image)
+    assert np.any(one[3].image != one[2].image)
+
+
+def test_synthetic_objects_are_what_their_class_says():
+    """A square fills its box, a disc pi / 4 of it; where another one does not cover."""
+    shares = {3: [], 4: []}
+    for scene in scenes.synthetic(20, (120, 160)):
+        found = scenes.objects(scene, [3, 4])
+        assert {int(v) for v in np.unique(scene.labels)} <= set(range(5))
+        for label, mask in found:
+            assert np.all(scene.labels[mask] == label)
+            rows, columns = np.nonzero(mask)
+            box = np.ptp(rows) + 1, np.ptp(columns) + 1
+            shares[label].append(mask.sum() / np.prod(box))
+    assert np.median(shares[4]) == 1
+    assert abs(np.median(shares[3]) - np.pi / 4) < 0.05

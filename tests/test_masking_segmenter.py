@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_tilt.masking import examples, segments
+from keras_tilt.masking import examples, segments, svm
 from keras_tilt.masking.assignment import assign
 from keras_tilt.masking.layers import FeatureMasking
 from keras_tilt.masking.pooling import pyramid_pool
@@ -155,6 +155,20 @@ def test_a_segmenter_is_saved_and_loaded_whole(design, tmp_path):
     np.testing.assert_array_equal(again(batch()), segmenter(batch()))
     assert again.get_config().keys() == segmenter.get_config().keys()
     assert len(again.trainable_variables) == len(segmenter.trainable_variables)
+
+
+def test_scores_are_probabilities_of_the_classes_or_margins():
+    segmenter, inputs = segmenter_of("A"), batch()
+    scores = segmenter.scores(inputs).numpy()
+    logits = segmenter(inputs).numpy()
+    none = np.exp(logits[..., 3]) / np.exp(logits).sum(axis=-1)
+    np.testing.assert_allclose(scores.sum(axis=-1), 1 - none, rtol=1e-5)
+    rng = np.random.default_rng(0)
+    machines = svm.Machines(rng.normal(size=[12, 3]), rng.normal(size=3))
+    segmenter.set_machines(machines)
+    expected = machines.margins(segmenter.embed(inputs).numpy())
+    np.testing.assert_allclose(segmenter.scores(inputs), expected, rtol=1e-4, atol=1e-5)
+    assert segmenter.get_config()["margins"]
 
 
 def test_the_network_is_trained_only_if_asked_for_and_its_statistics_never():

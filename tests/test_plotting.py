@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from keras_tilt.plotting import image_grid, trace_plot
+from keras_tilt.plotting import image_grid, label_maps, trace_plot
 
 GRAY = np.random.default_rng(0).uniform(-2.0, 5.0, size=[7, 6, 4, 1])
 
@@ -116,3 +116,20 @@ def test_plotting_does_not_touch_pyplot():
     before = pyplot.get_fignums() if pyplot else []
     image_grid(GRAY)
     assert (pyplot.get_fignums() if pyplot else []) == before
+
+
+def test_label_maps_have_a_column_each_and_white_where_there_is_no_class():
+    shapes = [(4, 6), (8, 5)]
+    images = [np.zeros([*shape, 3], np.uint8) for shape in shapes]
+    truth = [np.arange(np.prod(shape)).reshape(shape) % 2 for shape in shapes]
+    nothing = [np.full(shape, -1) for shape in shapes]
+    figure = label_maps(images, [truth, nothing], ["sky", "road"], ["truth", "found"])
+    assert [axes.get_title() for axes in figure.axes[:3]] == ["image", "truth", "found"]
+    _, first, second, _, other, _ = shown(figure)
+    assert other.shape == (8, 5, 3)
+    assert len(np.unique(first.reshape(-1, 3), axis=0)) == 2
+    assert np.all(second == 1)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["sky", "road"]
+    colours = [patch.get_facecolor()[:3] for patch in legend.get_patches()]
+    np.testing.assert_allclose(first[0, :2], colours)

@@ -47,14 +47,16 @@ class Assignment:
         """Number of classes; as a label it stands for none of them."""
         return self.measures.shape[1]
 
-    def labels(self, seed=None):
+    def labels(self, seed=None, negative=NEGATIVE):
         """Return what each segment is trained as, int32 [segments], -1 for nothing.
 
         Args:
             seed: of the stochastic pursuit, integers; None: the deterministic one.
+            negative: between which two measures, the highest of all classes, a segment
+                is none of them.
         """
         highest = self.measures.max(axis=1, initial=0.0)
-        negative = (highest >= NEGATIVE[0]) & (highest <= NEGATIVE[1])
+        negative = (highest >= negative[0]) & (highest <= negative[1])
         labels = np.where(negative, self.num_classes, -1).astype(np.int32)
         objects = self.measures.copy()
         objects[:, self.stuff] = 0

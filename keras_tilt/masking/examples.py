@@ -13,6 +13,8 @@ __all__ = ["draw", "fit_image", "fit_labels", "inputs_of", "training_batches"]
 import numpy as np
 import tensorflow as tf
 
+from keras_tilt.masking.assignment import NEGATIVE
+
 _GRAY = 127.5
 
 
@@ -87,6 +89,7 @@ def training_batches(
     segments=64,
     positive=0.75,
     stochastic=True,
+    negative=NEGATIVE,
 ):
     """Return the batches of one epoch, each image once, in a new order.
 
@@ -100,6 +103,7 @@ def training_batches(
         segments: segments of an image in a batch.
         positive: share of them that are of a class, at most.
         stochastic: whether stuff is pursued at random, anew for each epoch.
+        negative: of `Assignment.labels`.
 
     Returns:
         dataset: `tf.data.Dataset` of (inputs, labels, weights) as `Segmenter.fit` takes
@@ -111,7 +115,8 @@ def training_batches(
         for i in order.tolist():
             rng = np.random.default_rng([seed, epoch, i])
             image, assignment = read(i)
-            labels = assignment.labels((seed, epoch, i) if stochastic else None)
+            own = (seed, epoch, i) if stochastic else None
+            labels = assignment.labels(own, negative)
             chosen = draw(labels, assignment.num_classes, segments, positive, rng)
             some = assignment.segments.select(chosen)
             turn = slice(None, None, -1 if rng.random() < 0.5 else None)

@@ -12,8 +12,9 @@ every pixel has a class, those that no kept segment covers are left to the suppr
 ones, the best first (`fill`).
 """
 
-__all__ = ["paste"]
+__all__ = ["found_objects", "label_map", "paste"]
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -50,6 +51,41 @@ def paste(members, sizes, scores, max_iou=0.1, threshold=float("-inf"), fill=Fal
         tf.gather(tf.concat([tf.gather(classes, order), [-1]], axis=0), first),
         tf.gather(tf.concat([order, [-1]], axis=0), first),
     )
+
+
+def label_map(segments, scores, **arguments):
+    """Return the class of every pixel, int32 [height, width], -1 where none is pasted.
+
+    Args:
+        segments: `Segments`.
+        scores: [segments, classes].
+        **arguments: of `paste`.
+    """
+    labels, _ = paste(segments.members, segments.sizes, scores, **arguments)
+    return np.append(labels.numpy(), -1)[segments.atoms].astype(np.int32)
+
+
+def found_objects(segments, scores, max_iou=0.3, most=100):
+    """Return the segments that are objects of one class, the best first.
+
+    Args:
+        segments: `Segments`.
+        scores: of that class, [segments].
+        max_iou: IoU with a better segment above which one is left out.
+        most: how many, at most.
+
+    Returns:
+        found: numbers of segments, int64 [at most `most`].
+    """
+    best = np.argsort(-np.asarray(scores), kind="stable")[: 4 * most]
+    some = segments.select(best)
+    kept = tf.image.non_max_suppression_overlaps(
+        some.iou(some).astype(np.float32),
+        np.asarray(scores, np.float32)[best],
+        most,
+        max_iou,
+    )
+    return best[kept.numpy()]
 
 
 def _order(members, sizes, best, max_iou, threshold, fill):

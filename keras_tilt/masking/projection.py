@@ -188,20 +188,28 @@ def segment_counts(atoms, members, cells):
     """
     members = tf.cast(members, tf.float32)
     rows, columns = cells.map_shape
-    cell = columns * np.array(cells.rows)[:, np.newaxis] + np.array(cells.columns)
     number = tf.shape(members)[-1]
-    nowhere = number * (rows * columns)
-
-    def atom_counts(atoms):
-        place = tf.where(atoms < 0, nowhere, atoms * (rows * columns) + cell)
-        place = tf.reshape(place, [-1])
-        counts = tf.math.unsorted_segment_sum(tf.ones_like(place), place, nowhere + 1)
-        return tf.cast(tf.reshape(counts[:-1], [number, rows * columns]), tf.float32)
-
+    cell = columns * np.array(cells.rows)[:, np.newaxis] + np.array(cells.columns)
     atoms = tf.ensure_shape(tf.cast(atoms, tf.int32), [None, *cells.image_shape])
-    counts = tf.map_fn(atom_counts, atoms, fn_output_signature=tf.float32)
-    shape = tf.concat([tf.shape(members)[:2], cells.map_shape], axis=0)
-    return tf.reshape(tf.matmul(members, counts), shape)
+
+    def of_image(both):
+        atoms, members = both
+        # An atom has pixels in few cells: a sparse matrix [cells, atoms].
+        places = tf.boolean_mask(cell * number + atoms, atoms >= 0)
+        places, _, pixels = tf.unique_with_counts(places)
+        places = tf.stack([places // number, places % number], axis=1)
+        counts = tf.SparseTensor(
+            tf.cast(places, tf.int64),
+            tf.cast(pixels, tf.float32),
+            tf.cast([rows * columns, number], tf.int64),
+        )
+        return tf.sparse.sparse_dense_matmul(counts, members, adjoint_b=True)
+
+    counts = tf.map_fn(of_image, (atoms, members), fn_output_signature=tf.float32)
+    counts = tf.linalg.matrix_transpose(counts)
+    return tf.reshape(
+        counts, tf.concat([tf.shape(members)[:2], cells.map_shape], axis=0)
+    )
 
 
 def thresholded(counts, cells, threshold):

@@ -12,6 +12,7 @@ is kept where at least half of the pixels that belong to its cells are in the se
 __all__ = ["DESIGNS", "Segmenter"]
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_tilt import graph
@@ -49,6 +50,8 @@ class Segmenter(keras.Model):
         chunk: segments at a time at inference.
         train_network: whether the network's weights are trained, too. What a batch
             normalization has learned of the data stays as it is.
+        margins: whether the logits are margins of support vector machines, of which
+            the scores are not a softmax.
 
     Raises:
         ValueError: an unknown design; a layer without a map.
@@ -71,6 +74,7 @@ class Segmenter(keras.Model):
         levels=PYRAMID,
         chunk=64,
         train_network=False,
+        margins=False,
         name="segmenter",
         **kwargs,
     ):
@@ -93,6 +97,7 @@ class Segmenter(keras.Model):
         self.num_classes, self.design = num_classes, design
         self.hidden, self.dropout = tuple(hidden), dropout
         self.levels, self.chunk = tuple(levels), chunk
+        self.margins = margins
         pathways = ("box", "masked") if design == "A" else ("box",)
         self.pathways = [self._pathway(name) for name in pathways]
         self.classifier = keras.layers.Dense(num_classes + 1, name="classifier")
@@ -119,17 +124,38 @@ class Segmenter(keras.Model):
         """Logits, float32 [n, segments, num_classes + 1]."""
         return self.classifier(self.embed(inputs, training=training))
 
+    def scores(self, inputs):
+        """Scores of the classes, float32 [n, segments, num_classes].
+
+        Probabilities, or the margins of support vector machines.
+        """
+        logits = self(inputs)
+        values = logits if self.margins else tf.nn.softmax(logits)
+        return values[..., : self.num_classes]
+
+    def set_machines(self, machines):
+        """Put support vector machines in the place of the last layer.
+
+        Args:
+            machines: `keras_tilt.masking.svm.Machines`, fitted to what `embed` gives.
+        """
+        kernel = np.pad(machines.kernel, [(0, 0), (0, 1)])
+        self.classifier.set_weights([kernel, np.append(machines.bias, 0)])
+        self.margins = True
+
     def embed(self, inputs, training=False):
         """What the classifier reads of each segment, [n, segments, width]."""
         features = self.features(inputs["image"])
-        atoms, members = inputs["atoms"], inputs["members"]
+        counts = segment_counts(inputs["atoms"], inputs["members"], self.cells)
+        boxes = boxes_of(counts > 0)
 
-        def of_segments(members):
-            return self._embedded(features, atoms, members, training)
+        def of_segments(boxes, kept):
+            return self._embedded(self._pooled(features, boxes, kept), training)
 
+        parts = boxes, self._kept(counts, boxes)
         if training:
-            return of_segments(members)
-        return _in_chunks(of_segments, members, self.chunk)
+            return of_segments(*parts)
+        return _in_chunks(of_segments, parts, self.chunk)
 
     def features(self, images):
         """The map of the layer, [n, rows, columns, channels], network as at inference.
@@ -140,36 +166,38 @@ class Segmenter(keras.Model):
         feeds = {self.network.inputs[0].name: images}
         return graph.layer_values(self.network, feeds, self.layer, False)
 
-    def _embedded(self, features, atoms, members, training):
-        counts = segment_counts(atoms, members, self.cells)
-        boxes = boxes_of(counts > 0)
-        pooled = self._pooled(features, boxes, counts)
-        shape = tf.shape(members)[:2]
+    def _kept(self, counts, boxes):
+        """What of a segment's box is in its mask: cells, bins, or for boxes nothing."""
+        if self.design == "A":
+            return thresholded(counts, self.cells, _THRESHOLD)
+        if self.design == "B":
+            totals = tf.constant(self.cells.totals, tf.float32)
+            inside, whole = (
+                bin_sums(each, boxes, self.levels[0]) for each in (counts, totals)
+            )
+            return (inside >= _THRESHOLD * whole) & (inside > 0)
+        return tf.zeros(tf.concat([tf.shape(boxes)[:2], [0]], axis=0), tf.bool)
+
+    def _pooled(self, features, boxes, kept):
+        """What each pathway reads: list of [n, segments, bins, channels]."""
+        whole = pyramid_pool(features, boxes, levels=self.levels)
+        if self.design == "A":
+            return [whole, pyramid_pool(features, boxes, kept, self.levels)]
+        if self.design == "B":
+            bins = self.levels[0] ** 2
+            shape = tf.concat([tf.shape(kept)[:2], [bins, 1]], axis=0)
+            fine = tf.where(tf.reshape(kept, shape), whole[:, :, :bins], 0)
+            return [tf.concat([fine, whole[:, :, bins:]], axis=2)]
+        return [whole]
+
+    def _embedded(self, pooled, training):
+        shape = tf.shape(pooled[0])[:2]
         parts = [
             pathway(tf.reshape(one, [-1, *one.shape[2:]]), training=training)
             for pathway, one in zip(self.pathways, pooled, strict=True)
         ]
         embedded = tf.concat(parts, axis=-1)
         return tf.reshape(embedded, [shape[0], shape[1], embedded.shape[-1]])
-
-    def _pooled(self, features, boxes, counts):
-        """What each pathway reads: list of [n, segments, bins, channels]."""
-        whole = pyramid_pool(features, boxes, levels=self.levels)
-        if self.design == "A":
-            masks = thresholded(counts, self.cells, _THRESHOLD)
-            return [whole, pyramid_pool(features, boxes, masks, self.levels)]
-        if self.design == "B":
-            return [self._finest_masked(whole, boxes, counts)]
-        return [whole]
-
-    def _finest_masked(self, pooled, boxes, counts):
-        bins = self.levels[0]
-        totals = tf.constant(self.cells.totals, tf.float32)
-        inside, whole = (bin_sums(each, boxes, bins) for each in (counts, totals))
-        kept = (inside >= _THRESHOLD * whole) & (inside > 0)
-        kept = tf.reshape(kept, tf.concat([tf.shape(kept)[:2], [bins**2, 1]], axis=0))
-        fine, coarse = pooled[:, :, : bins**2], pooled[:, :, bins**2 :]
-        return tf.concat([tf.where(kept, fine, 0), coarse], axis=2)
 
     def get_config(self):
         """Constructor arguments."""
@@ -184,6 +212,7 @@ class Segmenter(keras.Model):
             "levels": list(self.levels),
             "chunk": self.chunk,
             "train_network": self.network.trainable,
+            "margins": self.margins,
             "name": self.name,
         }
 
@@ -196,14 +225,24 @@ class Segmenter(keras.Model):
         return cls(**{**config, "network": network})
 
 
-def _in_chunks(function, members, chunk):
-    """Return function(members) [n, s, ...], of `chunk` of the s segments at a time."""
-    images, segments, atoms = tf.unstack(tf.shape(members))
+def _in_chunks(function, parts, chunk):
+    """Return function(*parts) [n, s, ...], of `chunk` of the s segments at a time."""
+    images, segments = tf.unstack(tf.shape(parts[0])[:2])
     chunks = tf.maximum(-(-segments // chunk), 1)
-    members = tf.pad(members, [[0, 0], [0, chunks * chunk - segments], [0, 0]])
-    parts = tf.reshape(members, [images, chunks, chunk, atoms])
+
+    def split(part):
+        part = tf.pad(
+            part,
+            [[0, 0], [0, chunks * chunk - segments]] + [[0, 0]] * (part.shape.rank - 2),
+        )
+        rest = tf.shape(part)[2:]
+        part = tf.reshape(part, tf.concat([[images, chunks, chunk], rest], axis=0))
+        return tf.transpose(part, [1, 0, *range(2, part.shape.rank)])
+
     made = tf.map_fn(
-        function, tf.transpose(parts, [1, 0, 2, 3]), fn_output_signature=tf.float32
+        lambda some: function(*some),
+        tuple(map(split, parts)),
+        fn_output_signature=tf.float32,
     )
     made = tf.transpose(made, [1, 0, 2, 3])
     made = tf.reshape(made, [images, chunks * chunk, made.shape[-1]])

@@ -1,0 +1,251 @@
+"""What masked features of many segments cost, and what memory.
+
+    features   one pass of the network over the image, up to the layer
+    masks      projection, masking and pyramids of all segments, chunk by chunk
+    regions    the network once for each segment, on its box as an image of its own
+
+    python benchmarks/masking.py --network NETWORK.keras --layer block10_add \\
+        --size 540 720 --image street.jpg --out results/bench_masking.json
+
+The segments are superpixels of the image, merged, of one drawn if there is none. The
+three are timed in turn, in rounds; what is reported are medians of ratios over rounds,
+with standard errors. Memory is that of a process of its own for each number of
+segments. Expected: features and masks of 1,000 segments cost a fiftieth of regions or
+less, masks not more than features, and memory does not grow with the segments.
+
+Source: Dai, He and Sun, CVPR 2015, table 4: 0.38 s an image at five scales and 0.12 s
+at one, against 17.9 s with each region run through the network.
+"""
+
+import argparse
+import json
+import pathlib
+import resource
+import subprocess
+import sys
+import time
+
+import keras_tilt as kt  # noqa: F401  (first: it sets TensorFlow's defaults)
+import keras
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+from keras_tilt import masking, named
+from keras_tilt.masking import pooling, projection
+
+MEMORY_OF = (250, 1000, 4000)  # segments
+REGIONS_AT_ONCE = 32
+
+
+def main():
+    """Times, memory, JSON, table."""
+    flags = parse_flags()
+    if flags.memory_of:
+        print(json.dumps(memory_of(flags)))
+        return
+    with named.as_exit():
+        problem = Problem(flags)
+    rounds = [problem.round() for _ in tqdm.trange(flags.rounds, unit="round")]
+    memory = {n: in_own_process(n) for n in flags.memory}
+    result = summary(rounds, memory, flags, problem)
+    flags.out.parent.mkdir(parents=True, exist_ok=True)
+    flags.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(table(result))
+    print(f"Numbers: {flags.out}")
+
+
+def parse_flags():
+    """The command line; --smoke shrinks the defaults."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--network", default="alexnet", help="NETWORK.keras, or a name: new weights")
+    add("--layer", default="relu5", help="whose map is masked")
+    add("--size", type=named.count, nargs=2, default=[480, 640], help="of the image")
+    add("--region", type=named.count, default=227, help="side of a region, pixels")
+    add("--image", type=pathlib.Path, help="file; by default a scene is drawn")
+    add("--segments", type=named.count, default=1000, help="of the image")
+    add("--chunk", type=named.count, default=64, help="segments at a time")
+    add("--regions", type=named.count, default=64, help="of a round, for all segments")
+    add("--rounds", type=named.count, default=15, help="of all three")
+    add("--memory", type=named.count, nargs="*", default=MEMORY_OF, help="segments")
+    add("--memory-of", type=named.count, help=argparse.SUPPRESS)
+    add("--seed", type=int, default=0, help="of new weights and the scene")
+    out = pathlib.Path("out/bench_masking.json")
+    add("--out", type=pathlib.Path, default=out, help="JSON of all numbers")
+    add("--smoke", action="store_true", help="two rounds of a small network")
+    flags = parser.parse_args()
+    if flags.smoke:
+        flags.network, flags.layer, flags.size = "convnet", "relu3", [120, 160]
+        flags.region, flags.segments, flags.regions, flags.rounds = 32, 100, 8, 2
+        flags.memory = [100]
+    return flags
+
+
+class Problem:
+    """The network, the image and its segments; `round` times what is compared."""
+
+    def __init__(self, flags):
+        self.flags = flags
+        size = tuple(flags.size)
+        self.backbone = self.network(size)
+        self.of_region = self.network((flags.region, flags.region))
+        self.cells = projection.cells_of(self.backbone, self.backbone.layers[-1].name)
+        image = picture(flags, size)
+        self.inputs = masking.examples.inputs_of(
+            image, some_segments(image, flags.segments), size
+        )
+        self.maps = self.backbone(self.inputs["image"], training=False)
+        regions = tf.random.stateless_uniform(
+            [REGIONS_AT_ONCE, flags.region, flags.region, 3], [flags.seed, 0], 0, 255
+        )
+        self.regions = regions[: min(REGIONS_AT_ONCE, flags.regions)]
+        self.steps = {
+            "features": tf.function(self.features),
+            "masks": tf.function(self.masks),
+            "boxes": tf.function(lambda: self.masks(masked=False)),
+            "region": tf.function(lambda: self.of_region(self.regions, training=False)),
+        }
+        for step in self.steps.values():
+            step()
+
+    def network(self, size):
+        """The network up to the layer, for images of a size."""
+        flags = self.flags
+        if flags.network.endswith(".keras"):
+            whole = named.load_model(pathlib.Path(flags.network))
+        else:
+            side = (flags.region, flags.region, 3)
+            whole = named.network(flags.network, side, 1000, flags.seed)
+        return masking.backbone(whole, flags.layer, size)
+
+    def features(self):
+        """The map of the image."""
+        return self.backbone(self.inputs["image"], training=False)
+
+    def masks(self, masked=True):
+        """Sums over the pyramids of all segments, made a chunk at a time."""
+        counts = projection.segment_counts(
+            self.inputs["atoms"], self.inputs["members"], self.cells
+        )
+        kept = projection.thresholded(counts, self.cells, 0.5)
+        parts = projection.boxes_of(counts > 0), kept
+
+        def of_chunk(part):
+            boxes, kept = part
+            pooled = pooling.pyramid_pool(self.maps, boxes, kept if masked else None)
+            return tf.reduce_sum(pooled)
+
+        chunks = [self.in_chunks(part) for part in parts]
+        return tf.map_fn(of_chunk, tuple(chunks), fn_output_signature=tf.float32)
+
+    def in_chunks(self, part):
+        """[1, segments, ...] as [chunks, 1, chunk, ...], the last filled up."""
+        missing = -part.shape[1] % self.flags.chunk
+        part = tf.pad(part[0], [[0, missing]] + [[0, 0]] * (part.shape.rank - 2))
+        return tf.reshape(part, [-1, 1, self.flags.chunk, *part.shape[1:]])
+
+    def round(self):
+        """Seconds of each."""
+        found = {}
+        for name, step in self.steps.items():
+            times = -(-self.flags.regions // REGIONS_AT_ONCE) if name == "region" else 1
+            start = time.perf_counter()
+            for _ in range(times):
+                keras.tree.map_structure(np.asarray, step())
+            found[name] = time.perf_counter() - start
+        done = times_of_regions(self.flags) * len(self.regions)
+        found["regions"] = found.pop("region") * self.flags.segments / done
+        return found
+
+
+def times_of_regions(flags):
+    """Batches of regions in a round."""
+    return -(-flags.regions // REGIONS_AT_ONCE)
+
+
+def picture(flags, size):
+    """The image, uint8 [height, width, 3]."""
+    if flags.image is None:
+        return masking.scenes.synthetic(1, size, flags.seed)[0].image
+    content = tf.io.read_file(str(flags.image))
+    return tf.io.decode_image(content, 3, expand_animations=False).numpy()
+
+
+def some_segments(image, number):
+    """So many proposals, some of them again if there are fewer."""
+    found = masking.proposals.proposals(image)
+    return found.select(np.arange(number) % len(found))
+
+
+# Memory
+
+
+def memory_of(flags):
+    """Peak MB of a process before and after the masks of so many segments."""
+    flags.segments = flags.memory_of
+    problem = Problem(flags)
+    return {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3} | {
+        "members": problem.inputs["members"].shape.num_elements() / 1e6
+    }
+
+
+def in_own_process(number):
+    """The same, of a process of its own with the same flags."""
+    command = [sys.executable, *sys.argv, "--memory-of", str(number)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+# Report
+
+
+def summary(rounds, memory, flags, problem):
+    """Medians with standard errors, and what they are of."""
+    ratios = {
+        "regions / (features + masks)": [
+            r["regions"] / (r["features"] + r["masks"]) for r in rounds
+        ],
+        "masks / features": [r["masks"] / r["features"] for r in rounds],
+        "boxes alone / features": [r["boxes"] / r["features"] for r in rounds],
+    }
+    return {
+        "network": pathlib.Path(flags.network).stem,
+        "layer": flags.layer,
+        "image": list(flags.size),
+        "map": list(problem.backbone.output_shape[1:]),
+        "region": flags.region,
+        "segments": flags.segments,
+        "chunk": flags.chunk,
+        "rounds": flags.rounds,
+        "ratios": {name: median(values) for name, values in ratios.items()},
+        "seconds": {k: median([r[k] for r in rounds])["median"] for k in rounds[0]},
+        "peak_memory_MB": memory,
+    }
+
+
+def median(values):
+    """Median, and its standard error by the normal law."""
+    error = 1.253 * np.std(values, ddof=1) / np.sqrt(len(values))
+    return {"median": float(np.median(values)), "standard_error": float(error)}
+
+
+def table(result):
+    """The numbers as text."""
+    lines = [f"{result['network']} {result['layer']}, map {result['map']}"]
+    for name, value in result["ratios"].items():
+        lines.append(
+            f"{name:>30} {value['median']:8.2f} +- {value['standard_error']:.2f}"
+        )
+    for name, value in result["seconds"].items():
+        lines.append(f"{f'seconds of {name}':>30} {value:8.3f}")
+    for number, value in result["peak_memory_MB"].items():
+        lines.append(f"{f'peak MB, {number} segments':>30} {value['peak']:8.0f}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

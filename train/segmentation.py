@@ -1,0 +1,421 @@
+"""Objects and stuff by convolutional feature masking: a label for every pixel.
+
+    proposals -> fine-tuning by segments -> [support vector machines] -> labels
+
+Paper: Dai, He, Sun, "Convolutional feature masking for joint object and stuff
+segmentation", CVPR 2015.
+
+    python train/segmentation.py --data camvid.npz --stuff sky building road pavement \\
+        tree fence --network NETWORK.keras --layer block10_add --size 540 720
+
+trains on the split "train" and judges on "val" (--split test for the last numbers).
+--data is an .npz, `synthetic`, or a folder of the kind that --dataset names. The
+network is any classifier that Keras saved, of pixels in [0, 255]; its layers up to
+--layer are used, on images of --size. A run that is interrupted goes on where it stood:
+after the last image whose segments were proposed, and after the last epoch.
+
+Writes OUT/result.json (mean IoU, IoU of each class, AP of objects by their masks, what
+the proposals allow), OUT/segmenter.keras and OUT/pictures.png.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import time
+
+import keras_tilt as kt
+import keras
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+from keras_tilt import masking, named, storage
+
+SPLITS = ("train", "val")
+LIKE_THE_PAPER = 0.3  # measure up to which a segment is none of the classes
+AP_THRESHOLDS = (0.5, 0.7)
+
+
+def main():
+    """Proposals, training, judgement, pictures."""
+    flags = parse_flags()
+    if flags.threads:
+        tf.config.threading.set_intra_op_parallelism_threads(flags.threads)
+        tf.config.threading.set_inter_op_parallelism_threads(flags.threads)
+    with named.as_exit():
+        train, test = scenes_of(flags)
+        backbone = backbone_of(flags, len(train.class_names))
+        run = storage.Run(flags.out, settings_of(flags, train, test))
+    run.create()
+    for scenes, split in ((train, "train"), (test, flags.split)):
+        propose(scenes, flags.proposals / split)
+    read = assignments(train, flags)
+    segmenter = fine_tuned(flags, backbone, train, read)
+    if flags.classifier == "svm":
+        segmenter = with_machines(flags, segmenter, len(train), read)
+    found = predicted(segmenter, test, flags)
+    result = judged(found, test, flags)
+    storage.replace(
+        flags.out / "result.json",
+        lambda part: part.write((json.dumps(result, indent=1) + "\n").encode()),
+    )
+    print(table(result))
+    draw(found, test, flags.pictures, flags.out / "pictures.png")
+
+
+def parse_flags():
+    """The command line; --smoke shrinks the defaults."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--data", help=".npz, folder, or `synthetic`; in --data-dir if it is there")
+    add("--data-dir", default=os.environ.get("KERAS_TILT_DATA"), help="folder")
+    add("--dataset", choices=DATASETS, help="kind of data, where it is not plain")
+    add("--sbd", help="folder of SBD, for more images of VOC to train on")
+    add("--voc", help="VOCdevkit folder with the images of PASCAL-Context")
+    add("--stuff", nargs="*", default=[], help="classes of an .npz that are stuff")
+    add("--background", help="class of an .npz that is none of the others")
+    add("--split", default=SPLITS[1], help="to judge on")
+    add("--network", default="convnet", help="NETWORK.keras, or a name: new weights")
+    add("--layer", default="relu3", help="whose map is masked")
+    add("--size", type=named.count, nargs=2, default=[120, 160], help="of its images")
+    add("--design", choices=masking.DESIGNS, default="A", help="box: without masks")
+    add(
+        "--pursuit",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="of segments of stuff; without it stuff is an object",
+    )
+    add("--classifier", choices=("softmax", "svm"), default="softmax", help="at last")
+    add(
+        "--train-network",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="all weights, not only those above the map",
+    )
+    add("--epochs", type=named.count, default=8, help="of fine-tuning")
+    add("--learning-rate", type=float, default=1e-3, help="Adam's, cosine to 0")
+    add("--hidden", type=named.count, default=512, help="width of a pathway")
+    add("--images", type=named.count, default=4, help="in a batch")
+    add("--segments", type=named.count, default=64, help="of an image in a batch")
+    add(
+        "--none-up-to",
+        type=float,
+        default=0.5,
+        help="IoU or purity below which a segment is none; the paper's is 0.3",
+    )
+    add("--smallest-object", type=named.count, default=20, help="to train on, pixels")
+    add("--max-iou", type=float, default=0.3, help="of segments that are pasted")
+    add("--proposals", type=pathlib.Path, help="folder, default OUT/proposals")
+    add("--pictures", type=named.count, default=10, help="images drawn")
+    add("--threads", type=named.count, help="TensorFlow threads; all cores by default")
+    add("--seed", type=int, default=0, help="of weights, order and pursuit")
+    out = pathlib.Path("out/segmentation")
+    add("--out", type=pathlib.Path, default=out, help="folder of the run")
+    add("--smoke", action="store_true", help="2 epochs of a few synthetic scenes")
+    flags = parser.parse_args()
+    if flags.smoke:
+        flags.data, flags.epochs, flags.size = "synthetic", 2, [60, 80]
+        flags.hidden, flags.train_network = 32, True
+    flags.proposals = flags.proposals or flags.out / "proposals"
+    return flags
+
+
+DATASETS = ("npz", "voc", "context", "coco", "synthetic")
+
+
+def scenes_of(flags):
+    """The scenes to train on and those to judge on."""
+    if not flags.data:
+        raise ValueError(
+            "Expected --data, an .npz or a folder. Received: none. To see what comes "
+            "out, try --data synthetic."
+        )
+    path = pathlib.Path(flags.data_dir or ".", flags.data)
+    path = path if path.exists() else pathlib.Path(flags.data)
+    kind = flags.dataset or ("synthetic" if flags.data == "synthetic" else "npz")
+    if kind == "voc" and flags.sbd:
+        train = masking.scenes.voc_and_sbd(path, flags.sbd)
+        return train, masking.scenes.voc(path, flags.split)
+    return tuple(opened(kind, path, s, flags) for s in ("train", flags.split))
+
+
+def opened(kind, path, split, flags):
+    """The scenes of one split."""
+    if kind == "synthetic":
+        number = (12 if flags.smoke else 200) if split == "train" else 10
+        size = (60, 80) if flags.smoke else (120, 160)
+        return masking.scenes.synthetic(number, size, seed=int(split == "train"))
+    if kind == "voc":
+        return masking.scenes.voc(path, split)
+    if kind == "coco":
+        return masking.scenes.coco_panoptic(path, split)
+    if kind == "context":
+        return masking.scenes.pascal_context(path, flags.voc, split)
+    return masking.scenes.npz(path, split, flags.stuff, flags.background)
+
+
+def backbone_of(flags, num_classes):
+    """The network up to the layer, for images of the size."""
+    size = tuple(flags.size)
+    if flags.network.endswith(".keras"):
+        network = named.load_model(pathlib.Path(flags.network))
+    else:
+        network = named.network(flags.network, (*size, 3), num_classes, flags.seed)
+    return masking.backbone(network, flags.layer, size)
+
+
+def settings_of(flags, train, test):
+    """What a run depends on: a folder holds one run."""
+    names = ("data", "dataset", "network", "layer", "size", "design", "pursuit")
+    names += ("classifier", "train_network", "epochs", "learning_rate", "hidden")
+    names += ("images", "segments", "none_up_to", "smallest_object", "max_iou", "seed")
+    return {name: getattr(flags, name) for name in names} | {
+        "split": flags.split,
+        "images_of_splits": [len(train), len(test)],
+        "classes": train.class_names,
+        "stuff": sorted(train.stuff),
+    }
+
+
+# Segments
+
+
+def propose(scenes, folder):
+    """Writes the proposals of every image that has none yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"{scenes.name(i)}.npz" for i in range(len(scenes))]
+    missing = [i for i, file in enumerate(files) if not file.exists()]
+    for i in tqdm.tqdm(missing, desc=f"Proposals of {folder.name}", unit="image"):
+        found = masking.proposals.proposals(scenes[i].image)
+        arrays = masking.segments.arrays(found)
+        storage.replace(files[i], lambda part, a=arrays: np.savez_compressed(part, **a))
+
+
+def proposals_of(scenes, folder, i):
+    """The proposals of an image."""
+    return masking.segments.of_file(folder / f"{scenes.name(i)}.npz")
+
+
+def assignments(scenes, flags):
+    """Function of a number: the image, and what its segments are trained as."""
+    stuff = scenes.stuff if flags.pursuit else ()
+    known = {}
+
+    def read(i):
+        scene = scenes[i]
+        if i not in known:
+            proposed = proposals_of(scenes, flags.proposals / "train", i)
+            known[i] = assigned(scene, proposed, scenes, stuff, flags.smallest_object)
+        return scene.image, known[i]
+
+    for i in tqdm.trange(len(scenes), desc="True segments", unit="image"):
+        read(i)
+    return read
+
+
+def assigned(scene, proposed, scenes, stuff, smallest):
+    """Proposals and true objects of a scene, and what they are trained as."""
+    num_classes = len(scenes.class_names)
+    classes = set(range(num_classes)) - {scenes.background}
+    objects = masking.scenes.objects(scene, classes - set(scenes.stuff))
+    objects = [(c, mask) for c, mask in objects if mask.sum() >= smallest]
+    for c in set(scenes.stuff) - set(stuff):
+        objects += [(c, scene.labels == c)] * bool(np.any(scene.labels == c))
+    if objects:
+        true = masking.segments.of_masks(np.stack([mask for _, mask in objects]))
+        proposed = masking.segments.joined(proposed, true)
+    return masking.assign(proposed, scene.labels, objects, num_classes, stuff)
+
+
+# Training
+
+
+def fine_tuned(flags, backbone, scenes, read):
+    """The segmenter after all epochs; those before an interruption are not redone."""
+    file = flags.out / "fine_tuned.keras"
+    steps = -(-len(scenes) // flags.images)
+    if file.exists():
+        segmenter = keras.models.load_model(file)
+    else:
+        segmenter = new_segmenter(flags, backbone, len(scenes.class_names), steps)
+    done = int(segmenter.optimizer.iterations) // steps
+    for epoch in range(done, flags.epochs):
+        batches = masking.examples.training_batches(
+            read,
+            len(scenes),
+            tuple(flags.size),
+            seed=flags.seed,
+            epoch=epoch,
+            images=flags.images,
+            segments=flags.segments,
+            negative=(0.1, flags.none_up_to),
+        )
+        segmenter.fit(
+            batches, initial_epoch=epoch, epochs=epoch + 1, shuffle=False, verbose=2
+        )
+        storage.save_model(file, segmenter)
+    return segmenter
+
+
+def new_segmenter(flags, backbone, num_classes, steps):
+    """A segmenter, compiled."""
+    keras.utils.set_random_seed(flags.seed)
+    segmenter = masking.Segmenter(
+        backbone,
+        backbone.layers[-1].name,
+        num_classes,
+        design=flags.design,
+        hidden=(flags.hidden,),
+        train_network=flags.train_network,
+    )
+    segmenter.compile(
+        keras.optimizers.Adam(
+            keras.optimizers.schedules.CosineDecay(
+                flags.learning_rate, steps * flags.epochs
+            )
+        ),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        weighted_metrics=["accuracy"],
+        jit_compile=False,
+    )
+    return segmenter
+
+
+def with_machines(flags, segmenter, number, read):
+    """The segmenter with support vector machines in the place of its softmax."""
+    embed = tf.function(segmenter.embed, reduce_retracing=True)
+
+    def vectors(i):
+        image, assignment = read(i)
+        size = tuple(flags.size)
+        return embed(
+            masking.examples.inputs_of(image, assignment.segments, size)
+        ).numpy()[0]
+
+    machines = masking.svm.fit(vectors, lambda i: read(i)[1], number, seed=flags.seed)
+    segmenter.set_machines(machines)
+    return segmenter
+
+
+# Judging
+
+
+def predicted(segmenter, scenes, flags):
+    """Of every image its segments, their scores, and the label of every pixel."""
+    storage.save_model(flags.out / "segmenter.keras", segmenter)
+    scores_of = tf.function(segmenter.scores, reduce_retracing=True)
+    found = []
+    for i in tqdm.trange(len(scenes), desc="Labels", unit="image"):
+        segments = proposals_of(scenes, flags.proposals / flags.split, i)
+        start = time.monotonic()
+        inputs = masking.examples.inputs_of(
+            scenes[i].image, segments, tuple(flags.size)
+        )
+        scores = scores_of(inputs).numpy()[0]
+        labels = masking.label_map(
+            segments,
+            scores,
+            max_iou=flags.max_iou,
+            fill=scenes.background is None,
+        )
+        if scenes.background is not None:
+            labels[labels < 0] = scenes.background
+        found.append((segments, scores, labels, time.monotonic() - start))
+    return found
+
+
+def judged(found, scenes, flags):
+    """The numbers of the run."""
+    names = scenes.class_names
+    counts, best = np.zeros([2, len(names), len(names) + 1], int)
+    for i, (segments, _, labels, _) in enumerate(found):
+        truth = scenes[i].labels
+        counts += masking.scores.confusion(truth, labels, len(names))
+        oracle = majority(segments, truth, len(names))
+        best += masking.scores.confusion(truth, oracle, len(names))
+    iou, oracle = masking.scores.class_iou(counts), masking.scores.class_iou(best)
+    objects = sorted(set(range(len(names))) - scenes.stuff - {scenes.background})
+    return {
+        "design": flags.design,
+        "pursuit": flags.pursuit,
+        "classifier": flags.classifier,
+        "seed": flags.seed,
+        "split": flags.split,
+        "mean_iou": float(np.nanmean(iou)),
+        "iou": dict(zip(names, iou.tolist(), strict=True)),
+        "pixel_accuracy": float(counts.diagonal().sum() / counts.sum()),
+        "mean_iou_of_proposals": float(np.nanmean(oracle)),
+        "iou_of_proposals": dict(zip(names, oracle.tolist(), strict=True)),
+        "proposals": float(np.mean([len(segments) for segments, *_ in found])),
+        "ap": {
+            str(threshold): {
+                names[c]: precision_of(c, found, scenes, threshold, flags)
+                for c in objects
+            }
+            for threshold in AP_THRESHOLDS
+        },
+        "seconds": float(np.median([seconds for *_, seconds in found])),
+    }
+
+
+def majority(segments, truth, num_classes):
+    """The best labels that unions of the segments' atoms can have."""
+    atoms = segments.select(np.arange(len(segments))).atoms
+    pieces = masking.segments.of_label_map(atoms)
+    counts = pieces.pixels_by_label(truth, num_classes)
+    return np.append(counts.argmax(axis=1), -1)[atoms]
+
+
+def precision_of(label, found, scenes, threshold, flags):
+    """Average precision of the objects of a class."""
+    hits, values, number = [], [], 0
+    for i, (segments, scores, _, _) in enumerate(found):
+        true = [
+            mask
+            for _, mask in masking.scenes.objects(scenes[i], [label])
+            if mask.sum() >= flags.smallest_object
+        ]
+        number += len(true)
+        best = masking.found_objects(segments, scores[:, label])
+        iou = np.zeros([len(best), 0])
+        if true:
+            iou = segments.select(best).iou(masking.segments.of_masks(np.stack(true)))
+        hits.append(masking.scores.matched(iou, scores[best, label], threshold))
+        values.append(scores[best, label])
+    return masking.scores.average_precision(
+        np.concatenate(hits), np.concatenate(values), number
+    )
+
+
+def table(result):
+    """The numbers as text."""
+    lines = [f"{'IoU %':>20} {'here':>6} {'best':>6}  of labels for pieces of segments"]
+    for name, iou in result["iou"].items():
+        best = result["iou_of_proposals"][name]
+        lines.append(f"{name:>20} {100 * iou:6.1f} {100 * best:6.1f}")
+    best = result["mean_iou_of_proposals"]
+    lines.append(f"{'mean':>20} {100 * result['mean_iou']:6.1f} {100 * best:6.1f}")
+    for threshold, precisions in result["ap"].items():
+        mean = np.nanmean(list(precisions.values()))
+        lines.append(f"{f'mAP^r at {threshold}':>20} {100 * mean:6.1f}")
+    return "\n".join(lines)
+
+
+def draw(found, scenes, number, path):
+    """Image, truth and labels of some scenes."""
+    chosen = np.linspace(0, len(found) - 1, min(number, len(found))).astype(int)
+    kt.plotting.label_maps(
+        [scenes[i].image for i in chosen],
+        [[scenes[i].labels for i in chosen], [found[i][2] for i in chosen]],
+        scenes.class_names,
+        ["truth", "found"],
+    ).savefig(path, dpi=150)
+    print(f"Pictures: {path}")
+
+
+if __name__ == "__main__":
+    main()
