@@ -254,11 +254,20 @@ def fine_tuned(flags, backbone, scenes, read):
             segments=flags.segments,
             negative=(0.1, flags.none_up_to),
         )
+        seed_dropout(segmenter, flags.seed, epoch)
         segmenter.fit(
             batches, initial_epoch=epoch, epochs=epoch + 1, shuffle=False, verbose=2
         )
         storage.save_model(file, segmenter)
     return segmenter
+
+
+def seed_dropout(segmenter, seed, epoch):
+    """Makes what an epoch drops a function of seed and epoch: no file holds it."""
+    states = [v for v in segmenter.variables if v.path.endswith("generator_state")]
+    for number, state in enumerate(states):
+        rng = np.random.default_rng([seed, epoch, number])
+        state.assign(rng.integers(2**31, size=2))
 
 
 def new_segmenter(flags, backbone, num_classes, steps):

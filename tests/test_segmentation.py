@@ -1,0 +1,101 @@
+"""train/segmentation.py finds objects and stuff, and goes on where it was killed."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+from data_files import data_file
+from test_scripts import ROOT, run_script
+
+from keras_tilt import masking
+
+SCRIPT = "train/segmentation.py"
+
+
+def smoke(out, *arguments):
+    return run_script(SCRIPT, "--smoke", "--out", out, *arguments)
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    """The folder of a run that was not interrupted."""
+    out = tmp_path_factory.mktemp("segmentation") / "run"
+    run = smoke(out)
+    assert run.returncode == 0, run.stderr
+    return out, run
+
+
+def weights_of(out, name="segmenter.keras"):
+    return keras.models.load_model(out / name).get_weights()
+
+
+def test_a_run_leaves_numbers_pictures_and_a_segmenter(whole_run):
+    out, run = whole_run
+    result = json.loads((out / "result.json").read_text())
+    names = ["sky", "ground", "tree", "disc", "square"]
+    assert list(result["iou"]) == names
+    assert result["mean_iou"] == pytest.approx(np.mean(list(result["iou"].values())))
+    assert result["mean_iou"] <= result["mean_iou_of_proposals"] <= 1
+    assert list(result["ap"]["0.5"]) == ["disc", "square"]
+    assert f"{100 * result['mean_iou']:.1f}" in run.stdout
+    assert (out / "pictures.png").stat().st_size > 10_000
+    assert len(list((out / "proposals/train").glob("*.npz"))) == 12
+    segmenter = keras.models.load_model(out / "segmenter.keras")
+    scene = masking.scenes.synthetic(1, (60, 80))[0]
+    segments = masking.proposals.proposals(scene.image)
+    inputs = masking.examples.inputs_of(scene.image, segments, (60, 80))
+    scores = segmenter.scores(inputs)[0].numpy()
+    assert scores.shape == (len(segments), 5)
+    labels = masking.label_map(segments, scores, fill=True)
+    assert labels.shape == (60, 80) and labels.min() >= 0
+
+
+def test_a_killed_run_ends_as_one_that_was_not(whole_run, tmp_path):
+    """Killed after the first epoch, its network trained on."""
+    whole, _ = whole_run
+    command = [sys.executable, SCRIPT, "--smoke", "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    saved = tmp_path / "run" / "fine_tuned.keras"
+    while not saved.exists() and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "run" / "result.json").exists()
+    assert smoke(tmp_path / "run").returncode == 0
+    for one, other in zip(weights_of(tmp_path / "run"), weights_of(whole), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_folder_holds_one_run(whole_run):
+    out, _ = whole_run
+    again = smoke(out, "--design", "B")
+    assert again.returncode == 1
+    assert "holds another: design 'A' there, 'B' here" in again.stderr
+
+
+def test_machines_take_the_place_of_the_softmax(whole_run, tmp_path):
+    out, _ = whole_run
+    run = smoke(
+        tmp_path / "run", "--classifier", "svm", "--proposals", out / "proposals"
+    )
+    assert run.returncode == 0, run.stderr
+    segmenter = keras.models.load_model(tmp_path / "run" / "segmenter.keras")
+    kernel, bias = segmenter.classifier.get_weights()
+    assert segmenter.margins and not np.any(kernel[:, -1]) and bias[-1] == 0
+    assert not np.any(weights_of(out)[-2] == kernel, where=kernel != 0)
+
+
+def test_without_data_or_with_other_classes_the_error_says_what_to_do(tmp_path):
+    run = run_script(SCRIPT, "--out", tmp_path / "run")
+    assert run.returncode == 1 and run.stderr.startswith("Expected --data")
+    camvid = data_file("camvid_180x240_jpg.npz")
+    run = run_script(
+        SCRIPT, "--data", camvid, "--stuff", "heaven", "--out", tmp_path / "run"
+    )
+    assert run.returncode == 1 and "heaven" in run.stderr and "sky" in run.stderr
+    assert not (tmp_path / "run").exists()
