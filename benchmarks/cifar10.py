@@ -76,9 +76,7 @@ CROP = (32, 32)
 def main():
     """Runs what is missing, prints the table."""
     flags = parse_flags()
-    if flags.threads:
-        tf.config.threading.set_intra_op_parallelism_threads(flags.threads)
-        tf.config.threading.set_inter_op_parallelism_threads(flags.threads)
+    named.use_threads(flags.threads)
     with named.as_exit():
         train, test = opened(flags.dataset, flags.data_dir, flags.smoke)
     strangers = others()

@@ -24,6 +24,7 @@ __all__ = [
     "preprocessing",
     "saved_model",
     "unit_of",
+    "use_threads",
 ]
 
 import contextlib
@@ -72,6 +73,13 @@ def count(text):
     if not int(text) >= 1:
         raise ValueError
     return int(text)
+
+
+def use_threads(number):
+    """Let TensorFlow use so many threads; None: all cores. Before it has started."""
+    if number:
+        tf.config.threading.set_intra_op_parallelism_threads(number)
+        tf.config.threading.set_inter_op_parallelism_threads(number)
 
 
 def load_model(path):

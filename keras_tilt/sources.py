@@ -29,14 +29,12 @@ import pathlib
 import re
 import shutil
 import tarfile
-import zipfile
-import zlib
 
 import numpy as np
 import tensorflow as tf
 import tqdm
 
-from keras_tilt import storage
+from keras_tilt import prepared, storage
 from keras_tilt.arguments import check_count
 
 # What is held in memory: sets of encoded images, and sets of pixels made of them.
@@ -44,14 +42,6 @@ _LARGEST_IN_MEMORY = 2**31  # bytes
 _FILES_BESIDE = 256  # open files that are left to everything but a data set
 _FILES = re.compile(r"\.(jpe?g|png)", re.IGNORECASE)
 _ARCHIVES = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
-_UNREADABLE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    OSError,
-    ValueError,
-    TypeError,
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +129,9 @@ def npz(path, split=None, class_names=None):
     pixels = f"x_{split}"
     buffer, offsets = (f"{split}_{k}" if split else k for k in ("buf", "off"))
     labels = f"y_{split}" if split else "y"
-    found = _read_npz(path, (pixels, buffer, offsets, labels, "class_names", "wnids"))
+    found = prepared.read_npz(
+        path, (pixels, buffer, offsets, labels, "class_names", "wnids")
+    )
     if class_names is None:
         class_names = found.get("class_names", found.get("wnids"))
     if pixels in found and labels in found:
@@ -147,7 +139,7 @@ def npz(path, split=None, class_names=None):
     if not {buffer, offsets, labels} <= found.keys():
         raise ValueError(
             f"Expected {path} to hold the arrays {pixels} and {labels}, or {buffer}, "
-            f"{offsets} and {labels}. Received: {', '.join(_keys_of(path))}. "
+            f"{offsets} and {labels}. Received: {prepared.keys_of(path)}. "
             "Name one of its splits."
         )
     images = _slices(path, found[buffer], found[offsets], len(found[labels]))
@@ -307,13 +299,7 @@ def tfds_named(name, data_dir, split):
         data_dir: the folder of TFDS, that holds <name>/<version>.
         split: such as "train", "validation" or "train[:10%]".
     """
-    builder = _prepared(name, data_dir)
-    if builder is None:
-        raise FileNotFoundError(
-            f"Expected {name} prepared by TFDS in {data_dir}. Received: a folder "
-            f"without it. Prepare it: tfds.builder('{name}', data_dir='{data_dir}', "
-            "file_format='array_record').download_and_prepare()."
-        )
+    builder = prepared.required(name, data_dir)
     return _of_builder(builder, split)
 
 
@@ -334,21 +320,8 @@ def imagenet(data_dir, split):
         source: class names are the 1,000 wnids in order, such as "n01440764".
     """
     data_dir = pathlib.Path(data_dir).expanduser()
-    builder = _prepared("imagenet2012", data_dir) or _built_imagenet(data_dir)
+    builder = prepared.find("imagenet2012", data_dir) or _built_imagenet(data_dir)
     return _of_builder(builder, split)
-
-
-def _prepared(name, data_dir):
-    """Return the builder that reads what is there, or None."""
-    import tensorflow_datasets as tfds
-    from tensorflow_datasets.core import read_only_builder
-
-    data_dir = os.path.expanduser(data_dir)
-    try:
-        builder = read_only_builder.builder_from_files(name, data_dir=data_dir)
-    except tfds.core.DatasetNotFoundError:
-        return None
-    return _as_array_record(builder)
 
 
 def _as_array_record(builder):
@@ -366,8 +339,9 @@ def _as_array_record(builder):
 def _of_builder(builder, split):
     import tensorflow_datasets as tfds
 
+    builder = _as_array_record(builder)
     _check_features(builder, tfds.features.Image, tfds.features.ClassLabel)
-    _check_split(builder, split)
+    prepared.check_split(builder, split)
     if builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
         return _of_array_record(builder, split)
     return _of_tfrecord(builder, split)
@@ -376,15 +350,7 @@ def _of_builder(builder, split):
 def _of_tfrecord(builder, split):
     import tensorflow_datasets as tfds
 
-    size = builder.info.splits[split].num_bytes
-    if size > _LARGEST_IN_MEMORY:
-        raise ValueError(
-            f"Expected {builder.data_path} in array_record, or at most "
-            f"{_LARGEST_IN_MEMORY} bytes. Received: {size} bytes in "
-            f"{builder.info.file_format.value}, which is read only from the start. "
-            "Convert it (needs apache-beam): tfds convert_format "
-            f"--dataset_version_dir={builder.data_path} --out_file_format=array_record."
-        )
+    prepared.check_room(builder, split, _LARGEST_IN_MEMORY)
     undecoded = {"image": tfds.decode.SkipDecoding()}
     dataset = builder.as_dataset(split=split, decoders=undecoded)
     rows = [(row["image"], row["label"]) for row in tfds.as_numpy(dataset)]
@@ -682,28 +648,6 @@ def _check_labels(labels, num_classes):
         )
 
 
-def _read_npz(path, keys):
-    """Return the arrays of a file that have one of the names."""
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"Expected an .npz file. Received: {path}, which is none. Check the path."
-        )
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in keys if key in archive.files}
-    except _UNREADABLE as error:
-        raise ValueError(
-            f"Expected {path} to be a complete .npz archive. Received: a file of "
-            f"{path.stat().st_size} bytes that cannot be read ({error}). "
-            "It may be truncated: fetch it again."
-        ) from error
-
-
-def _keys_of(path):
-    with np.load(path, allow_pickle=False) as archive:
-        return archive.files or ["none"]
-
-
 def _slices(path, buffer, offsets, count):
     """Return the encoded images in a buffer, a list of bytes."""
     if (
@@ -756,19 +700,6 @@ def _check_features(builder, image, label):
             f"channels, and label. Received: {builder.data_path}, with "
             f"{', '.join(features)}. "
             "Choose a set for image classification."
-        )
-
-
-def _check_split(builder, split):
-    try:
-        count = builder.info.splits[split].num_examples
-    except (KeyError, ValueError, AssertionError):
-        count = 0
-    if not count:
-        raise ValueError(
-            f"Expected a split of {builder.data_path}. Received: {split!r}. "
-            f"Choose among {', '.join(builder.info.splits)}, or a part of one, "
-            "such as 'train[:10%]'."
         )
 
 

@@ -45,7 +45,7 @@ ROOMS = {
     "masking.pooling": set(),
     "masking.projection": {"graph", "receptive_field"},
     "masking.proposals": {"arguments", "masking.segments"},
-    "masking.scenes": {"arguments"},
+    "masking.scenes": {"arguments", "prepared"},
     "masking.scores": set(),
     "masking.segmenter": {
         "arguments",
@@ -73,6 +73,7 @@ ROOMS = {
     "plan": {"adaptation", "arguments", "chains", "kernels", "storage"},
     "plotting": set(),
     "receptive_field": {"graph"},
+    "prepared": set(),
     "reference_queue": set(),
     "reference": {"arguments", "spectrum", "transports"},
     "sampler": {
@@ -98,7 +99,7 @@ ROOMS = {
         "units",
     },
     "several": {"units"},
-    "sources": {"arguments", "storage"},
+    "sources": {"arguments", "prepared", "storage"},
     "spectrum": {"arguments"},
     "storage": set(),
     "tilt": {"several", "transports"},
@@ -115,7 +116,12 @@ ONLY_IN = {
     "pycocotools": {"masking.segments"},
     "skimage": {"masking.proposals", "masking.scenes"},
     "sklearn": {"masking.proposals", "masking.svm"},
-    "tensorflow_datasets": {"data", "masking.scenes", "sources"},
+    "tensorflow_datasets": {
+        "data",
+        "masking.scenes",
+        "prepared",
+        "sources",
+    },
 }
 WITHOUT_KERAS = {
     "adaptation",
@@ -141,6 +147,7 @@ WITHOUT_KERAS = {
     "partition",
     "plan",
     "plotting",
+    "prepared",
     "reference",
     "reference_queue",
     "sampler",

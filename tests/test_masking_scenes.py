@@ -659,7 +659,7 @@ def test_bad_npz_files_are_told_apart(tmp_path):
     with pytest.raises(ValueError, match=message):
         scenes.npz(path, "train")
     path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(ValueError, match="x.npz to be whole"):
+    with pytest.raises(ValueError, match="x.npz to be a complete .npz archive"):
         scenes.npz(path, "test")
     for wrong in (
         {"x_test": np.zeros([3, 6, 7, 3])},

@@ -21,7 +21,6 @@ import pathlib
 import keras_tilt as kt
 import keras
 import numpy as np
-import tensorflow as tf
 import tqdm
 
 from keras_tilt import comparison, named, storage, training
@@ -59,9 +58,7 @@ def percent(accuracy):
 def main():
     """Reads the flags, runs what is missing, prints the table."""
     flags = parse_flags()
-    if flags.threads:
-        tf.config.threading.set_intra_op_parallelism_threads(flags.threads)
-        tf.config.threading.set_inter_op_parallelism_threads(flags.threads)
+    named.use_threads(flags.threads)
     embedded = flags.embedded or flags.smoke
     train, test = kt.data.embedded_mnist() if embedded else load(flags.data_dir)
     flags.out.mkdir(parents=True, exist_ok=True)

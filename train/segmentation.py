@@ -40,9 +40,7 @@ AP_THRESHOLDS = (0.5, 0.7)
 def main():
     """Proposals, training, judgement, pictures."""
     flags = parse_flags()
-    if flags.threads:
-        tf.config.threading.set_intra_op_parallelism_threads(flags.threads)
-        tf.config.threading.set_inter_op_parallelism_threads(flags.threads)
+    named.use_threads(flags.threads)
     with named.as_exit():
         train, test = scenes_of(flags)
         backbone = backbone_of(flags, len(train.class_names))

@@ -56,7 +56,7 @@ def pyramid_pool(features, boxes, masks=None, levels=PYRAMID):
     Example:
         >>> features = tf.reshape(tf.range(12.0), [1, 3, 4, 1])
         >>> pyramid_pool(features, [[[0, 0, 2, 3]]], levels=(2, 1))[0, 0, :, 0].numpy()
-        array([5., 6., 5., 6., 6.], dtype=float32)
+        array([1., 2., 5., 6., 6.], dtype=float32)
     """
     if isinstance(boxes, tf.RaggedTensor):
         lengths = boxes.row_lengths()

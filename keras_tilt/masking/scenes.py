@@ -26,7 +26,6 @@ import collections.abc
 import dataclasses
 import functools
 import io
-import os
 import pathlib
 import zipfile
 import zlib
@@ -36,6 +35,7 @@ import scipy.io
 from PIL import Image
 from skimage import measure
 
+from keras_tilt import prepared
 from keras_tilt.arguments import check_count
 
 _VOC_CLASSES = (
@@ -473,8 +473,8 @@ def coco_panoptic(data_dir, split):
 
     Source: Kirillov et al. 2019; classes by category id: panoptic_coco_categories.json.
     """
-    builder = _prepared(data_dir)
-    _check_split(builder, split)
+    builder = prepared.required(_COCO, data_dir)
+    prepared.check_split(builder, split)
     rows = _rows(builder, split)
     names = builder.info.features["panoptic_objects"]["label"].names
     return Scenes(
@@ -520,23 +520,6 @@ def _classes_and_instances(described):
     return classes, {number: i for i, number in enumerate(things, 1)}
 
 
-def _prepared(data_dir):
-    """Return the builder of TFDS that reads what is there."""
-    import tensorflow_datasets as tfds
-    from tensorflow_datasets.core import read_only_builder
-
-    try:
-        return read_only_builder.builder_from_files(
-            _COCO, data_dir=os.path.expanduser(data_dir)
-        )
-    except tfds.core.DatasetNotFoundError as error:
-        raise FileNotFoundError(
-            f"Expected {_COCO} prepared by TFDS in {data_dir}. Received: a folder "
-            f"without it. Prepare it: tfds.builder('{_COCO}', data_dir='{data_dir}', "
-            "file_format='array_record').download_and_prepare()."
-        ) from error
-
-
 def _rows(builder, split):
     """Return the sequence of examples, of which images are left encoded."""
     import tensorflow_datasets as tfds
@@ -548,33 +531,8 @@ def _rows(builder, split):
         return builder.as_data_source(
             split, decoders=decoders, file_format=array_record
         )
-    _check_room(builder, split)
+    prepared.check_room(builder, split, _LARGEST_IN_MEMORY)
     return list(builder.as_dataset(split, decoders=decoders).as_numpy_iterator())
-
-
-def _check_room(builder, split):
-    size = builder.info.splits[split].num_bytes
-    if size > _LARGEST_IN_MEMORY:
-        raise ValueError(
-            f"Expected {builder.data_path} in array_record, or at most "
-            f"{_LARGEST_IN_MEMORY} bytes. Received: {size} bytes in "
-            f"{builder.info.file_format.value}, which is read only from the start. "
-            "Convert it (needs apache-beam): tfds convert_format "
-            f"--dataset_version_dir={builder.data_path} --out_file_format=array_record."
-        )
-
-
-def _check_split(builder, split):
-    try:
-        count = builder.info.splits[split].num_examples
-    except (KeyError, ValueError, AssertionError):
-        count = 0
-    if not count:
-        raise ValueError(
-            f"Expected a split of {builder.data_path}. Received: {split!r}. "
-            f"Choose among {', '.join(builder.info.splits)}, or a part of one, "
-            "such as 'train[:10%]'."
-        )
 
 
 # npz
@@ -656,33 +614,16 @@ def _read_npz(path, split):
     """Return the arrays of a split, by name, and class_names."""
     pixels, labels = f"x_{split}", f"y_{split}"
     encoded = {f"{split}_buf", f"{split}_off"}
-    found = _arrays_of(path, {pixels, labels, "class_names", *encoded})
+    found = prepared.read_npz(path, {pixels, labels, "class_names", *encoded})
     has_images = pixels in found or encoded <= found.keys()
     if not has_images or not {labels, "class_names"} <= found.keys():
         raise ValueError(
             f"Expected {path} to hold {labels}, class_names, and {pixels} or "
-            f"{' and '.join(sorted(encoded))}. Received: {', '.join(_names_in(path))}. "
+            f"{' and '.join(sorted(encoded))}. Received: {prepared.keys_of(path)}. "
             "Name one of its splits."
         )
     _check_arrays(path, split, found)
     return found
-
-
-def _arrays_of(path, names):
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"Expected an .npz file. Received: {path}, which is none. Check the path."
-        )
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in names if name in archive.files}
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from error
-
-
-def _names_in(path):
-    with np.load(path, allow_pickle=False) as archive:
-        return sorted(archive.files) or ["no array"]
 
 
 def _check_arrays(path, split, found):

@@ -57,10 +57,16 @@ class Segmenter(keras.Model):
         ValueError: an unknown design; a layer without a map.
 
     Example:
-        >>> segmenter = keras_tilt.masking.Segmenter(
-        ...     network, "conv5", num_classes=11, design="A")
-        >>> segmenter.compile("adam", keras.losses.SparseCategoricalCrossentropy(True))
-        >>> segmenter.fit(batches)
+        >>> network = keras.Sequential([
+        ...     keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="conv1"),
+        ... ])
+        >>> segmenter = Segmenter(network, "conv1", num_classes=2, design="B")
+        >>> image, left = np.zeros([8, 8, 3], np.uint8), np.zeros([1, 8, 8], bool)
+        >>> left[:, :, :4] = True
+        >>> segments = keras_tilt.masking.segments.of_masks(left)
+        >>> inputs = keras_tilt.masking.examples.inputs_of(image, segments, (8, 8))
+        >>> segmenter(inputs).shape
+        TensorShape([1, 1, 3])
     """
 
     def __init__(
