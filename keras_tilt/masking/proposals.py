@@ -26,11 +26,12 @@ from sklearn.cluster import ward_tree
 from keras_tilt.arguments import check_count
 from keras_tilt.masking.segments import Segments, joined
 
-_SCALES = (50, 100, 200, 400)
-_SMALLEST = 1 / 2000  # of the image
-# Against which a unit of CIE Lab counts as one.
-_OF_GRADIENT = 3.0  # per unit of L per pixel
-_OF_PLACE = 100.0  # along the longer side
+_SCALES = (30, 60, 120, 240, 480)
+_SIGMA = 0.4  # of the blur, pixels
+_SMALLEST = 1 / 2000  # share of the image
+# What differences count as, against those of colour in units of CIE Lab.
+_OF_TEXTURE = 5.0  # per unit of lightness and pixel
+_OF_PLACE = 150.0  # per longer side of the image
 
 
 def proposals(image, max_segments=1500):
@@ -74,9 +75,7 @@ def superpixels(image):
     """
     image = _checked_image(image)
     smallest = round(_SMALLEST * image.shape[0] * image.shape[1])
-    return [
-        felzenszwalb(image, scale, sigma=0.5, min_size=smallest) for scale in _SCALES
-    ]
+    return [felzenszwalb(image, scale, _SIGMA, smallest) for scale in _SCALES]
 
 
 # Trees
@@ -87,7 +86,7 @@ def _channels(image):
     colour = rgb2lab(image)
     gradient = [scipy.ndimage.sobel(colour[..., 0], axis) / 8 for axis in (0, 1)]
     place = np.indices(image.shape[:2]) / max(image.shape)
-    return np.dstack([colour, *(_OF_GRADIENT * np.abs(gradient)), *(_OF_PLACE * place)])
+    return np.dstack([colour, *(_OF_TEXTURE * np.abs(gradient)), *(_OF_PLACE * place)])
 
 
 def _tree(channels, partition):
