@@ -44,6 +44,42 @@ def test_every_union_is_of_two_others():
         assert rest & {part.tobytes() for part in inside}
 
 
+def test_every_union_is_connected():
+    """Through sides and corners of pixels, as superpixels are."""
+    for mask in proposals.proposals(IMAGE).masks():
+        assert measure.label(mask, connectivity=2).max() == 1
+
+
+def test_superpixels_are_compared_by_their_means():
+    rng = np.random.default_rng(0)
+    partition = rng.integers(0, 5, [7, 11])
+    channels = rng.normal(size=[7, 11, 3])
+    expected = [channels[partition == i].mean(axis=0) for i in range(5)]
+    np.testing.assert_allclose(proposals._means(channels, partition), expected)
+
+
+def test_superpixels_touch_along_sides_of_pixels():
+    partition = np.array([[0, 0, 1], [2, 3, 1], [2, 4, 4]])
+    touching = {(0, 1), (0, 2), (0, 3), (1, 3), (1, 4), (2, 3), (2, 4), (3, 4)}
+    found = proposals._adjacent(partition).toarray() > 0
+    np.testing.assert_array_equal(found, found.T)
+    assert set(zip(*np.nonzero(np.triu(found, 1)), strict=True)) == touching
+
+
+def test_what_looks_alike_is_one_proposal():
+    """Two halves, each of bars in two colours of its own: the halves are proposed."""
+    bars = np.zeros([60, 80, 3], np.uint8)
+    bars[:, :40] = np.where(
+        np.arange(40)[:, None] // 10 % 2, [200, 40, 40], [255, 90, 60]
+    )
+    bars[:, 40:] = np.where(
+        np.arange(40)[:, None] // 10 % 2, [20, 60, 160], [40, 90, 220]
+    )
+    halves = segments.of_label_map(np.indices([60, 80])[1] // 40)
+    found = proposals.proposals(bars)
+    assert segments.best_iou(found, halves).min() > 0.95
+
+
 def test_fewer_proposals_are_the_first_of_more():
     many, few = proposals.proposals(IMAGE, 200), proposals.proposals(IMAGE, 30)
     assert len(few) == 30
@@ -65,6 +101,16 @@ def test_images_without_anything_in_them_have_at_least_themselves(shape):
         assert found.areas[0] == np.prod(shape)
     noise = np.random.default_rng(0).integers(0, 256, [*shape, 3], np.uint8)
     assert proposals.proposals(noise).areas[0] == np.prod(shape)
+
+
+def test_trees_are_bounded_and_keep_their_largest_segments():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, [50, 50, 3], np.uint8)
+    partition = proposals.superpixels(image)[0]
+    assert partition.max() >= proposals._NODES
+    tree = proposals._tree(proposals._channels(image), partition)
+    assert len(tree) == proposals._NODES and tree.areas.max() == 2500
+    assert tree.areas.min() > np.bincount(partition.ravel()).min()
 
 
 @pytest.mark.parametrize(

@@ -240,24 +240,45 @@ def fine_tuned(flags, backbone, scenes, read):
         segmenter = keras.models.load_model(file)
     else:
         segmenter = new_segmenter(flags, backbone, len(scenes.class_names), steps)
-    done = int(segmenter.optimizer.iterations) // steps
-    for epoch in range(done, flags.epochs):
-        batches = masking.examples.training_batches(
-            read,
-            len(scenes),
-            tuple(flags.size),
-            seed=flags.seed,
-            epoch=epoch,
-            images=flags.images,
-            segments=flags.segments,
-            negative=(0.1, flags.none_up_to),
-        )
-        seed_dropout(segmenter, flags.seed, epoch)
-        segmenter.fit(
-            batches, initial_epoch=epoch, epochs=epoch + 1, shuffle=False, verbose=2
-        )
-        storage.save_model(file, segmenter)
+    done = int(segmenter.optimizer.iterations)
+    with tqdm.tqdm(
+        total=steps * flags.epochs, initial=done, desc="Fine-tuning", unit="batch"
+    ) as bar:
+        for epoch in range(done // steps, flags.epochs):
+            seed_dropout(segmenter, flags.seed, epoch)
+            segmenter.fit(
+                batches_of(epoch, flags, len(scenes), read),
+                shuffle=False,
+                verbose=0,
+                callbacks=[moving(bar)],
+            )
+            storage.save_model(file, segmenter)
     return segmenter
+
+
+def batches_of(epoch, flags, number, read):
+    """The batches of an epoch."""
+    return masking.examples.training_batches(
+        read,
+        number,
+        tuple(flags.size),
+        seed=flags.seed,
+        epoch=epoch,
+        images=flags.images,
+        segments=flags.segments,
+        negative=(0.1, flags.none_up_to),
+    )
+
+
+def moving(bar):
+    """A callback that moves the bar; loss and accuracy are means over the epoch."""
+
+    def batch_end(batch, logs):
+        shown = {name: f"{logs[name]:.3f}" for name in ("loss", "accuracy")}
+        bar.set_postfix(shown, refresh=False)
+        bar.update()
+
+    return keras.callbacks.LambdaCallback(on_train_batch_end=batch_end)
 
 
 def seed_dropout(segmenter, seed, epoch):

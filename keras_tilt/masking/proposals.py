@@ -29,6 +29,7 @@ from keras_tilt.masking.segments import Segments, joined
 _SCALES = (30, 60, 120, 240, 480)
 _SIGMA = 0.4  # of the blur, pixels
 _SMALLEST = 1 / 2000  # share of the image
+_NODES = 1000  # of a tree, the largest; few photographs have more
 # What differences count as, against those of colour in units of CIE Lab.
 _OF_TEXTURE = 5.0  # per unit of lightness and pixel
 _OF_PLACE = 150.0  # per longer side of the image
@@ -97,7 +98,9 @@ def _tree(channels, partition):
         means = _means(channels, partition)
         for one, other in ward_tree(means, connectivity=_adjacent(partition))[0]:
             members.append(members[one] | members[other])
-    return Segments(partition, np.stack(members))
+    tree = Segments(partition, np.stack(members))
+    largest = np.argsort(-tree.areas, kind="stable")[:_NODES]
+    return tree.select(np.sort(largest))
 
 
 def _means(channels, partition):
