@@ -66,18 +66,17 @@ def test_superpixels_touch_along_sides_of_pixels():
     assert set(zip(*np.nonzero(np.triu(found, 1)), strict=True)) == touching
 
 
-def test_what_looks_alike_is_one_proposal():
-    """Two halves, each of bars in two colours of its own: the halves are proposed."""
-    bars = np.zeros([60, 80, 3], np.uint8)
-    bars[:, :40] = np.where(
-        np.arange(40)[:, None] // 10 % 2, [200, 40, 40], [255, 90, 60]
-    )
-    bars[:, 40:] = np.where(
-        np.arange(40)[:, None] // 10 % 2, [20, 60, 160], [40, 90, 220]
-    )
-    halves = segments.of_label_map(np.indices([60, 80])[1] // 40)
-    found = proposals.proposals(bars)
-    assert segments.best_iou(found, halves).min() > 0.95
+def test_what_looks_alike_is_one_proposal_although_others_are_nearer():
+    """A thin band of pieces in two reds, on pieces in two blues, above and below."""
+    odd = np.arange(80)[:, np.newaxis] // 20 % 2
+    image = np.tile(np.where(odd, [20, 60, 160], [40, 90, 220]), [60, 1, 1])
+    image[27:33] = np.where(odd, [200, 40, 40], [255, 90, 60])
+    band = np.zeros([1, 60, 80], bool)
+    band[:, 27:33] = True
+    found = proposals.proposals(image.astype(np.uint8))
+    pieces = proposals.superpixels(image.astype(np.uint8))[0][30]
+    assert len(np.unique(pieces)) >= 4
+    assert segments.best_iou(found, segments.of_masks(band)) > 0.9
 
 
 def test_fewer_proposals_are_the_first_of_more():

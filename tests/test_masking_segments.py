@@ -83,6 +83,21 @@ def test_joined_sets_hold_every_segment_once_in_order():
     assert [mask.tobytes() for mask in found] == expected
 
 
+def test_sets_that_leave_pixels_out_are_joined_without_taking_them_in():
+    one = np.array([[1, 0, 0, 0], [0, 0, 0, 1]], bool)[:, np.newaxis]
+    other = np.array([[0, 1, 0, 1]], bool)[:, np.newaxis]
+    found = sg.joined(sg.of_masks(one), sg.of_masks(other))
+    np.testing.assert_array_equal(found.masks(), [*one, *other])
+    assert found.atoms[0, 2] == -1
+
+
+def test_an_iou_equal_to_the_threshold_is_found():
+    truth = sg.of_masks([[[1, 1, 0, 0]]])
+    half = sg.of_masks([[[1, 0, 0, 0]]])
+    assert sg.recall(half, truth, 0.5).tolist() == [True]
+    assert sg.recall(half, truth, 0.51).tolist() == [False]
+
+
 # Where they come from
 
 
@@ -94,11 +109,13 @@ def test_a_label_map_has_a_segment_for_each_value():
     np.testing.assert_array_equal(sg.of_label_map(labels).masks(), expected)
 
 
-@pytest.mark.parametrize("compressed", [True, False])
-def test_run_lengths_are_those_of_coco(compressed):
+@pytest.mark.parametrize("kind", [bytes, str, list])
+def test_run_lengths_are_those_of_coco(kind):
     masks = random_masks(9)
     encoded = [coco.encode(np.asfortranarray(mask.astype(np.uint8))) for mask in masks]
-    if not compressed:
+    if kind is str:
+        encoded = [rle | {"counts": rle["counts"].decode()} for rle in encoded]
+    if kind is list:
         encoded = [{"size": list(SHAPE), "counts": run_lengths(m)} for m in masks]
     np.testing.assert_array_equal(sg.of_rle(encoded).masks(), masks)
     np.testing.assert_array_equal(sg.of_rle(encoded, SHAPE).masks(), masks)
@@ -136,6 +153,14 @@ def test_arrays_are_small_and_come_back_exactly():
     np.testing.assert_array_equal(again.members, segments.members)
     assert arrays["atoms"].dtype == np.int8 or segments.members.shape[1] > 127
     assert arrays["members"].nbytes <= segments.members.nbytes / 8 + len(segments)
+
+
+def test_arrays_hold_any_number_of_atoms():
+    for count in (127, 128, 129, 40_000):
+        one = Segments(np.arange(count)[np.newaxis], np.ones([1, count]))
+        again = sg.of_arrays(sg.arrays(one))
+        np.testing.assert_array_equal(again.atoms, one.atoms)
+        np.testing.assert_array_equal(again.members, one.members)
 
 
 # What is none
