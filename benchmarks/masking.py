@@ -9,12 +9,13 @@
 
 The segments are superpixels of the image, merged, of one drawn if there is none. The
 three are timed in turn, in rounds; what is reported are medians of ratios over rounds,
-with standard errors. Memory is that of a process of its own for each number of
-segments. Expected: features and masks of 1,000 segments cost a fiftieth of regions or
-less, masks not more than features, and memory does not grow with the segments.
+with standard errors. Memory is the peak of a process that makes features and masks of
+so many rectangles, by chunks and, to compare with, all at once. Expected: features and
+masks of 1,000 segments cost a fiftieth of regions or less, masks not more than
+features, and memory hardly grows with the segments.
 
-Source: Dai, He and Sun, CVPR 2015, table 4: 0.38 s an image at five scales and 0.12 s
-at one, against 17.9 s with each region run through the network.
+Source: Dai, He and Sun, CVPR 2015: 0.38 s an image at five scales and 0.12 s at one,
+against 17.9 s with each region run through the network.
 """
 
 import argparse
@@ -36,18 +37,24 @@ from keras_tilt.masking import pooling, projection
 
 MEMORY_OF = (250, 1000, 4000)  # segments
 REGIONS_AT_ONCE = 32
+BLOCKS = 32  # along each side of the image, of which rectangles are made
 
 
 def main():
     """Times, memory, JSON, table."""
     flags = parse_flags()
     if flags.memory_of:
-        print(json.dumps(memory_of(flags)))
+        print(peak_of(flags))
         return
     with named.as_exit():
-        problem = Problem(flags)
-    rounds = [problem.round() for _ in tqdm.trange(flags.rounds, unit="round")]
-    memory = {n: in_own_process(n) for n in flags.memory}
+        image = picture(flags)
+        problem = Problem(flags, image, some_segments(image, flags.segments))
+    steps = problem.steps()
+    rounds = [
+        timed_round(steps, flags) for _ in tqdm.trange(flags.rounds, unit="round")
+    ]
+    memory = [in_own_process(n, flags.chunk) for n in flags.memory]
+    memory += [in_own_process(n, n) for n in flags.memory[-1:]]
     result = summary(rounds, memory, flags, problem)
     flags.out.parent.mkdir(parents=True, exist_ok=True)
     flags.out.write_text(json.dumps(result, indent=1) + "\n")
@@ -86,31 +93,33 @@ def parse_flags():
 
 
 class Problem:
-    """The network, the image and its segments; `round` times what is compared."""
+    """The network, the image and its segments, and what is compared of them."""
 
-    def __init__(self, flags):
+    def __init__(self, flags, image, segments):
         self.flags = flags
         size = tuple(flags.size)
         self.backbone = self.network(size)
-        self.of_region = self.network((flags.region, flags.region))
         self.cells = projection.cells_of(self.backbone, self.backbone.layers[-1].name)
-        image = picture(flags, size)
-        self.inputs = masking.examples.inputs_of(
-            image, some_segments(image, flags.segments), size
-        )
+        self.inputs = masking.examples.inputs_of(image, segments, size)
         self.maps = self.backbone(self.inputs["image"], training=False)
+
+    def steps(self):
+        """What is timed, by name: functions that have run once."""
+        flags = self.flags
+        side = (flags.region, flags.region)
+        of_region = self.network(side)
         regions = tf.random.stateless_uniform(
-            [REGIONS_AT_ONCE, flags.region, flags.region, 3], [flags.seed, 0], 0, 255
+            [at_once(flags), *side, 3], [flags.seed, 0], 0, 255
         )
-        self.regions = regions[: min(REGIONS_AT_ONCE, flags.regions)]
-        self.steps = {
+        found = {
             "features": tf.function(self.features),
             "masks": tf.function(self.masks),
             "boxes": tf.function(lambda: self.masks(masked=False)),
-            "region": tf.function(lambda: self.of_region(self.regions, training=False)),
+            "regions": tf.function(lambda: of_region(regions, training=False)),
         }
-        for step in self.steps.values():
+        for step in found.values():
             step()
+        return found
 
     def network(self, size):
         """The network up to the layer, for images of a size."""
@@ -148,29 +157,29 @@ class Problem:
         part = tf.pad(part[0], [[0, missing]] + [[0, 0]] * (part.shape.rank - 2))
         return tf.reshape(part, [-1, 1, self.flags.chunk, *part.shape[1:]])
 
-    def round(self):
-        """Seconds of each."""
-        found = {}
-        for name, step in self.steps.items():
-            times = -(-self.flags.regions // REGIONS_AT_ONCE) if name == "region" else 1
-            start = time.perf_counter()
-            for _ in range(times):
-                keras.tree.map_structure(np.asarray, step())
-            found[name] = time.perf_counter() - start
-        done = times_of_regions(self.flags) * len(self.regions)
-        found["regions"] = found.pop("region") * self.flags.segments / done
-        return found
+
+def at_once(flags):
+    """Regions that the network runs on at once."""
+    return min(REGIONS_AT_ONCE, flags.regions)
 
 
-def times_of_regions(flags):
-    """Batches of regions in a round."""
-    return -(-flags.regions // REGIONS_AT_ONCE)
+def timed_round(steps, flags):
+    """Seconds of each, of regions scaled up to all segments."""
+    batches = {name: 1 for name in steps} | {"regions": flags.regions // at_once(flags)}
+    found = {}
+    for name, step in steps.items():
+        start = time.perf_counter()
+        for _ in range(batches[name]):
+            keras.tree.map_structure(np.asarray, step())
+        found[name] = time.perf_counter() - start
+    found["regions"] *= flags.segments / (batches["regions"] * at_once(flags))
+    return found
 
 
-def picture(flags, size):
+def picture(flags):
     """The image, uint8 [height, width, 3]."""
     if flags.image is None:
-        return masking.scenes.synthetic(1, size, flags.seed)[0].image
+        return masking.scenes.synthetic(1, tuple(flags.size), flags.seed)[0].image
     content = tf.io.read_file(str(flags.image))
     return tf.io.decode_image(content, 3, expand_animations=False).numpy()
 
@@ -184,20 +193,34 @@ def some_segments(image, number):
 # Memory
 
 
-def memory_of(flags):
-    """Peak MB of a process before and after the masks of so many segments."""
-    flags.segments = flags.memory_of
-    problem = Problem(flags)
-    return {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3} | {
-        "members": problem.inputs["members"].shape.num_elements() / 1e6
-    }
+def peak_of(flags):
+    """Peak MB of this process after features and masks of so many rectangles."""
+    image = picture(flags)
+    problem = Problem(flags, image, rectangles(image, flags.memory_of, flags.seed))
+    for step in (problem.features, problem.masks):
+        tf.function(step)()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
-def in_own_process(number):
-    """The same, of a process of its own with the same flags."""
-    command = [sys.executable, *sys.argv, "--memory-of", str(number)]
+def rectangles(image, number, seed):
+    """So many segments, rectangles of blocks: they take no memory to find."""
+    rows, columns = (np.arange(size) * BLOCKS // size for size in image.shape[:2])
+    atoms = rows[:, np.newaxis] * BLOCKS + columns
+    rng = np.random.default_rng(seed)
+    first = rng.integers(BLOCKS, size=[2, number, 1])
+    end = first + rng.integers(1, BLOCKS // 2, [2, number, 1])
+    inside = (np.arange(BLOCKS) >= first) & (np.arange(BLOCKS) < end)
+    members = inside[0][:, :, np.newaxis] & inside[1][:, np.newaxis]
+    return masking.Segments(atoms, members.reshape(number, -1))
+
+
+def in_own_process(number, chunk):
+    """Segments, chunk, and the peak MB of a process of its own with these flags."""
+    own = ["--memory-of", str(number), "--chunk", str(chunk)]
+    command = [sys.executable, *sys.argv, *own]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
-    return json.loads(run.stdout.splitlines()[-1])
+    peak = float(run.stdout.splitlines()[-1])
+    return {"segments": number, "chunk": chunk, "peak_MB": peak}
 
 
 # Report
@@ -223,7 +246,7 @@ def summary(rounds, memory, flags, problem):
         "rounds": flags.rounds,
         "ratios": {name: median(values) for name, values in ratios.items()},
         "seconds": {k: median([r[k] for r in rounds])["median"] for k in rounds[0]},
-        "peak_memory_MB": memory,
+        "memory": memory,
     }
 
 
@@ -242,8 +265,9 @@ def table(result):
         )
     for name, value in result["seconds"].items():
         lines.append(f"{f'seconds of {name}':>30} {value:8.3f}")
-    for number, value in result["peak_memory_MB"].items():
-        lines.append(f"{f'peak MB, {number} segments':>30} {value['peak']:8.0f}")
+    for run in result["memory"]:
+        what = f"peak MB, {run['segments']} by {run['chunk']}"
+        lines.append(f"{what:>30} {run['peak_MB']:8.0f}")
     return "\n".join(lines)
 
 

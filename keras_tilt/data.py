@@ -14,28 +14,18 @@ import importlib.resources
 import itertools
 import os
 import pathlib
-import zipfile
-import zlib
 
 import numpy as np
 import tensorflow as tf
 
 from keras_tilt.arguments import check_count
 from keras_tilt.batches import uniform_order
+from keras_tilt.prepared import UNREADABLE
 
 PIXEL_SCALE = 1 / 256
 DATA_DIR_VARIABLE = "KERAS_TILT_DATA"
 
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
-# What NumPy raises on damaged archives; TypeError when it is a single array instead.
-_UNREADABLE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    OSError,
-    ValueError,
-    TypeError,
-)
 _HOW_TO_GET = (
     "`keras.datasets.mnist.load_data()` downloads mnist.npz to ~/.keras/datasets; "
     "`embedded_mnist()` needs no file (a subset of 6,000 images)."
@@ -188,7 +178,7 @@ def _read_npz(path):
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise ValueError(
             f"Expected {path} to be a complete .npz archive. Received: a file of "
             f"{path.stat().st_size} bytes that cannot be read ({error}). "

@@ -3,7 +3,15 @@
 Nothing is ever downloaded, and nothing prepared here.
 """
 
-__all__ = ["check_room", "check_split", "find", "keys_of", "read_npz", "required"]
+__all__ = [
+    "UNREADABLE",
+    "check_room",
+    "check_split",
+    "find",
+    "keys_of",
+    "read_npz",
+    "required",
+]
 
 import os
 import zipfile
@@ -11,7 +19,8 @@ import zlib
 
 import numpy as np
 
-_UNREADABLE = (
+# What NumPy raises on damaged archives; TypeError when it is a single array instead.
+UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
     EOFError,
@@ -97,7 +106,7 @@ def read_npz(path, keys):
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {key: archive[key] for key in keys if key in archive.files}
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise ValueError(
             f"Expected {path} to be a complete .npz archive. Received: a file of "
             f"{path.stat().st_size} bytes that cannot be read ({error}). "

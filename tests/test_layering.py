@@ -30,7 +30,7 @@ ROOMS = {
     "certificate": {"adaptation", "chains"},
     "chains": {"arguments", "kernels"},
     "comparison": {"storage"},
-    "data": {"arguments", "batches"},
+    "data": {"arguments", "batches", "prepared"},
     "diagnostics": set(),
     "evaluation": set(),
     "features": {"graph"},

@@ -32,8 +32,6 @@ import tqdm
 
 from keras_tilt import masking, named, storage
 
-SPLITS = ("train", "val")
-LIKE_THE_PAPER = 0.3  # measure up to which a segment is none of the classes
 AP_THRESHOLDS = (0.5, 0.7)
 
 
@@ -76,7 +74,7 @@ def parse_flags():
     add("--voc", help="VOCdevkit folder with the images of PASCAL-Context")
     add("--stuff", nargs="*", default=[], help="classes of an .npz that are stuff")
     add("--background", help="class of an .npz that is none of the others")
-    add("--split", default=SPLITS[1], help="to judge on")
+    add("--split", default="val", help="to judge on")
     add("--network", default="convnet", help="NETWORK.keras, or a name: new weights")
     add("--layer", default="relu3", help="whose map is masked")
     add("--size", type=named.count, nargs=2, default=[120, 160], help="of its images")

@@ -9,9 +9,9 @@ ones that cover it: the largest of the pure ones, then the largest of those that
 overlap it, and so on, as long as one is not smaller than the mean of all. The
 stochastic pursuit draws each with a probability proportional to its area.
 
-Source: Dai, He and Sun, CVPR 2015, sections 3.3 and 4.1. A segment is "none" here if no
-measure says otherwise: it is at most .3 of every object and of all stuff, and at least
-.1 of one. Pixels without a label count in no purity.
+Source: Dai, He and Sun, CVPR 2015. A segment is "none" here if no measure says
+otherwise: it is at most .3 of every object and of all stuff, and at least .1 of one.
+Pixels without a label count in no purity.
 """
 
 __all__ = ["Assignment", "assign", "purities", "pursue"]
@@ -56,8 +56,8 @@ class Assignment:
                 is none of them.
         """
         highest = self.measures.max(axis=1, initial=0.0)
-        negative = (highest >= negative[0]) & (highest <= negative[1])
-        labels = np.where(negative, self.num_classes, -1).astype(np.int32)
+        of_none = (highest >= negative[0]) & (highest <= negative[1])
+        labels = np.where(of_none, self.num_classes, -1).astype(np.int32)
         objects = self.measures.copy()
         objects[:, self.stuff] = 0
         found = objects.max(axis=1, initial=0.0) >= POSITIVE_IOU

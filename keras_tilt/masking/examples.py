@@ -5,7 +5,7 @@
 Images of any size are brought to that of the network: as large as fits, the rest gray
 and in no segment. A segment too many is padding, of weight 0.
 
-Source: Dai, He and Sun, CVPR 2015, section 3.3; mirror images: as is usual.
+Source: Dai, He and Sun, CVPR 2015; mirror images: as is usual.
 """
 
 __all__ = ["draw", "fit_image", "fit_labels", "inputs_of", "training_batches"]

@@ -4,7 +4,7 @@
     FeatureMasking           masked[cell, channel] = mask[cell] feature[cell, channel]
     SpatialPyramidPooling    boxes, masked or not -> vectors of one length
 
-Source: Dai, He and Sun, CVPR 2015, section 3; their layer had no backward pass. Here
+Source: Dai, He and Sun, CVPR 2015; their layer had no backward pass. Here
 the gradient to the features is the mask times the gradient from above.
 """
 

@@ -7,7 +7,7 @@
 Segments are unions of atoms, so that atoms are pasted instead of pixels, in a graph or
 outside.
 
-Source: Dai, He and Sun, CVPR 2015, section 3.3; Hariharan et al., ECCV 2014. Where
+Source: Dai, He and Sun, CVPR 2015; Hariharan et al., ECCV 2014. Where
 every pixel has a class, those that no kept segment covers are left to the suppressed
 ones, the best first (`fill`).
 """

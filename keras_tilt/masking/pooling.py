@@ -8,7 +8,7 @@ with 0. The levels of a pyramid that divide its finest level are maxima of that 
 bins, exactly, as the borders of their bins are among its borders.
 
 Source: He, Zhang, Ren and Sun, "Spatial pyramid pooling in deep convolutional networks
-for visual recognition", ECCV 2014, appendix A; masks: Dai, He and Sun, CVPR 2015.
+for visual recognition", ECCV 2014; masks: Dai, He and Sun, CVPR 2015.
 """
 
 __all__ = ["PYRAMID", "bin_edges", "bin_sums", "pyramid_pool"]

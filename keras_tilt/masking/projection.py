@@ -8,7 +8,7 @@ Centers lie on a grid, so that the nearest is found along rows and columns apart
 cell that no pixel belongs to, the share is 0.
 
 Source: Dai, He and Sun, "Convolutional feature masking for joint object and stuff
-segmentation", CVPR 2015, section 3.1. Of two centers equally far away the first counts,
+segmentation", CVPR 2015. Of two centers equally far away the first counts,
 and of a share of exactly one half the segment; the paper leaves both open.
 """
 

@@ -27,8 +27,6 @@ import dataclasses
 import functools
 import io
 import pathlib
-import zipfile
-import zlib
 
 import numpy as np
 import scipy.io
@@ -72,18 +70,13 @@ _VOID = 255  # where a data set does not say otherwise
 _VOID_NAMES = ("unlabelled", "unlabeled", "void")
 _LARGEST_IN_MEMORY = 2**31  # bytes
 _UNREADABLE = (
+    *prepared.UNREADABLE,
     Image.DecompressionBombError,
     scipy.io.matlab.MatReadError,
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
     IndexError,
     KeyError,
     NotImplementedError,  # a .mat file of MATLAB 7.3
-    OSError,
     SyntaxError,  # a damaged PNG
-    TypeError,
-    ValueError,
 )
 
 

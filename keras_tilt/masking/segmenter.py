@@ -4,9 +4,9 @@
     design A    the same pathway and  pyramid over the masked box -> fc -> classes
     design B    pyramid over the box, its finest level masked ----> fc -> classes
 
-Source: Dai, He and Sun, CVPR 2015, section 3.2 and figure 3; "box" is what they compare
-with. The mask of design B is that of section 3.1 on the bins of the finest level: a bin
-is kept where at least half of the pixels that belong to its cells are in the segment.
+Source: Dai, He and Sun, CVPR 2015; "box" is what they compare with. The mask of design
+B follows their rule for cells, on the bins of the finest level: a bin is kept where at
+least half of the pixels that belong to its cells are in the segment.
 """
 
 __all__ = ["DESIGNS", "Segmenter"]
@@ -36,8 +36,8 @@ class Segmenter(keras.Model):
     A batch is {"image": [n, height, width, channels], "atoms": int32 [n, height,
     width], "members": bool [n, segments, atoms]}, as `keras_tilt.masking.examples`
     makes it; a segment is a union of atoms, one without pixels is padding. The network
-    runs once per image, and at inference `chunk` segments at a time go through masks,
-    pooling and classifier, so that memory does not grow with their number.
+    runs once per image, and at inference `chunk` segments at a time go through pooling
+    and pathways, so that only masks and what the classifier reads grow with them.
 
     Args:
         network: functional or Sequential `keras.Model` of images of one size.
@@ -48,8 +48,8 @@ class Segmenter(keras.Model):
         dropout: of their outputs, while training.
         levels: of the pyramid; the finest, first, is the one that design B masks.
         chunk: segments at a time at inference.
-        train_network: whether the network's weights are trained, too. What a batch
-            normalization has learned of the data stays as it is.
+        train_network: whether the network's weights are trained, too, which is set as
+            its `trainable`. What a batch normalization has learned of the data stays.
         margins: whether the logits are margins of support vector machines, of which
             the scores are not a softmax.
 

@@ -6,7 +6,7 @@
 so that areas, overlaps and counts of labels are products of matrices, whose size does
 not depend on that of the image.
 
-Source: IoU of segments, Everingham et al. 2010, section 4.2; run lengths, the masks of
+Source: IoU of segments, Everingham et al. 2010; run lengths, the masks of
 COCO, Lin et al. 2014.
 """
 

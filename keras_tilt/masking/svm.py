@@ -6,8 +6,8 @@ Positive examples are true segments, of stuff those of the deterministic pursuit
 Negative ones are segments that are little of the class; after a first fit, those that
 come nearest, of all images, are added once.
 
-Source: Girshick et al., "Rich feature hierarchies", CVPR 2014, section 2.3 and
-appendix B; Dai, He and Sun, CVPR 2015, section 3.3. Vectors are scaled to a mean norm.
+Source: Girshick et al., "Rich feature hierarchies", CVPR 2014; Dai, He and
+Sun, CVPR 2015. Vectors are scaled to a mean norm.
 """
 
 __all__ = ["Machines", "answers_of", "fit"]
@@ -64,7 +64,8 @@ def fit(
         progress: whether to show a progress bar.
 
     Returns:
-        machines: `Machines`; a class without an example has margins of -1.
+        machines: `Machines`; margins of a class without an example are -1, of one
+            with none against it 1.
 
     Raises:
         ValueError: if there is no example of any class.
