@@ -157,6 +157,16 @@ def test_without_pursuit_stuff_is_an_object():
     assert named["road at the right"] == -1  # no object
 
 
+def test_an_object_is_none_of_the_stuff_that_it_is_pure_of():
+    """A car whose pixels are labelled as road, too; another piece of road is pursued."""
+    labels = np.full((10, 20), ROAD)
+    car = rectangle((10, 20), 0, 0, 10, 10)
+    segments = rectangles((10, 20), (0, 0, 10, 10), (0, 10, 10, 20))
+    found = assign(segments, labels, [(CAR, car)], 3, stuff=[ROAD])
+    assert np.all(found.measures[:, ROAD] == 1)
+    assert found.labels().tolist() == [CAR, ROAD]
+
+
 def test_the_best_of_two_objects_gives_the_class():
     labels = np.zeros([10, 10], int)
     masks = [rectangle((10, 10), 0, 0, 10, 6), rectangle((10, 10), 0, 0, 10, 8)]
