@@ -158,7 +158,7 @@ def test_without_pursuit_stuff_is_an_object():
 
 
 def test_an_object_is_none_of_the_stuff_that_it_is_pure_of():
-    """A car whose pixels are labelled as road, too; another piece of road is pursued."""
+    """A car whose pixels are labelled as road, beside a piece of road."""
     labels = np.full((10, 20), ROAD)
     car = rectangle((10, 20), 0, 0, 10, 10)
     segments = rectangles((10, 20), (0, 0, 10, 10), (0, 10, 10, 20))

@@ -274,6 +274,15 @@ def test_batches_have_all_images_once_and_are_functions_of_seed_and_epoch():
     )
 
 
+def test_every_epoch_has_an_order_of_its_own():
+    """Images are told apart by their means, which mirroring keeps."""
+    orders = []
+    for epoch in range(4):
+        images = np.concatenate([inputs["image"] for inputs, _, _ in batches_of(epoch)])
+        orders.append(np.argsort(images.mean(axis=(1, 2, 3))).tolist())
+    assert len({tuple(order) for order in orders}) > 1
+
+
 def test_segments_too_many_are_padding_of_weight_zero():
     for inputs, labels, weights in batches_of(segments=40):
         present = tf.reduce_any(inputs["members"], axis=-1)
@@ -298,6 +307,9 @@ def test_labels_are_scaled_by_whole_pixels_and_an_image_of_that_size_stays():
     labels = np.arange(6).reshape(2, 3)
     expected = np.repeat(np.repeat(labels, 4, axis=0), 4, axis=1)
     np.testing.assert_array_equal(examples.fit_labels(labels, (8, 12)), expected)
+    # Middles of 3 pixels lie at 0.8, 2.5 and 4.2 of 5.
+    fewer = examples.fit_labels(np.tile(np.arange(5), [5, 1]), (3, 3))
+    np.testing.assert_array_equal(fewer, np.tile([0, 2, 4], [3, 1]))
     image = np.random.default_rng(0).uniform(0, 255, [*SIZE, 3]).astype(np.float32)
     np.testing.assert_allclose(examples.fit_image(image, SIZE), image, atol=1e-3)
 
