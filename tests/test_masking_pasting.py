@@ -1,11 +1,11 @@
-"""Pasting is what one would do segment by segment; scores are those of VOC."""
+"""Pasting and voting are what one would do by hand; scores are those of VOC."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_tilt.masking import scores
-from keras_tilt.masking.pasting import paste
+from keras_tilt.masking import scores, segments
+from keras_tilt.masking.pasting import label_map, paste, vote
 
 
 def pasted_by_hand(members, sizes, values, max_iou, threshold, fill):
@@ -50,6 +50,46 @@ def test_segments_are_pasted_as_by_hand(max_iou, fill):
 def test_of_no_segments_nothing_is_pasted():
     labels, owners = paste(np.zeros([0, 3], bool), [1, 2, 3], np.zeros([0, 2]))
     assert labels.numpy().tolist() == owners.numpy().tolist() == [-1, -1, -1]
+
+
+def test_of_the_background_nothing_is_pasted_nor_suppressed():
+    """The best of all segments is of the background, and is as if it were not."""
+    members = np.array([[1, 1, 1, 0], [1, 1, 0, 0], [0, 0, 0, 1]], bool)
+    values = np.array([[0.9, 0.0], [0.1, 0.3], [0.2, 0.1]], np.float32)
+    labels, owners = paste(members, [5] * 4, values, 0.1, fill=True, background=0)
+    assert labels.numpy().tolist() == [1, 1, 0, 0]
+    assert owners.numpy().tolist() == [1, 1, -1, -1]
+
+
+def test_votes_are_counted_segment_by_segment():
+    voting = tf.function(vote)
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        members = rng.random([30, 25]) < 0.1
+        members[:, 3] = False
+        sizes = rng.integers(1, 50, 25)
+        values = rng.normal(size=[30, 4]).astype(np.float32)
+        expected = np.full(25, -1)
+        for atom in np.flatnonzero(members.any(axis=0)):
+            votes = sum(
+                values[s] / np.sqrt(sizes[members[s]].sum())
+                for s in np.flatnonzero(members[:, atom])
+            )
+            expected[atom] = votes.argmax()
+        assert (expected == -1).any() and len(set(expected)) == 5
+        np.testing.assert_array_equal(voting(members, sizes, values), expected)
+
+
+def test_label_maps_are_of_pixels_and_of_the_background_elsewhere():
+    pieces = segments.of_masks([[[1, 1, 0, 0]], [[0, 1, 0, 0]], [[0, 0, 1, 0]]])
+    values = np.array([[0.1, 0.6, 0.0], [0.2, 0.0, 0.55], [0.9, 0.1, 0.1]], np.float32)
+    for rule, expected in {"paste": [1, 1, 0, -1], "vote": [1, 2, 0, -1]}.items():
+        bounds = {"fill": True} if rule == "paste" else {}
+        assert label_map(pieces, values, rule, **bounds).tolist() == [expected]
+        expected = [0 if label == -1 else label for label in expected]
+        assert label_map(pieces, values, rule, 0, **bounds).tolist() == [expected]
+    with pytest.raises(ValueError, match="one of paste, vote. Received: 'shout'"):
+        label_map(pieces, values, "shout")
 
 
 # Scores

@@ -330,3 +330,19 @@ def test_mirrored_images_have_mirrored_segments():
         assert np.all((inputs["image"][0, ..., 0] < 100) == inside)
         sides.add(bool(inside[0, 0]))
     assert sides == {True, False}
+
+
+@pytest.mark.parametrize("margins", [False, True])
+def test_the_score_of_the_background_is_that_of_none(margins):
+    plain = segmenter_of("A", margins=margins)
+    known = segmenter_of("A", margins=margins, background=1)
+    known.set_weights(plain.get_weights())
+    logits = plain(batch())
+    values = logits if margins else tf.nn.softmax(logits)
+    np.testing.assert_array_equal(plain.scores(batch()), values[..., :3])
+    expected = np.stack([values[..., c] for c in (0, 3, 2)], axis=-1)
+    np.testing.assert_array_equal(known.scores(batch()), expected)
+    again = Segmenter.from_config(known.get_config())
+    assert again.background == 1
+    with pytest.raises(ValueError, match="classes 0..2. Received: 3"):
+        segmenter_of("A", background=3)

@@ -636,6 +636,20 @@ def test_the_benchmark_of_pictures_runs_through(colour_network, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_benchmark_of_camvid_runs_through_and_makes_nothing_twice(tmp_path):
+    command = ["benchmarks/camvid.py", "--smoke", "--out", tmp_path / "out"]
+    first = run_script(*command)
+    assert first.returncode == 0, first.stderr
+    records = json.loads((tmp_path / "out" / "camvid.json").read_text())
+    assert [record["run"] for record in records] == ["box", "A", "A, svm"]
+    best = {r["result"]["labels"]["best"]["mean_iou"] for r in records}
+    assert len(best) == 1  # of the same proposals
+    again = run_script(*command)
+    assert again.returncode == 0 and again.stderr == ""
+    assert again.stdout == first.stdout[first.stdout.index("network ") :]
+
+
+@pytest.mark.slow
 def test_the_benchmark_of_training_runs_through(tmp_path):
     out = tmp_path / "bench.json"
     run = run_script("benchmarks/train_step.py", "--smoke", "--out", out)

@@ -38,11 +38,14 @@ def test_a_run_leaves_numbers_pictures_and_a_segmenter(whole_run):
     out, run = whole_run
     result = json.loads((out / "result.json").read_text())
     names = ["sky", "ground", "tree", "disc", "square"]
-    assert list(result["iou"]) == names
-    assert result["mean_iou"] == pytest.approx(np.mean(list(result["iou"].values())))
-    assert result["mean_iou"] <= result["mean_iou_of_proposals"] <= 1
+    best = result["labels"]["best"]["mean_iou"]
+    for labels in result["labels"].values():
+        assert list(labels["iou"]) == names
+        mean = np.mean(list(labels["iou"].values()))
+        assert labels["mean_iou"] == pytest.approx(mean)
+        assert labels["mean_iou"] <= best <= 1
+        assert f"{100 * mean:.1f}" in run.stdout
     assert list(result["ap"]["0.5"]) == ["disc", "square"]
-    assert f"{100 * result['mean_iou']:.1f}" in run.stdout
     assert (out / "pictures.png").stat().st_size > 10_000
     assert len(list((out / "proposals/train").glob("*.npz"))) == 12
     segmenter = keras.models.load_model(out / "segmenter.keras")
@@ -79,20 +82,31 @@ def test_a_folder_holds_one_run(whole_run):
 
 
 def test_machines_take_the_place_of_the_softmax(whole_run, tmp_path):
+    """Of a segmenter that another run fine-tuned, and that is not trained again."""
     out, _ = whole_run
-    run = smoke(
-        tmp_path / "run", "--classifier", "svm", "--proposals", out / "proposals"
-    )
+    given = "--proposals", out / "proposals", "--fine-tuned", out / "fine_tuned.keras"
+    run = smoke(tmp_path / "run", "--classifier", "svm", *given)
     assert run.returncode == 0, run.stderr
+    assert not (tmp_path / "run" / "fine_tuned.keras").exists()
     segmenter = keras.models.load_model(tmp_path / "run" / "segmenter.keras")
     kernel, bias = segmenter.classifier.get_weights()
     assert segmenter.margins and not np.any(kernel[:, -1]) and bias[-1] == 0
     assert not np.any(weights_of(out)[-2] == kernel, where=kernel != 0)
+    before = weights_of(out)
+    for one, other in zip(segmenter.get_weights()[:-2], before[:-2], strict=True):
+        np.testing.assert_array_equal(one, other)
+    other = smoke(tmp_path / "other", "--design", "B", *given)
+    assert other.returncode == 1 and "of design B for 5 classes" in other.stderr
+    assert "fine_tuned.keras, A, 5, (60, 80)" in other.stderr
 
 
 def test_without_data_or_with_other_classes_the_error_says_what_to_do(tmp_path):
     run = run_script(SCRIPT, "--out", tmp_path / "run")
     assert run.returncode == 1 and run.stderr.startswith("Expected --data")
+    run = run_script(
+        SCRIPT, "--data", tmp_path, "--dataset", "context", "--out", tmp_path / "run"
+    )
+    assert run.returncode == 1 and run.stderr.startswith("Expected --voc")
     camvid = data_file("camvid_180x240_jpg.npz")
     run = run_script(
         SCRIPT, "--data", camvid, "--stuff", "heaven", "--out", tmp_path / "run"

@@ -14,15 +14,15 @@ network is any classifier that Keras saved, of pixels in [0, 255]; its layers up
 --layer are used, on images of --size. A run that is interrupted goes on where it stood:
 after the last image whose segments were proposed, and after the last epoch.
 
-Writes OUT/result.json (mean IoU, IoU of each class, AP of objects by their masks, what
-the proposals allow), OUT/segmenter.keras and OUT/pictures.png.
+Writes OUT/result.json (mean IoU and IoU of each class, of labels that are pasted, voted
+and the best that the proposals allow; AP of objects by their masks),
+OUT/segmenter.keras and OUT/pictures.png.
 """
 
 import argparse
 import json
 import os
 import pathlib
-import time
 
 import keras_tilt as kt
 import keras
@@ -42,12 +42,14 @@ def main():
     with named.as_exit():
         train, test = scenes_of(flags)
         backbone = backbone_of(flags, len(train.class_names))
+        segmenter = segmenter_of(flags, len(train.class_names))
         run = storage.Run(flags.out, settings_of(flags, train, test))
     run.create()
     for scenes, split in ((train, "train"), (test, flags.split)):
         propose(scenes, flags.proposals / split)
     read = assignments(train, flags)
-    segmenter = fine_tuned(flags, backbone, train, read)
+    if segmenter is None:
+        segmenter = fine_tuned(flags, backbone, train, read)
     if flags.classifier == "svm":
         segmenter = with_machines(flags, segmenter, len(train), read)
     found = predicted(segmenter, test, flags)
@@ -74,7 +76,7 @@ def parse_flags():
     add("--voc", help="VOCdevkit folder with the images of PASCAL-Context")
     add("--stuff", nargs="*", default=[], help="classes of an .npz that are stuff")
     add("--background", help="class of an .npz that is none of the others")
-    add("--split", default="val", help="to judge on")
+    add("--split", help="to judge on, default val; of COCO validation")
     add("--network", default="convnet", help="NETWORK.keras, or a name: new weights")
     add("--layer", default="relu3", help="whose map is masked")
     add("--size", type=named.count, nargs=2, default=[120, 160], help="of its images")
@@ -93,6 +95,11 @@ def parse_flags():
         help="all weights, not only those above the map",
     )
     add("--epochs", type=named.count, default=8, help="of fine-tuning")
+    add(
+        "--fine-tuned",
+        type=pathlib.Path,
+        help="fine_tuned.keras of a run with this design, not to do it again",
+    )
     add("--learning-rate", type=float, default=1e-3, help="Adam's, cosine to 0")
     add("--hidden", type=named.count, default=512, help="width of a pathway")
     add("--images", type=named.count, default=4, help="in a batch")
@@ -117,6 +124,7 @@ def parse_flags():
         flags.data, flags.epochs, flags.size = "synthetic", 2, [60, 80]
         flags.hidden, flags.train_network = 32, True
     flags.proposals = flags.proposals or flags.out / "proposals"
+    flags.split = flags.split or ("validation" if flags.dataset == "coco" else "val")
     return flags
 
 
@@ -150,6 +158,11 @@ def opened(kind, path, split, flags):
     if kind == "coco":
         return masking.scenes.coco_panoptic(path, split)
     if kind == "context":
+        if not flags.voc:
+            raise ValueError(
+                "Expected --voc, the VOCdevkit folder with the images of "
+                "PASCAL-Context. Received: none. Name it beside --data."
+            )
         return masking.scenes.pascal_context(path, flags.voc, split)
     return masking.scenes.npz(path, split, flags.stuff, flags.background)
 
@@ -164,12 +177,33 @@ def backbone_of(flags, num_classes):
     return masking.backbone(network, flags.layer, size)
 
 
+def segmenter_of(flags, num_classes):
+    """The segmenter that another run has fine-tuned, if one is named."""
+    if flags.fine_tuned is None:
+        return None
+    segmenter = named.load_model(flags.fine_tuned)
+    expected = masking.Segmenter, flags.design, num_classes, tuple(flags.size)
+    found = (type(segmenter),)
+    if isinstance(segmenter, masking.Segmenter):
+        found += segmenter.design, segmenter.num_classes, segmenter.cells.image_shape
+    if found != expected:
+        raise ValueError(
+            f"Expected --fine-tuned, a segmenter of design {flags.design} for "
+            f"{num_classes} classes and images of {expected[-1]}. Received: "
+            f"{flags.fine_tuned}, {', '.join(map(str, found[1:])) or found[0].__name__}"
+            ". Name fine_tuned.keras of a run with the same --design and --size."
+        )
+    return segmenter
+
+
 def settings_of(flags, train, test):
     """What a run depends on: a folder holds one run."""
-    names = ("data", "dataset", "network", "layer", "size", "design", "pursuit")
-    names += ("classifier", "train_network", "epochs", "learning_rate", "hidden")
-    names += ("images", "segments", "none_up_to", "smallest_object", "max_iou", "seed")
+    names = ("data", "dataset", "sbd", "voc", "background", "network")
+    names += ("layer", "size", "design", "pursuit", "classifier")
+    names += ("train_network", "epochs", "learning_rate", "hidden", "images")
+    names += ("segments", "none_up_to", "smallest_object", "max_iou", "seed")
     return {name: getattr(flags, name) for name in names} | {
+        "fine_tuned": flags.fine_tuned and str(flags.fine_tuned),
         "split": flags.split,
         "images_of_splits": [len(train), len(test)],
         "classes": train.class_names,
@@ -237,7 +271,9 @@ def fine_tuned(flags, backbone, scenes, read):
     if file.exists():
         segmenter = keras.models.load_model(file)
     else:
-        segmenter = new_segmenter(flags, backbone, len(scenes.class_names), steps)
+        segmenter = new_segmenter(
+            flags, backbone, len(scenes.class_names), scenes.background, steps
+        )
     done = int(segmenter.optimizer.iterations)
     with tqdm.tqdm(
         total=steps * flags.epochs, initial=done, desc="Fine-tuning", unit="batch"
@@ -287,7 +323,7 @@ def seed_dropout(segmenter, seed, epoch):
         state.assign(rng.integers(2**31, size=2))
 
 
-def new_segmenter(flags, backbone, num_classes, steps):
+def new_segmenter(flags, backbone, num_classes, background, steps):
     """A segmenter, compiled."""
     keras.utils.set_random_seed(flags.seed)
     segmenter = masking.Segmenter(
@@ -297,6 +333,7 @@ def new_segmenter(flags, backbone, num_classes, steps):
         design=flags.design,
         hidden=(flags.hidden,),
         train_network=flags.train_network,
+        background=background,
     )
     segmenter.compile(
         keras.optimizers.Adam(
@@ -331,60 +368,70 @@ def with_machines(flags, segmenter, number, read):
 
 
 def predicted(segmenter, scenes, flags):
-    """Of every image its segments, their scores, and the label of every pixel."""
+    """Of every image its segments, their scores, and label maps by rule."""
     storage.save_model(flags.out / "segmenter.keras", segmenter)
     scores_of = tf.function(segmenter.scores, reduce_retracing=True)
     found = []
     for i in tqdm.trange(len(scenes), desc="Labels", unit="image"):
         segments = proposals_of(scenes, flags.proposals / flags.split, i)
-        start = time.monotonic()
         inputs = masking.examples.inputs_of(
             scenes[i].image, segments, tuple(flags.size)
         )
         scores = scores_of(inputs).numpy()[0]
-        labels = masking.label_map(
-            segments,
-            scores,
-            max_iou=flags.max_iou,
-            fill=scenes.background is None,
-        )
-        if scenes.background is not None:
-            labels[labels < 0] = scenes.background
-        found.append((segments, scores, labels, time.monotonic() - start))
+        found.append((segments, scores, label_maps(segments, scores, scenes, flags)))
     return found
+
+
+def label_maps(segments, scores, scenes, flags):
+    """The label of every pixel, by each rule."""
+    background = scenes.background
+    bounds = {"max_iou": flags.max_iou, "fill": background is None}
+    return {
+        "paste": masking.label_map(segments, scores, background=background, **bounds),
+        "vote": masking.label_map(segments, scores, "vote", background),
+    }
 
 
 def judged(found, scenes, flags):
     """The numbers of the run."""
-    names = scenes.class_names
-    counts, best = np.zeros([2, len(names), len(names) + 1], int)
-    for i, (segments, _, labels, _) in enumerate(found):
-        truth = scenes[i].labels
-        counts += masking.scores.confusion(truth, labels, len(names))
-        oracle = majority(segments, truth, len(names))
-        best += masking.scores.confusion(truth, oracle, len(names))
-    iou, oracle = masking.scores.class_iou(counts), masking.scores.class_iou(best)
-    objects = sorted(set(range(len(names))) - scenes.stuff - {scenes.background})
+    maps = {rule: [rules[rule] for *_, rules in found] for rule in masking.RULES}
+    maps["best"] = [
+        majority(segments, scenes[i].labels, len(scenes.class_names))
+        for i, (segments, *_) in enumerate(found)
+    ]
+    objects = sorted(
+        set(range(len(scenes.class_names))) - scenes.stuff - {scenes.background}
+    )
     return {
         "design": flags.design,
         "pursuit": flags.pursuit,
         "classifier": flags.classifier,
         "seed": flags.seed,
         "split": flags.split,
-        "mean_iou": float(np.nanmean(iou)),
-        "iou": dict(zip(names, iou.tolist(), strict=True)),
-        "pixel_accuracy": float(counts.diagonal().sum() / counts.sum()),
-        "mean_iou_of_proposals": float(np.nanmean(oracle)),
-        "iou_of_proposals": dict(zip(names, oracle.tolist(), strict=True)),
         "proposals": float(np.mean([len(segments) for segments, *_ in found])),
+        "labels": {rule: agreement(labels, scenes) for rule, labels in maps.items()},
         "ap": {
             str(threshold): {
-                names[c]: precision_of(c, found, scenes, threshold, flags)
+                scenes.class_names[c]: precision_of(c, found, scenes, threshold, flags)
                 for c in objects
             }
             for threshold in AP_THRESHOLDS
         },
-        "seconds": float(np.median([seconds for *_, seconds in found])),
+    }
+
+
+def agreement(maps, scenes):
+    """Of label maps with the truth: mean IoU, IoU by class, share of pixels."""
+    names = scenes.class_names
+    counts = sum(
+        masking.scores.confusion(scenes[i].labels, labels, len(names))
+        for i, labels in enumerate(maps)
+    )
+    iou = masking.scores.class_iou(counts)
+    return {
+        "mean_iou": float(np.nanmean(iou)),
+        "iou": dict(zip(names, iou.tolist(), strict=True)),
+        "pixel_accuracy": float(counts.diagonal().sum() / counts.sum()),
     }
 
 
@@ -399,7 +446,7 @@ def majority(segments, truth, num_classes):
 def precision_of(label, found, scenes, threshold, flags):
     """Average precision of the objects of a class."""
     hits, values, number = [], [], 0
-    for i, (segments, scores, _, _) in enumerate(found):
+    for i, (segments, scores, _) in enumerate(found):
         true = [
             mask
             for _, mask in masking.scenes.objects(scenes[i], [label])
@@ -419,26 +466,30 @@ def precision_of(label, found, scenes, threshold, flags):
 
 def table(result):
     """The numbers as text."""
-    lines = [f"{'IoU %':>20} {'here':>6} {'best':>6}  of labels for pieces of segments"]
-    for name, iou in result["iou"].items():
-        best = result["iou_of_proposals"][name]
-        lines.append(f"{name:>20} {100 * iou:6.1f} {100 * best:6.1f}")
-    best = result["mean_iou_of_proposals"]
-    lines.append(f"{'mean':>20} {100 * result['mean_iou']:6.1f} {100 * best:6.1f}")
+    columns = result["labels"].values()
+    lines = [f"{'IoU %':>20}" + "".join(f"{rule:>7}" for rule in result["labels"])]
+    for name in result["labels"]["best"]["iou"]:
+        cells = [f"{100 * column['iou'][name]:7.1f}" for column in columns]
+        lines.append(f"{name:>20}" + "".join(cells))
+    cells = [f"{100 * column['mean_iou']:7.1f}" for column in columns]
+    lines.append(f"{'mean':>20}" + "".join(cells))
     for threshold, precisions in result["ap"].items():
         mean = np.nanmean(list(precisions.values()))
         lines.append(f"{f'mAP^r at {threshold}':>20} {100 * mean:6.1f}")
+    lines.append("paste, vote: labels by either rule; best: of pieces of the proposals")
     return "\n".join(lines)
 
 
 def draw(found, scenes, number, path):
     """Image, truth and labels of some scenes."""
     chosen = np.linspace(0, len(found) - 1, min(number, len(found))).astype(int)
+    maps = [[scenes[i].labels for i in chosen]]
+    maps += [[found[i][-1][rule] for i in chosen] for rule in masking.RULES]
     kt.plotting.label_maps(
         [scenes[i].image for i in chosen],
-        [[scenes[i].labels for i in chosen], [found[i][2] for i in chosen]],
+        maps,
         scenes.class_names,
-        ["truth", "found"],
+        ["truth", *masking.RULES],
     ).savefig(path, dpi=150)
     print(f"Pictures: {path}")
 

@@ -15,7 +15,7 @@ from keras_tilt.masking.layers import (
     MaskProjection,
     SpatialPyramidPooling,
 )
-from keras_tilt.masking.pasting import found_objects, label_map, paste
+from keras_tilt.masking.pasting import RULES, found_objects, label_map, paste, vote
 from keras_tilt.masking.pooling import pyramid_pool
 from keras_tilt.masking.projection import (
     Cells,
@@ -28,6 +28,7 @@ from keras_tilt.masking.segments import Segments
 
 __all__ = [
     "DESIGNS",
+    "RULES",
     "Assignment",
     "Cells",
     "FeatureMasking",
@@ -52,4 +53,5 @@ __all__ = [
     "scores",
     "segments",
     "svm",
+    "vote",
 ]

@@ -1,24 +1,38 @@
-"""A label for every pixel, of the scores of segments: score, suppress, paste.
+"""A label for every pixel, of the scores of segments: by pasting them, or by their vote.
 
-    segments by their scores, the best first:
-        suppress  those that overlap a better one, kept before, by an IoU above a bound
-        paste     the class of the segment on its pixels that have none yet
+    paste   segments by their scores, the best first:
+                suppress  those that overlap a better one, kept before, by an IoU above
+                          a bound
+                paste     the class of the segment on its pixels that have none yet
+    vote    argmax over classes c of
+                sum over segments s with the pixel of score(s, c) / sqrt(pixels of s)
 
-Segments are unions of atoms, so that atoms are pasted instead of pixels, in a graph or
-outside.
+Segments are unions of atoms, so that atoms are labelled instead of pixels, in a graph
+or outside.
 
-Source: Dai, He and Sun, CVPR 2015; Hariharan et al., ECCV 2014. Where
+Source: Dai, He and Sun, CVPR 2015; Hariharan et al., ECCV 2014, for pasting. Where
 every pixel has a class, those that no kept segment covers are left to the suppressed
-ones, the best first (`fill`).
+ones, the best first (`fill`). The vote is ours: no segment decides alone, and large
+ones, which know less of where things end, count less.
 """
 
-__all__ = ["found_objects", "label_map", "paste"]
+__all__ = ["RULES", "found_objects", "label_map", "paste", "vote"]
 
 import numpy as np
 import tensorflow as tf
 
+RULES = ("paste", "vote")
 
-def paste(members, sizes, scores, max_iou=0.1, threshold=float("-inf"), fill=False):
+
+def paste(
+    members,
+    sizes,
+    scores,
+    max_iou=0.1,
+    threshold=float("-inf"),
+    fill=False,
+    background=None,
+):
     """Return the class of every atom, and the segment that it is of.
 
     Args:
@@ -28,9 +42,10 @@ def paste(members, sizes, scores, max_iou=0.1, threshold=float("-inf"), fill=Fal
         max_iou: IoU with a better segment above which one is suppressed.
         threshold: score below which a segment is not pasted.
         fill: whether suppressed segments are pasted after all others.
+        background: class whose segments are not pasted: it is where nothing is.
 
     Returns:
-        labels: int32 [atoms], -1 where nothing is pasted.
+        labels: int32 [atoms], where nothing is pasted the background, or -1.
         owners: int32 [atoms], the segment, or -1.
 
     Example:
@@ -40,29 +55,74 @@ def paste(members, sizes, scores, max_iou=0.1, threshold=float("-inf"), fill=Fal
         (array([1, 1, 0], dtype=int32), array([0, 0, 1], dtype=int32))
     """
     scores = tf.convert_to_tensor(scores, tf.float32)
-    order = _order(
-        members, sizes, tf.reduce_max(scores, axis=1), max_iou, threshold, fill
-    )
+    classes = tf.argmax(scores, axis=1, output_type=tf.int32)
+    nothing = -1 if background is None else background
+    candidates = tf.boolean_mask(tf.range(tf.shape(scores)[0]), classes != nothing)
+    members = tf.gather(members, candidates)
+    best = tf.gather(tf.reduce_max(scores, axis=1), candidates)
+    order = _order(members, sizes, best, max_iou, threshold, fill)
     nobody = tf.ones([1, tf.shape(members)[1]], tf.bool)
     pasted = tf.concat([tf.gather(members, order), nobody], axis=0)
     first = tf.argmax(tf.cast(pasted, tf.int32), axis=0)
-    classes = tf.argmax(scores, axis=1, output_type=tf.int32)
+    order = tf.gather(candidates, order)
     return (
-        tf.gather(tf.concat([tf.gather(classes, order), [-1]], axis=0), first),
+        tf.gather(tf.concat([tf.gather(classes, order), [nothing]], axis=0), first),
         tf.gather(tf.concat([order, [-1]], axis=0), first),
     )
 
 
-def label_map(segments, scores, **arguments):
-    """Return the class of every pixel, int32 [height, width], -1 where none is pasted.
+def vote(members, sizes, scores):
+    """Return the class that the segments with an atom have together, for every atom.
+
+    Args:
+        members: bool [segments, atoms].
+        sizes: pixels of the atoms, [atoms].
+        scores: float32 [segments, classes], probabilities or margins: what all classes
+            of a segment have in common changes nothing.
+
+    Returns:
+        labels: int32 [atoms], -1 of an atom in no segment.
+
+    Example:
+        >>> members = [[True, True, False], [True, False, False]]
+        >>> vote(members, [4, 5, 9], [[0.2, 0.7], [0.9, 0.1]]).numpy()
+        array([ 0,  1, -1], dtype=int32)
+    """
+    members = tf.cast(members, tf.float32)
+    areas = tf.linalg.matvec(members, tf.cast(sizes, tf.float32))
+    weights = members * tf.math.rsqrt(tf.maximum(areas, 1))[:, tf.newaxis]
+    votes = tf.matmul(weights, tf.cast(scores, tf.float32), transpose_a=True)
+    labels = tf.argmax(votes, axis=1, output_type=tf.int32)
+    return tf.where(tf.reduce_any(members > 0, axis=0), labels, -1)
+
+
+def label_map(segments, scores, rule="paste", background=None, **bounds):
+    """Return the class of every pixel, int32 [height, width].
 
     Args:
         segments: `Segments`.
         scores: [segments, classes].
-        **arguments: of `paste`.
+        rule: "paste" or "vote".
+        background: class of the pixels that no segment labels; by default -1. Segments
+            of this class are not pasted, and vote as all others.
+        **bounds: of `paste`.
+
+    Raises:
+        ValueError: for another rule.
     """
-    labels, _ = paste(segments.members, segments.sizes, scores, **arguments)
-    return np.append(labels.numpy(), -1)[segments.atoms].astype(np.int32)
+    if rule not in RULES:
+        raise ValueError(
+            f"`rule` must be one of {', '.join(RULES)}. Received: {rule!r}. Take the "
+            'paper\'s, "paste", or "vote".'
+        )
+    if rule == "vote":
+        labels = vote(segments.members, segments.sizes, scores)
+    else:
+        labels, _ = paste(
+            segments.members, segments.sizes, scores, background=background, **bounds
+        )
+    labels = np.append(labels.numpy(), -1)[segments.atoms].astype(np.int32)
+    return labels if background is None else np.where(labels < 0, background, labels)
 
 
 def found_objects(segments, scores, max_iou=0.3, most=100):

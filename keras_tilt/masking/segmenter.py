@@ -52,9 +52,12 @@ class Segmenter(keras.Model):
             its `trainable`. What a batch normalization has learned of the data stays.
         margins: whether the logits are margins of support vector machines, of which
             the scores are not a softmax.
+        background: class of what is none of the others, if there is one: no segment is
+            trained as it, and its score is that of none.
 
     Raises:
-        ValueError: an unknown design; a layer without a map.
+        ValueError: an unknown design; a layer without a map; a background that is no
+            class.
 
     Example:
         >>> network = keras.Sequential([
@@ -81,6 +84,7 @@ class Segmenter(keras.Model):
         chunk=64,
         train_network=False,
         margins=False,
+        background=None,
         name="segmenter",
         **kwargs,
     ):
@@ -97,13 +101,18 @@ class Segmenter(keras.Model):
             )
         check_count("num_classes", num_classes, 1)
         check_count("chunk", chunk, 1)
+        if background is not None and not 0 <= background < num_classes:
+            raise ValueError(
+                f"`background` must be one of the classes 0..{num_classes - 1}. "
+                f"Received: {background!r}. Leave it out if every pixel has a class."
+            )
         self.cells = cells_of(network, layer)
         network.trainable = train_network
         self.network, self.layer = network, layer
         self.num_classes, self.design = num_classes, design
         self.hidden, self.dropout = tuple(hidden), dropout
         self.levels, self.chunk = tuple(levels), chunk
-        self.margins = margins
+        self.margins, self.background = margins, background
         pathways = ("box", "masked") if design == "A" else ("box",)
         self.pathways = [self._pathway(name) for name in pathways]
         self.classifier = keras.layers.Dense(num_classes + 1, name="classifier")
@@ -137,7 +146,10 @@ class Segmenter(keras.Model):
         """
         logits = self(inputs)
         values = logits if self.margins else tf.nn.softmax(logits)
-        return values[..., : self.num_classes]
+        columns = list(range(self.num_classes))
+        if self.background is not None:
+            columns[self.background] = self.num_classes
+        return tf.gather(values, columns, axis=-1)
 
     def set_machines(self, machines):
         """Put support vector machines in the place of the last layer.
@@ -219,6 +231,7 @@ class Segmenter(keras.Model):
             "chunk": self.chunk,
             "train_network": self.network.trainable,
             "margins": self.margins,
+            "background": self.background,
             "name": self.name,
         }
 

@@ -1,0 +1,213 @@
+"""What do masks, pursuit and machines give? Labels of CamVid's pixels, by each.
+
+    box            pyramids over boxes, no mask
+    A, B           the paper's designs
+    A, no pursuit  all stuff of an image is one object
+    A, svm         support vector machines in the place of A's softmax
+    box, svm       the same of box
+
+Each is one run of train/segmentation.py on 367 images, judged on the 233 of the split
+"test"; runs share their proposals, and machines the fine-tuning of their design. A
+record has what that script's result.json has: mean IoU and IoU of each class of labels
+that are pasted, voted and the best for the proposals; AP of objects by their masks.
+
+    python benchmarks/camvid.py --data-dir DIR --network efficientnet_lite0.keras \\
+        --layer efficientnet_lite0/block10_add --results results/camvid.json
+
+takes 15 to 25 minutes a run on two cores. DIR holds CamVid as a .npz of `images`,
+`labels`, `names` and splits, which --data names. A run goes on where it was
+interrupted; two sweeps may share a folder and a results file (start each with
+--threads 1, and make the proposals with the first).
+"""
+
+import argparse
+import itertools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+
+from keras_tilt import comparison, named
+
+SCRIPT = pathlib.Path(__file__).parents[1] / "train" / "segmentation.py"
+STUFF = ("sky", "building", "road", "pavement", "tree", "fence")
+RUNS = {
+    "box": ["--design", "box"],
+    "A": ["--design", "A"],
+    "B": ["--design", "B"],
+    "A, no pursuit": ["--design", "A", "--no-pursuit"],
+    "A, svm": ["--design", "A", "--classifier", "svm"],
+    "box, svm": ["--design", "box", "--classifier", "svm"],
+}
+PAIRS = [
+    ("A", "box"),
+    ("B", "box"),
+    ("A", "B"),
+    ("A", "A, no pursuit"),
+    ("A, svm", "A"),
+    ("A, svm", "box, svm"),
+]
+SAME_TRAINING = {"A, svm": "A", "box, svm": "box"}
+
+
+def main():
+    """Runs what is missing, prints the table."""
+    flags = parse_flags()
+    settings = {
+        "network": flags.network_name or pathlib.Path(flags.network).stem,
+        "layer": flags.layer,
+        "size": list(flags.size),
+        "epochs": flags.epochs,
+        "learning_rate": flags.learning_rate,
+        "train_network": flags.train_network,
+    }
+    for seed, run in itertools.product(flags.seeds, flags.runs):
+        key = {"run": run, "seed": seed, **settings}
+        if not comparison.records_of(key, flags.results):
+            record = key | {"result": result_of(run, seed, settings["network"], flags)}
+            comparison.append_records(flags.results, [record])
+    print(table(comparison.read_records(flags.results), settings))
+    print(f"Records: {flags.results}")
+
+
+def parse_flags():
+    """The command line; --smoke shrinks the defaults."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--data-dir", default=os.environ.get("KERAS_TILT_DATA"), help="folder")
+    add("--data", default="camvid_180x240_jpg.npz", help="file in it")
+    add("--network", default="convnet", help="NETWORK.keras, or a name: new weights")
+    add("--network-name", help="in the records; by default that of the file")
+    add("--layer", default="relu3", help="whose map is masked")
+    add("--size", type=named.count, nargs=2, default=[540, 720], help="of its images")
+    add(
+        "--train-network",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="all weights, not only those above the map",
+    )
+    add("--runs", nargs="+", default=list(RUNS), choices=RUNS, help="to make")
+    add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="one run each")
+    add("--seed", type=int, help="one seed; short for --seeds SEED")
+    add("--epochs", type=named.count, default=10, help="of every run")
+    add("--learning-rate", type=float, default=3e-4, help="at step 0")
+    add("--threads", type=named.count, help="TensorFlow threads; all cores by default")
+    add("--results", type=pathlib.Path, help="records, default OUT/camvid.json")
+    add("--out", type=pathlib.Path, default=pathlib.Path("out/camvid"), help="runs")
+    add("--smoke", action="store_true", help="a few made scenes and a small network")
+    flags = parser.parse_args()
+    if flags.seed is not None:
+        flags.seeds = [flags.seed]
+    if flags.smoke:
+        flags.seeds, flags.runs = flags.seeds[:1], ["box", "A", "A, svm"]
+    flags.results = flags.results or flags.out / "camvid.json"
+    return flags
+
+
+def result_of(run, seed, network, flags):
+    """The result.json of a run, which is made if it is not there."""
+    out = folder_of(run, seed, network, flags)
+    if not (out / "result.json").exists():
+        command = [sys.executable, SCRIPT, *RUNS[run], *common(flags)]
+        if run in SAME_TRAINING:
+            result_of(SAME_TRAINING[run], seed, network, flags)
+            before = folder_of(SAME_TRAINING[run], seed, network, flags)
+            command += ["--fine-tuned", before / "fine_tuned.keras"]
+        print(f"{run}, seed {seed}: {out}", flush=True)
+        command += ["--seed", seed, "--out", out]
+        ended = subprocess.run([str(part) for part in command])
+        if ended.returncode:
+            raise SystemExit(ended.returncode)
+    return json.loads((out / "result.json").read_text())
+
+
+def folder_of(run, seed, network, flags):
+    """Where a run is."""
+    name = "-".join([*run.replace(",", "").split(), f"seed{seed}"])
+    return flags.out / network / name
+
+
+def common(flags):
+    """Flags of the script that all runs have."""
+    shared = ["--proposals", flags.out / "proposals"]
+    if flags.threads:
+        shared += ["--threads", flags.threads]
+    if flags.smoke:
+        return [*shared, "--smoke"]
+    shared += ["--data-dir", flags.data_dir or ".", "--data", flags.data]
+    shared += ["--stuff", *STUFF, "--split", "test", "--network", flags.network]
+    shared += ["--layer", flags.layer, "--size", *flags.size]
+    shared += ["--train-network" if flags.train_network else "--no-train-network"]
+    return [*shared, "--epochs", flags.epochs, "--learning-rate", flags.learning_rate]
+
+
+# Report
+
+
+def table(records, settings):
+    """A line for each run, mean +- sd over seeds; then paired tests."""
+    runs = {
+        run: {
+            r["seed"]: r["result"]
+            for r in records
+            if {"run": run, **settings}.items() <= r.items()
+        }
+        for run in RUNS
+    }
+    columns = {
+        "paste": lambda r: mean_iou(r, "paste"),
+        "vote": lambda r: mean_iou(r, "vote"),
+        "of stuff": lambda r: stuff_iou(r, "paste"),
+        "voted": lambda r: stuff_iou(r, "vote"),
+        "best": lambda r: mean_iou(r, "best"),
+        "mAP^r .5": lambda r: precision(r, "0.5"),
+        ".7": lambda r: precision(r, "0.7"),
+    }
+    lines = [
+        ", ".join(f"{name} {value}" for name, value in settings.items()),
+        "mean IoU % of labels, of stuff alone, best for the proposals; mean +- sd",
+        f"{'run':14}{'seeds':>6}" + "".join(f"{name:>17}" for name in columns),
+    ]
+    for run, by_seed in runs.items():
+        if by_seed:
+            cells = (
+                comparison.mean_sd([of(r) for r in by_seed.values()])
+                for of in columns.values()
+            )
+            shown = "".join(f"{cell:>17}" for cell in cells)
+            lines.append(f"{run:14}{len(by_seed):6}{shown}")
+    for name in ("paste", "vote", "of stuff", "voted"):
+        tests = [
+            comparison.paired_test(one, runs[one], other, runs[other], columns[name])
+            for one, other in PAIRS
+        ]
+        if any(tests):
+            lines += [f"{name}:", *sum(tests, [])]
+    return "\n".join(lines)
+
+
+def mean_iou(result, rule):
+    """In %."""
+    return 100 * result["labels"][rule]["mean_iou"]
+
+
+def stuff_iou(result, rule):
+    """Mean IoU of the classes that are stuff, in %; of made scenes all that are not
+    objects."""
+    iou, objects = result["labels"][rule]["iou"], result["ap"]["0.5"]
+    return 100 * np.mean([iou[name] for name in iou if name not in objects])
+
+
+def precision(result, threshold):
+    """Mean average precision of objects, in %."""
+    return 100 * np.nanmean(list(result["ap"][threshold].values()))
+
+
+if __name__ == "__main__":
+    main()
