@@ -20,7 +20,7 @@ import keras_tilt as kt  # noqa: F401  (first: it sets TensorFlow's defaults)
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt import named, servable, serving
+from keras_tilt import named, servable, serving, signatures
 
 
 def main():
@@ -37,7 +37,7 @@ def main():
         ("classify_bytes", golden),
         [("classify_bytes", golden), ("serving_default", {"image": image})],
         {"class_names.json": list(names)},
-        serving.MOST_ROWS,
+        signatures.MOST_ROWS,
         readme(classifier, flags),
     )
     print(f"Written: {version}, a classifier of {len(names)} classes")
@@ -77,18 +77,12 @@ def classifier_of(flags):
     model = named.load_model(flags.model)
     network = getattr(model, "network", model)
     check_channels(named.image_shape(network))
-    names = named.load_names(flags.names)
-    classes = network.output_shape[-1]
-    if not set(names) <= set(range(classes)):
-        raise ValueError(
-            f"Expected --names of the classes 0..{classes - 1}. Received: "
-            f"{len(names)} names, up to number {max(names)}. Leave out the others."
-        )
+    names = named.class_names(flags.names, network.output_shape[-1])
     return serving.ServedClassifier(
         model,
         flags.low,
         flags.high,
-        [names.get(i, f"class {i}") for i in range(classes)],
+        names,
         named.preprocessing(flags.preprocess),
     )
 
@@ -110,17 +104,16 @@ def noise_file(shape, seed):
 
 def readme(classifier, flags):
     """README.md of the servable."""
+    shown = 'print(tf.make_ndarray(response.outputs["class_name"]))'
     values = {
+        "asking": servable.asking("classify_bytes", shown),
         "shape": ", ".join(map(str, classifier.shape)),
         "classes": len(classifier.class_names),
         "low": f"{flags.low:g}",
         "high": f"{flags.high:g}",
-        "rows": serving.MOST_ROWS,
+        "rows": signatures.MOST_ROWS,
     }
-    text = README
-    for name, value in values.items():
-        text = text.replace(f"<{name}>", str(value))
-    return text
+    return servable.filled(README, values)
 
 
 README = """\
@@ -135,41 +128,21 @@ README = """\
 
 ## Ask
 
-    python3 -c 'import base64, json; print(json.dumps({"signature_name":
-        "classify_bytes", "inputs": {"image_bytes": [{"b64": base64.b64encode(
-        open("image.png", "rb").read()).decode()}]}}))' | curl -s -d @- \\
-        http://localhost:{rest}/v1/models/{name}:predict
+{asking}
 
-```python
-# pip install tensorflow-serving-api
-import grpc
-import tensorflow as tf
-from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+Rows in, at most {rows}, as many rows out:
 
-request = predict_pb2.PredictRequest()
-request.model_spec.name = "{name}"
-request.model_spec.signature_name = "classify_bytes"
-files = [open("image.png", "rb").read()]
-request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(files))
-channel = grpc.insecure_channel("localhost:{grpc}")
-stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-response = stub.Predict(request, timeout=60)
-print(tf.make_ndarray(response.outputs["class_name"]))
-```
-
-Rows in, at most <rows>, as many rows out:
-
-* `serving_default`: `image` [<shape>] uint8
+* `serving_default`: `image` [{shape}] uint8
 * `classify_bytes`: `image_bytes`, a JPEG, PNG, GIF or BMP file of any size
 
 Both give
 
-* `logits` [<classes>], calibrated if the model was, and `probabilities`, their softmax
+* `logits` [{classes}], calibrated if the model was, and `probabilities`, their softmax
 * `log_density`: log p(x) / q(x) up to a constant, in nats, where q are the images that
   the network was trained on
 * `class`, and `class_name`; all names are in `{version}/assets/class_names.json`
 
-Byte 0 is the pixel <low> of the network, 255 is <high>. A file that is no image fails
+Byte 0 is the pixel {low} of the network, 255 is {high}. A file that is no image fails
 the request with INVALID_ARGUMENT. Rows of a classifier run together: how many there are
 may change their last bits.
 

@@ -34,7 +34,7 @@ import keras_tilt as kt
 import numpy as np
 from tqdm import tqdm
 
-from keras_tilt import certificate, named, servable, serving
+from keras_tilt import certificate, named, servable, serving, signatures
 
 SPREAD = 3.0  # standard deviations of white noise from its mean to black and to white
 
@@ -330,8 +330,8 @@ def certified(sampler, tilts, long_runs, flags):
 def ends_of(sampler, unit, temperature, flags):
     """Noise, f and acceptance of served chains of one unit."""
     parts = []
-    for first in range(0, flags.ends, serving.MOST_ROWS):
-        rows = np.arange(first, min(flags.ends, first + serving.MOST_ROWS))
+    for first in range(0, flags.ends, signatures.MOST_ROWS):
+        rows = np.arange(first, min(flags.ends, first + signatures.MOST_ROWS))
         parts.append(sampler.functions["start"](**request(unit, rows, temperature)))
     joined = ("noise", "f", "accept_rate")
     return [np.concatenate([part[name] for part in parts]) for name in joined]
@@ -399,7 +399,7 @@ def write(tilts, sampler, certificates, log_partition, flags):
         (golden, request(len(tilts) - 1, [flags.seed], flags.temperatures[0])),
         list(warmup.items()),
         {"certificate.json": document},
-        serving.MOST_ROWS,
+        signatures.MOST_ROWS,
         readme(names, final, certificates, flags),
     )
 
@@ -473,20 +473,17 @@ def readme(names, sampler, certificates, flags):
         "iterations": schedule.num_iterations,
         "rising": schedule.num_rising,
         "gradients": schedule.num_gradients.max(),
-        "rows": serving.MOST_ROWS,
+        "rows": signatures.MOST_ROWS,
         "shape": ", ".join(map(str, sampler.shape)),
         "png": PNG if "sample_png" in sampler.functions else "",
         "xla": XLA if flags.xla else "",
     }
-    text = README
-    for name, value in values.items():
-        text = text.replace(f"<{name}>", str(value))
-    return text
+    return servable.filled(README, values)
 
 
 PNG = "\n* `sample_png`: the same, with `png_bytes` in place of `image`"
 NORMALIZED = """; `log_prob` is it less log Z, normalized, at temperature
-  <temperatures>, and NaN at any other"""
+  {temperatures}, and NaN at any other"""
 XLA = """
 The chains are compiled by XLA, which the stock server refuses: start one that has it.
 """
@@ -496,14 +493,14 @@ README = """\
 
     unit, seed, temperature -> an image of p(x) = exp(f(x) / temperature) q(x) / Z
 
-<verdict>
+{verdict}
 
 The whole certificate is in `{version}/assets/certificate.json`.
 
 ## Start
 
 {start}
-<xla>
+{xla}
 ## Ask
 
     curl -s http://localhost:{rest}/v1/models/{name}:predict -d '{"inputs":
@@ -530,26 +527,26 @@ image = tf.make_ndarray(stub.Predict(request, timeout=60).outputs["image"])
 Rows in, as many rows out:
 
 * `serving_default`: `unit` int32, `seed` [2] int32, `temperature` float32 -> `image`
-  [<shape>] uint8, `f`, `log_density`, `accept_rate`, `converged`<png>
+  [{shape}] uint8, `f`, `log_density`, `accept_rate`, `converged`{png}
 * `sample_each`: the same as `serving_default`, and `error`: a bad row has a sentence
   there, and fails no other
 * `start`: the same as `serving_default`, and `noise`, the state of the chain
 * `resume`: `noise` besides -> the same, of that chain some iterations later; pass a new
   seed each time
-* `evaluate`: `image` [<shape>] float32, pixels of the network -> `f` and `log_density`
+* `evaluate`: `image` [{shape}] float32, pixels of the network -> `f` and `log_density`
   of every unit, `log_q`
 
 What they are:
 
-* `image`: 0 is the pixel <low>, 255 is <high>; what is beyond is cut.
+* `image`: 0 is the pixel {low}, 255 is {high}; what is beyond is cut.
 * `f` in nats, of the image before it was rounded; `log_density` = scale f / temperature
-  + log q<normalized>.
-* `converged`: the unit's chains were certified, the temperature is not below <lowest>
-  and not above <highest>, and this chain has moved.
-* Equal rows give equal answers, bit for bit, alone or among others. At most <rows> of
+  + log q{normalized}.
+* `converged`: the unit's chains were certified, the temperature is not below {lowest}
+  and not above {highest}, and this chain has moved.
+* Equal rows give equal answers, bit for bit, alone or among others. At most {rows} of
   them make a request.
-* A chain has <iterations> iterations, in <rising> of which the tilt rises, and at most
-  <gradients> gradients of the network. No client can change that.
+* A chain has {iterations} iterations, in {rising} of which the tilt rises, and at most
+  {gradients} gradients of the network. No client can change that.
 * A unit that is not there, or a temperature that is not positive and finite, fails the
   whole request with INVALID_ARGUMENT, and under `--enable_batching` those merged with
   it: `sample_each` does not.
@@ -558,7 +555,7 @@ What they are:
 
 | unit | is |
 |---|---|
-<units>
+{units}
 
 ## Files
 

@@ -13,6 +13,7 @@ __all__ = [
     "MODES",
     "NOISES",
     "as_exit",
+    "class_names",
     "class_number",
     "count",
     "image_shape",
@@ -187,6 +188,21 @@ def saved_model(path, input_shape, num_classes):
             f"a {graph.link(found)}. Build its last layer without an activation."
         )
     return model
+
+
+def class_names(path, number):
+    """Return the names of so many classes, "class 3" where the file has none.
+
+    Raises:
+        ValueError: what `load_names` raises, or for names of other classes.
+    """
+    names = load_names(path)
+    if not set(names) <= set(range(number)):
+        raise ValueError(
+            f"Expected --names of the classes 0..{number - 1}. Received: "
+            f"{len(names)} names, up to number {max(names)}. Leave out the others."
+        )
+    return [names.get(i, f"class {i}") for i in range(number)]
 
 
 def load_names(path):

@@ -13,7 +13,9 @@ A version appears whole or not at all: the server looks at the folder all the ti
 """
 
 __all__ = [
+    "asking",
     "environment",
+    "filled",
     "golden_of",
     "next_version",
     "numbers_as_json",
@@ -75,7 +77,7 @@ def write_servable(folder, module, golden, warmup, assets, batch_size, readme):
     values |= {"batch_size": batch_size, "tree": _tree(version)}
     values |= _NUMBERS | environment()
     for name, text in (_FILES | {"README.md": readme}).items():
-        _write(folder / name, _filled(text, values))
+        _write(folder / name, filled(text, values))
     return version
 
 
@@ -182,10 +184,21 @@ def _write(path, text):
     part.replace(path)
 
 
-def _filled(text, values):
+def filled(text, values):
+    """Return a text with values in the place of their names in braces."""
     for name, value in values.items():
         text = text.replace(f"{{{name}}}", str(value))
     return text
+
+
+def asking(signature, program):
+    """Return text for README.md: how a signature of `image_bytes` is asked.
+
+    Args:
+        signature: its name.
+        program: lines of Python that do something with `response`.
+    """
+    return filled(_ASKING, {"signature": signature, "program": program})
 
 
 def _tree(version):
@@ -248,3 +261,26 @@ Bit for bit, where the processor, TensorFlow ({tensorflow} at the export), its o
 of threads ({threads}) are those of the export. Another of them may round otherwise, and
 a chain of many steps carries that on: other images of the same density. Under
 `--enable_batching` pass `--batching_parameters_file`, too."""
+
+_ASKING = """\
+    python3 -c 'import base64, json; print(json.dumps({"signature_name":
+        "{signature}", "inputs": {"image_bytes": [{"b64": base64.b64encode(
+        open("image.png", "rb").read()).decode()}]}}))' | curl -s -d @- \\
+        http://localhost:{rest}/v1/models/{name}:predict
+
+```python
+# pip install tensorflow-serving-api
+import grpc
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+request = predict_pb2.PredictRequest()
+request.model_spec.name = "{name}"
+request.model_spec.signature_name = "{signature}"
+files = [open("image.png", "rb").read()]
+request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(files))
+channel = grpc.insecure_channel("localhost:{grpc}")
+stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+response = stub.Predict(request, timeout=60)
+{program}
+```"""

@@ -19,7 +19,6 @@ import dataclasses
 import functools
 import math
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -33,10 +32,16 @@ from keras_tilt.arguments import check_count
 from keras_tilt.chains import is_standard_normal
 from keras_tilt.kernels import Response, SplitHamiltonianMonteCarlo, chain_seeds
 from keras_tilt.several import choice, variables_of
+from keras_tilt.signatures import (
+    after,
+    checked_rows,
+    decoded,
+    read_once,
+    traced,
+)
 from keras_tilt.tilt import checked_tilts
 from keras_tilt.units import unit
 
-MOST_ROWS = 64  # of a request; a server that batches makes no larger ones either
 _AT_ONCE = 16  # rows that may run beside each other, each in its own piece of graph
 # Factors of f below this are this: the smallest float32 are flushed to 0, by which f
 # could not be told any more. At so high a temperature p is q all the same.
@@ -182,16 +187,16 @@ class ServedSampler(tf.Module):
     def functions(self):
         row = list(self._row_specs.values())
         functions = {
-            "serving_default": _traced(self.sample, *row),
-            "sample_each": _traced(self.sample_each, *row),
-            "start": _traced(self.start, *row),
-            "resume": _traced(self.resume, self._noise_spec, *row),
-            "evaluate": _traced(
+            "serving_default": traced(self.sample, *row),
+            "sample_each": traced(self.sample_each, *row),
+            "start": traced(self.start, *row),
+            "resume": traced(self.resume, self._noise_spec, *row),
+            "evaluate": traced(
                 self.evaluate, tf.TensorSpec([None, *self.shape], name="image")
             ),
         }
         if self.shape[-1] in (1, 3, 4):
-            functions["sample_png"] = _traced(self.sample_png, *row)
+            functions["sample_png"] = traced(self.sample_png, *row)
         return functions
 
     @property
@@ -208,11 +213,11 @@ class ServedSampler(tf.Module):
 
     @functools.cached_property
     def _new_chains(self):
-        return _traced(self._run, **self._row_specs)
+        return traced(self._run, **self._row_specs)
 
     @functools.cached_property
     def _given_chains(self):
-        return _traced(self._run, noise=self._noise_spec, **self._row_specs)
+        return traced(self._run, noise=self._noise_spec, **self._row_specs)
 
     def sample(self, unit, seed, temperature):
         """A draw for each row: image, f, log_density, accept_rate, converged."""
@@ -229,7 +234,7 @@ class ServedSampler(tf.Module):
 
     def sample_each(self, unit, seed, temperature):
         """The same where a bad row has an error of its own, and spoils no other."""
-        rows = _checked_rows(unit=unit, seed=seed, temperature=temperature)
+        rows = checked_rows(unit=unit, seed=seed, temperature=temperature)
         errors = self._errors(rows["unit"], rows["temperature"])
         good = errors == ""
         drawn = self._new_chains(
@@ -243,22 +248,22 @@ class ServedSampler(tf.Module):
 
     def start(self, unit, seed, temperature):
         """The same as `sample`, and the noise of the image, to `resume` from."""
-        rows = _checked_rows(unit=unit, seed=seed, temperature=temperature)
+        rows = checked_rows(unit=unit, seed=seed, temperature=temperature)
         checks = self._check(rows["unit"], rows["temperature"])
-        return self._new_chains(**_after(checks, rows))
+        return self._new_chains(**after(checks, rows))
 
     def resume(self, noise, unit, seed, temperature):
         """Chains at given noise, continued at the full tilt: as `start`."""
-        rows = _checked_rows(noise=noise, unit=unit, seed=seed, temperature=temperature)
+        rows = checked_rows(noise=noise, unit=unit, seed=seed, temperature=temperature)
         checks = self._check(rows["unit"], rows["temperature"])
         checks.append(_all_finite("noise", rows["noise"]))
-        return self._given_chains(**_after(checks, rows))
+        return self._given_chains(**after(checks, rows))
 
     def evaluate(self, image):
         """f, log_density [units] and log_q of images of the network's pixels."""
-        rows = _checked_rows(image=image)
-        rows = _after([_all_finite("image", rows["image"])], rows)
-        with _read_once(self._read):
+        rows = checked_rows(image=image)
+        rows = after([_all_finite("image", rows["image"])], rows)
+        with read_once(self._read):
             return tf.map_fn(
                 self._evaluated,
                 rows["image"],
@@ -270,7 +275,7 @@ class ServedSampler(tf.Module):
 
     def _run(self, **rows):
         """Every row by itself: dict of [rows, ...] -> dict of [rows, ...]."""
-        with _read_once(self._read):
+        with read_once(self._read):
             return tf.map_fn(
                 lambda row: self._answer(**row),
                 rows,
@@ -480,31 +485,29 @@ class ServedClassifier(tf.Module):
         image = tf.TensorSpec([None, *self.shape], tf.uint8, "image")
         encoded = tf.TensorSpec([None], tf.string, "image_bytes")
         return {
-            "serving_default": _traced(self.classify, image),
-            "classify_bytes": _traced(self.classify_bytes, encoded),
+            "serving_default": traced(self.classify, image),
+            "classify_bytes": traced(self.classify_bytes, encoded),
         }
 
     def classify(self, image):
         """logits, probabilities [classes], log_density, class, class_name."""
-        (image,) = _checked_rows(image=image).values()
+        (image,) = checked_rows(image=image).values()
         return self._classified(tf.cast(image, tf.float32))
 
     def classify_bytes(self, image_bytes):
         """The same of JPEG, PNG, GIF or BMP files, brought to the network's size."""
-        (image_bytes,) = _checked_rows(image_bytes=image_bytes).values()
+        (image_bytes,) = checked_rows(image_bytes=image_bytes).values()
         images = tf.map_fn(
-            self._decoded,
+            self._file_pixels,
             image_bytes,
             fn_output_signature=tf.TensorSpec(self.shape),
         )
         return self._classified(images)
 
-    def _decoded(self, data):
+    def _file_pixels(self, data):
         """Of one file, its pixels 0 ... 255 in the network's size."""
         *size, channels = self.shape
-        image = tf.io.decode_image(data, channels, expand_animations=False)
-        image.set_shape([None, None, channels])
-        resized = tf.image.resize(image, size, antialias=True)
+        resized = tf.image.resize(decoded(data, channels), size, antialias=True)
         return tf.clip_by_value(resized, 0.0, 255.0)
 
     def _classified(self, images):
@@ -522,51 +525,7 @@ class ServedClassifier(tf.Module):
         }
 
 
-# What all graphs have
-
-
-class _read_once(keras.StatelessScope):  # noqa: N801 (a context)
-    """Within it the variables are tensors that were read outside of all loops.
-
-    TensorFlow runs the iterations of a loop that reads variables one after the other,
-    and those of a loop that does not, the rows, beside each other.
-    """
-
-    def __init__(self, variables):
-        super().__init__([(one, tf.convert_to_tensor(one.value)) for one in variables])
-
-
-def _traced(function, *specs, **named_specs):
-    """The one graph of a function, which is made now and never again."""
-    traced = tf.function(function, autograph=False)
-    return traced.get_concrete_function(*specs, **named_specs)
-
-
-def _after(checks, rows):
-    """The same rows, once the checks have passed."""
-    with tf.control_dependencies(checks):
-        return {name: tf.identity(values) for name, values in rows.items()}
-
-
-def _checked_rows(**inputs):
-    """The inputs, as many rows of each, and no more than there may be.
-
-    A server does not hold what it feeds against the shapes of a signature.
-    """
-    inputs = {name: tf.ensure_shape(rows, rows.shape) for name, rows in inputs.items()}
-    sizes = [tf.shape(rows)[0] for rows in inputs.values()]
-    names = ", ".join(f"`{name}`" for name in inputs)
-    checks = [
-        tf.debugging.Assert(
-            tf.reduce_all(tf.stack(sizes) == sizes[0]),
-            [f"{names} must have as many rows. Received: ", tf.stack(sizes)],
-        ),
-        tf.debugging.Assert(
-            sizes[0] <= MOST_ROWS,
-            [f"A request has at most {MOST_ROWS} rows. Received: ", sizes[0]],
-        ),
-    ]
-    return _after(checks, inputs)
+# Checks
 
 
 def _all_finite(name, rows):
@@ -582,9 +541,6 @@ def _where(good, values):
     blank = math.nan if values.dtype.is_floating else 0
     rows = [-1] + [1] * (values.shape.rank - 1)
     return tf.where(tf.reshape(good, rows), values, tf.cast(blank, values.dtype))
-
-
-# Checks
 
 
 def _check_tilts(tilts, low, high):

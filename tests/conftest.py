@@ -3,12 +3,13 @@
 import os
 
 import keras_tilt as kt  # (first: it sets TensorFlow's environment defaults)
+import keras
 import numpy as np
 import pytest
 import small_network
 import tensorflow as tf
 
-from keras_tilt import servable, serving
+from keras_tilt import masking, servable, serving, signatures
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
@@ -52,7 +53,21 @@ def served(small_sampler, tmp_path_factory):
         ("serving_default", golden),
         [(name, golden) for name in ("serving_default", "sample_png", "sample_each")],
         {"certificate.json": {}},
-        serving.MOST_ROWS,
+        signatures.MOST_ROWS,
         "{start}",
     )
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_segmenter():
+    """A segmenter of three classes, new weights, of images of 24 x 32 pixels."""
+    keras.utils.set_random_seed(0)
+    network = keras.Sequential(
+        [
+            keras.Input((24, 32, 3)),
+            keras.layers.Rescaling(1 / 128, -1),
+            keras.layers.Conv2D(4, 3, 2, "same", activation="relu", name="conv1"),
+        ]
+    )
+    return masking.Segmenter(network, "conv1", 3, hidden=(6,), levels=(3, 1), chunk=16)

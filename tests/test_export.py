@@ -36,10 +36,11 @@ from tensorflow_serving.config import model_server_config_pb2
 from test_scripts import ROOT, beside_progress, run_script
 
 import keras_tilt as kt
-from keras_tilt import certificate, servable, serving
+from keras_tilt import certificate, masking, servable, signatures
+from keras_tilt.masking.serving import ServedSegmenter
 
-SAMPLER, ASK, CLASSIFIER = (
-    f"export/{name}.py" for name in ("sampler", "ask", "classifier")
+SAMPLER, ASK, CLASSIFIER, SEGMENTER = (
+    f"export/{name}.py" for name in ("sampler", "ask", "classifier", "segmenter")
 )
 UNITS = ("--unit", "class:0-2", "--stddev", "0.5")  # a weak tilt of tight noise
 ENOUGH = ("--chains", "16", "--draws", "300", "--burnin", "60")
@@ -242,7 +243,7 @@ def test_the_configurations_are_what_the_server_reads(exported):
     assert model.name == "classes" and model.base_path == "/models/classes"
     assert model.model_platform == "tensorflow"
     found = serving_stand_in.batching_parameters(exported / "batching.config")
-    assert found["max_batch_size"] == serving.MOST_ROWS
+    assert found["max_batch_size"] == signatures.MOST_ROWS
     assert found["batch_timeout_micros"] == 0 and not found["allowed_batch_sizes"]
 
 
@@ -375,7 +376,7 @@ def test_what_the_graph_refuses_ends_in_its_sentence(
 def test_more_images_than_a_request_has_rows_are_asked_for_all_the_same(
     exported, tmp_path
 ):
-    count = serving.MOST_ROWS + 1
+    count = signatures.MOST_ROWS + 1
     run = run_here(ASK, exported, "--images", count, "--out", tmp_path / "asked.png")
     assert run.returncode == 0, run.stderr
     assert run.stdout.count("unit 0, seed ") == count
@@ -621,10 +622,61 @@ def test_names_that_are_none_of_the_classes_are_refused(names, network, tmp_path
     assert not (tmp_path / "out").exists()
 
 
+# A segmenter
+
+
+@pytest.fixture(scope="module")
+def segmented(small_segmenter, tmp_path_factory):
+    """The folder of a segmenter whose names are in the run.json beside it."""
+    folder = tmp_path_factory.mktemp("segmented")
+    small_segmenter.save(folder / "segmenter.keras")
+    (folder / "run.json").write_text(json.dumps({"classes": ["sky", "road", "car"]}))
+    flags = ("--superpixels", 20, "--side", 64, "--out", folder / "streets")
+    run = run_here(SEGMENTER, folder / "segmenter.keras", *flags)
+    assert run.returncode == 0, run.stderr
+    assert "a segmenter of 3 classes" in run.stdout and run.stderr == ""
+    return folder / "streets"
+
+
+def test_a_segmenter_is_a_version_and_four_files_and_nothing_else(segmented):
+    files = {f"1/{name}" for name in VERSION | {"assets/class_names.json"}}
+    assert set(files_in(segmented)) == files | BESIDE
+    path = segmented / "1" / "assets" / "class_names.json"
+    assert json.loads(path.read_text()) == ["sky", "road", "car"]
+
+
+def test_the_golden_response_is_a_map_of_the_golden_image(segmented, small_segmenter):
+    """A made landscape, which is in the request."""
+    request, outputs = golden_of(segmented)
+    assert request["signature_name"] == "label_bytes"
+    (encoded,) = request["inputs"]["image_bytes"]
+    image = masking.scenes.synthetic(1, (96, 128), 7)[0].image
+    np.testing.assert_array_equal(image_of(encoded), image)
+    served = ServedSegmenter(small_segmenter, ["a"] * 3, superpixels=20, side=64)
+    found = served.functions["serving_default"](image=tf.constant(image[None]))
+    (encoded,) = outputs["label_png_bytes"]
+    np.testing.assert_array_equal(image_of(encoded)[..., 0], found["label_map"][0])
+    np.testing.assert_allclose(outputs["share"], found["share"])
+
+
+def test_names_are_those_that_are_given_or_numbers(segmented, tmp_path):
+    """And what is no segmenter is refused."""
+    model = shutil.copy(segmented.parent / "segmenter.keras", tmp_path)
+    (tmp_path / "names.json").write_text(json.dumps({"1": "way"}))
+    flags = ("--smoke", "--names", tmp_path / "names.json", "--out", tmp_path / "a")
+    assert run_here(SEGMENTER, model, *flags).returncode == 0
+    path = tmp_path / "a" / "1" / "assets" / "class_names.json"
+    assert json.loads(path.read_text()) == ["class 0", "way", "class 2"]
+    small_network.small_network().save(tmp_path / "other.keras")
+    run = run_here(SEGMENTER, tmp_path / "other.keras", "--out", tmp_path / "b")
+    assert run.returncode == 1 and "Expected a Segmenter. Received:" in run.stderr
+    assert not (tmp_path / "b").exists()
+
+
 # What is beside the versions
 
 
-@pytest.fixture(scope="module", params=["exported", "classified"])
+@pytest.fixture(scope="module", params=["exported", "classified", "segmented"])
 def either(request):
     return request.getfixturevalue(request.param)
 
@@ -682,9 +734,14 @@ def test_what_the_readme_asks_is_answered_to_shell_and_program(started):
     if "image" in names:
         assert names["image"].tolist() == answer["outputs"]["image"]
         assert names["image"].shape == (1, *small_network.SHAPE)
-    else:
+    elif "class_name" in names["response"].outputs:
         (found,) = tf.make_ndarray(names["response"].outputs["class_name"])
         assert [found.decode()] == answer["outputs"]["class_name"]
+    else:
+        (encoded,) = answer["outputs"]["label_png_bytes"]
+        written = (folder / "labels.png").read_bytes()
+        assert written == base64.b64decode(encoded["b64"])
+        assert image_of(encoded).shape == (20, 10, 1)
 
 
 # The writer

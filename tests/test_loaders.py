@@ -1,6 +1,6 @@
 """Servers and programs without this package get the numbers of who exported.
 
-Every loader starts TensorFlow anew: the file takes about 50 s. No test starts a
+Every loader starts TensorFlow anew: the file takes about 100 s. No test starts a
 container: `compose.yaml` and the lines for docker in the README of a servable are
 written, and not run.
 """
@@ -11,6 +11,8 @@ import loaders
 import numpy as np
 import pytest
 import tensorflow as tf
+
+from keras_tilt.masking.serving import ServedSegmenter
 
 LOADERS = [
     loaders.run_in_python,
@@ -48,18 +50,52 @@ def load(run_in, *arguments):
         pytest.skip(str(error))
 
 
+def assert_same_bits(run_in, version, module, signature, inputs):
+    """What a loader gives is what the module does, of all that is no string."""
+    expected = module.functions[signature](**tensors(inputs))
+    expected = {name: value.numpy() for name, value in expected.items()}
+    found = load(run_in, version, signature, inputs)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert found[name].dtype == value.dtype and found[name].shape == value.shape
+        assert found[name].tobytes() == value.tobytes(), name
+
+
 @every_loader
 def test_every_loader_gives_the_numbers_of_the_exporting_process(
     run_in, exported, small_sampler, inputs
 ):
     """With the noise, float32 numbers that round off nothing."""
-    expected = small_sampler.functions["start"](**tensors(inputs))
-    expected = {name: value.numpy() for name, value in expected.items()}
-    found = load(run_in, exported, "start", inputs)
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        assert found[name].dtype == value.dtype and found[name].shape == value.shape
-        assert found[name].tobytes() == value.tobytes(), name
+    assert_same_bits(run_in, exported, small_sampler, "start", inputs)
+
+
+@pytest.fixture(scope="module")
+def labelled(small_segmenter, tmp_path_factory):
+    """A served segmenter, and the folder that it is saved in."""
+    served = ServedSegmenter(small_segmenter, ["sky", "road", "car"], superpixels=20)
+    folder = tmp_path_factory.mktemp("labelled")
+    tf.saved_model.save(served, str(folder), served.functions)
+    return served, folder
+
+
+@every_loader
+@pytest.mark.parametrize("signature", ["serving_default", "label_segments"])
+def test_every_loader_gives_the_labels_of_the_exporting_process(
+    run_in, signature, labelled
+):
+    served, folder = labelled
+    rng = np.random.default_rng(0)
+    inputs = {"image": rng.integers(0, 256, [2, 20, 30, 3], np.uint8)}
+    if signature == "label_segments":
+        inputs["segments"] = rng.integers(-1, 5, [2, 20, 30], np.int32)
+    assert_same_bits(run_in, folder, served, signature, inputs)
+
+
+def test_labels_write_nothing_and_call_no_python(labelled):
+    _, folder = labelled
+    assert "NonMaxSuppressionWithOverlaps" not in loaders.operations(folder)  # a vote
+    assert loaders.graph_writes(folder) == set()
+    assert loaders.python_ops(folder) == set()
 
 
 @every_loader

@@ -69,15 +69,16 @@ def test_votes_are_counted_segment_by_segment():
         members[:, 3] = False
         sizes = rng.integers(1, 50, 25)
         values = rng.normal(size=[30, 4]).astype(np.float32)
-        expected = np.full(25, -1)
+        expected, means = np.full(25, -1), np.zeros([25, 4])
         for atom in np.flatnonzero(members.any(axis=0)):
-            votes = sum(
-                values[s] / np.sqrt(sizes[members[s]].sum())
-                for s in np.flatnonzero(members[:, atom])
-            )
-            expected[atom] = votes.argmax()
+            voters = np.flatnonzero(members[:, atom])
+            weights = [1 / np.sqrt(sizes[members[s]].sum()) for s in voters]
+            means[atom] = np.average(values[voters], axis=0, weights=weights)
+            expected[atom] = means[atom].argmax()
         assert (expected == -1).any() and len(set(expected)) == 5
-        np.testing.assert_array_equal(voting(members, sizes, values), expected)
+        found = voting(members, sizes, values)
+        np.testing.assert_array_equal(found[0], expected)
+        np.testing.assert_allclose(found[1], means, atol=1e-5)
 
 
 def test_label_maps_are_of_pixels_and_of_the_background_elsewhere():

@@ -8,7 +8,14 @@ and in no segment. A segment too many is padding, of weight 0.
 Source: Dai, He and Sun, CVPR 2015; mirror images: as is usual.
 """
 
-__all__ = ["draw", "fit_image", "fit_labels", "inputs_of", "training_batches"]
+__all__ = [
+    "draw",
+    "fit_image",
+    "fit_labels",
+    "inputs_of",
+    "resize_labels",
+    "training_batches",
+]
 
 import numpy as np
 import tensorflow as tf
@@ -37,11 +44,25 @@ def fit_labels(labels, size):
         labels: integers [height, width].
         size: (height, width) of the network.
     """
-    shape = tf.shape(labels)
-    rows, columns = tf.unstack(_fitted_size(shape, size))
-    labels = tf.gather(labels, _nearest(rows, shape[0]), axis=0)
-    labels = tf.gather(labels, _nearest(columns, shape[1]), axis=1)
+    labels = resize_labels(labels, _fitted_size(tf.shape(labels), size))
     return _filled_up(tf.cast(labels, tf.int32), size, -1)
+
+
+def resize_labels(labels, shape):
+    """Return a map of another size, of the nearest pixels.
+
+    Args:
+        labels: [height, width, ...].
+        shape: (height, width) of the new one.
+    """
+    labels = tf.convert_to_tensor(labels)
+    rows, columns = (
+        _nearest(new, old)
+        for new, old in zip(
+            tf.unstack(shape), tf.unstack(tf.shape(labels)[:2]), strict=True
+        )
+    )
+    return tf.gather(tf.gather(labels, rows, axis=0), columns, axis=1)
 
 
 def _fitted_size(shape, size):

@@ -1,4 +1,4 @@
-"""A label for every pixel, of the scores of segments: by pasting them, or by their vote.
+"""A label for every pixel, of the scores of segments: by pasting, or by their vote.
 
     paste   segments by their scores, the best first:
                 suppress  those that overlap a better one, kept before, by an IoU above
@@ -72,7 +72,7 @@ def paste(
 
 
 def vote(members, sizes, scores):
-    """Return the class that the segments with an atom have together, for every atom.
+    """Return the class that the segments of an atom have together, for every atom.
 
     Args:
         members: bool [segments, atoms].
@@ -82,18 +82,24 @@ def vote(members, sizes, scores):
 
     Returns:
         labels: int32 [atoms], -1 of an atom in no segment.
+        means: float32 [atoms, classes], of the scores of its segments, each with the
+            weight of its vote; 0 of an atom in no segment.
 
     Example:
         >>> members = [[True, True, False], [True, False, False]]
-        >>> vote(members, [4, 5, 9], [[0.2, 0.7], [0.9, 0.1]]).numpy()
-        array([ 0,  1, -1], dtype=int32)
+        >>> labels, means = vote(members, [4, 5, 9], [[0.2, 0.7], [0.9, 0.1]])
+        >>> labels.numpy(), means.numpy().round(2)
+        (array([ 0,  1, -1], dtype=int32), array([[0.62, 0.34],
+               [0.2 , 0.7 ],
+               [0.  , 0.  ]], dtype=float32))
     """
     members = tf.cast(members, tf.float32)
     areas = tf.linalg.matvec(members, tf.cast(sizes, tf.float32))
     weights = members * tf.math.rsqrt(tf.maximum(areas, 1))[:, tf.newaxis]
     votes = tf.matmul(weights, tf.cast(scores, tf.float32), transpose_a=True)
-    labels = tf.argmax(votes, axis=1, output_type=tf.int32)
-    return tf.where(tf.reduce_any(members > 0, axis=0), labels, -1)
+    means = tf.math.divide_no_nan(votes, tf.reduce_sum(weights, axis=0)[:, tf.newaxis])
+    labels = tf.argmax(means, axis=1, output_type=tf.int32)
+    return tf.where(tf.reduce_any(members > 0, axis=0), labels, -1), means
 
 
 def label_map(segments, scores, rule="paste", background=None, **bounds):
@@ -116,7 +122,7 @@ def label_map(segments, scores, rule="paste", background=None, **bounds):
             'paper\'s, "paste", or "vote".'
         )
     if rule == "vote":
-        labels = vote(segments.members, segments.sizes, scores)
+        labels, _ = vote(segments.members, segments.sizes, scores)
     else:
         labels, _ = paste(
             segments.members, segments.sizes, scores, background=background, **bounds

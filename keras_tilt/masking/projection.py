@@ -189,7 +189,7 @@ def segment_counts(atoms, members, cells):
     members = tf.cast(members, tf.float32)
     rows, columns = cells.map_shape
     number = tf.shape(members)[-1]
-    cell = columns * np.array(cells.rows)[:, np.newaxis] + np.array(cells.columns)
+    cell = columns * tf.constant(cells.rows)[:, tf.newaxis] + tf.constant(cells.columns)
     atoms = tf.ensure_shape(tf.cast(atoms, tf.int32), [None, *cells.image_shape])
 
     def of_image(both):

@@ -1,0 +1,192 @@
+"""Exports a segmenter, for TensorFlow Serving.
+
+    image [, segments] -> label map, score of every pixel, share and score of classes
+
+    python export/segmenter.py out/segmentation/segmenter.keras --out served/streets
+
+Takes what train/segmentation.py writes, and the names of the classes from its run.json,
+if --names has no others. A client sends pixels, or files of images of any size; and if
+it likes, segments of its own, numbered in a map. Without them superpixels and their
+unions are made in the graph, of TensorFlow's own operations. Writes the next version of
+the folder with model.config, batching.config, compose.yaml and README.md beside it.
+
+Expected: the golden request of the export, a made landscape, and its labels; half a
+minute on two cores for a network like EfficientNet-Lite0.
+"""
+
+import argparse
+import json
+import pathlib
+
+import keras_tilt as kt  # noqa: F401  (first: it sets TensorFlow's defaults)
+import numpy as np
+import tensorflow as tf
+
+from keras_tilt import masking, named, servable, signatures
+from keras_tilt.masking import serving
+
+
+def main():
+    """Reads, writes the servable, says where it is."""
+    flags = parse_flags()
+    with named.as_exit():
+        segmenter = segmenter_of(flags)
+    image = masking.scenes.synthetic(1, IMAGE, flags.seed)[0].image
+    golden = {"image_bytes": np.array([tf.io.encode_png(image).numpy()])}
+    pieces = np.zeros([1, *IMAGE], np.int32)
+    warmup = {
+        "label_bytes": golden,
+        "serving_default": {"image": image[np.newaxis]},
+        "label_segments": {"image": image[np.newaxis], "segments": pieces},
+    }
+    version = servable.write_servable(
+        flags.out,
+        segmenter,
+        ("label_bytes", golden),
+        list(warmup.items()),
+        {"class_names.json": list(segmenter.class_names)},
+        signatures.MOST_ROWS,
+        readme(segmenter, flags),
+    )
+    print(f"Written: {version}, a segmenter of {len(segmenter.class_names)} classes")
+    print(f"Serve it: {flags.out / 'README.md'}")
+
+
+IMAGE = (96, 128)  # of the golden request
+
+
+def parse_flags():
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("model", type=pathlib.Path, help="segmenter.keras of train/segmentation.py")
+    add(
+        "--out",
+        type=pathlib.Path,
+        default=pathlib.Path("served/segmenter"),
+        help="folder; its last name is that of the model",
+    )
+    add(
+        "--names",
+        type=pathlib.Path,
+        help="JSON of the names of the classes: a list, or a dict by their numbers",
+    )
+    add("--rule", choices=masking.RULES, default="vote", help="of labels")
+    add("--max-iou", type=float, default=0.3, help="of segments that are pasted")
+    add("--superpixels", type=named.count, default=500, help="of an image, at most")
+    add("--side", type=named.count, default=320, help="of it for them, pixels, at most")
+    add("--seed", type=int, default=7, help="of the image of the golden request")
+    add("--smoke", action="store_true", help="few superpixels")
+    flags = parser.parse_args()
+    if flags.smoke:
+        flags.superpixels = 50
+    return flags
+
+
+def segmenter_of(flags):
+    """What is exported."""
+    servable.check_can_write(flags.out)
+    model = named.load_model(flags.model)
+    if not isinstance(model, masking.Segmenter):
+        raise ValueError(
+            f"Expected a Segmenter. Received: {flags.model}, a {type(model).__name__}. "
+            "Fit one with train/segmentation.py."
+        )
+    return serving.ServedSegmenter(
+        model,
+        names_of(flags, model.num_classes),
+        flags.rule,
+        flags.superpixels,
+        flags.side,
+        flags.max_iou,
+    )
+
+
+def names_of(flags, number):
+    """Names of the classes: given, or those that the run knows."""
+    run = flags.model.parent / "run.json"
+    if flags.names is None and run.exists():
+        names = json.loads(run.read_text())["classes"]
+        if len(names) == number:
+            return names
+    return named.class_names(flags.names, number)
+
+
+def readme(segmenter, flags):
+    """README.md of the servable."""
+    written = (
+        'open("labels.png", "wb").write(response.outputs["label_png_bytes"]'
+        ".string_val[0])"
+    )
+    values = {
+        "asking": servable.asking("label_bytes", written),
+        "classes": len(segmenter.class_names),
+        "rows": signatures.MOST_ROWS,
+        "pixels": f"{serving.MOST_PIXELS:,}",
+        "last": serving.MOST_SEGMENTS - 1,
+        "rule": RULES[flags.rule],
+        "superpixels": flags.superpixels,
+        "side": flags.side,
+        "none": 255 if len(segmenter.class_names) < 255 else 65535,
+        "size": " x ".join(map(str, segmenter.size)),
+    }
+    return servable.filled(README, values)
+
+
+RULES = {
+    "vote": "the highest mean over its segments, small ones counting more",
+    "paste": "that of the best segment that is pasted there",
+}
+README = """\
+# {name}: a label for every pixel
+
+    image -> segments -> scores of each, of one pass of a network -> label map
+
+## Start
+
+{start}
+
+## Ask
+
+{asking}
+
+Rows in, at most {rows}, as many rows out:
+
+* `serving_default`: `image` [height, width, 3] uint8, all of a request of one size
+* `label_segments`: `segments` [height, width] int32 besides, numbered 0..{last}, -1
+  where there is none: these are labelled, and no others
+* `label_bytes`: `image_bytes`, JPEG, PNG, GIF or BMP files, each of a size of its own
+* `label_segments_bytes`: `segments_bytes` besides, gray PNG files of 8 or 16 bits, with
+  255 or 65535 where there is none
+
+The first two give
+
+* `label_map` [height, width], numbers of classes, -1 where there is none
+* `score_map` [height, width], the score of that label: {rule}
+
+and the others `label_png_bytes`, the map as a gray PNG file of the image's size, with
+{none} where there is no class. All give
+
+* `share` [{classes}], of the pixels, and `score` [{classes}], the mean of these pixels
+
+and where segments are sent `segment_scores` [segments, {classes}], 0 of numbers that
+the image does not have. The names of the classes are in
+`{version}/assets/class_names.json`.
+
+An image has 1 to {pixels} pixels, and is brought to {size} for the network. Without
+segments there are at most {superpixels} superpixels of it, as it looks with no side
+above {side} pixels, and their unions. A row runs by itself: equal rows give equal
+answers, alone or among others. What cannot be labelled fails the request with
+INVALID_ARGUMENT.
+
+## Files
+
+    {tree}
+"""
+
+
+if __name__ == "__main__":
+    main()

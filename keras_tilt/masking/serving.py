@@ -1,0 +1,322 @@
+"""A segmenter as functions of a server: images in, a label for every pixel out.
+
+    image [, segments] -> scores of segments -> label map, scores of pixels
+
+Without segments of the client, superpixels and their unions are made in the graph. An
+image is a row that runs by itself: its labels do not depend on what stands beside it.
+
+Source: Dai, He and Sun, CVPR 2015; see `segmenter`, `superpixels` and `pasting`.
+"""
+
+__all__ = ["MOST_PIXELS", "MOST_SEGMENTS", "ServedSegmenter"]
+
+import dataclasses
+import functools
+
+import tensorflow as tf
+
+from keras_tilt.masking.examples import fit_image, fit_labels, resize_labels
+from keras_tilt.masking.pasting import RULES, paste, vote
+from keras_tilt.masking.segmenter import Segmenter
+from keras_tilt.masking.superpixels import segments_of
+from keras_tilt.signatures import after, checked_rows, decoded, read_once, traced
+
+MOST_PIXELS = 2**24  # of an image: float32 counts of more are not exact
+MOST_SEGMENTS = 4096  # that a client may number
+_DEPTH_AT, _GRAY = 24, 0  # in a PNG file: bits, and after it the kind of pixels
+
+
+class ServedSegmenter(tf.Module):
+    """Label maps of images of any size.
+
+    Args:
+        segmenter: `Segmenter` of colour images, fitted.
+        class_names: list of text, one for each class.
+        rule: by which segments label pixels, "vote" or "paste".
+        superpixels: how many at most, where a client sends no segments.
+        side: of an image as superpixels see it, at most, in pixels.
+        max_iou: of `paste`.
+
+    Attributes:
+        functions: dict, name of a signature -> the graph of its function.
+
+    Raises:
+        TypeError: for anything but a `Segmenter`.
+        ValueError: for an unknown rule, another number of names, or a network of other
+            images.
+    """
+
+    def __init__(
+        self,
+        segmenter,
+        class_names,
+        rule="vote",
+        superpixels=500,
+        side=320,
+        max_iou=0.3,
+    ):
+        super().__init__(name="segmenter")
+        _check(segmenter, class_names, rule)
+        self._labelled = _Labelled(segmenter, rule, superpixels, side, max_iou)
+        self._weights = [variable.value for variable in segmenter.variables]
+        self.class_names = tuple(class_names)
+        self.size = segmenter.cells.image_shape
+
+    # Signatures
+
+    @functools.cached_property
+    def functions(self):
+        image = tf.TensorSpec([None, None, None, 3], tf.uint8, "image")
+        segments = tf.TensorSpec([None, None, None], tf.int32, "segments")
+        image_bytes = tf.TensorSpec([None], tf.string, "image_bytes")
+        segments_bytes = tf.TensorSpec([None], tf.string, "segments_bytes")
+        return {
+            "serving_default": traced(self.label, image),
+            "label_segments": traced(self.label_segments, image, segments),
+            "label_bytes": traced(self.label_bytes, image_bytes),
+            "label_segments_bytes": traced(
+                self.label_segments_bytes, image_bytes, segments_bytes
+            ),
+        }
+
+    def label(self, image):
+        """label_map, score_map [height, width]; share, score [classes]."""
+        rows = checked_rows(image=image)
+        return self._each_row(self._labelled, rows, _MAPS)
+
+    def label_segments(self, image, segments):
+        """The same of a client's segments; and segment_scores [segments, classes]."""
+        rows = checked_rows(image=image, segments=segments)
+        number = _checked_number(rows["segments"])
+        labelled = functools.partial(self._labelled, number=number)
+        return self._each_row(labelled, rows, _MAPS | _SEGMENTS)
+
+    def label_bytes(self, image_bytes):
+        """label_png_bytes; share, score [classes]: of files of images of any sizes."""
+        rows = checked_rows(image_bytes=image_bytes)
+        return self._each_row(self._labelled_file, rows, _FILES)
+
+    def label_segments_bytes(self, image_bytes, segments_bytes):
+        """The same of segments in gray PNG files; and segment_scores."""
+        rows = checked_rows(image_bytes=image_bytes, segments_bytes=segments_bytes)
+        numbers = tf.map_fn(
+            lambda data: _checked_number(_segments_in(data)),
+            rows["segments_bytes"],
+            fn_output_signature=tf.int32,
+        )
+        number = tf.reduce_max(tf.concat([numbers, [0]], axis=0))
+        labelled = functools.partial(self._labelled_file, number=number)
+        return self._each_row(labelled, rows, _FILES | _SEGMENTS)
+
+    def _labelled_file(self, image_bytes, segments_bytes=None, number=None):
+        """One row with files in and a file out."""
+        image = decoded(image_bytes, 3)
+        segments = None if segments_bytes is None else _segments_in(segments_bytes)
+        answer = self._labelled(image, segments, number)
+        del answer["score_map"]
+        labels = answer.pop("label_map")
+        pixel = tf.uint8 if len(self.class_names) < tf.uint8.max else tf.uint16
+        pixels = tf.where(labels < 0, pixel.max, labels)[..., tf.newaxis]
+        return answer | {"label_png_bytes": tf.io.encode_png(tf.cast(pixels, pixel))}
+
+    def _each_row(self, function, rows, specs):
+        """Of every row by itself, function(**row)."""
+        with read_once(self._labelled.segmenter.variables):
+            return tf.map_fn(
+                lambda row: function(**row), rows, fn_output_signature=specs
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Labelled:
+    """One image: its label map, and what is known of it.
+
+    No part of the module, which would save the segmenter with all its functions.
+    """
+
+    segmenter: Segmenter
+    rule: str
+    superpixels: int
+    side: int
+    max_iou: float
+
+    def __call__(self, image, segments=None, number=None):
+        """label_map, score_map, share, score, and of a client's segments their own."""
+        image = _checked_image(image)
+        if segments is None:
+            atoms, members = segments_of(_shrunk(image, self.side), self.superpixels)
+        else:
+            atoms = _checked_size(segments, image)
+            members = _present(atoms, number)
+        scores = self._scores(image, atoms, members)
+        labels, certain = self._of_atoms(atoms, members, scores)
+        atoms = resize_labels(atoms, tf.shape(image)[:2])
+        label_map, score_map = _under(labels, atoms), _under(certain, atoms)
+        answer = {"label_map": label_map, "score_map": score_map}
+        if segments is not None:
+            present = tf.linalg.diag_part(members)[:, tf.newaxis]
+            answer["segment_scores"] = tf.where(present, scores, 0)
+        return answer | _of_classes(label_map, score_map, self.segmenter.num_classes)
+
+    def _scores(self, image, atoms, members):
+        """Scores of the segments, [segments, classes]."""
+        size = self.segmenter.cells.image_shape
+        inputs = {
+            "image": fit_image(image, size)[tf.newaxis],
+            "atoms": fit_labels(atoms, size)[tf.newaxis],
+            "members": members[tf.newaxis],
+        }
+        return self.segmenter.scores(inputs)[0]
+
+    def _of_atoms(self, atoms, members, scores):
+        """Class of every atom, and its score; at the end those of no atom."""
+        sizes = tf.math.bincount(
+            tf.reshape(atoms + 1, [-1]), minlength=tf.shape(members)[1] + 1
+        )[1:]
+        background = self.segmenter.background
+        if self.rule == "vote":
+            labels, means = vote(members, sizes, scores)
+            certain = tf.reduce_max(means, axis=1)
+        else:
+            labels, owners = paste(
+                *(members, sizes, scores, self.max_iou),
+                fill=background is None,
+                background=background,
+            )
+            best = tf.concat([tf.reduce_max(scores, axis=1), [0.0]], axis=0)
+            certain = _under(best, owners)
+        labels, certain = tf.concat([labels, [-1]], 0), tf.concat([certain, [0.0]], 0)
+        if background is not None:
+            labels = tf.where(labels < 0, background, labels)
+        return labels, certain
+
+
+_OF_CLASSES = {
+    "share": tf.TensorSpec([None], tf.float32),
+    "score": tf.TensorSpec([None], tf.float32),
+}
+_MAPS = _OF_CLASSES | {
+    "label_map": tf.TensorSpec([None, None], tf.int32),
+    "score_map": tf.TensorSpec([None, None], tf.float32),
+}
+_FILES = _OF_CLASSES | {"label_png_bytes": tf.TensorSpec([], tf.string)}
+_SEGMENTS = {"segment_scores": tf.TensorSpec([None, None], tf.float32)}
+
+
+def _under(values, atoms):
+    """The value of the atom of every pixel; the last value where there is none."""
+    last = tf.shape(values)[0] - 1
+    return tf.gather(values, tf.where(atoms < 0, last, atoms))
+
+
+def _of_classes(label_map, score_map, num_classes):
+    """Share of the pixels of every class, and the mean score of these."""
+    labels = tf.reshape(label_map, [-1, 1])
+    of_class = tf.cast(labels == tf.range(num_classes), tf.float32)
+    pixels = tf.reduce_sum(of_class, axis=0)
+    scores = tf.linalg.matvec(of_class, tf.reshape(score_map, [-1]), transpose_a=True)
+    return {
+        "share": pixels / tf.cast(tf.size(label_map), tf.float32),
+        "score": tf.math.divide_no_nan(scores, pixels),
+    }
+
+
+def _shrunk(image, side):
+    """An image, float32, with no side above this."""
+    image = tf.cast(image, tf.float32)
+    shape = tf.shape(image)[:2]
+    scale = side / tf.maximum(tf.reduce_max(shape), side)
+    smaller = tf.cast(tf.round(scale * tf.cast(shape, tf.float64)), tf.int32)
+    return tf.image.resize(image, tf.maximum(smaller, 1), antialias=True)
+
+
+# Segments of a client
+
+
+def _present(atoms, number):
+    """Every segment by itself, bool [segments, segments]: those that have pixels."""
+    numbers = tf.range(number)
+    sizes = tf.math.bincount(tf.reshape(atoms + 1, [-1]), minlength=number + 1)[1:]
+    return (numbers[:, tf.newaxis] == numbers) & (sizes > 0)
+
+
+def _segments_in(data):
+    """The numbers in a gray PNG file of 8 or 16 bits; the highest they have is -1."""
+    header = tf.io.decode_raw(tf.strings.substr(data, _DEPTH_AT, 2), tf.uint8)
+    is_gray = tf.debugging.Assert(
+        (header[1] == _GRAY) & (header[0] >= 8),
+        ["`segments_bytes` must be PNG files of gray pixels of 8 or 16 bits."],
+    )
+    data = after([is_gray], {"data": data})["data"]
+    return tf.cond(
+        header[0] == 16,
+        lambda: _numbers_in(data, tf.uint16),
+        lambda: _numbers_in(data, tf.uint8),
+    )
+
+
+def _numbers_in(data, pixel):
+    numbers = tf.cast(tf.io.decode_png(data, 1, pixel)[..., 0], tf.int32)
+    return tf.where(numbers == pixel.max, -1, numbers)
+
+
+# Checks
+
+
+def _checked_number(segments):
+    """How many segments there are, if they are numbered from 0 on."""
+    segments = tf.concat([tf.reshape(segments, [-1]), [-1]], axis=0)
+    first, last = tf.reduce_min(segments), tf.reduce_max(segments)
+    can_be = tf.debugging.Assert(
+        (first >= -1) & (last < MOST_SEGMENTS),
+        [
+            f"`segments` must be numbers in 0..{MOST_SEGMENTS - 1}, or -1 where there "
+            "is none. Received, from and to: ",
+            tf.stack([first, last]),
+        ],
+    )
+    return after([can_be], {"number": last + 1})["number"]
+
+
+def _checked_image(image):
+    shape = tf.shape(image)
+    pixels = tf.reduce_prod(tf.cast(shape[:2], tf.int64))
+    can_be = tf.debugging.Assert(
+        (pixels > 0) & (pixels <= MOST_PIXELS),
+        [f"An image must have 1..{MOST_PIXELS} pixels. Received: ", shape[:2]],
+    )
+    return after([can_be], {"image": image})["image"]
+
+
+def _checked_size(segments, image):
+    shapes = tf.stack([tf.shape(segments), tf.shape(image)[:2]])
+    is_same = tf.debugging.Assert(
+        tf.reduce_all(shapes[0] == shapes[1]),
+        ["`segments` must have the size of their image. Received: ", shapes],
+        summarize=shapes.shape.num_elements(),
+    )
+    return after([is_same], {"segments": segments})["segments"]
+
+
+def _check(segmenter, class_names, rule):
+    if not isinstance(segmenter, Segmenter):
+        raise TypeError(
+            f"Expected a Segmenter. Received: {type(segmenter).__name__}. Fit one with "
+            "train/segmentation.py."
+        )
+    if rule not in RULES:
+        raise ValueError(
+            f"`rule` must be one of {', '.join(RULES)}. Received: {rule!r}. Take "
+            '"vote" unless labels are to be those of single segments.'
+        )
+    if len(class_names) != segmenter.num_classes:
+        raise ValueError(
+            f"`class_names` must be {segmenter.num_classes} names, one for each class. "
+            f"Received: {len(class_names)}. Name them all."
+        )
+    channels = segmenter.network.input_shape[-1]
+    if channels != 3:
+        raise ValueError(
+            "Expected a segmenter of images of 3 channels, as files in colour have. "
+            f"Received: one of {channels}. Put a layer before its network."
+        )
