@@ -5,6 +5,7 @@
     A, no pursuit  all stuff of an image is one object
     A, svm         support vector machines in the place of A's softmax
     box, svm       the same of box
+    A, superpixels A judged on the segments that a server makes, trained on proposals
 
 Each is one run of train/segmentation.py on 367 images, judged on the 233 of the split
 "test"; runs share their proposals, and machines the fine-tuning of their design. A
@@ -41,6 +42,7 @@ RUNS = {
     "A, no pursuit": ["--design", "A", "--no-pursuit"],
     "A, svm": ["--design", "A", "--classifier", "svm"],
     "box, svm": ["--design", "box", "--classifier", "svm"],
+    "A, superpixels": ["--design", "A", "--proposed-by", "superpixels"],
 }
 PAIRS = [
     ("A", "box"),
@@ -49,8 +51,9 @@ PAIRS = [
     ("A", "A, no pursuit"),
     ("A, svm", "A"),
     ("A, svm", "box, svm"),
+    ("A", "A, superpixels"),
 ]
-SAME_TRAINING = {"A, svm": "A", "box, svm": "box"}
+SAME_TRAINING = {"A, svm": "A", "box, svm": "box", "A, superpixels": "A"}
 
 
 def main():
@@ -114,7 +117,9 @@ def result_of(run, seed, network, flags):
     """The result.json of a run, which is made if it is not there."""
     out = folder_of(run, seed, network, flags)
     if not (out / "result.json").exists():
+        folder = "superpixels" if run == "A, superpixels" else "proposals"
         command = [sys.executable, SCRIPT, *RUNS[run], *common(flags)]
+        command += ["--proposals", flags.out / folder]
         if run in SAME_TRAINING:
             result_of(SAME_TRAINING[run], seed, network, flags)
             before = folder_of(SAME_TRAINING[run], seed, network, flags)
@@ -135,9 +140,7 @@ def folder_of(run, seed, network, flags):
 
 def common(flags):
     """Flags of the script that all runs have."""
-    shared = ["--proposals", flags.out / "proposals"]
-    if flags.threads:
-        shared += ["--threads", flags.threads]
+    shared = ["--threads", flags.threads] if flags.threads else []
     if flags.smoke:
         return [*shared, "--smoke"]
     shared += ["--data-dir", flags.data_dir or ".", "--data", flags.data]

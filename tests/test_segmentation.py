@@ -74,11 +74,29 @@ def test_a_killed_run_ends_as_one_that_was_not(whole_run, tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+def test_what_is_fine_tuned_is_judged_on_other_segments(whole_run, tmp_path):
+    """On those of a server, without any of the training images."""
+    out, _ = whole_run
+    given = "--proposed-by", "superpixels", "--fine-tuned", out / "fine_tuned.keras"
+    run = smoke(tmp_path / "run", *given)
+    assert run.returncode == 0, run.stderr
+    found = sorted((tmp_path / "run" / "proposals").rglob("*.npz"))
+    assert len(found) == 10 and {path.parent.name for path in found} == {"val"}
+    segments = masking.segments.of_file(found[0])
+    assert segments.sizes.sum() == 60 * 80  # superpixels leave no pixel out
+    for one, other in zip(weights_of(tmp_path / "run"), weights_of(out), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_a_folder_holds_one_run(whole_run):
     out, _ = whole_run
     again = smoke(out, "--design", "B")
     assert again.returncode == 1
     assert "holds another: design 'A' there, 'B' here" in again.stderr
+    given = "--proposals", out / "proposals", "--proposed-by", "superpixels"
+    again = smoke(out.parent / "new", *given)
+    assert again.returncode == 1 and not (out.parent / "new").exists()
+    assert "proposed_by 'proposals' there, 'superpixels' here" in again.stderr
 
 
 def test_machines_take_the_place_of_the_softmax(whole_run, tmp_path):

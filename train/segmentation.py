@@ -44,14 +44,17 @@ def main():
         backbone = backbone_of(flags, len(train.class_names))
         segmenter = segmenter_of(flags, len(train.class_names))
         run = storage.Run(flags.out, settings_of(flags, train, test))
+        proposals = storage.Run(flags.proposals, settings_of_proposals(flags))
     run.create()
-    for scenes, split in ((train, "train"), (test, flags.split)):
-        propose(scenes, flags.proposals / split)
-    read = assignments(train, flags)
+    proposals.create()
+    if segmenter is None or flags.classifier == "svm":
+        propose(train, "train", flags)
+        read = assignments(train, flags)
     if segmenter is None:
         segmenter = fine_tuned(flags, backbone, train, read)
     if flags.classifier == "svm":
         segmenter = with_machines(flags, segmenter, len(train), read)
+    propose(test, flags.split, flags)
     found = predicted(segmenter, test, flags)
     result = judged(found, test, flags)
     storage.replace(
@@ -113,6 +116,12 @@ def parse_flags():
     add("--smallest-object", type=named.count, default=20, help="to train on, pixels")
     add("--max-iou", type=float, default=0.3, help="of segments that are pasted")
     add("--proposals", type=pathlib.Path, help="folder, default OUT/proposals")
+    add(
+        "--proposed-by",
+        choices=PROPOSED_BY,
+        default="proposals",
+        help="superpixels: those that a server makes",
+    )
     add("--pictures", type=named.count, default=10, help="images drawn")
     add("--threads", type=named.count, help="TensorFlow threads; all cores by default")
     add("--seed", type=int, default=0, help="of weights, order and pursuit")
@@ -129,6 +138,7 @@ def parse_flags():
 
 
 DATASETS = ("npz", "voc", "context", "coco", "synthetic")
+PROPOSED_BY = ("proposals", "superpixels")
 
 
 def scenes_of(flags):
@@ -204,6 +214,7 @@ def settings_of(flags, train, test):
     names += ("segments", "none_up_to", "smallest_object", "max_iou", "seed")
     return {name: getattr(flags, name) for name in names} | {
         "fine_tuned": flags.fine_tuned and str(flags.fine_tuned),
+        "proposed_by": flags.proposed_by,
         "split": flags.split,
         "images_of_splits": [len(train), len(test)],
         "classes": train.class_names,
@@ -211,18 +222,35 @@ def settings_of(flags, train, test):
     }
 
 
+def settings_of_proposals(flags):
+    """What the segments of the images depend on, which runs may share."""
+    names = ("data", "dataset", "sbd", "voc", "proposed_by")
+    return {name: getattr(flags, name) for name in names} | {"smoke": flags.smoke}
+
+
 # Segments
 
 
-def propose(scenes, folder):
-    """Writes the proposals of every image that has none yet."""
+def propose(scenes, split, flags):
+    """Writes the proposals of every image of a split that has none yet."""
+    folder = flags.proposals / split
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{scenes.name(i)}.npz" for i in range(len(scenes))]
     missing = [i for i, file in enumerate(files) if not file.exists()]
-    for i in tqdm.tqdm(missing, desc=f"Proposals of {folder.name}", unit="image"):
-        found = masking.proposals.proposals(scenes[i].image)
-        arrays = masking.segments.arrays(found)
+    of_image = {
+        "proposals": masking.proposals.proposals,
+        "superpixels": superpixels_of(),
+    }[flags.proposed_by]
+    for i in tqdm.tqdm(missing, desc=f"Proposals of {split}", unit="image"):
+        arrays = masking.segments.arrays(of_image(scenes[i].image))
         storage.replace(files[i], lambda part, a=arrays: np.savez_compressed(part, **a))
+
+
+def superpixels_of():
+    """Function of an image: the segments that a server makes of it."""
+    pixels = tf.TensorSpec([None, None, 3], tf.uint8)
+    graph = tf.function(masking.superpixels.segments_of, input_signature=[pixels])
+    return lambda image: masking.Segments(*(part.numpy() for part in graph(image)))
 
 
 def proposals_of(scenes, folder, i):

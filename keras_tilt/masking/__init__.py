@@ -7,7 +7,15 @@ Source: Dai, He and Sun, "Convolutional feature masking for joint object and stu
 segmentation", CVPR 2015.
 """
 
-from keras_tilt.masking import examples, proposals, scenes, scores, segments, svm
+from keras_tilt.masking import (
+    examples,
+    proposals,
+    scenes,
+    scores,
+    segments,
+    superpixels,
+    svm,
+)
 from keras_tilt.masking.assignment import Assignment, assign, purities, pursue
 from keras_tilt.masking.backbone import backbone
 from keras_tilt.masking.layers import (
@@ -52,6 +60,7 @@ __all__ = [
     "scenes",
     "scores",
     "segments",
+    "superpixels",
     "svm",
     "vote",
 ]
