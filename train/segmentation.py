@@ -438,13 +438,7 @@ def judged(found, scenes, flags):
         "split": flags.split,
         "proposals": float(np.mean([len(segments) for segments, *_ in found])),
         "labels": {rule: agreement(labels, scenes) for rule, labels in maps.items()},
-        "ap": {
-            str(threshold): {
-                scenes.class_names[c]: precision_of(c, found, scenes, threshold, flags)
-                for c in objects
-            }
-            for threshold in AP_THRESHOLDS
-        },
+        "ap": precisions(found, scenes, objects, flags.smallest_object),
     }
 
 
@@ -471,24 +465,35 @@ def majority(segments, truth, num_classes):
     return np.append(counts.argmax(axis=1), -1)[atoms]
 
 
-def precision_of(label, found, scenes, threshold, flags):
-    """Average precision of the objects of a class."""
-    hits, values, number = [], [], 0
+def precisions(found, scenes, classes, smallest):
+    """Average precision of the objects of classes, by threshold and name."""
+    matches = {c: [] for c in classes}
     for i, (segments, scores, _) in enumerate(found):
-        true = [
-            mask
-            for _, mask in masking.scenes.objects(scenes[i], [label])
-            if mask.sum() >= flags.smallest_object
-        ]
-        number += len(true)
-        best = masking.found_objects(segments, scores[:, label])
-        iou = np.zeros([len(best), 0])
-        if true:
-            iou = segments.select(best).iou(masking.segments.of_masks(np.stack(true)))
-        hits.append(masking.scores.matched(iou, scores[best, label], threshold))
-        values.append(scores[best, label])
+        objects = masking.scenes.objects(scenes[i], classes)
+        for c in classes:
+            true = [mask for label, mask in objects if label == c]
+            true = [mask for mask in true if mask.sum() >= smallest]
+            best = masking.found_objects(segments, scores[:, c])
+            iou = np.zeros([len(best), 0])
+            if true:
+                truth = masking.segments.of_masks(np.stack(true))
+                iou = segments.select(best).iou(truth)
+            matches[c].append((iou, scores[best, c]))
+    return {
+        str(threshold): {
+            scenes.class_names[c]: precision(matches[c], threshold) for c in classes
+        }
+        for threshold in AP_THRESHOLDS
+    }
+
+
+def precision(matches, threshold):
+    """Average precision of IoU and scores of what was found, image by image."""
+    hits = [masking.scores.matched(iou, scores, threshold) for iou, scores in matches]
     return masking.scores.average_precision(
-        np.concatenate(hits), np.concatenate(values), number
+        np.concatenate(hits),
+        np.concatenate([scores for _, scores in matches]),
+        sum(iou.shape[1] for iou, _ in matches),
     )
 
 
