@@ -153,46 +153,65 @@ def common(flags):
 # Report
 
 
+COLUMNS = {
+    "paste": lambda r: mean_iou(r, "paste"),
+    "vote": lambda r: mean_iou(r, "vote"),
+    "paste, stuff": lambda r: stuff_iou(r, "paste"),
+    "vote, stuff": lambda r: stuff_iou(r, "vote"),
+    "best": lambda r: mean_iou(r, "best"),
+    "mAP^r .5": lambda r: precision(r, "0.5"),
+    "mAP^r .7": lambda r: precision(r, "0.7"),
+}
+
+
 def table(records, settings):
-    """A line for each run, mean +- sd over seeds; then paired tests."""
-    runs = {
-        run: {
-            r["seed"]: r["result"]
-            for r in records
-            if {"run": run, **settings}.items() <= r.items()
-        }
-        for run in RUNS
-    }
-    columns = {
-        "paste": lambda r: mean_iou(r, "paste"),
-        "vote": lambda r: mean_iou(r, "vote"),
-        "of stuff": lambda r: stuff_iou(r, "paste"),
-        "voted": lambda r: stuff_iou(r, "vote"),
-        "best": lambda r: mean_iou(r, "best"),
-        "mAP^r .5": lambda r: precision(r, "0.5"),
-        ".7": lambda r: precision(r, "0.7"),
-    }
+    """A line for each run, mean +- sd over seeds, and paired tests; so by network."""
+    found = results(records, settings, "run")
+    runs = {run: found[run] for run in RUNS if run in found}
     lines = [
         ", ".join(f"{name} {value}" for name, value in settings.items()),
-        "mean IoU % of labels, of stuff alone, best for the proposals; mean +- sd",
-        f"{'run':14}{'seeds':>6}" + "".join(f"{name:>17}" for name in columns),
+        "% IoU of labels, mean over classes, over stuff; best for the proposals",
+        *rows("run", runs),
+        *tests(runs, [(a, b) for a, b in PAIRS if a in runs and b in runs]),
     ]
-    for run, by_seed in runs.items():
-        if by_seed:
-            cells = (
-                comparison.mean_sd([of(r) for r in by_seed.values()])
-                for of in columns.values()
-            )
-            shown = "".join(f"{cell:>17}" for cell in cells)
-            lines.append(f"{run:14}{len(by_seed):6}{shown}")
-    for name in ("paste", "vote", "of stuff", "voted"):
-        tests = [
-            comparison.paired_test(one, runs[one], other, runs[other], columns[name])
-            for one, other in PAIRS
-        ]
-        if any(tests):
-            lines += [f"{name}:", *sum(tests, [])]
+    shared = {name: settings[name] for name in settings if name != "network"}
+    networks = results(records, shared | {"run": "A"}, "network")
+    if len(networks) > 1:
+        lines += ["", "A, by network", *rows("network", networks)]
+        lines += tests(networks, itertools.combinations(networks, 2))
     return "\n".join(lines)
+
+
+def results(records, settings, name):
+    """Results by the value of a name and by seed, of records with these settings."""
+    found = {}
+    for r in records:
+        if settings.items() <= r.items():
+            found.setdefault(r[name], {})[r["seed"]] = r["result"]
+    return found
+
+
+def rows(what, runs):
+    """A line for each, mean +- sd over seeds."""
+    width = max(map(len, [what, *runs]))
+    lines = [f"{what:{width}}  seeds" + "".join(f"{name:>17}" for name in COLUMNS)]
+    for name, by_seed in runs.items():
+        cells = [[of(r) for r in by_seed.values()] for of in COLUMNS.values()]
+        shown = "".join(f"{comparison.mean_sd(values):>17}" for values in cells)
+        lines.append(f"{name:{width}}{len(by_seed):7}{shown}")
+    return lines
+
+
+def tests(runs, pairs):
+    """Paired tests of mean IoU, of labels that are pasted and voted."""
+    lines, pairs = [], list(pairs)
+    for name in ("paste", "vote", "paste, stuff", "vote, stuff"):
+        found = [
+            comparison.paired_test(one, runs[one], other, runs[other], COLUMNS[name])
+            for one, other in pairs
+        ]
+        lines += [f"{name}:", *sum(found, [])] if any(found) else []
+    return lines
 
 
 def mean_iou(result, rule):

@@ -46,6 +46,9 @@ def test_a_run_leaves_numbers_pictures_and_a_segmenter(whole_run):
         assert labels["mean_iou"] <= best <= 1
         assert f"{100 * mean:.1f}" in run.stdout
     assert list(result["ap"]["0.5"]) == ["disc", "square"]
+    recall = [found["0.5"] for found in result["recall"].values()]
+    assert recall == sorted(recall) and 0.5 < recall[-1] <= 1
+    assert all(r["0.7"] <= r["0.5"] for r in result["recall"].values())
     assert (out / "pictures.png").stat().st_size > 10_000
     assert len(list((out / "proposals/train").glob("*.npz"))) == 12
     segmenter = keras.models.load_model(out / "segmenter.keras")

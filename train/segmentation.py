@@ -15,8 +15,8 @@ network is any classifier that Keras saved, of pixels in [0, 255]; its layers up
 after the last image whose segments were proposed, and after the last epoch.
 
 Writes OUT/result.json (mean IoU and IoU of each class, of labels that are pasted, voted
-and the best that the proposals allow; AP of objects by their masks),
-OUT/segmenter.keras and OUT/pictures.png.
+and the best that the proposals allow; AP of objects by their masks; recall of true
+segments by the proposals), OUT/segmenter.keras and OUT/pictures.png.
 """
 
 import argparse
@@ -33,6 +33,7 @@ import tqdm
 from keras_tilt import masking, named, storage
 
 AP_THRESHOLDS = (0.5, 0.7)
+RECALL_OF = (100, 200, 500, 1000, 1500)  # proposals
 
 
 def main():
@@ -437,6 +438,7 @@ def judged(found, scenes, flags):
         "seed": flags.seed,
         "split": flags.split,
         "proposals": float(np.mean([len(segments) for segments, *_ in found])),
+        "recall": recalls(found, scenes, flags.smallest_object),
         "labels": {rule: agreement(labels, scenes) for rule, labels in maps.items()},
         "ap": precisions(found, scenes, objects, flags.smallest_object),
     }
@@ -463,6 +465,30 @@ def majority(segments, truth, num_classes):
     pieces = masking.segments.of_label_map(atoms)
     counts = pieces.pixels_by_label(truth, num_classes)
     return np.append(counts.argmax(axis=1), -1)[atoms]
+
+
+def recalls(found, scenes, smallest):
+    """Shares of the true segments, of stuff and objects, that the first n come near."""
+    classes = set(range(len(scenes.class_names))) - {scenes.background}
+    best = [np.zeros([len(RECALL_OF), 0])]
+    for i, (segments, *_) in enumerate(found):
+        objects = masking.scenes.objects(scenes[i], classes)
+        masks = [mask for _, mask in objects if mask.sum() >= smallest]
+        if masks:
+            iou = masking.segments.of_masks(np.stack(masks)).iou(segments)
+            firsts = [iou[:, :n].max(axis=1, initial=0.0) for n in RECALL_OF]
+            best.append(np.stack(firsts))
+    best = np.concatenate(best, axis=1)
+    return {
+        str(n): {str(t): share(some >= t) for t in AP_THRESHOLDS}
+        | {"mean_best_iou": share(some)}
+        for n, some in zip(RECALL_OF, best, strict=True)
+    }
+
+
+def share(values):
+    """Mean, NaN of none."""
+    return float(np.mean(values)) if len(values) else float("nan")
 
 
 def precisions(found, scenes, classes, smallest):
@@ -509,7 +535,10 @@ def table(result):
     for threshold, precisions in result["ap"].items():
         mean = np.nanmean(list(precisions.values()))
         lines.append(f"{f'mAP^r at {threshold}':>20} {100 * mean:6.1f}")
+    for number, recall in result["recall"].items():
+        lines.append(f"{f'recall by {number}':>20} {100 * recall['0.5']:6.1f}")
     lines.append("paste, vote: labels by either rule; best: of pieces of the proposals")
+    lines.append("recall: of true segments by the first proposals, at an IoU of 0.5")
     return "\n".join(lines)
 
 
