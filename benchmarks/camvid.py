@@ -22,6 +22,7 @@ interrupted; two sweeps may share a folder and a results file (start each with
 """
 
 import argparse
+import hashlib
 import itertools
 import json
 import os
@@ -60,6 +61,7 @@ def main():
     """Runs what is missing, prints the table."""
     flags = parse_flags()
     settings = {
+        "data": flags.data,
         "network": flags.network_name or pathlib.Path(flags.network).stem,
         "layer": flags.layer,
         "size": list(flags.size),
@@ -70,7 +72,8 @@ def main():
     for seed, run in itertools.product(flags.seeds, flags.runs):
         key = {"run": run, "seed": seed, **settings}
         if not comparison.records_of(key, flags.results):
-            record = key | {"result": result_of(run, seed, settings["network"], flags)}
+            folder = flags.out / folder_of(settings)
+            record = key | {"result": result_of(run, seed, folder, flags)}
             comparison.append_records(flags.results, [record])
     print(table(comparison.read_records(flags.results), settings))
     print(f"Records: {flags.results}")
@@ -109,20 +112,28 @@ def parse_flags():
         flags.seeds = [flags.seed]
     if flags.smoke:
         flags.seeds, flags.runs = flags.seeds[:1], ["box", "A", "A, svm"]
+        flags.data, flags.network, flags.network_name = "synthetic", "convnet", None
+        flags.layer, flags.size, flags.epochs = "relu3", [60, 80], 2
     flags.results = flags.results or flags.out / "camvid.json"
     return flags
 
 
-def result_of(run, seed, network, flags):
+def folder_of(settings):
+    """Name of the folder of all runs with these settings."""
+    digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
+    return f"{settings['network']}-{digest}"
+
+
+def result_of(run, seed, folder, flags):
     """The result.json of a run, which is made if it is not there."""
-    out = folder_of(run, seed, network, flags)
+    out = folder / name_of(run, seed)
     if not (out / "result.json").exists():
-        folder = "superpixels" if run == "A, superpixels" else "proposals"
+        segments = "superpixels" if run == "A, superpixels" else "proposals"
         command = [sys.executable, SCRIPT, *RUNS[run], *common(flags)]
-        command += ["--proposals", flags.out / folder]
+        command += ["--proposals", flags.out / segments]
         if run in SAME_TRAINING:
-            result_of(SAME_TRAINING[run], seed, network, flags)
-            before = folder_of(SAME_TRAINING[run], seed, network, flags)
+            result_of(SAME_TRAINING[run], seed, folder, flags)
+            before = folder / name_of(SAME_TRAINING[run], seed)
             command += ["--fine-tuned", before / "fine_tuned.keras"]
         print(f"{run}, seed {seed}: {out}", flush=True)
         command += ["--seed", seed, "--out", out]
@@ -132,10 +143,9 @@ def result_of(run, seed, network, flags):
     return json.loads((out / "result.json").read_text())
 
 
-def folder_of(run, seed, network, flags):
-    """Where a run is."""
-    name = "-".join([*run.replace(",", "").split(), f"seed{seed}"])
-    return flags.out / network / name
+def name_of(run, seed):
+    """Name of the folder of a run."""
+    return "-".join([*run.replace(",", "").split(), f"seed{seed}"])
 
 
 def common(flags):
@@ -223,7 +233,7 @@ def stuff_iou(result, rule):
     """Mean IoU of the classes that are stuff, in %; of made scenes all that are not
     objects."""
     iou, objects = result["labels"][rule]["iou"], result["ap"]["0.5"]
-    return 100 * np.mean([iou[name] for name in iou if name not in objects])
+    return 100 * np.nanmean([iou[name] for name in iou if name not in objects])
 
 
 def precision(result, threshold):

@@ -46,7 +46,7 @@ import keras_tilt as kt
 import keras
 import numpy as np
 import tensorflow as tf
-from keras_tilt import named, servable, serving
+from keras_tilt import named, servable, serving, signatures
 from keras_tilt.kernels import value_and_gradient
 from keras_tilt.several import variables_of
 from tqdm import tqdm
@@ -221,7 +221,7 @@ def exported(settings, folder):
         ("sample_png" if "sample_png" in functions else "serving_default", row),
         list(warmup.items()),
         {"certificate.json": settings},
-        serving.MOST_ROWS,
+        signatures.MOST_ROWS,
         "{name}\n\n{start}\n\n    {tree}\n",
     )
     return dataclasses.replace(served, version=version)

@@ -112,6 +112,7 @@ def readme(classifier, flags):
         "low": f"{flags.low:g}",
         "high": f"{flags.high:g}",
         "rows": signatures.MOST_ROWS,
+        "pixels": f"{serving.MOST_PIXELS:,}",
     }
     return servable.filled(README, values)
 
@@ -133,7 +134,8 @@ README = """\
 Rows in, at most {rows}, as many rows out:
 
 * `serving_default`: `image` [{shape}] uint8
-* `classify_bytes`: `image_bytes`, a JPEG, PNG, GIF or BMP file of any size
+* `classify_bytes`: `image_bytes`, a JPEG, PNG or BMP file of any size up to {pixels}
+  pixels
 
 Both give
 

@@ -138,7 +138,7 @@ def readme(segmenter, flags):
 
 RULES = {
     "vote": "the highest mean over its segments, small ones counting more",
-    "paste": "that of the best segment that is pasted there",
+    "paste": "that of the segment that is pasted there, 0 where none is",
 }
 README = """\
 # {name}: a label for every pixel
@@ -158,7 +158,7 @@ Rows in, at most {rows}, as many rows out:
 * `serving_default`: `image` [height, width, 3] uint8, all of a request of one size
 * `label_segments`: `segments` [height, width] int32 besides, numbered 0..{last}, -1
   where there is none: these are labelled, and no others
-* `label_bytes`: `image_bytes`, JPEG, PNG, GIF or BMP files, each of a size of its own
+* `label_bytes`: `image_bytes`, JPEG, PNG or BMP files, each of a size of its own
 * `label_segments_bytes`: `segments_bytes` besides, gray PNG files of 8 or 16 bits, with
   255 or 65535 where there is none
 
@@ -172,15 +172,18 @@ and the others `label_png_bytes`, the map as a gray PNG file of the image's size
 
 * `share` [{classes}], of the pixels, and `score` [{classes}], the mean of these pixels
 
-and where segments are sent `segment_scores` [segments, {classes}], 0 of numbers that
-the image does not have. The names of the classes are in
-`{version}/assets/class_names.json`.
+and where segments are sent `segment_scores` [numbers, {classes}], up to the highest
+number in the request, 0 of those that the image does not have. The names of the classes
+are in `{version}/assets/class_names.json`.
 
-An image has 1 to {pixels} pixels, and is brought to {size} for the network. Without
+An image has 1 to {pixels} pixels, those of a request of pixels so many together, and is
+brought to {size} for the network: a segment too small to have a pixel there is scored
+as one that says nothing. Without
 segments there are at most {superpixels} superpixels of it, as it looks with no side
 above {side} pixels, and their unions. A row runs by itself: equal rows give equal
-answers, alone or among others. What cannot be labelled fails the request with
-INVALID_ARGUMENT.
+labels, alone or among others. What cannot be labelled fails the request with
+INVALID_ARGUMENT, and under `--enable_batching` those merged with it; there, ask for
+`label_bytes`, as images of several sizes cannot be merged.
 
 ## Files
 

@@ -14,6 +14,7 @@ A version appears whole or not at all: the server looks at the folder all the ti
 
 __all__ = [
     "asking",
+    "check_can_write",
     "environment",
     "filled",
     "golden_of",
@@ -258,8 +259,8 @@ it right? The golden request must have the golden response:
 
 Bit for bit, where the processor, TensorFlow ({tensorflow} at the export), its oneDNN
 ({onednn}; the server's own default differs from processor to processor) and the number
-of threads ({threads}) are those of the export. Another of them may round otherwise, and
-a chain of many steps carries that on: other images of the same density. Under
+of threads ({threads}) are those of the export. Another of them may round otherwise: the
+last bits of numbers, and images of a sampler, whose chains carry that on. Under
 `--enable_batching` pass `--batching_parameters_file`, too."""
 
 _ASKING = """\

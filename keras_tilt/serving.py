@@ -42,6 +42,7 @@ from keras_tilt.signatures import (
 from keras_tilt.tilt import checked_tilts
 from keras_tilt.units import unit
 
+MOST_PIXELS = 2**24  # of a file
 _AT_ONCE = 16  # rows that may run beside each other, each in its own piece of graph
 # Factors of f below this are this: the smallest float32 are flushed to 0, by which f
 # could not be told any more. At so high a temperature p is q all the same.
@@ -495,7 +496,7 @@ class ServedClassifier(tf.Module):
         return self._classified(tf.cast(image, tf.float32))
 
     def classify_bytes(self, image_bytes):
-        """The same of JPEG, PNG, GIF or BMP files, brought to the network's size."""
+        """The same of JPEG, PNG or BMP files, brought to the network's size."""
         (image_bytes,) = checked_rows(image_bytes=image_bytes).values()
         images = tf.map_fn(
             self._file_pixels,
@@ -507,7 +508,8 @@ class ServedClassifier(tf.Module):
     def _file_pixels(self, data):
         """Of one file, its pixels 0 ... 255 in the network's size."""
         *size, channels = self.shape
-        resized = tf.image.resize(decoded(data, channels), size, antialias=True)
+        image = decoded(data, channels, MOST_PIXELS)
+        resized = tf.image.resize(image, size, antialias=True)
         return tf.clip_by_value(resized, 0.0, 255.0)
 
     def _classified(self, images):

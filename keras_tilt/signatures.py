@@ -6,7 +6,15 @@ A server does not hold what it feeds against the shapes of a signature, so that 
 graph does; what it refuses is INVALID_ARGUMENT with a sentence.
 """
 
-__all__ = ["MOST_ROWS", "after", "checked_rows", "decoded", "read_once", "traced"]
+__all__ = [
+    "MOST_ROWS",
+    "after",
+    "checked_file",
+    "checked_rows",
+    "decoded",
+    "read_once",
+    "traced",
+]
 
 import keras
 import tensorflow as tf
@@ -37,8 +45,8 @@ def after(checks, rows):
         return {name: tf.identity(values) for name, values in rows.items()}
 
 
-def checked_rows(**inputs):
-    """Return the inputs, as many rows of each, and no more than there may be."""
+def checked_rows(least=0, **inputs):
+    """Return the inputs, as many rows of each, and as many as there may be."""
     inputs = {name: tf.ensure_shape(rows, rows.shape) for name, rows in inputs.items()}
     sizes = [tf.shape(rows)[0] for rows in inputs.values()]
     names = ", ".join(f"`{name}`" for name in inputs)
@@ -48,15 +56,72 @@ def checked_rows(**inputs):
             [f"{names} must have as many rows. Received: ", tf.stack(sizes)],
         ),
         tf.debugging.Assert(
-            sizes[0] <= MOST_ROWS,
-            [f"A request has at most {MOST_ROWS} rows. Received: ", sizes[0]],
+            (sizes[0] >= least) & (sizes[0] <= MOST_ROWS),
+            [
+                f"A request has at least {least} and at most {MOST_ROWS} rows. "
+                "Received: ",
+                sizes[0],
+            ],
         ),
     ]
     return after(checks, inputs)
 
 
-def decoded(data, channels):
-    """Return the pixels of a JPEG, PNG, GIF or BMP file, uint8 [h, w, channels]."""
+def decoded(data, channels, most_pixels):
+    """Return the pixels of a JPEG, PNG or BMP file, uint8 [h, w, channels]."""
+    data = checked_file(data, most_pixels)
     image = tf.io.decode_image(data, channels, expand_animations=False)
     image.set_shape([None, None, channels])
     return image
+
+
+def checked_file(data, most_pixels):
+    """Return a file of an image, if its header says that it has not too many pixels.
+
+    A small file may be of an image that takes all memory. One of GIF may have any
+    number of them, and is refused.
+    """
+    data = _after_check(
+        tf.strings.length(data) >= _HEADER,
+        [f"An image must be a file of {_HEADER} bytes or more. Received: "],
+        tf.strings.length(data),
+        data,
+    )
+    kind = tf.strings.substr(data, 0, 4)
+    data = _after_check(
+        kind != b"GIF8", ["Send JPEG, PNG or BMP files. Received: "], kind, data
+    )
+    shape = tf.case(
+        [
+            (kind == b"\x89PNG", lambda: _big_endian(data, _PNG_SIZE)),
+            (
+                tf.strings.substr(data, 0, 2) == b"\xff\xd8",
+                lambda: tf.cast(tf.io.extract_jpeg_shape(data)[:2], tf.int64),
+            ),
+        ],
+        default=lambda: tf.zeros([2], tf.int64),  # of a file as large as its pixels
+    )
+    return _after_check(
+        tf.reduce_prod(shape) <= most_pixels,
+        [f"An image must have at most {most_pixels} pixels. Received: "],
+        shape,
+        data,
+    )
+
+
+_HEADER = 26  # bytes that any file of an image has
+_PNG_SIZE = 16  # where its width and height are, 4 bytes each
+
+
+def _big_endian(data, first):
+    """Two whole numbers of 4 bytes each, int64 [2]."""
+    digits = tf.io.decode_raw(
+        tf.strings.substr(data, first, 8), tf.uint8, fixed_length=8
+    )
+    digits = tf.reshape(tf.cast(digits, tf.int64), [2, 4])
+    return tf.linalg.matvec(digits, tf.constant([2**24, 2**16, 2**8, 1], tf.int64))
+
+
+def _after_check(condition, sentence, received, data):
+    check = tf.debugging.Assert(condition, [*sentence, received])
+    return after([check], {"data": data})["data"]

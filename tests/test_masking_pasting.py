@@ -91,6 +91,8 @@ def test_label_maps_are_of_pixels_and_of_the_background_elsewhere():
         assert label_map(pieces, values, rule, 0, **bounds).tolist() == [expected]
     with pytest.raises(ValueError, match="one of paste, vote. Received: 'shout'"):
         label_map(pieces, values, "shout")
+    with pytest.raises(ValueError, match="no bounds. Received: max_iou"):
+        label_map(pieces, values, "vote", max_iou=0.3)
 
 
 # Scores

@@ -224,6 +224,12 @@ def palette(pixels):
     return content.getvalue()
 
 
+def png_header(width, height):
+    """The beginning of a PNG file of so many gray pixels."""
+    size = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    return b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + size + b"\x08\0\0\0\0"
+
+
 @pytest.mark.parametrize(
     "signature, inputs, sentence",
     [
@@ -263,8 +269,43 @@ def palette(pixels):
             {"segments_bytes": np.array([png(np.zeros([30, 40, 3], np.uint8))])},
             "must be PNG files of gray pixels of 8 or 16 bits",
         ),
-        ("label_segments_bytes", {"segments_bytes": np.array([b"GIF"])}, "pos 24 out"),
-        ("label_bytes", {"image_bytes": np.array([b"no image"])}, "Unknown image file"),
+        (
+            "label_segments_bytes",
+            {"segments_bytes": np.array([b"GIF"])},
+            "a file of 26 bytes or more",
+        ),
+        (
+            "label_segments_bytes",
+            {"segments_bytes": np.array([b"RIFF" + 20 * b"." + b"\x08\x00.."])},
+            "must be PNG files",
+        ),
+        (
+            "label_segments_bytes",
+            {"segments_bytes": np.array([png_header(4097, 4096)], object)},
+            "at most 16777216 pixels. ... [4097 4096]",
+        ),
+        (
+            "label_bytes",
+            {"image_bytes": np.array([png_header(70000, 70000)], object)},
+            "at most 16777216 pixels",
+        ),
+        (
+            "label_bytes",
+            {"image_bytes": np.array([b"GIF89a" + bytes(30)], object)},
+            "Send JPEG, PNG or BMP files",
+        ),
+        (
+            "label_bytes",
+            {"image_bytes": np.array([bytes(30)], object)},
+            "Unknown image file",
+        ),
+        ("label_bytes", {"image_bytes": np.zeros([0], "S1")}, "at least 1 and at most"),
+        ("serving_default", {"image": np.zeros([0, 3, 3, 3], np.uint8)}, "at least 1"),
+        (
+            "serving_default",
+            {"image": np.zeros([33, 1024, 512, 3], np.uint8)},
+            "at most 16777216 pixels together",
+        ),
     ],
     ids=lambda value: None if isinstance(value, dict) else str(value)[:20],
 )
@@ -291,6 +332,9 @@ def test_what_is_no_segmenter_is_not_served(small_segmenter):
         ServedSegmenter(small_segmenter, NAMES[:2])
     with pytest.raises(ValueError, match="one of paste, vote. Received: 'shout'"):
         ServedSegmenter(small_segmenter, NAMES, rule="shout")
+    for name, value in (("superpixels", 0), ("side", 0), ("max_iou", 7.0)):
+        with pytest.raises(ValueError, match=f"`{name}` must"):
+            ServedSegmenter(small_segmenter, NAMES, **{name: value})
     gray = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(2, 3)])
     name = gray.layers[0].name
     with pytest.raises(ValueError, match="3 channels.*Received: one of 1"):

@@ -185,7 +185,7 @@ def test_unions_are_those_of_sklearn_in_its_order():
         image = random_image(seed, (40, 50))
         atoms = superpixels.slic(image, 80).numpy()
         count = atoms.max() + 1
-        means = superpixels._means(superpixels._channels(image), atoms, count)
+        means = superpixels._means(superpixels._channels(image, 150.0), atoms, count)
         expected = list(np.eye(count, dtype=bool))
         touching = proposals._adjacent(atoms)
         for one, other in ward_tree(means.numpy(), connectivity=touching)[0]:
@@ -205,7 +205,10 @@ def test_unions_are_those_of_the_proposals():
 
 def test_superpixels_are_merged_by_what_the_proposals_compare():
     for image in (IMAGE, random_image(0, (5, 3)), random_image(0, (1, 9))):
-        found, expected = superpixels._channels(image), proposals._channels(image)
+        found, expected = (
+            superpixels._channels(image, 150.0),
+            proposals._channels(image),
+        )
         np.testing.assert_allclose(found, expected, atol=5e-3)
 
 
@@ -241,6 +244,19 @@ def test_segments_are_those_of_two_trees_each_once():
     assert unions(members) == unions(trees[0]) | unions(trees[1])
     assert len(members) == len(unions(members)) < len(unions(trees[0])) + len(trees[1])
     assert not unions(trees[1]) <= unions(trees[0])
+
+
+def test_large_images_are_seen_smaller():
+    """With no side above 16: superpixels of the image made smaller, as blocks."""
+    image = random_image(3, (16, 12)).repeat(4, 0).repeat(4, 1)
+    atoms, members = superpixels.segments_of(image, 12, side=16)
+    small = tf.image.resize(image, [16, 12], antialias=True)
+    expected = superpixels.segments_of(small, 12, side=16)
+    blocks = expected[0].numpy().repeat(4, 0).repeat(4, 1)
+    np.testing.assert_array_equal(atoms, blocks)
+    np.testing.assert_array_equal(members, expected[1])
+    with pytest.raises(ValueError, match="side"):
+        superpixels.segments_of(image, 12, side=0)
 
 
 # Both

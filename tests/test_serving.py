@@ -11,10 +11,10 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 import keras_tilt as kt
-from keras_tilt import serving
+from keras_tilt import serving, signatures
 from keras_tilt.transports import carry
 
-ROWS = serving.MOST_ROWS
+ROWS = signatures.MOST_ROWS
 
 
 def rows_of(seeds, unit=0, temperature=1.0):

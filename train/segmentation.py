@@ -20,6 +20,7 @@ segments by the proposals), OUT/segmenter.keras and OUT/pictures.png.
 """
 
 import argparse
+import collections
 import json
 import os
 import pathlib
@@ -33,7 +34,7 @@ import tqdm
 from keras_tilt import masking, named, storage
 
 AP_THRESHOLDS = (0.5, 0.7)
-RECALL_OF = (100, 200, 500, 1000, 1500)  # proposals
+RECALL_OF = (100, 200, 500, 1000)  # proposals, and of all
 
 
 def main():
@@ -43,7 +44,7 @@ def main():
     with named.as_exit():
         train, test = scenes_of(flags)
         backbone = backbone_of(flags, len(train.class_names))
-        segmenter = segmenter_of(flags, len(train.class_names))
+        segmenter = segmenter_of(flags, train)
         run = storage.Run(flags.out, settings_of(flags, train, test))
         proposals = storage.Run(flags.proposals, settings_of_proposals(flags))
     run.create()
@@ -56,14 +57,14 @@ def main():
     if flags.classifier == "svm":
         segmenter = with_machines(flags, segmenter, len(train), read)
     propose(test, flags.split, flags)
-    found = predicted(segmenter, test, flags)
-    result = judged(found, test, flags)
+    found, maps, counts = predicted(segmenter, test, flags)
+    result = judged(found, counts, test, flags)
     storage.replace(
         flags.out / "result.json",
         lambda part: part.write((json.dumps(result, indent=1) + "\n").encode()),
     )
     print(table(result))
-    draw(found, test, flags.pictures, flags.out / "pictures.png")
+    draw(maps, test, flags.out / "pictures.png")
 
 
 def parse_flags():
@@ -188,19 +189,23 @@ def backbone_of(flags, num_classes):
     return masking.backbone(network, flags.layer, size)
 
 
-def segmenter_of(flags, num_classes):
+def segmenter_of(flags, scenes):
     """The segmenter that another run has fine-tuned, if one is named."""
     if flags.fine_tuned is None:
         return None
     segmenter = named.load_model(flags.fine_tuned)
+    num_classes = len(scenes.class_names)
     expected = masking.Segmenter, flags.design, num_classes, tuple(flags.size)
+    expected += scenes.background, False
     found = (type(segmenter),)
     if isinstance(segmenter, masking.Segmenter):
         found += segmenter.design, segmenter.num_classes, segmenter.cells.image_shape
+        found += segmenter.background, segmenter.margins
     if found != expected:
         raise ValueError(
             f"Expected --fine-tuned, a segmenter of design {flags.design} for "
-            f"{num_classes} classes and images of {expected[-1]}. Received: "
+            f"{num_classes} classes and images of {tuple(flags.size)}, of the "
+            f"background {scenes.background} and without machines. Received: "
             f"{flags.fine_tuned}, {', '.join(map(str, found[1:])) or found[0].__name__}"
             ". Name fine_tuned.keras of a run with the same --design and --size."
         )
@@ -397,18 +402,28 @@ def with_machines(flags, segmenter, number, read):
 
 
 def predicted(segmenter, scenes, flags):
-    """Of every image its segments, their scores, and label maps by rule."""
+    """Of every image its segments and their scores; some label maps; their agreement.
+
+    Agreement is pixels by true and found class, of all images together.
+    """
     storage.save_model(flags.out / "segmenter.keras", segmenter)
     scores_of = tf.function(segmenter.scores, reduce_retracing=True)
-    found = []
-    for i in tqdm.trange(len(scenes), desc="Labels", unit="image"):
+    number, num_classes = len(scenes), len(scenes.class_names)
+    drawn = np.linspace(0, number - 1, min(flags.pictures, number)).astype(int)
+    found, shown, counts = [], {}, collections.Counter()
+    for i in tqdm.trange(number, desc="Labels", unit="image"):
+        scene = scenes[i]
         segments = proposals_of(scenes, flags.proposals / flags.split, i)
-        inputs = masking.examples.inputs_of(
-            scenes[i].image, segments, tuple(flags.size)
-        )
+        inputs = masking.examples.inputs_of(scene.image, segments, tuple(flags.size))
         scores = scores_of(inputs).numpy()[0]
-        found.append((segments, scores, label_maps(segments, scores, scenes, flags)))
-    return found
+        maps = label_maps(segments, scores, scenes, flags)
+        maps["best"] = majority(segments, scene.labels, num_classes)
+        for rule, labels in maps.items():
+            counts[rule] += masking.scores.confusion(scene.labels, labels, num_classes)
+        if i in drawn:
+            shown[i] = maps
+        found.append((segments, scores))
+    return found, shown, counts
 
 
 def label_maps(segments, scores, scenes, flags):
@@ -421,13 +436,8 @@ def label_maps(segments, scores, scenes, flags):
     }
 
 
-def judged(found, scenes, flags):
+def judged(found, counts, scenes, flags):
     """The numbers of the run."""
-    maps = {rule: [rules[rule] for *_, rules in found] for rule in masking.RULES}
-    maps["best"] = [
-        majority(segments, scenes[i].labels, len(scenes.class_names))
-        for i, (segments, *_) in enumerate(found)
-    ]
     objects = sorted(
         set(range(len(scenes.class_names))) - scenes.stuff - {scenes.background}
     )
@@ -437,20 +447,17 @@ def judged(found, scenes, flags):
         "classifier": flags.classifier,
         "seed": flags.seed,
         "split": flags.split,
-        "proposals": float(np.mean([len(segments) for segments, *_ in found])),
-        "recall": recalls(found, scenes, flags.smallest_object),
-        "labels": {rule: agreement(labels, scenes) for rule, labels in maps.items()},
+        "proposals": float(np.mean([len(segments) for segments, _ in found])),
+        "recall": recalls(found, scenes, flags),
+        "labels": {
+            rule: agreement(counts[rule], scenes.class_names) for rule in counts
+        },
         "ap": precisions(found, scenes, objects, flags.smallest_object),
     }
 
 
-def agreement(maps, scenes):
+def agreement(counts, names):
     """Of label maps with the truth: mean IoU, IoU by class, share of pixels."""
-    names = scenes.class_names
-    counts = sum(
-        masking.scores.confusion(scenes[i].labels, labels, len(names))
-        for i, labels in enumerate(maps)
-    )
     iou = masking.scores.class_iou(counts)
     return {
         "mean_iou": float(np.nanmean(iou)),
@@ -467,22 +474,26 @@ def majority(segments, truth, num_classes):
     return np.append(counts.argmax(axis=1), -1)[atoms]
 
 
-def recalls(found, scenes, smallest):
-    """Shares of the true segments, of stuff and objects, that the first n come near."""
+def recalls(found, scenes, flags):
+    """Shares of the true segments, of stuff and objects, that the first n come near.
+
+    Superpixels come in no order: of them it is only all.
+    """
+    numbers = RECALL_OF if flags.proposed_by == "proposals" else ()
+    numbers += (max(len(segments) for segments, _ in found),)
     classes = set(range(len(scenes.class_names))) - {scenes.background}
-    best = [np.zeros([len(RECALL_OF), 0])]
-    for i, (segments, *_) in enumerate(found):
+    best = [np.zeros([len(numbers), 0])]
+    for i, (segments, _) in enumerate(found):
         objects = masking.scenes.objects(scenes[i], classes)
-        masks = [mask for _, mask in objects if mask.sum() >= smallest]
+        masks = [mask for _, mask in objects if mask.sum() >= flags.smallest_object]
         if masks:
             iou = masking.segments.of_masks(np.stack(masks)).iou(segments)
-            firsts = [iou[:, :n].max(axis=1, initial=0.0) for n in RECALL_OF]
-            best.append(np.stack(firsts))
+            best.append(np.stack([iou[:, :n].max(1, initial=0.0) for n in numbers]))
     best = np.concatenate(best, axis=1)
     return {
         str(n): {str(t): share(some >= t) for t in AP_THRESHOLDS}
         | {"mean_best_iou": share(some)}
-        for n, some in zip(RECALL_OF, best, strict=True)
+        for n, some in zip(numbers, best, strict=True)
     }
 
 
@@ -494,7 +505,7 @@ def share(values):
 def precisions(found, scenes, classes, smallest):
     """Average precision of the objects of classes, by threshold and name."""
     matches = {c: [] for c in classes}
-    for i, (segments, scores, _) in enumerate(found):
+    for i, (segments, scores) in enumerate(found):
         objects = masking.scenes.objects(scenes[i], classes)
         for c in classes:
             true = [mask for label, mask in objects if label == c]
@@ -542,13 +553,12 @@ def table(result):
     return "\n".join(lines)
 
 
-def draw(found, scenes, number, path):
+def draw(shown, scenes, path):
     """Image, truth and labels of some scenes."""
-    chosen = np.linspace(0, len(found) - 1, min(number, len(found))).astype(int)
-    maps = [[scenes[i].labels for i in chosen]]
-    maps += [[found[i][-1][rule] for i in chosen] for rule in masking.RULES]
+    maps = [[scenes[i].labels for i in shown]]
+    maps += [[found[rule] for found in shown.values()] for rule in masking.RULES]
     kt.plotting.label_maps(
-        [scenes[i].image for i in chosen],
+        [scenes[i].image for i in shown],
         maps,
         scenes.class_names,
         ["truth", *masking.RULES],

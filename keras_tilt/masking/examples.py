@@ -74,6 +74,7 @@ def _fitted_size(shape, size):
 
 def _nearest(count, pixels):
     """Return the pixels in whose middles the middles of `count` new ones lie."""
+    count, pixels = tf.cast(count, tf.int64), tf.cast(pixels, tf.int64)
     return (2 * tf.range(count) + 1) * pixels // (2 * count)
 
 

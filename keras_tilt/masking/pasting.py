@@ -114,12 +114,16 @@ def label_map(segments, scores, rule="paste", background=None, **bounds):
         **bounds: of `paste`.
 
     Raises:
-        ValueError: for another rule.
+        ValueError: for another rule, or bounds of "vote".
     """
     if rule not in RULES:
         raise ValueError(
             f"`rule` must be one of {', '.join(RULES)}. Received: {rule!r}. Take the "
             'paper\'s, "paste", or "vote".'
+        )
+    if rule == "vote" and bounds:
+        raise ValueError(
+            f'"vote" has no bounds. Received: {", ".join(bounds)}. Leave them out.'
         )
     if rule == "vote":
         labels, _ = vote(segments.members, segments.sizes, scores)

@@ -15,13 +15,22 @@ import functools
 
 import tensorflow as tf
 
-from keras_tilt.masking.examples import fit_image, fit_labels, resize_labels
+from keras_tilt.arguments import check_count
+from keras_tilt.masking.examples import fit_image, fit_labels
 from keras_tilt.masking.pasting import RULES, paste, vote
 from keras_tilt.masking.segmenter import Segmenter
 from keras_tilt.masking.superpixels import segments_of
-from keras_tilt.signatures import after, checked_rows, decoded, read_once, traced
+from keras_tilt.signatures import (
+    after,
+    checked_file,
+    checked_rows,
+    decoded,
+    read_once,
+    traced,
+)
 
 MOST_PIXELS = 2**24  # of an image: float32 counts of more are not exact
+_AT_ONCE = 2  # rows that run beside each other: their images are in memory
 MOST_SEGMENTS = 4096  # that a client may number
 _DEPTH_AT, _GRAY = 24, 0  # in a PNG file: bits, and after it the kind of pixels
 
@@ -42,8 +51,8 @@ class ServedSegmenter(tf.Module):
 
     Raises:
         TypeError: for anything but a `Segmenter`.
-        ValueError: for an unknown rule, another number of names, or a network of other
-            images.
+        ValueError: for an unknown rule, another number of names, a network of other
+            images, no number of superpixels or pixels, or no IoU.
     """
 
     def __init__(
@@ -57,6 +66,13 @@ class ServedSegmenter(tf.Module):
     ):
         super().__init__(name="segmenter")
         _check(segmenter, class_names, rule)
+        check_count("superpixels", superpixels, 1)
+        check_count("side", side, 1)
+        if not 0 <= max_iou <= 1:
+            raise ValueError(
+                "`max_iou` must be a number in [0, 1]. Received: "
+                f"{max_iou!r}. Pass for example 0.3."
+            )
         self._labelled = _Labelled(segmenter, rule, superpixels, side, max_iou)
         self._weights = [variable.value for variable in segmenter.variables]
         self.class_names = tuple(class_names)
@@ -81,36 +97,37 @@ class ServedSegmenter(tf.Module):
 
     def label(self, image):
         """label_map, score_map [height, width]; share, score [classes]."""
-        rows = checked_rows(image=image)
+        rows = _checked_request(checked_rows(1, image=image))
         return self._each_row(self._labelled, rows, _MAPS)
 
     def label_segments(self, image, segments):
         """The same of a client's segments; and segment_scores [segments, classes]."""
-        rows = checked_rows(image=image, segments=segments)
+        rows = checked_rows(1, image=image, segments=segments)
+        rows = _checked_request(rows)
         number = _checked_number(rows["segments"])
         labelled = functools.partial(self._labelled, number=number)
         return self._each_row(labelled, rows, _MAPS | _SEGMENTS)
 
     def label_bytes(self, image_bytes):
         """label_png_bytes; share, score [classes]: of files of images of any sizes."""
-        rows = checked_rows(image_bytes=image_bytes)
+        rows = checked_rows(1, image_bytes=image_bytes)
         return self._each_row(self._labelled_file, rows, _FILES)
 
     def label_segments_bytes(self, image_bytes, segments_bytes):
         """The same of segments in gray PNG files; and segment_scores."""
-        rows = checked_rows(image_bytes=image_bytes, segments_bytes=segments_bytes)
+        rows = checked_rows(1, image_bytes=image_bytes, segments_bytes=segments_bytes)
         numbers = tf.map_fn(
             lambda data: _checked_number(_segments_in(data)),
             rows["segments_bytes"],
             fn_output_signature=tf.int32,
         )
-        number = tf.reduce_max(tf.concat([numbers, [0]], axis=0))
+        number = tf.reduce_max(numbers)
         labelled = functools.partial(self._labelled_file, number=number)
         return self._each_row(labelled, rows, _FILES | _SEGMENTS)
 
     def _labelled_file(self, image_bytes, segments_bytes=None, number=None):
         """One row with files in and a file out."""
-        image = decoded(image_bytes, 3)
+        image = decoded(image_bytes, 3, MOST_PIXELS)
         segments = None if segments_bytes is None else _segments_in(segments_bytes)
         answer = self._labelled(image, segments, number)
         del answer["score_map"]
@@ -123,7 +140,10 @@ class ServedSegmenter(tf.Module):
         """Of every row by itself, function(**row)."""
         with read_once(self._labelled.segmenter.variables):
             return tf.map_fn(
-                lambda row: function(**row), rows, fn_output_signature=specs
+                lambda row: function(**row),
+                rows,
+                fn_output_signature=specs,
+                parallel_iterations=_AT_ONCE,
             )
 
 
@@ -144,18 +164,18 @@ class _Labelled:
         """label_map, score_map, share, score, and of a client's segments their own."""
         image = _checked_image(image)
         if segments is None:
-            atoms, members = segments_of(_shrunk(image, self.side), self.superpixels)
+            atoms, members = segments_of(image, self.superpixels, self.side)
         else:
-            atoms = _checked_size(segments, image)
-            members = _present(atoms, number)
+            atoms, numbers = _renumbered(_checked_size(segments, image))
+            members = tf.eye(tf.size(numbers), dtype=tf.bool)
         scores = self._scores(image, atoms, members)
         labels, certain = self._of_atoms(atoms, members, scores)
-        atoms = resize_labels(atoms, tf.shape(image)[:2])
         label_map, score_map = _under(labels, atoms), _under(certain, atoms)
         answer = {"label_map": label_map, "score_map": score_map}
         if segments is not None:
-            present = tf.linalg.diag_part(members)[:, tf.newaxis]
-            answer["segment_scores"] = tf.where(present, scores, 0)
+            shape = tf.stack([number, tf.shape(scores)[1]])
+            of_numbers = tf.scatter_nd(numbers[:, tf.newaxis], scores, shape)
+            answer["segment_scores"] = of_numbers
         return answer | _of_classes(label_map, score_map, self.segmenter.num_classes)
 
     def _scores(self, image, atoms, members):
@@ -211,45 +231,50 @@ def _under(values, atoms):
 
 def _of_classes(label_map, score_map, num_classes):
     """Share of the pixels of every class, and the mean score of these."""
-    labels = tf.reshape(label_map, [-1, 1])
-    of_class = tf.cast(labels == tf.range(num_classes), tf.float32)
-    pixels = tf.reduce_sum(of_class, axis=0)
-    scores = tf.linalg.matvec(of_class, tf.reshape(score_map, [-1]), transpose_a=True)
+    places = tf.reshape(label_map + 1, [-1])  # -1, of no class, comes first
+    pixels, scores = (
+        tf.math.unsorted_segment_sum(values, places, num_classes + 1)[1:]
+        for values in (tf.ones_like(places, tf.float32), tf.reshape(score_map, [-1]))
+    )
     return {
         "share": pixels / tf.cast(tf.size(label_map), tf.float32),
         "score": tf.math.divide_no_nan(scores, pixels),
     }
 
 
-def _shrunk(image, side):
-    """An image, float32, with no side above this."""
-    image = tf.cast(image, tf.float32)
-    shape = tf.shape(image)[:2]
-    scale = side / tf.maximum(tf.reduce_max(shape), side)
-    smaller = tf.cast(tf.round(scale * tf.cast(shape, tf.float64)), tf.int32)
-    return tf.image.resize(image, tf.maximum(smaller, 1), antialias=True)
-
-
 # Segments of a client
 
 
-def _present(atoms, number):
-    """Every segment by itself, bool [segments, segments]: those that have pixels."""
-    numbers = tf.range(number)
-    sizes = tf.math.bincount(tf.reshape(atoms + 1, [-1]), minlength=number + 1)[1:]
-    return (numbers[:, tf.newaxis] == numbers) & (sizes > 0)
+def _renumbered(segments):
+    """Atoms of the segments that have pixels, one each, and the segments' numbers."""
+    numbers, index = tf.unique(tf.reshape(segments, [-1]))
+    is_one = numbers >= 0
+    atoms = tf.where(is_one, tf.cumsum(tf.cast(is_one, tf.int32)) - 1, -1)
+    atoms = tf.reshape(tf.gather(atoms, index), tf.shape(segments))
+    return atoms, tf.boolean_mask(numbers, is_one)
 
 
 def _segments_in(data):
     """The numbers in a gray PNG file of 8 or 16 bits; the highest they have is -1."""
-    header = tf.io.decode_raw(tf.strings.substr(data, _DEPTH_AT, 2), tf.uint8)
+    data = checked_file(data, MOST_PIXELS)
+    depth, kind = tf.unstack(
+        tf.io.decode_raw(
+            tf.strings.substr(data, _DEPTH_AT, 2), tf.uint8, fixed_length=2
+        )
+    )
     is_gray = tf.debugging.Assert(
-        (header[1] == _GRAY) & (header[0] >= 8),
-        ["`segments_bytes` must be PNG files of gray pixels of 8 or 16 bits."],
+        tf.strings.regex_full_match(tf.strings.substr(data, 1, 3), "PNG")
+        & (kind == _GRAY)
+        & (depth >= 8),
+        [
+            "`segments_bytes` must be PNG files of gray pixels of 8 or 16 bits, as "
+            'Pillow\'s modes "L" and "I;16" are. Received, bits and kind of pixels: ',
+            tf.stack([depth, kind]),
+        ],
     )
     data = after([is_gray], {"data": data})["data"]
     return tf.cond(
-        header[0] == 16,
+        depth == 16,
         lambda: _numbers_in(data, tf.uint16),
         lambda: _numbers_in(data, tf.uint8),
     )
@@ -264,7 +289,7 @@ def _numbers_in(data, pixel):
 
 
 def _checked_number(segments):
-    """How many segments there are, if they are numbered from 0 on."""
+    """One more than the highest number of a segment, if all are in their range."""
     segments = tf.concat([tf.reshape(segments, [-1]), [-1]], axis=0)
     first, last = tf.reduce_min(segments), tf.reduce_max(segments)
     can_be = tf.debugging.Assert(
@@ -276,6 +301,21 @@ def _checked_number(segments):
         ],
     )
     return after([can_be], {"number": last + 1})["number"]
+
+
+def _checked_request(rows):
+    """The rows, if their images together have not too many pixels."""
+    shape = tf.shape(rows["image"])
+    can_be = tf.debugging.Assert(
+        tf.reduce_prod(tf.cast(shape[:3], tf.int64)) <= MOST_PIXELS,
+        [
+            f"The images of a request must have at most {MOST_PIXELS} pixels together. "
+            "Send fewer. Received: ",
+            shape,
+        ],
+        summarize=4,
+    )
+    return after([can_be], rows)
 
 
 def _checked_image(image):

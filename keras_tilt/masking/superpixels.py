@@ -21,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_tilt.arguments import check_count
+from keras_tilt.masking.examples import resize_labels
 
 # Units of CIE Lab per step between superpixels. Of 2 to 25 with the best label of each
 # superpixel on CamVid; 10 to 20 differ little.
@@ -41,12 +42,14 @@ _XYZ = np.array(
 _WHITE = np.array([0.95047, 1.0, 1.08883])
 
 
-def segments_of(image, number=500):
+def segments_of(image, number=500, side=320):
     """Return superpixels of an image, and the unions of two trees of them.
 
     Args:
         image: pixels in [0, 255], [height, width, 3], not empty.
         number: how many superpixels there may be at most.
+        side: of the image when they are found, at most, in pixels: a larger one is made
+            smaller, and they are as coarse as its pixels then.
 
     Returns:
         atoms: the superpixel of every pixel, int32 [height, width], from 0 to k - 1.
@@ -54,7 +57,7 @@ def segments_of(image, number=500):
             each superpixel by itself, then unions, at most 2k - 2 of them.
 
     Raises:
-        ValueError: for no number of superpixels.
+        ValueError: for no number of superpixels, or pixels.
 
     Example:
         >>> image = np.full([4, 6, 3], 200, np.uint8)
@@ -64,9 +67,21 @@ def segments_of(image, number=500):
                [0, 1],
                [1, 1]]))
     """
-    atoms = slic(image, number)
-    first, second = (merge_tree(image, atoms, place) for place in (_OF_PLACE, 0.0))
+    check_count("side", side, 1)
+    seen = _shrunk(image, side)
+    atoms = slic(seen, number)
+    first, second = (merge_tree(seen, atoms, place) for place in (_OF_PLACE, 0.0))
+    atoms = resize_labels(atoms, tf.shape(image)[:2])
     return atoms, tf.concat([first, _new(second, first)], axis=0)
+
+
+def _shrunk(image, side):
+    """An image, float32, with no side above this."""
+    image = tf.cast(image, tf.float32)
+    shape = tf.shape(image)[:2]
+    scale = side / tf.maximum(tf.reduce_max(shape), side)
+    smaller = tf.cast(tf.round(scale * tf.cast(shape, tf.float64)), tf.int32)
+    return tf.image.resize(image, tf.maximum(smaller, 1), antialias=True)
 
 
 def _new(members, known):
@@ -211,7 +226,7 @@ def merge_tree(image, atoms, place=_OF_PLACE):
     return _ward(means, *_adjacent(atoms, count))
 
 
-def _channels(image, of_place=_OF_PLACE):
+def _channels(image, of_place):
     """What superpixels are compared by, [height, width, 7]: colour, texture, place."""
     colour, shape = lab(image), tf.shape(image)[:2]
     place = _places(shape) / tf.cast(tf.reduce_max(shape), tf.float32)
