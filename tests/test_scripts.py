@@ -646,7 +646,7 @@ def test_the_benchmark_of_camvid_runs_through_and_makes_nothing_twice(tmp_path):
     assert len(best) == 1  # of the same proposals
     again = run_script(*command)
     assert again.returncode == 0 and again.stderr == ""
-    assert again.stdout == first.stdout[first.stdout.index("network ") :]
+    assert again.stdout == first.stdout[first.stdout.index("data ") :]
 
 
 @pytest.mark.slow
