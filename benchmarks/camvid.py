@@ -230,8 +230,7 @@ def mean_iou(result, rule):
 
 
 def stuff_iou(result, rule):
-    """Mean IoU of the classes that are stuff, in %; of made scenes all that are not
-    objects."""
+    """Mean IoU of the classes that are no objects, in %."""
     iou, objects = result["labels"][rule]["iou"], result["ap"]["0.5"]
     return 100 * np.nanmean([iou[name] for name in iou if name not in objects])
 

@@ -109,7 +109,7 @@ def names_of(flags, number):
     """Names of the classes: given, or those that the run knows."""
     run = flags.model.parent / "run.json"
     if flags.names is None and run.exists():
-        names = json.loads(run.read_text())["classes"]
+        names = json.loads(run.read_text()).get("classes", [])
         if len(names) == number:
             return names
     return named.class_names(flags.names, number)

@@ -314,6 +314,12 @@ def test_labels_are_scaled_by_whole_pixels_and_an_image_of_that_size_stays():
     np.testing.assert_allclose(examples.fit_image(image, SIZE), image, atol=1e-3)
 
 
+def test_long_maps_have_their_last_pixel_at_the_end():
+    """Places are products of sizes, which 32 bits do not hold."""
+    long = examples.resize_labels(np.arange(320)[np.newaxis], (1, 4_000_000))
+    assert long[0, 0] == 0 and long[0, 2_000_000] == 160 and long[0, -1] == 319
+
+
 def test_mirrored_images_have_mirrored_segments():
     """The darkest atom stays on the darkest pixels."""
     image = np.full([24, 32, 3], 200, np.uint8)

@@ -1,11 +1,13 @@
 """Served label maps are those that the library makes, row by row."""
 
 import functools
+import io
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from keras_tilt import masking
 from keras_tilt.masking.serving import MOST_SEGMENTS, ServedSegmenter
@@ -214,10 +216,6 @@ def test_maps_of_many_classes_are_files_of_16_bits(small_segmenter):
 
 def palette(pixels):
     """A PNG file of numbers into a palette, as VOC has them."""
-    import io
-
-    from PIL import Image
-
     image = Image.fromarray(pixels).convert("P")
     content = io.BytesIO()
     image.save(content, "PNG")

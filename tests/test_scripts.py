@@ -635,6 +635,15 @@ def test_the_benchmark_of_pictures_runs_through(colour_network, tmp_path):
         assert list((tmp_path / "out" / name).glob("overview*.png"))
 
 
+def test_runs_of_camvid_with_other_settings_are_in_other_folders(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    folder_of = runpy.run_path(str(ROOT / "benchmarks" / "camvid.py"))["folder_of"]
+    settings = {"network": "net", "layer": "relu3", "size": [540, 720], "epochs": 10}
+    others = [settings | {"layer": "relu1"}, settings | {"size": [540, 540]}]
+    names = [folder_of(each) for each in (settings, *others)]
+    assert len(set(names)) == 3 and names[0] == folder_of(dict(settings))
+
+
 @pytest.mark.slow
 def test_the_benchmark_of_camvid_runs_through_and_makes_nothing_twice(tmp_path):
     command = ["benchmarks/camvid.py", "--smoke", "--out", tmp_path / "out"]

@@ -30,8 +30,8 @@ from keras_tilt.signatures import (
 )
 
 MOST_PIXELS = 2**24  # of an image: float32 counts of more are not exact
-_AT_ONCE = 2  # rows that run beside each other: their images are in memory
 MOST_SEGMENTS = 4096  # that a client may number
+_AT_ONCE = 2  # rows that run beside each other: their images are in memory
 _DEPTH_AT, _GRAY = 24, 0  # in a PNG file: bits, and after it the kind of pixels
 
 
