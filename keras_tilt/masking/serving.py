@@ -198,10 +198,9 @@ class _Labelled:
             labels, means = vote(members, sizes, scores)
             certain = tf.reduce_max(means, axis=1)
         else:
+            # Every atom is a segment, too, so that nothing is left to be filled.
             labels, owners = paste(
-                *(members, sizes, scores, self.max_iou),
-                fill=background is None,
-                background=background,
+                members, sizes, scores, self.max_iou, background=background
             )
             best = tf.concat([tf.reduce_max(scores, axis=1), [0.0]], axis=0)
             certain = _under(best, owners)
