@@ -34,10 +34,12 @@ def main():
     image = masking.scenes.synthetic(1, IMAGE, flags.seed)[0].image
     golden = {"image_bytes": np.array([tf.io.encode_png(image).numpy()])}
     pieces = np.zeros([1, *IMAGE], np.int32)
+    piece = tf.io.encode_png(np.zeros([*IMAGE, 1], np.uint8)).numpy()
     warmup = {
         "label_bytes": golden,
         "serving_default": {"image": image[np.newaxis]},
         "label_segments": {"image": image[np.newaxis], "segments": pieces},
+        "label_segments_bytes": golden | {"segments_bytes": np.array([piece])},
     }
     version = servable.write_servable(
         flags.out,
@@ -158,7 +160,8 @@ Rows in, at most {rows}, as many rows out:
 * `serving_default`: `image` [height, width, 3] uint8, all of a request of one size
 * `label_segments`: `segments` [height, width] int32 besides, numbered 0..{last}, -1
   where there is none: these are labelled, and no others
-* `label_bytes`: `image_bytes`, JPEG, PNG or BMP files, each of a size of its own
+* `label_bytes`: `image_bytes`, JPEG, PNG or BMP files, each of a size of its own, as
+  their pixels are stored: turn photographs upright whose EXIF data say so
 * `label_segments_bytes`: `segments_bytes` besides, gray PNG files of 8 or 16 bits, with
   255 or 65535 where there is none
 

@@ -79,7 +79,8 @@ def checked_file(data, most_pixels):
     """Return a file of an image, if its header says that it has not too many pixels.
 
     A small file may be of an image that takes all memory. One of GIF may have any
-    number of them, and is refused.
+    number of them, and is refused; and BMP with a palette, which TensorFlow takes for
+    gray.
     """
     data = _after_check(
         tf.strings.length(data) >= _HEADER,
@@ -90,6 +91,15 @@ def checked_file(data, most_pixels):
     kind = tf.strings.substr(data, 0, 4)
     data = _after_check(
         kind != b"GIF8", ["Send JPEG, PNG or BMP files. Received: "], kind, data
+    )
+    bits = tf.io.decode_raw(
+        tf.strings.substr(data, _BMP_BITS, 2), tf.uint16, fixed_length=2
+    )
+    data = _after_check(
+        (tf.strings.substr(data, 0, 2) != b"BM") | (bits[0] >= 24),
+        ["Send BMP files of 24 or 32 bits a pixel. Received: "],
+        bits,
+        data,
     )
     shape = tf.case(
         [
@@ -109,8 +119,9 @@ def checked_file(data, most_pixels):
     )
 
 
-_HEADER = 26  # bytes that any file of an image has
+_HEADER = 30  # bytes that any file of an image has
 _PNG_SIZE = 16  # where its width and height are, 4 bytes each
+_BMP_BITS = 28  # where its bits of a pixel are, 2 bytes
 
 
 def _big_endian(data, first):

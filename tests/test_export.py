@@ -47,6 +47,7 @@ ENOUGH = ("--chains", "16", "--draws", "300", "--burnin", "60")
 TOO_FEW = ("--chains", "2", "--draws", "8", "--burnin", "4", "--ends", "2")
 SIGNATURES = {"serving_default", "sample_png", "sample_each", "start", "resume"}
 SIGNATURES |= {"evaluate"}
+LABELS = {"serving_default", "label_segments", "label_bytes", "label_segments_bytes"}
 VERSION = {
     "saved_model.pb",
     "fingerprint.pb",
@@ -207,20 +208,24 @@ def test_the_certificate_says_what_a_chain_costs_and_where_its_images_lie(export
     assert document["reference"] == "white" and document["log_partition"] is None
 
 
-def test_a_server_warms_every_signature_up(exported):
-    path = exported / "1" / "assets.extra" / "tf_serving_warmup_requests"
+@pytest.mark.parametrize(
+    "fixture, expected", [("exported", SIGNATURES), ("segmented", LABELS)]
+)
+def test_a_server_warms_every_signature_up(fixture, expected, request):
+    folder = request.getfixturevalue(fixture)
+    path = folder / "1" / "assets.extra" / "tf_serving_warmup_requests"
     records = [r.numpy() for r in tf.data.TFRecordDataset(str(path))]
     logs = [prediction_log_pb2.PredictionLog.FromString(r) for r in records]
     requests = [log.predict_log.request for log in logs]
-    assert {request.model_spec.name for request in requests} == {"classes"}
-    names = [request.model_spec.signature_name for request in requests]
-    assert len(names) == len(SIGNATURES) and set(names) == SIGNATURES
-    signatures = tf.saved_model.load(str(exported / "1")).signatures
-    assert set(signatures) == SIGNATURES
-    for name, request in zip(names, requests, strict=True):
+    assert {one.model_spec.name for one in requests} == {folder.name}
+    names = [one.model_spec.signature_name for one in requests]
+    assert len(names) == len(expected) and set(names) == expected
+    signatures = tf.saved_model.load(str(folder / "1")).signatures
+    assert set(signatures) == expected
+    for name, one in zip(names, requests, strict=True):
         specs = signatures[name].structured_input_signature[1]
         assert {k: spec.dtype for k, spec in specs.items()} == {
-            k: tf.as_dtype(proto.dtype) for k, proto in request.inputs.items()
+            k: tf.as_dtype(proto.dtype) for k, proto in one.inputs.items()
         }
 
 

@@ -214,18 +214,18 @@ def test_maps_of_many_classes_are_files_of_16_bits(small_segmenter):
 # What cannot be
 
 
-def palette(pixels):
-    """A PNG file of numbers into a palette, as VOC has them."""
+def palette(pixels, kind="PNG"):
+    """A file of numbers into a palette, as those of VOC are."""
     image = Image.fromarray(pixels).convert("P")
     content = io.BytesIO()
-    image.save(content, "PNG")
+    image.save(content, kind)
     return content.getvalue()
 
 
 def png_header(width, height):
     """The beginning of a PNG file of so many gray pixels."""
     size = width.to_bytes(4, "big") + height.to_bytes(4, "big")
-    return b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + size + b"\x08\0\0\0\0"
+    return b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + size + b"\x08\0\0\0\0\0"
 
 
 @pytest.mark.parametrize(
@@ -270,11 +270,11 @@ def png_header(width, height):
         (
             "label_segments_bytes",
             {"segments_bytes": np.array([b"GIF"])},
-            "a file of 26 bytes or more",
+            "a file of 30 bytes or more",
         ),
         (
             "label_segments_bytes",
-            {"segments_bytes": np.array([b"RIFF" + 20 * b"." + b"\x08\x00.."])},
+            {"segments_bytes": np.array([b"RIFF" + 20 * b"." + b"\x08\x00...."])},
             "must be PNG files",
         ),
         (
@@ -291,6 +291,11 @@ def png_header(width, height):
             "label_bytes",
             {"image_bytes": np.array([b"GIF89a" + bytes(30)], object)},
             "Send JPEG, PNG or BMP files",
+        ),
+        (
+            "label_bytes",
+            {"image_bytes": np.array([palette(np.zeros([9, 9], np.uint8), "BMP")])},
+            "Send BMP files of 24 or 32 bits a pixel. ... [8]",
         ),
         (
             "label_bytes",
