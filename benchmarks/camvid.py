@@ -2,6 +2,7 @@
 
     box            pyramids over boxes, no mask
     A, B           the paper's designs
+    A, best cell   a mask is never empty: the cell of the highest share is in it
     A, no pursuit  all stuff of an image is one object
     A, svm         support vector machines in the place of A's softmax
     box, svm       the same of box
@@ -32,7 +33,7 @@ import sys
 
 import numpy as np
 
-from keras_tilt import comparison, named
+from keras_tilt import comparison, named, storage
 
 SCRIPT = pathlib.Path(__file__).parents[1] / "train" / "segmentation.py"
 STUFF = ("sky", "building", "road", "pavement", "tree", "fence")
@@ -40,6 +41,7 @@ RUNS = {
     "box": ["--design", "box"],
     "A": ["--design", "A"],
     "B": ["--design", "B"],
+    "A, best cell": ["--design", "A", "--best-cell"],
     "A, no pursuit": ["--design", "A", "--no-pursuit"],
     "A, svm": ["--design", "A", "--classifier", "svm"],
     "box, svm": ["--design", "box", "--classifier", "svm"],
@@ -49,6 +51,8 @@ PAIRS = [
     ("A", "box"),
     ("B", "box"),
     ("A", "B"),
+    ("A, best cell", "box"),
+    ("A, best cell", "A"),
     ("A", "A, no pursuit"),
     ("A, svm", "A"),
     ("A, svm", "box, svm"),
@@ -69,12 +73,14 @@ def main():
         "learning_rate": flags.learning_rate,
         "train_network": flags.train_network,
     }
+    folder = flags.out / folder_of(settings)
+    folder.mkdir(parents=True, exist_ok=True)
     for seed, run in itertools.product(flags.seeds, flags.runs):
         key = {"run": run, "seed": seed, **settings}
-        if not comparison.records_of(key, flags.results):
-            folder = flags.out / folder_of(settings)
-            record = key | {"result": result_of(run, seed, folder, flags)}
-            comparison.append_records(flags.results, [record])
+        with alone(folder, run, seed):
+            if not comparison.records_of(key, flags.results):
+                record = key | {"result": result_of(run, seed, folder, flags)}
+                comparison.append_records(flags.results, [record])
     print(table(comparison.read_records(flags.results), settings))
     print(f"Records: {flags.results}")
 
@@ -124,6 +130,11 @@ def folder_of(settings):
     return f"{settings['network']}-{digest}"
 
 
+def alone(folder, run, seed):
+    """Within it no other sweep makes this run."""
+    return storage.locked(folder / f".{name_of(run, seed)}.lock")
+
+
 def result_of(run, seed, folder, flags):
     """The result.json of a run, which is made if it is not there."""
     out = folder / name_of(run, seed)
@@ -132,7 +143,8 @@ def result_of(run, seed, folder, flags):
         command = [sys.executable, SCRIPT, *RUNS[run], *common(flags)]
         command += ["--proposals", flags.out / segments]
         if run in SAME_TRAINING:
-            result_of(SAME_TRAINING[run], seed, folder, flags)
+            with alone(folder, SAME_TRAINING[run], seed):
+                result_of(SAME_TRAINING[run], seed, folder, flags)
             before = folder / name_of(SAME_TRAINING[run], seed)
             command += ["--fine-tuned", before / "fine_tuned.keras"]
         print(f"{run}, seed {seed}: {out}", flush=True)

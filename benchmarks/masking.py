@@ -140,7 +140,7 @@ class Problem:
         counts = projection.segment_counts(
             self.inputs["atoms"], self.inputs["members"], self.cells
         )
-        kept = projection.thresholded(counts, self.cells, 0.5)
+        kept = projection.thresholded(counts, self.cells.totals, 0.5)
         parts = projection.boxes_of(counts > 0), kept
 
         def of_chunk(part):

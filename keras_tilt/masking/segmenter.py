@@ -6,7 +6,8 @@
 
 Source: Dai, He and Sun, CVPR 2015; "box" is what they compare with. The mask of design
 B follows their rule for cells, on the bins of the finest level: a bin is kept where at
-least half of the pixels that belong to its cells are in the segment.
+least half of the pixels that belong to its cells are in the segment. With `best_cell`,
+ours, a mask is never empty: see `projection`.
 """
 
 __all__ = ["DESIGNS", "Segmenter"]
@@ -54,6 +55,8 @@ class Segmenter(keras.Model):
             the scores are not a softmax.
         background: class of what is none of the others, if there is one: no segment is
             trained as it, and its score is that of none.
+        best_cell: whether the cell, in design B the bin, of a segment's highest share
+            is in its mask, however small that share.
 
     Raises:
         ValueError: an unknown design; a layer without a map; a background that is no
@@ -85,6 +88,7 @@ class Segmenter(keras.Model):
         train_network=False,
         margins=False,
         background=None,
+        best_cell=False,
         name="segmenter",
         **kwargs,
     ):
@@ -113,6 +117,7 @@ class Segmenter(keras.Model):
         self.hidden, self.dropout = tuple(hidden), dropout
         self.levels, self.chunk = tuple(levels), chunk
         self.margins, self.background = margins, background
+        self.best_cell = best_cell
         pathways = ("box", "masked") if design == "A" else ("box",)
         self.pathways = [self._pathway(name) for name in pathways]
         self.classifier = keras.layers.Dense(num_classes + 1, name="classifier")
@@ -186,15 +191,14 @@ class Segmenter(keras.Model):
 
     def _kept(self, counts, boxes):
         """What of a segment's box is in its mask: cells, bins, or for boxes nothing."""
-        if self.design == "A":
-            return thresholded(counts, self.cells, _THRESHOLD)
+        if self.design == "box":
+            return tf.zeros(tf.concat([tf.shape(boxes)[:2], [0]], axis=0), tf.bool)
+        inside, whole = counts, self.cells.totals
         if self.design == "B":
-            totals = tf.constant(self.cells.totals, tf.float32)
             inside, whole = (
-                bin_sums(each, boxes, self.levels[0]) for each in (counts, totals)
+                bin_sums(each, boxes, self.levels[0]) for each in (inside, whole)
             )
-            return (inside >= _THRESHOLD * whole) & (inside > 0)
-        return tf.zeros(tf.concat([tf.shape(boxes)[:2], [0]], axis=0), tf.bool)
+        return thresholded(inside, whole, _THRESHOLD, self.best_cell)
 
     def _pooled(self, features, boxes, kept):
         """What each pathway reads: list of [n, segments, bins, channels]."""
@@ -232,6 +236,7 @@ class Segmenter(keras.Model):
             "train_network": self.network.trainable,
             "margins": self.margins,
             "background": self.background,
+            "best_cell": self.best_cell,
             "name": self.name,
         }
 
