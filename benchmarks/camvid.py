@@ -194,6 +194,7 @@ def table(records, settings):
         ", ".join(f"{name} {value}" for name, value in settings.items()),
         "% IoU of labels, mean over classes, over stuff; best for the proposals",
         *rows("run", runs),
+        *classes(runs),
         *tests(runs, [(a, b) for a, b in PAIRS if a in runs and b in runs]),
     ]
     shared = {name: settings[name] for name in settings if name != "network"}
@@ -221,6 +222,24 @@ def rows(what, runs):
         cells = [[of(r) for r in by_seed.values()] for of in COLUMNS.values()]
         shown = "".join(f"{comparison.mean_sd(values):>17}" for values in cells)
         lines.append(f"{name:{width}}{len(by_seed):7}{shown}")
+    return lines
+
+
+def classes(runs):
+    """IoU of each class, mean over seeds: a line for each run, by either rule."""
+    lines, width = [], max(map(len, runs), default=0)
+    for rule in ("paste", "vote"):
+        found = {
+            run: [r["labels"][rule]["iou"] for r in by_seed.values()]
+            for run, by_seed in runs.items()
+        }
+        names = list(next(iter(found.values()))[0]) if found else []
+        lines.append(f"{rule + ':':{width}}" + "".join(f"{n:>14}" for n in names))
+        lines += [
+            f"{run:{width}}"
+            + "".join(f"{100 * np.mean([iou[n] for iou in ious]):14.1f}" for n in names)
+            for run, ious in found.items()
+        ]
     return lines
 
 
