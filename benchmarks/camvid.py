@@ -2,7 +2,6 @@
 
     box            pyramids over boxes, no mask
     A, B           the paper's designs
-    A, best cell   a mask is never empty: the cell of the highest share is in it
     A, no pursuit  all stuff of an image is one object
     A, svm         support vector machines in the place of A's softmax
     box, svm       the same of box
@@ -41,7 +40,6 @@ RUNS = {
     "box": ["--design", "box"],
     "A": ["--design", "A"],
     "B": ["--design", "B"],
-    "A, best cell": ["--design", "A", "--best-cell"],
     "A, no pursuit": ["--design", "A", "--no-pursuit"],
     "A, svm": ["--design", "A", "--classifier", "svm"],
     "box, svm": ["--design", "box", "--classifier", "svm"],
@@ -51,8 +49,6 @@ PAIRS = [
     ("A", "box"),
     ("B", "box"),
     ("A", "B"),
-    ("A, best cell", "box"),
-    ("A, best cell", "A"),
     ("A", "A, no pursuit"),
     ("A, svm", "A"),
     ("A, svm", "box, svm"),

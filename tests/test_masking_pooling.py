@@ -177,7 +177,7 @@ def test_a_model_of_these_layers_is_saved_and_loaded_whole(tmp_path):
     features = keras.Input((ROWS, COLUMNS, CHANNELS))
     boxes = keras.Input((None, 4), dtype="int32")
     masks = keras.Input((None, 22, 28), dtype="bool")
-    of_cells = MaskProjection(cells, 0.6, best_cell=True)(masks)
+    of_cells = MaskProjection(cells, 0.3)(masks)
     pooled = SpatialPyramidPooling((2, 1))([features, boxes, of_cells])
     masked = FeatureMasking()([features, of_cells])
     model = keras.Model([features, boxes, masks], [pooled, masked])

@@ -30,8 +30,8 @@ def network_of(layers, shape):
     return keras.Model(images, values)
 
 
-def projected_by_hand(network, mask, threshold=0.5, best_cell=False):
-    """The rule of the paper, pixel by pixel over all centers, and ours."""
+def projected_by_hand(network, mask, threshold=0.5):
+    """The rule of the paper, pixel by pixel over all centers."""
     field = kt.receptive_field(network, "map")
     rows, columns = network.output_shape[1:3]
     centers = [(r, c, *field.center(r, c)) for r in range(rows) for c in range(columns)]
@@ -41,11 +41,7 @@ def projected_by_hand(network, mask, threshold=0.5, best_cell=False):
         r, c, _, _ = centers[int(np.argmin(distances))]
         inside[r, c] += mask[y, x]
         count[r, c] += 1
-    found = (count > 0) & (inside >= threshold * count)
-    if best_cell and mask.any():
-        share = inside / np.maximum(count, 1)
-        found |= share == share.max()
-    return found
+    return (count > 0) & (inside >= threshold * count)
 
 
 def random_masks(rng, number, shape):
@@ -69,9 +65,9 @@ def test_masks_are_projected_as_by_hand(layers, shape):
     rng = np.random.default_rng([len(layers), *shape])
     masks = random_masks(rng, 10, shape)
     cells = projection.cells_of(network, "map")
-    for rule in [(0.5,), (0.2,), (0.5, True), (0.9, True)]:
-        expected = [projected_by_hand(network, mask, *rule) for mask in masks]
-        found = projection.project_masks(masks, cells, *rule)
+    for threshold in (0.5, 0.2):
+        expected = [projected_by_hand(network, mask, threshold) for mask in masks]
+        found = projection.project_masks(masks, cells, threshold)
         np.testing.assert_array_equal(found, expected)
 
 
@@ -85,10 +81,8 @@ def test_segments_of_atoms_are_projected_as_their_masks(layers):
     masks = np.stack(
         [np.pad(m, [(0, 0), (0, 1)])[:, a] for a, m in zip(atoms, members, strict=True)]
     )
-    for rule in [(), (0.7, True)]:
-        found = tf.function(projection.project_segments)(atoms, members, cells, *rule)
-        expected = projection.project_masks(masks, cells, *rule)
-        np.testing.assert_array_equal(found, expected)
+    found = tf.function(projection.project_segments)(atoms, members, cells)
+    np.testing.assert_array_equal(found, projection.project_masks(masks, cells))
 
 
 def test_ragged_sets_are_projected_as_each_alone():
@@ -97,17 +91,15 @@ def test_ragged_sets_are_projected_as_each_alone():
     atoms = rng.integers(0, 5, [3, 12, 16])
     sets = [rng.random([count, 5]) < 0.5 for count in (2, 0, 4)]
     ragged = tf.RaggedTensor.from_row_lengths(np.concatenate(sets), [2, 0, 4])
-    rule = (0.9, True)
-    found = projection.project_segments(atoms, ragged, cells, *rule)
+    found = projection.project_segments(atoms, ragged, cells)
     assert found.row_lengths().numpy().tolist() == [2, 0, 4]
     for i, members in enumerate(sets):
-        one = atoms[i : i + 1]
-        alone = projection.project_segments(one, members[None], cells, *rule)
+        alone = projection.project_segments(atoms[i : i + 1], members[None], cells)
         np.testing.assert_array_equal(found[i], alone[0])
     masks = tf.cast(tf.gather(np.concatenate(sets), atoms[0], axis=1), tf.float32)
     ragged = tf.RaggedTensor.from_row_lengths(masks, [2, 0, 4])
-    flat = projection.project_masks(ragged, cells, *rule).flat_values
-    np.testing.assert_array_equal(flat, projection.project_masks(masks, cells, *rule))
+    flat = projection.project_masks(ragged, cells).flat_values
+    np.testing.assert_array_equal(flat, projection.project_masks(masks, cells))
 
 
 def test_all_pixels_belong_to_one_cell_each():
@@ -127,17 +119,6 @@ def test_a_share_of_one_half_is_in_the_mask_and_an_empty_cell_is_not():
     cells = Cells((0, 0, 2, 2), (0, 0), (3, 1))
     masks = projection.project_masks([[1, 1], [0, 0], [1, 0], [0, 0]], cells)
     assert masks.numpy().ravel().tolist() == [True, False, False]
-
-
-def test_only_the_best_cells_of_a_small_segment_are_in_its_mask():
-    cells = Cells((0, 0, 0, 1, 1, 1), (0, 0, 0, 1, 1, 1), (2, 2))
-    small = np.zeros([3, 6, 6])
-    small[0, 1:3, 1:3], small[0, 3, 3] = 1, 1  # 4 pixels of a cell and 1 of another
-    small[1, 2:4, 0] = 1  # 1 of each of two cells
-    empty, best = (projection.project_masks(small, cells, 0.5, b) for b in (0, 1))
-    assert not np.any(empty)
-    expected = [[[1, 0], [0, 0]], [[1, 0], [1, 0]], [[0, 0], [0, 0]]]
-    np.testing.assert_array_equal(best, expected)
 
 
 def test_a_nested_layer_is_found_and_has_the_cells_of_the_inner_network():

@@ -59,13 +59,13 @@ def logits_by_hand(segmenter, inputs):
             some = project_masks(mask, cells, 1e-9)
             box = boxes_of(some)[tf.newaxis, tf.newaxis]
             whole = pyramid_pool(features[i : i + 1], box, levels=(3, 1))
-            kept = project_masks(mask, cells, best_cell=segmenter.best_cell)[tf.newaxis]
+            kept = project_masks(mask, cells)[tf.newaxis]
             masked = FeatureMasking()([features[i : i + 1], kept])
             pooled = [whole]
             if segmenter.design == "A":
                 pooled.append(pyramid_pool(masked, box, levels=(3, 1)))
             if segmenter.design == "B":
-                bins = kept_bins(mask, cells, box.numpy()[0, 0], segmenter.best_cell)
+                bins = kept_bins(mask, cells, box.numpy()[0, 0])
                 fine = tf.where(bins[None, None, :, None], whole[:, :, :9], 0)
                 pooled = [tf.concat([fine, whole[:, :, 9:]], axis=2)]
             parts = [
@@ -76,14 +76,11 @@ def logits_by_hand(segmenter, inputs):
     return np.reshape(found, [*inputs["members"].shape[:2], 4])
 
 
-def kept_bins(mask, cells, box, best_cell):
-    """Bins of 3 x 3 with at least half of their cells' pixels in the mask, bool [9].
-
-    Or else, for `best_cell`, with the highest share of them.
-    """
+def kept_bins(mask, cells, box):
+    """Bins of 3 x 3 with at least half of their cells' pixels in the mask, bool [9]."""
     top, left, bottom, right = box
     rows, columns = np.array(cells.rows), np.array(cells.columns)
-    shares = []
+    kept = []
     for i, j in np.ndindex(3, 3):
         first, end = (
             top + i * (bottom - top) // 3,
@@ -95,18 +92,16 @@ def kept_bins(mask, cells, box, best_cell):
         )
         pixels = mask[(rows >= first) & (rows < end)]
         pixels = pixels[:, (columns >= left_) & (columns < right_)]
-        shares.append(pixels.mean() if pixels.size else 0.0)
-    highest = max(shares) if best_cell and mask.any() else np.inf
-    return np.array(shares) >= min(0.5, highest)
+        kept.append(pixels.size > 0 and pixels.mean() >= 0.5 and pixels.any())
+    return np.array(kept)
 
 
 every_design = pytest.mark.parametrize("design", DESIGNS)
 
 
-@pytest.mark.parametrize("best_cell", [False, True])
 @every_design
-def test_logits_are_those_of_each_segment_alone(design, best_cell):
-    segmenter, inputs = segmenter_of(design, best_cell=best_cell), batch()
+def test_logits_are_those_of_each_segment_alone(design):
+    segmenter, inputs = segmenter_of(design), batch()
     found = tf.function(segmenter)(inputs)
     assert found.shape == [2, 9, 4]
     np.testing.assert_allclose(
@@ -154,7 +149,7 @@ def test_an_image_without_segments_has_no_logits():
 
 @every_design
 def test_a_segmenter_is_saved_and_loaded_whole(design, tmp_path):
-    segmenter = segmenter_of(design, train_network=True, best_cell=True)
+    segmenter = segmenter_of(design, train_network=True)
     segmenter.save(tmp_path / "segmenter.keras")
     again = keras.models.load_model(tmp_path / "segmenter.keras")
     np.testing.assert_array_equal(again(batch()), segmenter(batch()))

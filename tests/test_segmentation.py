@@ -118,9 +118,7 @@ def test_machines_take_the_place_of_the_softmax(whole_run, tmp_path):
         np.testing.assert_array_equal(one, other)
     other = smoke(tmp_path / "other", "--design", "B", *given)
     assert other.returncode == 1 and "of design B for 5 classes" in other.stderr
-    assert "fine_tuned.keras, A, 5, (60, 80), None, False, False" in other.stderr
-    other = smoke(tmp_path / "other", "--best-cell", *given)
-    assert other.returncode == 1 and "best cell True" in other.stderr
+    assert "fine_tuned.keras, A, 5, (60, 80), None, False" in other.stderr
     given = "--fine-tuned", tmp_path / "run" / "segmenter.keras"
     other = smoke(tmp_path / "other", *given)
     assert other.returncode == 1 and "without machines" in other.stderr

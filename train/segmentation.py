@@ -87,11 +87,6 @@ def parse_flags():
     add("--size", type=named.count, nargs=2, default=[120, 160], help="of its images")
     add("--design", choices=masking.DESIGNS, default="A", help="box: without masks")
     add(
-        "--best-cell",
-        action="store_true",
-        help="is in the mask of a segment even where the segment has less than half",
-    )
-    add(
         "--pursuit",
         action=argparse.BooleanOptionalAction,
         default=True,
@@ -201,19 +196,18 @@ def segmenter_of(flags, scenes):
     segmenter = named.load_model(flags.fine_tuned)
     num_classes = len(scenes.class_names)
     expected = masking.Segmenter, flags.design, num_classes, tuple(flags.size)
-    expected += scenes.background, flags.best_cell, False
+    expected += scenes.background, False
     found = (type(segmenter),)
     if isinstance(segmenter, masking.Segmenter):
         found += segmenter.design, segmenter.num_classes, segmenter.cells.image_shape
-        found += segmenter.background, segmenter.best_cell, segmenter.margins
+        found += segmenter.background, segmenter.margins
     if found != expected:
         raise ValueError(
             f"Expected --fine-tuned, a segmenter of design {flags.design} for "
             f"{num_classes} classes and images of {tuple(flags.size)}, of the "
-            f"background {scenes.background}, best cell {flags.best_cell} and without "
-            f"machines. Received: {flags.fine_tuned}, "
-            f"{', '.join(map(str, found[1:])) or found[0].__name__}. Name "
-            "fine_tuned.keras of a run with the same --design, --best-cell and --size."
+            f"background {scenes.background} and without machines. Received: "
+            f"{flags.fine_tuned}, {', '.join(map(str, found[1:])) or found[0].__name__}"
+            ". Name fine_tuned.keras of a run with the same --design and --size."
         )
     return segmenter
 
@@ -221,7 +215,7 @@ def segmenter_of(flags, scenes):
 def settings_of(flags, train, test):
     """What a run depends on: a folder holds one run."""
     names = ("data", "dataset", "sbd", "voc", "background", "network")
-    names += ("layer", "size", "design", "best_cell", "pursuit", "classifier")
+    names += ("layer", "size", "design", "pursuit", "classifier")
     names += ("train_network", "epochs", "learning_rate", "hidden", "images")
     names += ("segments", "none_up_to", "smallest_object", "max_iou", "seed")
     return {name: getattr(flags, name) for name in names} | {
@@ -374,7 +368,6 @@ def new_segmenter(flags, backbone, num_classes, background, steps):
         hidden=(flags.hidden,),
         train_network=flags.train_network,
         background=background,
-        best_cell=flags.best_cell,
     )
     segmenter.compile(
         keras.optimizers.Adam(

@@ -24,17 +24,16 @@ class MaskProjection(keras.layers.Layer):
     Args:
         cells: `Cells` of the layer, of `cells_of(network, layer)`.
         threshold: share of a cell's pixels from which on it is in the mask.
-        best_cell: whether the cell of the highest share is, too, if that is above 0.
     """
 
-    def __init__(self, cells, threshold=0.5, best_cell=False, **kwargs):
+    def __init__(self, cells, threshold=0.5, **kwargs):
         super().__init__(**kwargs)
         self.cells = Cells(*map(tuple, cells)) if isinstance(cells, list) else cells
-        self.threshold, self.best_cell = threshold, best_cell
+        self.threshold = threshold
 
     def call(self, masks):
         """Masks of cells, bool."""
-        return project_masks(masks, self.cells, self.threshold, self.best_cell)
+        return project_masks(masks, self.cells, self.threshold)
 
     def compute_output_spec(self, masks):
         """Shape [..., rows, columns], bool."""
@@ -47,7 +46,6 @@ class MaskProjection(keras.layers.Layer):
             **super().get_config(),
             "cells": [list(part) for part in cells],
             "threshold": self.threshold,
-            "best_cell": self.best_cell,
         }
 
 

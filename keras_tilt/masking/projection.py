@@ -6,9 +6,7 @@
 
 Centers lie on a grid, so that the nearest is found along rows and columns apart. Of a
 cell that no pixel belongs to, the share is 0. A segment much smaller than the cells has
-an empty mask; with `best_cell`, ours, the cell of its highest share is in it as well:
-
-    mask[s, cell]    share[s, cell] >= 1/2 or share[s, cell] = max share[s, .] > 0
+an empty mask.
 
 Source: Dai, He and Sun, "Convolutional feature masking for joint object and stuff
 segmentation", CVPR 2015. Of two centers equally far away the first counts,
@@ -118,7 +116,7 @@ def _nearest(centers, pixels):
     return tuple(distances.argmin(axis=1).tolist())
 
 
-def project_masks(masks, cells, threshold=0.5, best_cell=False):
+def project_masks(masks, cells, threshold=0.5):
     """Return masks of pixels as masks of cells.
 
     Args:
@@ -127,7 +125,6 @@ def project_masks(masks, cells, threshold=0.5, best_cell=False):
             width].
         cells: `Cells`.
         threshold: share of a cell's pixels from which on it is in the mask.
-        best_cell: whether the cell of the highest share is, too, if that is above 0.
 
     Returns:
         masks: bool [..., rows, columns], ragged where the masks are.
@@ -144,7 +141,7 @@ def project_masks(masks, cells, threshold=0.5, best_cell=False):
     """
     if isinstance(masks, tf.RaggedTensor):
         return masks.with_flat_values(
-            project_masks(masks.flat_values, cells, threshold, best_cell)
+            project_masks(masks.flat_values, cells, threshold)
         )
     masks = tf.cast(masks, tf.float32)
     if not masks.shape[-2:].is_compatible_with(cells.image_shape):
@@ -156,10 +153,10 @@ def project_masks(masks, cells, threshold=0.5, best_cell=False):
     columns = tf.one_hot(cells.columns, cells.map_shape[1])
     along_rows = tf.matmul(masks, columns)
     counts = tf.einsum("hr,...hc->...rc", rows, along_rows)
-    return thresholded(counts, cells.totals, threshold, best_cell)
+    return thresholded(counts, cells.totals, threshold)
 
 
-def project_segments(atoms, members, cells, threshold=0.5, best_cell=False):
+def project_segments(atoms, members, cells, threshold=0.5):
     """Return the masks, on the map, of segments that are unions of atoms.
 
     Args:
@@ -169,18 +166,15 @@ def project_segments(atoms, members, cells, threshold=0.5, best_cell=False):
             (segments), atoms].
         cells: `Cells`.
         threshold: as in `project_masks`.
-        best_cell: as in `project_masks`.
 
     Returns:
         masks: bool [images, segments, rows, columns], ragged where members are.
     """
     if isinstance(members, tf.RaggedTensor):
-        masks = project_segments(
-            atoms, members.to_tensor(), cells, threshold, best_cell
-        )
+        masks = project_segments(atoms, members.to_tensor(), cells, threshold)
         return tf.RaggedTensor.from_tensor(masks, lengths=members.row_lengths())
     counts = segment_counts(atoms, members, cells)
-    return thresholded(counts, cells.totals, threshold, best_cell)
+    return thresholded(counts, cells.totals, threshold)
 
 
 def segment_counts(atoms, members, cells):
@@ -220,25 +214,19 @@ def segment_counts(atoms, members, cells):
     )
 
 
-def thresholded(counts, totals, threshold, best_cell=False):
+def thresholded(counts, totals, threshold):
     """Return which cells, or bins of cells, are in the masks of segments.
 
     Args:
         counts: pixels of the segment in each, float32 [..., rows, columns].
         totals: all pixels of each, as counts or without their first axes.
         threshold: as in `project_masks`.
-        best_cell: as in `project_masks`.
 
     Returns:
         masks: bool, as counts.
     """
     totals = tf.cast(totals, tf.float32)
-    masks = (counts >= threshold * totals) & (totals > 0)
-    if best_cell:
-        shares = tf.math.divide_no_nan(counts, totals)
-        best = tf.reduce_max(shares, axis=[-2, -1], keepdims=True)
-        masks |= (shares == best) & (best > 0)
-    return masks
+    return (counts >= threshold * totals) & (totals > 0)
 
 
 def boxes_of(present):

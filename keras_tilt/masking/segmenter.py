@@ -6,8 +6,7 @@
 
 Source: Dai, He and Sun, CVPR 2015; "box" is what they compare with. The mask of design
 B follows their rule for cells, on the bins of the finest level: a bin is kept where at
-least half of the pixels that belong to its cells are in the segment. With `best_cell`,
-ours, a mask is never empty: see `projection`.
+least half of the pixels that belong to its cells are in the segment.
 """
 
 __all__ = ["DESIGNS", "Segmenter"]
@@ -55,8 +54,6 @@ class Segmenter(keras.Model):
             the scores are not a softmax.
         background: class of what is none of the others, if there is one: no segment is
             trained as it, and its score is that of none.
-        best_cell: whether the cell, in design B the bin, of a segment's highest share
-            is in its mask, however small that share.
 
     Raises:
         ValueError: an unknown design; a layer without a map; a background that is no
@@ -88,7 +85,6 @@ class Segmenter(keras.Model):
         train_network=False,
         margins=False,
         background=None,
-        best_cell=False,
         name="segmenter",
         **kwargs,
     ):
@@ -117,7 +113,6 @@ class Segmenter(keras.Model):
         self.hidden, self.dropout = tuple(hidden), dropout
         self.levels, self.chunk = tuple(levels), chunk
         self.margins, self.background = margins, background
-        self.best_cell = best_cell
         pathways = ("box", "masked") if design == "A" else ("box",)
         self.pathways = [self._pathway(name) for name in pathways]
         self.classifier = keras.layers.Dense(num_classes + 1, name="classifier")
@@ -198,7 +193,7 @@ class Segmenter(keras.Model):
             inside, whole = (
                 bin_sums(each, boxes, self.levels[0]) for each in (inside, whole)
             )
-        return thresholded(inside, whole, _THRESHOLD, self.best_cell)
+        return thresholded(inside, whole, _THRESHOLD)
 
     def _pooled(self, features, boxes, kept):
         """What each pathway reads: list of [n, segments, bins, channels]."""
@@ -236,7 +231,6 @@ class Segmenter(keras.Model):
             "train_network": self.network.trainable,
             "margins": self.margins,
             "background": self.background,
-            "best_cell": self.best_cell,
             "name": self.name,
         }
 
