@@ -15,10 +15,10 @@ that are pasted, voted and the best for the proposals; AP of objects by their ma
     python benchmarks/camvid.py --data-dir DIR --network efficientnet_lite0.keras \\
         --layer efficientnet_lite0/block10_add --results results/camvid.json
 
-takes 15 to 25 minutes a run on two cores. DIR holds CamVid as a .npz of `images`,
-`labels`, `names` and splits, which --data names. A run goes on where it was
-interrupted; two sweeps may share a folder and a results file (start each with
---threads 1, and make the proposals with the first).
+trains for 20 to 25 minutes and judges for 2 to 6, a run, on one core. DIR holds CamVid
+as a .npz of `images`, `labels`, `names` and splits, which --data names. A run goes on
+where it was interrupted; two sweeps may share a folder and a results file (start each
+with --threads 1, and make the proposals with the first).
 """
 
 import argparse
