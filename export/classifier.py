@@ -112,7 +112,7 @@ def readme(classifier, flags):
         "low": f"{flags.low:g}",
         "high": f"{flags.high:g}",
         "rows": signatures.MOST_ROWS,
-        "pixels": f"{serving.MOST_PIXELS:,}",
+        "pixels": f"{signatures.MOST_PIXELS:,}",
     }
     return servable.filled(README, values)
 
@@ -134,8 +134,9 @@ README = """\
 Rows in, at most {rows}, as many rows out:
 
 * `serving_default`: `image` [{shape}] uint8
-* `classify_bytes`: `image_bytes`, a JPEG, PNG or BMP file of any size up to {pixels}
-  pixels, as these are stored: turn photographs upright whose EXIF data say so
+* `classify_bytes`: `image_bytes`, a JPEG, PNG or BMP (24 or 32 bits) file of any size
+  up to {pixels} pixels, as these are stored: turn photographs upright whose EXIF data
+  say so
 
 Both give
 

@@ -127,7 +127,7 @@ def readme(segmenter, flags):
         "asking": servable.asking("label_bytes", written),
         "classes": len(segmenter.class_names),
         "rows": signatures.MOST_ROWS,
-        "pixels": f"{serving.MOST_PIXELS:,}",
+        "pixels": f"{signatures.MOST_PIXELS:,}",
         "last": serving.MOST_SEGMENTS - 1,
         "rule": RULES[flags.rule],
         "superpixels": flags.superpixels,
@@ -160,8 +160,9 @@ Rows in, at most {rows}, as many rows out:
 * `serving_default`: `image` [height, width, 3] uint8, all of a request of one size
 * `label_segments`: `segments` [height, width] int32 besides, numbered 0..{last}, -1
   where there is none: these are labelled, and no others
-* `label_bytes`: `image_bytes`, JPEG, PNG or BMP files, each of a size of its own, as
-  their pixels are stored: turn photographs upright whose EXIF data say so
+* `label_bytes`: `image_bytes`, JPEG, PNG or BMP (24 or 32 bits) files, each of a size
+  of its own, as their pixels are stored: turn photographs upright whose EXIF data say
+  so
 * `label_segments_bytes`: `segments_bytes` besides, gray PNG files of 8 or 16 bits, with
   255 or 65535 where there is none
 
@@ -181,12 +182,11 @@ are in `{version}/assets/class_names.json`.
 
 An image has 1 to {pixels} pixels, those of a request of pixels so many together, and is
 brought to {size} for the network: a segment too small to have a pixel there is scored
-as one that says nothing. Without
-segments there are at most {superpixels} superpixels of it, as it looks with no side
-above {side} pixels, and their unions. A row runs by itself: equal rows give equal
-labels, alone or among others. What cannot be labelled fails the request with
-INVALID_ARGUMENT, and under `--enable_batching` those merged with it; there, ask for
-`label_bytes`, as images of several sizes cannot be merged.
+as one that says nothing. Without segments there are at most {superpixels} superpixels
+of it, as it looks with no side above {side} pixels, and their unions. A row runs by
+itself: equal rows give equal labels, alone or among others. What cannot be labelled
+fails the request with INVALID_ARGUMENT, and under `--enable_batching` those merged with
+it; there, ask for `label_bytes`, as images of several sizes cannot be merged.
 
 ## Files
 

@@ -42,7 +42,6 @@ from keras_tilt.signatures import (
 from keras_tilt.tilt import checked_tilts
 from keras_tilt.units import unit
 
-MOST_PIXELS = 2**24  # of a file
 _AT_ONCE = 16  # rows that may run beside each other, each in its own piece of graph
 # Factors of f below this are this: the smallest float32 are flushed to 0, by which f
 # could not be told any more. At so high a temperature p is q all the same.
@@ -508,8 +507,7 @@ class ServedClassifier(tf.Module):
     def _file_pixels(self, data):
         """Of one file, its pixels 0 ... 255 in the network's size."""
         *size, channels = self.shape
-        image = decoded(data, channels, MOST_PIXELS)
-        resized = tf.image.resize(image, size, antialias=True)
+        resized = tf.image.resize(decoded(data, channels), size, antialias=True)
         return tf.clip_by_value(resized, 0.0, 255.0)
 
     def _classified(self, images):

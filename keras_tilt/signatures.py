@@ -7,6 +7,7 @@ graph does; what it refuses is INVALID_ARGUMENT with a sentence.
 """
 
 __all__ = [
+    "MOST_PIXELS",
     "MOST_ROWS",
     "after",
     "checked_file",
@@ -19,6 +20,7 @@ __all__ = [
 import keras
 import tensorflow as tf
 
+MOST_PIXELS = 2**24  # of an image: float32 counts of more are not exact
 MOST_ROWS = 64  # of a request; a server that batches makes no larger ones either
 
 
@@ -67,15 +69,15 @@ def checked_rows(least=0, **inputs):
     return after(checks, inputs)
 
 
-def decoded(data, channels, most_pixels):
+def decoded(data, channels):
     """Return the pixels of a JPEG, PNG or BMP file, uint8 [h, w, channels]."""
-    data = checked_file(data, most_pixels)
+    data = checked_file(data)
     image = tf.io.decode_image(data, channels, expand_animations=False)
     image.set_shape([None, None, channels])
     return image
 
 
-def checked_file(data, most_pixels):
+def checked_file(data):
     """Return a file of an image, if its header says that it has not too many pixels.
 
     A small file may be of an image that takes all memory. One of GIF may have any
@@ -112,8 +114,8 @@ def checked_file(data, most_pixels):
         default=lambda: tf.zeros([2], tf.int64),  # of a file as large as its pixels
     )
     return _after_check(
-        tf.reduce_prod(shape) <= most_pixels,
-        [f"An image must have at most {most_pixels} pixels. Received: "],
+        tf.reduce_prod(shape) <= MOST_PIXELS,
+        [f"An image must have at most {MOST_PIXELS} pixels. Received: "],
         shape,
         data,
     )

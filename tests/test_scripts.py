@@ -4,6 +4,7 @@ Scripts run as a user runs them, in processes of their own; a sweep costs about 
 """
 
 import argparse
+import fcntl
 import json
 import os
 import pathlib
@@ -642,6 +643,17 @@ def test_runs_of_camvid_with_other_settings_are_in_other_folders(monkeypatch):
     others = [settings | {"layer": "relu1"}, settings | {"size": [540, 540]}]
     names = [folder_of(each) for each in (settings, *others)]
     assert len(set(names)) == 3 and names[0] == folder_of(dict(settings))
+
+
+def test_a_run_of_camvid_is_made_by_one_sweep_at_a_time(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    alone = runpy.run_path(str(ROOT / "benchmarks" / "camvid.py"))["alone"]
+    with alone(tmp_path, "A", 0), alone(tmp_path, "A", 1), alone(tmp_path, "A, svm", 0):
+        files = list(tmp_path.iterdir())
+        assert len(files) == 3
+        for file in files:
+            with open(file, "w") as lock, pytest.raises(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @pytest.mark.slow

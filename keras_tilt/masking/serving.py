@@ -8,7 +8,7 @@ image is a row that runs by itself: its labels do not depend on what stands besi
 Source: Dai, He and Sun, CVPR 2015; see `segmenter`, `superpixels` and `pasting`.
 """
 
-__all__ = ["MOST_PIXELS", "MOST_SEGMENTS", "ServedSegmenter"]
+__all__ = ["MOST_SEGMENTS", "ServedSegmenter"]
 
 import dataclasses
 import functools
@@ -21,6 +21,7 @@ from keras_tilt.masking.pasting import RULES, paste, vote
 from keras_tilt.masking.segmenter import Segmenter
 from keras_tilt.masking.superpixels import segments_of
 from keras_tilt.signatures import (
+    MOST_PIXELS,
     after,
     checked_file,
     checked_rows,
@@ -29,7 +30,6 @@ from keras_tilt.signatures import (
     traced,
 )
 
-MOST_PIXELS = 2**24  # of an image: float32 counts of more are not exact
 MOST_SEGMENTS = 4096  # that a client may number
 _AT_ONCE = 2  # rows that run beside each other: their images are in memory
 _DEPTH_AT, _GRAY = 24, 0  # in a PNG file: bits, and after it the kind of pixels
@@ -127,7 +127,7 @@ class ServedSegmenter(tf.Module):
 
     def _labelled_file(self, image_bytes, segments_bytes=None, number=None):
         """One row with files in and a file out."""
-        image = decoded(image_bytes, 3, MOST_PIXELS)
+        image = decoded(image_bytes, 3)
         segments = None if segments_bytes is None else _segments_in(segments_bytes)
         answer = self._labelled(image, segments, number)
         del answer["score_map"]
@@ -255,7 +255,7 @@ def _renumbered(segments):
 
 def _segments_in(data):
     """The numbers in a gray PNG file of 8 or 16 bits; the highest they have is -1."""
-    data = checked_file(data, MOST_PIXELS)
+    data = checked_file(data)
     depth, kind = tf.unstack(
         tf.io.decode_raw(
             tf.strings.substr(data, _DEPTH_AT, 2), tf.uint8, fixed_length=2
