@@ -647,13 +647,14 @@ def test_runs_of_camvid_with_other_settings_are_in_other_folders(monkeypatch):
 
 def test_a_run_of_camvid_is_made_by_one_sweep_at_a_time(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    alone = runpy.run_path(str(ROOT / "benchmarks" / "camvid.py"))["alone"]
-    with alone(tmp_path, "A", 0), alone(tmp_path, "A", 1), alone(tmp_path, "A, svm", 0):
-        files = list(tmp_path.iterdir())
-        assert len(files) == 3
-        for file in files:
-            with open(file, "w") as lock, pytest.raises(BlockingIOError):
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    script = runpy.run_path(str(ROOT / "benchmarks" / "camvid.py"))
+    name_of = script["name_of"]
+    assert len({name_of(run, s) for run in script["RUNS"] for s in (0, 1)}) == 14
+    with script["alone"](tmp_path, "A, svm", 1):
+        (file,) = tmp_path.iterdir()
+        assert name_of("A, svm", 1) in file.name
+        with open(file, "w") as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @pytest.mark.slow
