@@ -26,7 +26,6 @@ from tqdm import tqdm
 from keras_tilt.adaptation import StepSize
 from keras_tilt.arguments import as_array, few
 from keras_tilt.chains import (
-    Chains,
     State,
     check_start,
     functional_names,
@@ -44,7 +43,8 @@ from keras_tilt.storage import (
     under,
     within,
 )
-from keras_tilt.tilt import Tilt, checked_tilts, sampled_together, stacked_response
+from keras_tilt.tilt import Tilt
+from keras_tilt.tilt_groups import chains_of, checked_tilts, sampled_together
 
 # The paper's run on the last layer of LeNet, to be used with the reference
 # white_noise(shape, mean=0.0, stddev=10.0). Numbers of the paper as remembered, not
@@ -230,14 +230,8 @@ class _Together:
     def __init__(self, tilts, rows, plan, noise, callback, folder):
         self.tilts, self.plan, self.noise = tilts, plan, noise
         self.scale = np.array([tilt.scale for tilt in tilts])
-        self.chains = Chains(
-            stacked_response(tilts),
-            tilts[0].to_images,
-            tilts[0].base,
-            plan.kernel,
-            rows,
-            plan.mass,
-            plan.ladder,
+        self.chains = chains_of(
+            tilts, plan.kernel, rows, plan.num_chains, plan.mass, plan.ladder
         )
         self.record = Record(plan.num_iterations)
         self.run_seed = plan.seeds[1]
@@ -282,8 +276,6 @@ class _Together:
         step = StepSize.first(first_step, shape)
         settings = self.plan.settings(0, step, self.scale)
         first = self.tilts[0]
-        # Once without a graph, whose errors are long.
-        first.response(first.to_images(self.noise[0, :1]))
         try:
             state, numbers = self.chains.start(self.noise, settings)
         except NotImplementedError as error:
@@ -292,6 +284,10 @@ class _Together:
                 f"Received: {first.unit!r}, which asks for the value of a "
                 "tensor while a graph is made, as NumPy does. Write it without."
             ) from error
+        except Exception:
+            # Once more without a graph, whose errors are long.
+            first.response(first.to_images(self.noise[0, :1]))
+            raise
         check_start(self.tilts, numbers)
         return _Position(0, state, step)
 

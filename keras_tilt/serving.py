@@ -39,7 +39,7 @@ from keras_tilt.signatures import (
     read_once,
     traced,
 )
-from keras_tilt.tilt import checked_tilts
+from keras_tilt.tilt_groups import checked_tilts
 from keras_tilt.units import unit
 
 _AT_ONCE = 16  # rows that may run beside each other, each in its own piece of graph

@@ -11,7 +11,7 @@ No Jacobian appears in the second line, because the tilt is relative to q.
 Source: Dai, Lu and Wu (2015), section on the model; the noise coordinates are ours.
 """
 
-__all__ = ["Tilt", "checked_tilts", "sampled_together", "stacked_response"]
+__all__ = ["Tilt"]
 
 import dataclasses
 import math
@@ -21,7 +21,6 @@ from collections.abc import Callable
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_tilt.several import shared, stack
 from keras_tilt.transports import carry, carry_back
 
 tfd = tfp.distributions
@@ -201,63 +200,3 @@ class Tilt:
         gradient = tape.gradient(f, noise)
         pixels = tf.range(1, tf.rank(gradient))
         return self.scale * tf.sqrt(tf.reduce_mean(gradient**2, axis=pixels))
-
-
-# Several tilts side by side
-
-
-def checked_tilts(tilt):
-    """A list of one `Tilt` or of several, or an error."""
-    tilts = list(tilt) if isinstance(tilt, list | tuple) else [tilt]
-    for one in tilts:
-        if not isinstance(one, Tilt):
-            raise TypeError(
-                "`tilt` must be a Tilt, or a list of them. "
-                f"Received: {one!r}. Pass Tilt(unit, reference)."
-            )
-    if not tilts:
-        raise ValueError("`tilt` must hold a Tilt. Received: an empty list. Add one.")
-    return tilts
-
-
-def stacked_response(tilts):
-    """f(T(z)) of several tilts, each on its own row of noise.
-
-    Args:
-        tilts: list of `Tilt`, of one reference.
-
-    Returns:
-        response: function, noise [tilts, chains, ...] -> f [tilts, chains], nats.
-    """
-    first = tilts[0]
-    several = stack([tilt.unit for tilt in tilts]) if len(tilts) > 1 else None
-
-    def response(noise):
-        batch, event = noise.shape[:2], noise.shape[2:]
-        images = first.to_images(tf.reshape(noise, [-1, *event]))
-        if several is None:
-            return first.response(images)[None]
-        f = several(tf.reshape(images, [*batch, *first.event_shape]))
-        return tf.cast(f, first.reference.dtype)
-
-    return response
-
-
-def sampled_together(tilts):
-    """Indices of tilts of one reference whose units read the same of a network.
-
-    Args:
-        tilts: list of `Tilt`.
-
-    Returns:
-        groups: list of lists of indices.
-    """
-    return [
-        [i for i in group if tilts[i].reference is reference]
-        for group in shared([tilt.unit for tilt in tilts])
-        for reference in _distinct(tilts[i].reference for i in group)
-    ]
-
-
-def _distinct(objects):
-    return list({id(one): one for one in objects}.values())
