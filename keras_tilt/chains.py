@@ -107,6 +107,7 @@ class ChainGraphs:
         self._directions = tf.constant(
             projection_directions(base.event_shape), base.dtype
         )
+        self._start = tf.function(self._run_start, autograph=autograph)
         self._advance = tf.function(self._run_advance, autograph=autograph)
 
     # On the host
@@ -126,8 +127,7 @@ class ChainGraphs:
             numbers: dict of [rows, chains].
         """
         if not self._chain_by_chain:
-            arguments = noise, parameters, settings
-            return self.strategy.run(self._start_on_replica, args=arguments)
+            return self._start(noise, parameters, settings)
         # A trajectory of length zero ends where it starts, and knows f there. A graph
         # of its own would hold the network a second time, and to prepare it for running
         # takes about as long as to trace it.
@@ -163,6 +163,9 @@ class ChainGraphs:
         """
         return self._advance(noise, results, seed, ids, parameters, mass, settings)
 
+    def _run_start(self, *args):
+        return self.strategy.run(self._start_on_replica, args=args)
+
     def _run_advance(self, *args):
         return self.strategy.run(self._advance_on_replica, args=args)
 
@@ -175,7 +178,7 @@ class ChainGraphs:
         numbers = {"f": f, "slope": _slope(f, gradient)}
         if self.ladder is not None:
             numbers = {name: values[0] for name, values in numbers.items()}
-        return tf.nest.map_structure(tf.convert_to_tensor, results), numbers
+        return results, numbers
 
     def _unknown_on_replica(self, noise):
         kernel = SplitHamiltonianMonteCarlo(self._f, 0.0, 1)

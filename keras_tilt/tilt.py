@@ -118,12 +118,14 @@ class Tilt:
 
     def to_images(self, noise):
         """T(z): noise [n, ...] -> images [n, ...]."""
+        noise = tf.convert_to_tensor(noise, self.base.dtype)
         if not self._is_transport:
             return noise
         return carry(self.reference.bijector, noise)
 
     def to_noise(self, images):
         """The inverse of T: images [n, ...] -> noise [n, ...]."""
+        images = tf.convert_to_tensor(images, self.reference.dtype)
         if not self._is_transport:
             return images
         return carry_back(self.reference.bijector, images)
@@ -135,6 +137,7 @@ class Tilt:
             ValueError: if the unit returns anything but one number per image. (A column
                 [n, 1] added to log q(x) [n] would silently become a matrix.)
         """
+        images = tf.convert_to_tensor(images, self.reference.dtype)
         f = self.unit(images)
         if f is None:
             raise ValueError(
@@ -152,7 +155,6 @@ class Tilt:
 
     def unnormalized_log_prob(self, images):
         """scale f(x) + log q(x): images [n, ...] -> [n], in nats."""
-        images = tf.convert_to_tensor(images, self.reference.dtype)
         return self.scale * self.response(images) + self.reference.log_prob(images)
 
     def energy(self, images):
@@ -161,7 +163,6 @@ class Tilt:
 
     def noise_log_prob(self, noise):
         """scale f(T(z)) + log base(z): noise [n, ...] -> [n], in nats."""
-        noise = tf.convert_to_tensor(noise, self.reference.dtype)
         f = self.response(self.to_images(noise))
         return self.scale * f + self.base.log_prob(noise)
 
@@ -192,8 +193,8 @@ class Tilt:
                 "Pass for example noise=samples.noise[-1]."
             )
         if noise is None:
-            noise = self.to_noise(tf.convert_to_tensor(images, self.reference.dtype))
-        noise = tf.convert_to_tensor(noise, self.reference.dtype)
+            noise = self.to_noise(images)
+        noise = tf.convert_to_tensor(noise, self.base.dtype)
         with tf.GradientTape() as tape:
             tape.watch(noise)
             f = self.response(self.to_images(noise))

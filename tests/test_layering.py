@@ -98,7 +98,7 @@ ROOMS = {
         "tilt",
         "tilt_groups",
     },
-    "samples": {"diagnostics"},
+    "samples": {"diagnostics", "storage"},
     "scale": {"adaptation", "arguments", "chains", "plan", "tilt", "tilt_groups"},
     "servable": set(),
     "serving": {
