@@ -272,6 +272,13 @@ def _check_reachable(step):
 
 def _check_classes(shapes):
     """Return the number of classes, or raise if the output is not [n, classes]."""
+    if len(shapes) > 1:
+        raise ValueError(
+            "Expected a network of one output, [batch, classes], to read a class from. "
+            f"Received: outputs {shapes}. Build one of the output that is meant, "
+            "keras.Model(network.inputs, network.outputs[0]), or name a layer, "
+            "'layer:channel'."
+        )
     if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][1] is None:
         raise ValueError(
             "Expected a network with output [batch, classes] to read a class from. "

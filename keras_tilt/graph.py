@@ -361,12 +361,13 @@ def fused_activation(operation):
 
 
 def hides_activation(layer):
-    """Whether a layer has an activation, and a `call` of its own that may apply it."""
+    """Whether a layer has weights, an activation and a `call` of its own."""
     if isinstance(layer, keras.layers.Wrapper) and hides_activation(layer.layer):
         return True
     activation = getattr(layer, "activation", None)
-    is_linear = activation in (None, keras.activations.linear)
-    return is_opaque(layer) and callable(activation) and not is_linear
+    if not callable(activation) or activation is keras.activations.linear:
+        return False
+    return is_opaque(layer) and bool(getattr(layer, "weights", ()))
 
 
 def layer_values(network, feeds, path, pre_activation):

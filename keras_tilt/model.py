@@ -554,6 +554,12 @@ def _num_classes(network):
             "with the others fixed: keras.Model(images, network([images, ...]))."
         )
     shape = getattr(network, "output_shape", None)
+    if isinstance(shape, list | dict):
+        raise ValueError(
+            "`network` must have one output, logits [batch, classes]. Received: "
+            f"outputs {shape}. Build one of the output that is meant: "
+            "keras.Model(network.inputs, network.outputs[0])."
+        )
     is_logits = isinstance(shape, tuple) and len(shape) == 2 and shape[1]
     if not is_logits or shape[1] < 2:
         raise ValueError(
