@@ -43,8 +43,12 @@ def convolutional(*top):
     return keras.Sequential([keras.Input(SHAPE), conv, *top])
 
 
-def dense(activation=None, **options):
-    return L.Dense(CLASSES, activation, bias_initializer="normal", **options)
+def dense(activation=None, bias_initializer="normal", **options):
+    return L.Dense(CLASSES, activation, bias_initializer=bias_initializer, **options)
+
+
+def constant(value):
+    return keras.initializers.Constant(value)
 
 
 @keras.saving.register_keras_serializable("test_outputs")
@@ -249,7 +253,11 @@ HEADS = {
     "one constant": lambda x: L.Dense(
         CLASSES, kernel_initializer="zeros", bias_initializer="ones"
     )(x),
+    "one constant in a layer of one's own": lambda x: Head(
+        kernel_initializer="zeros", bias_initializer=constant(0.25)
+    )(x),
     "relu": lambda x: dense("relu")(x),
+    "relu, capped to 1": lambda x: L.ReLU(max_value=1.0)(dense()(x)),
     "softplus": lambda x: dense("softplus")(x),
     "relu, then the mean": lambda x: L.GlobalAveragePooling2D()(
         L.Conv2D(CLASSES, 1, activation="relu")(L.Reshape((2, 3, 1))(x))
@@ -296,7 +304,7 @@ def test_logits_in_zero_to_one_on_ordinary_images_are_logits():
     """Of a model that can only be run, in [0, 1] on all images of pixels 0 ... 1."""
     for kind in (DividingFunctional, DividingSequential):
         images = keras.Input(SHAPE)
-        top = L.Dense(CLASSES, bias_initializer=keras.initializers.Constant(0.5))
+        top = L.Dense(CLASSES, bias_initializer=constant(0.5))
         network = (
             kind([images, L.Flatten(), top])
             if kind is DividingSequential
@@ -548,20 +556,27 @@ def applied_twice():
     return keras.Model(images, top(L.ReLU()(top(L.Flatten()(images))))), top
 
 
-def from_zero():
-    """A branch whose weight is zero at first."""
+def gated(sign):
+    """Beside a branch whose weight must have a sign."""
 
     class Gate(L.Layer):
         def build(self, shape):
-            self.weight = self.add_weight(shape=(), initializer="zeros", name="gate")
+            self.weight = self.add_weight((), constant(sign), name="weight")
 
         def call(self, x):
-            return self.weight * tf.nn.relu(x)
+            return tf.nn.relu(sign * self.weight) * tf.nn.relu(x)
 
     hidden, images = dense(), keras.Input(SHAPE)
     x = L.Flatten()(images)
-    gated = Gate()(hidden(x))
-    return keras.Model(images, L.Dense(CLASSES)(x) + gated), hidden
+    return keras.Model(images, L.Dense(CLASSES)(x) + Gate()(hidden(x))), hidden
+
+
+def gated_by_a_positive_weight():
+    return gated(1.0)
+
+
+def gated_by_a_negative_weight():
+    return gated(-1.0)
 
 
 @pytest.mark.parametrize(
@@ -573,7 +588,8 @@ def from_zero():
         below_dropout,
         used_twice,
         applied_twice,
-        from_zero,
+        gated_by_a_positive_weight,
+        gated_by_a_negative_weight,
     ],
 )
 def test_a_bias_that_is_no_constant_per_class_is_trained(make):
