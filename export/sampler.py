@@ -34,7 +34,7 @@ import keras_tilt as kt
 import numpy as np
 from tqdm import tqdm
 
-from keras_tilt import certificate, named, servable, serving, signatures
+from keras_tilt import certificate, graph, named, servable, serving, signatures
 
 SPREAD = 3.0  # standard deviations of white noise from its mean to black and to white
 
@@ -200,7 +200,7 @@ def parse_flags():
 def tilts_of(flags):
     """The tilts of all units by one reference, and what is black and white."""
     model = named.load_model(flags.model)
-    network = getattr(model, "network", model)
+    network = graph.network_of(model)
     units = [
         named.unit_of(
             network, label, flags.preprocess, flags.sizes, flags.posterior_weight

@@ -24,7 +24,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt import graph
+from keras_tilt import graph, outputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,10 +115,11 @@ def _input_names(network):
 
 def _taken_shape(network, fixed):
     """Return the shape of one image as the network takes it; None if not known."""
-    if graph.has_graph(network):
-        fixed = dict(fixed)
-        (tensor,) = [tensor for tensor in network.inputs if tensor.name not in fixed]
-        return tuple(tensor.shape[1:])
+    fixed = dict(fixed)
+    inputs = getattr(network, "inputs", None) or []  # also where `call` is its own
+    shapes = [tensor.shape[1:] for tensor in inputs if tensor.name not in fixed]
+    if len(shapes) == 1:
+        return tuple(shapes[0])
     config = network.get_build_config() if network.built else None
     shape = (config or {}).get("input_shape")
     return tuple(shape[1:]) if isinstance(shape, tuple | list) else None
@@ -173,39 +174,35 @@ def _blank(prepared):
 def class_reading(model, prepared, posterior, posterior_weight=0.0):
     """Return how all classes are read, and their number."""
     network = prepared.network
-    link = graph.link(network)
-    values = None if link else graph.output_values(network, _blank(prepared))
+    values = None if graph.has_graph(network) else _probed(prepared)
     classes = _check_classes(graph.output_shapes(network, values))
-    if (posterior or posterior_weight) and classes == 1 and link != "sigmoid":
+    output = outputs.output_of(network, values)
+    is_label = outputs.of_labels(output.activation)
+    if (posterior or posterior_weight) and classes == 1 and not is_label:
         raise ValueError(
             "Expected several classes, or a sigmoid, to read log p(class | x) from. "
             "Received: one logit, whose softmax is always 1. Leave `posterior` out."
         )
-    if link is None and _are_probabilities(values):
-        _check_log_wanted(network, posterior and not posterior_weight)
-        return graph.LogOutput(), classes
-    calibrated = model if _is_calibrated(model, network) else None
-    log_posterior = graph.LogPosterior(calibrated)
+    if output.activation is not None and output.step is None:
+        _check_log_wanted(output, posterior and not posterior_weight)
+        return outputs.LogOutput(output.activation == "log_softmax"), classes
+    log_posterior = outputs.LogPosterior(None if model is network else model)
     if posterior_weight:
-        return graph.LogitsAndPosterior(posterior_weight, log_posterior), classes
-    return log_posterior if posterior else graph.Logits(), classes
+        return outputs.LogitsAndPosterior(posterior_weight, log_posterior), classes
+    return log_posterior if posterior else outputs.Logits(), classes
 
 
-def _is_calibrated(model, network):
-    """Whether the model adds a calibration to the output of the network it holds."""
-    return model is not network and hasattr(model, "calibration_bias")
-
-
-def _are_probabilities(outputs):
-    """Whether several numbers are positive and sum to 1, on both blank images."""
-    outputs = tf.cast(outputs, tf.float32)
-    off = tf.reduce_max(tf.abs(tf.reduce_sum(outputs, axis=-1) - 1.0))
-    return outputs.shape[-1] > 1 and tf.reduce_min(outputs) >= 0.0 and off < 1e-3
+def _probed(prepared):
+    """Return what the network makes of images of several kinds, as it takes them."""
+    images = tf.constant(outputs.probe(prepared.input_shape))
+    return graph.output_values(prepared.network, prepared.feeds(images))
 
 
 def layer_reading(prepared, name, position, activation):
     """Return how the channels of a layer are read, and their number."""
     step = graph.find(prepared.network, name)
+    if activation == "pre":
+        _check_reachable(step)
     shape = _vector_or_map(step, _shapes(prepared, step))
     place = _check_position(step.path, shape, position)
     post = activation == "post" and graph.has_fused_activation(step.operation)
@@ -248,21 +245,40 @@ def _check_network(network):
             )
 
 
-def _check_log_wanted(network, posterior):
+def _check_log_wanted(output, posterior):
     """Raise for outputs that are probabilities unless their logarithm is wanted."""
     if not posterior:
+        name = output.activation
         raise ValueError(
-            "Expected a network that ends in logits, or in a softmax that can be left "
-            "out. Received: outputs that are probabilities, made by "
-            f"{graph.output_name(network)!r}. In a functional or Sequential model use "
-            "Dense(..., activation='softmax') or keras.layers.Softmax() as last layer; "
-            "of a subclassed one name the last layer, 'layer:channel', which is read "
-            "before its activation. Or pass posterior=True for the logarithm."
+            "Expected a network that ends in logits, or in a softmax or sigmoid that "
+            "can be left out. Received: outputs that are probabilities, made by "
+            f"{output.layer!r}: they have the values of a {name}. In a functional or "
+            "Sequential model use Dense(..., activation='softmax') or "
+            "keras.layers.Softmax() as last layer; of a subclassed one name the last "
+            "layer, 'layer:channel', which is read before its activation. Or pass "
+            "posterior=True for the logarithm."
+        )
+
+
+def _check_reachable(step):
+    """Raise for a layer whose value before the activation cannot be read."""
+    if graph.hides_activation(step.operation):
+        raise ValueError(
+            "Expected a layer of Keras, to read it before its activation. Received: "
+            f"{step.path!r}, {type(step.operation).__name__}, with an activation and a "
+            "`call` of its own. Pass activation='post', or name a layer inside of it."
         )
 
 
 def _check_classes(shapes):
     """Return the number of classes, or raise if the output is not [n, classes]."""
+    if len(shapes) > 1:
+        raise ValueError(
+            "Expected a network of one output, [batch, classes], to read a class from. "
+            f"Received: outputs {shapes}. Build one of the output that is meant, "
+            "keras.Model(network.inputs, network.outputs[0]), or name a layer, "
+            "'layer:channel'."
+        )
     if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][1] is None:
         raise ValueError(
             "Expected a network with output [batch, classes] to read a class from. "

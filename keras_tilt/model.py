@@ -17,6 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_tilt import graph, outputs
 from keras_tilt import objective as objectives
 from keras_tilt.arguments import check_count
 from keras_tilt.reference_queue import ReferenceQueue, pooled
@@ -63,10 +64,12 @@ class GenerativeClassifier(keras.Model):
     starts from it.
 
     Args:
-        network: `keras.Model`, images to logits `[batch, classes]` (no softmax).
+        network: `keras.Model` of one input, images, to logits `[batch, classes]`: no
+            softmax or sigmoid at its end.
 
     Raises:
-        ValueError: a network whose output is not `[batch, classes]` logits.
+        ValueError: a network of several inputs, or whose output is not `[batch,
+            classes]` logits.
 
     Example:
         >>> network = keras_tilt.lenet()
@@ -80,6 +83,8 @@ class GenerativeClassifier(keras.Model):
         super().__init__(name=name, dtype=_policy(network), **kwargs)
         self.num_classes = _num_classes(network)
         self.network = network
+        # What a generative step leaves as it is, by `id`: Keras would track variables.
+        self._constants = frozenset(map(id, outputs.constants_per_class(network)))
         self.calibration_bias = self._state("calibration_bias", [self.num_classes])
         # Over recent batches: log N_y / n and log Z_y, of the calibrated outputs.
         self.running_log_means = self._state("running_log_means", [2, self.num_classes])
@@ -99,6 +104,7 @@ class GenerativeClassifier(keras.Model):
             name=name,
         )
 
+    @graph.adds_calibration
     def call(self, images, training=False):
         """Calibrated logits `[batch, classes]` float32, F_y(x) + b_y in nats."""
         logits = tf.cast(self.network(images, training=training), tf.float32)
@@ -346,8 +352,8 @@ class GenerativeClassifier(keras.Model):
         A constant per class has exactly zero generative gradient, with a queue zero on
         average; Adam would turn the noise of its computed one into a random walk.
         """
-        fixed = _output_bias(self.network) if self.generative_weight == 1.0 else None
-        return [v for v in self.trainable_variables if v is not fixed]
+        fixed = self._constants if self.generative_weight == 1.0 else ()
+        return [v for v in self.trainable_variables if id(v) not in fixed]
 
     def _given_to_optimizer(self, gradients):
         """Gradients as the optimizer is to see them.
@@ -540,7 +546,20 @@ def _policy(network):
 
 
 def _num_classes(network):
+    inputs = getattr(network, "inputs", None) or []
+    if len(inputs) > 1:
+        raise ValueError(
+            "`network` must have one input, images. Received: "
+            f"{[tensor.name for tensor in inputs]}. Build one of the images alone, "
+            "with the others fixed: keras.Model(images, network([images, ...]))."
+        )
     shape = getattr(network, "output_shape", None)
+    if isinstance(shape, list | dict):
+        raise ValueError(
+            "`network` must have one output, logits [batch, classes]. Received: "
+            f"outputs {shape}. Build one of the output that is meant: "
+            "keras.Model(network.inputs, network.outputs[0])."
+        )
     is_logits = isinstance(shape, tuple) and len(shape) == 2 and shape[1]
     if not is_logits or shape[1] < 2:
         raise ValueError(
@@ -548,29 +567,24 @@ def _num_classes(network):
             f"logits [batch, classes]. Received: output shape {shape}. Flatten or pool "
             "maps first, and end in at least two classes."
         )
-    layer = _output_layer(network)
-    activation = getattr(layer, "activation", None)
-    if isinstance(layer, keras.layers.Softmax) or (
-        activation is keras.activations.softmax
-    ):
-        raise ValueError(
-            "`network` must end in logits: both objectives apply their own softmax. "
-            f"Received: a softmax in the last layer, {layer.name!r}. Remove it, or set "
-            f"network.get_layer({layer.name!r}).activation = keras.activations.linear."
-        )
+    _check_logits(network)
     return shape[1]
 
 
-def _output_layer(network):
-    return network.outputs[0]._keras_history.operation
-
-
-def _output_bias(network):
-    """The trainable bias that adds one constant per class to the logits, or None."""
-    layer = _output_layer(network)
-    linear = getattr(layer, "activation", None) is keras.activations.linear
-    is_bias = linear and isinstance(layer, keras.layers.Dense) and layer.use_bias
-    return layer.bias if is_bias else None
+def _check_logits(network):
+    """Raise for outputs that are probabilities, or their logarithms."""
+    output = outputs.output_of(network)
+    if output.activation is None:
+        return
+    if outputs.of_labels(output.activation):
+        why = "F of a network of labels that are no classes lies in [0, 1]"
+    else:
+        why = "both objectives apply their own softmax"
+    raise ValueError(
+        f"`network` must end in logits: {why}. Received: outputs with the values of a "
+        f"{output.activation}, by layer {output.layer!r}. Remove it, or build the last "
+        "layer with activation=None."
+    )
 
 
 def _scales_loss(optimizer):

@@ -148,7 +148,7 @@ def receptive_field(network, layer_name):
 
     Args:
         network: functional or Sequential `keras.Model` of images [n, h, w, channels],
-            or a model that holds one as its attribute `network`.
+            or a `GenerativeClassifier`.
         layer_name: "conv5", or "backbone/conv5" inside a nested network.
 
     Returns:
@@ -171,7 +171,7 @@ def receptive_field(network, layer_name):
         >>> field.center(0, 7)
         (6.5, 20.5)
     """
-    found, target = _below(getattr(network, "network", network), layer_name)
+    found, target = _below(graph.network_of(network), layer_name)
     axes = [_sees(found, target, axis) for axis in (1, 2)]
     return ReceptiveField(*zip(*axes, strict=True))
 

@@ -157,14 +157,14 @@ def unit(
 
     The network runs as in inference: dropout off, BatchNorm with its moving statistics.
     A layer with weights is read before its activation, because a unit behind a ReLU has
-    no gradient where it is off. A softmax (or sigmoid) at the end of a functional or
-    Sequential model is left out.
+    no gradient where it is off. A softmax, a sigmoid or the like at the end of a
+    functional or Sequential model is left out, by whatever name it is called there.
 
     Args:
-        network: functional or Sequential `keras.Model`, or a model that holds one as
-            its attribute `network`, which is then used without the calibration bias. Of
-            a subclassed model the output and the layers it calls can be read, in full
-            passes; it must be built, or `input_shape` given.
+        network: functional or Sequential `keras.Model`, or a `GenerativeClassifier`,
+            whose network is then used without the calibration bias. Of a subclassed
+            model, or of one with a `call` of its own, the output and the layers it
+            calls can be read, in full passes; it must be built, or `input_shape` given.
         layer_channel: "layer:channel", for example "conv5:12"; "outer/inner:channel"
             inside a nested network; "layer" alone with a `direction`.
         class_index: number of the class, in place of `layer_channel`.
@@ -173,7 +173,7 @@ def unit(
         activation: "pre" or "post": before or after the layer's own activation.
         posterior: True for f = log p(class | x) <= 0, by the network's softmax or
             sigmoid (of one output: of the label 1), by a softmax of its logits, or by
-            the calibrated output of a model with a `calibration_bias`.
+            the calibrated output of a `GenerativeClassifier`.
         posterior_weight: a number a for f = logit + a log p(class | x): the logit alone
             may rise with those of other classes.
         preprocess: function of the images, of TensorFlow or keras.ops operations, from
@@ -192,7 +192,8 @@ def unit(
     Raises:
         ValueError: an unknown layer, channel, class, position or input (the error lists
             what exists); channels first; a network without a graph of layers that is
-            not built; outputs that are probabilities, in place of logits.
+            not built; outputs that are probabilities and whose logits are out of reach;
+            a layer of one's own, with an activation, before its activation.
 
     Example:
         >>> network = keras.Sequential([
@@ -212,7 +213,7 @@ def unit(
 
     Source: Dai, Lu and Wu 2015, sections 2 and 4.
     """
-    model, network = network, getattr(network, "network", network)
+    model, network = network, graph.network_of(network)
     _check_one_choice(layer_channel, class_index)
     prepared = prepare(network, preprocess, fixed_inputs, input_shape, resize)
     if class_index is not None:

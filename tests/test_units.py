@@ -220,20 +220,6 @@ def test_softmax_over_pixels_inside_the_network_stays():
     np.testing.assert_allclose(logits_of(network, images()), network(images()))
 
 
-def test_a_wrapper_lends_its_network():
-    class Wrapper(keras.Model):
-        def __init__(self, network):
-            super().__init__()
-            self.network = network
-
-        def call(self, x):
-            return self.network(x) + 100.0
-
-    network = network_of(bare_logits)
-    f = unit(Wrapper(network), class_index=1)
-    np.testing.assert_array_equal(f(images()), network(images())[:, 1])
-
-
 # Channels of layers
 
 

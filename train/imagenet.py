@@ -546,7 +546,7 @@ def taken_by(network):
         size = SIZES.get(network)
         return size and (size, size)
     found = named.load_model(pathlib.Path(network))
-    shape = getattr(getattr(found, "network", found), "input_shape", None)
+    shape = getattr(graph.network_of(found), "input_shape", None)
     known = isinstance(shape, tuple) and len(shape) == 4 and None not in shape[1:3]
     return shape[1:3] if known else None
 

@@ -37,7 +37,7 @@ import tensorflow as tf
 from scipy.spatial.distance import pdist
 from tqdm import tqdm
 
-from keras_tilt import named
+from keras_tilt import graph, named
 
 # Of the norm of the noise. A patch has few pixels, and its noise little to hide a unit.
 SIGNAL_OF_IMAGE, SIGNAL_OF_PATCH = 0.14, 0.6
@@ -184,7 +184,7 @@ def units_of(network, flags):
 def load_network(path):
     """The network of logits, without a calibration."""
     model = named.load_model(path)
-    return getattr(model, "network", model)
+    return graph.network_of(model)
 
 
 def judges_of(network, flags):
