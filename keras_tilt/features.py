@@ -272,7 +272,7 @@ def _check_classes(shapes):
 
 
 def _vector_or_map(step, shapes):
-    if len(shapes) != 1 or len(shapes[0]) not in (2, 4) or shapes[0][-1] is None:
+    if len(shapes[0]) not in (2, 4) or shapes[0][-1] is None:
         raise ValueError(
             f"Expected the output of layer {step.path!r} to be [n, channels] or "
             f"[n, height, width, channels]. Received: {shapes}. "

@@ -451,7 +451,7 @@ class Channels:
 
     def __call__(self, network, feeds):
         values = layer_values(network, feeds, self.layer, not self.post)
-        return _at(values, self.place)
+        return _at(keras.tree.flatten(values)[0], self.place)
 
     def label(self, channel):
         where = self.place if isinstance(self.place, str) else self.place or "center"

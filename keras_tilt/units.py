@@ -123,7 +123,9 @@ class Unit:
 
         Raises:
             ValueError: a unit that sees the whole image (a class, a dense layer, the
-                mean of a map), or whose receptive field is not known.
+                mean of a map), or whose receptive field is not known; one that sees
+                padding at every place, as where its receptive field is larger than the
+                network's image. Such a unit is read on the whole image, without crop.
 
         Example:
             >>> f = unit(keras_tilt.lenet(), "conv2:7").crop()
@@ -132,6 +134,7 @@ class Unit:
         """
         seen = [_seen_by(features, self) for features, _ in self.terms]
         patch = hull([window for _, window in seen])
+        _check_within(patch, self)
         return _unit_of(
             (_cropped(features, cell, patch), weights)
             for (cell, _), (features, weights) in zip(seen, self.terms, strict=True)
@@ -350,6 +353,22 @@ def _seen_by(features, unit):
             "`resize`."
         )
     return cell, window
+
+
+def _check_within(patch, unit):
+    """Raise if a patch is larger than the images, so that it sees padding everywhere.
+
+    The parts of a sum may see none, each at a place of its own.
+    """
+    rows, columns = (end - first for first, end in patch)
+    height, width = unit.input_shape[:2]
+    if rows > (height or rows) or columns > (width or columns):
+        raise ValueError(
+            "Expected a unit that sees no padding at some place. Received: "
+            f"{unit.name!r}, which sees {rows} x {columns} pixels, of images of "
+            f"{height} x {width}. Leave crop() out and read it on the whole image, or "
+            "build the network for larger images."
+        )
 
 
 def _cropped(features, cell, window):
