@@ -206,10 +206,10 @@ def _are_probabilities(outputs):
 def layer_reading(prepared, name, position, activation):
     """Return how the channels of a layer are read, and their number."""
     step = graph.find(prepared.network, name)
-    shape = _vector_or_map(step, _shapes(prepared, step))
+    shape = _check_channels(step, _shapes(prepared, step)[0])
     place = _check_position(step.path, shape, position)
     post = activation == "post" and graph.has_fused_activation(step.operation)
-    return graph.Channels(step.path, place, post), shape[-1]
+    return graph.Channels(step.path, place, post, len(shape) - 2), shape[-1]
 
 
 def _shapes(prepared, step):
@@ -271,33 +271,52 @@ def _check_classes(shapes):
     return shapes[0][1]
 
 
-def _vector_or_map(step, shapes):
-    if len(shapes[0]) not in (2, 4) or shapes[0][-1] is None:
+def _check_channels(step, shape):
+    """Return the shape of what a layer makes, or raise if it has no channels."""
+    if len(shape) < 2 or shape[-1] is None:
         raise ValueError(
-            f"Expected the output of layer {step.path!r} to be [n, channels] or "
-            f"[n, height, width, channels]. Received: {shapes}. "
-            "Name a dense, convolution or pooling layer."
+            f"Expected the output of layer {step.path!r} to be [n, channels], or [n, "
+            "places ..., channels] with one axis of places or several. Received: "
+            f"{shape}. Name a layer that makes channels, of a known number."
         )
-    return shapes[0]
+    return shape
 
 
 def _check_position(name, shape, position):
-    """Return None for a vector, "center", "mean", or (row, column) on the map."""
+    """Return "center", "mean", or an index for each axis of places; None: by default.
+
+    Args:
+        name: of the layer.
+        shape: of what it makes, (None, places ..., channels).
+        position: as it was passed.
+    """
     size = shape[1:-1]
-    if isinstance(position, str) and position in ["center", "mean"][: 1 + bool(size)]:
-        return position if size else None
-    place = _pair(position)
-    inside = place is not None and len(size) == 2
+    if position is None or (position == "center" and isinstance(position, str)):
+        return position or graph.default_place(len(size))
+    if size and isinstance(position, str) and position == "mean":
+        return position
+    place = _indices(position)
+    inside = bool(size) and place is not None and len(place) == len(size)
     inside = inside and all(
         0 <= p and (s is None or p < s) for p, s in zip(place, size, strict=True)
     )
     if not inside:
-        where = f"a map of {size[0]} x {size[1]}" if size else "a vector, without a map"
+        wanted, received = _POSITIONS.get(len(size), _POSITIONS[None])
+        received = received.format(" x ".join(map(str, size)))
         raise ValueError(
-            f"Expected `position` to be 'center', 'mean' or (row, column) on the map "
-            f"of {name!r}. Received: {position!r}. Its output is {where}."
+            f"Expected `position` to be {wanted} of {name!r}. "
+            f"Received: {position!r}. Its output is {received}."
         )
     return place
+
+
+# What a position may be, and what the layer makes, by the number of axes of places.
+_POSITIONS = {
+    0: ("left out: there is only one place", "a vector, without a map"),
+    1: ("'mean', 'center' or an index in the sequence", "a sequence of {}"),
+    2: ("'center', 'mean' or (row, column) on the map", "a map of {}"),
+    None: ("'center', 'mean' or a tuple of an index for each axis", "an array of {}"),
+}
 
 
 def _check_images(images, shape):
@@ -320,8 +339,8 @@ def _check_taken(shape, taken):
 
 def _checked_size(resize, shape):
     """Return (height, width), or raise; of images with rows and columns alone."""
-    size = _pair(resize)
-    if size is None or min(size) < 1 or len(shape) != 3:
+    size = _indices(resize)
+    if size is None or len(size) != 2 or min(size) < 1 or len(shape) != 3:
         raise ValueError(
             "Expected `resize` to be (height, width) of images [height, width, "
             f"channels]. Received: {resize!r}, images {tuple(shape)}. Pass for example "
@@ -376,12 +395,16 @@ def _shape(input_shape):
         ) from error
 
 
-def _pair(position):
-    try:
-        row, column = (integer(p) for p in position)
-    except (TypeError, ValueError):
+def _indices(position):
+    """Return the integers of a sequence, or of one integer, as a tuple; or None."""
+    if isinstance(position, str):
         return None
-    return None if None in (row, column) else (row, column)
+    one = integer(position)
+    try:
+        found = tuple(map(integer, position)) if one is None else (one,)
+    except TypeError:
+        return None
+    return None if None in found else found
 
 
 def integer(value):

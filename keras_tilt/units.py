@@ -147,7 +147,7 @@ def unit(
     *,
     class_index=None,
     direction=None,
-    position="center",
+    position=None,
     activation="pre",
     posterior=False,
     posterior_weight=0.0,
@@ -172,7 +172,11 @@ def unit(
             inside a nested network; "layer" alone with a `direction`.
         class_index: number of the class, in place of `layer_channel`.
         direction: [channels] weights of the layer's channels.
-        position: "center" of the layer's map, (row, column), or "mean" over the map.
+        position: where the layer is read. Of a map [n, height, width, channels]
+            "center", as by default, (row, column), or "mean" over all places; of tokens
+            or steps [n, places, channels] "mean", as by default, an index, or "center";
+            of more axes "center", as by default, an index for each, or "mean". In
+            transformers place 0 is often the token of the class.
         activation: "pre" or "post": before or after the layer's own activation.
         posterior: True for f = log p(class | x) <= 0, by the network's softmax or
             sigmoid (of one output: of the label 1), by a softmax of its logits, or by
@@ -334,11 +338,13 @@ def common_shape(several):
 def _seen_by(features, unit):
     """Return the cell that features read, and the window of pixels that it sees."""
     reading, alone = features.reading, len(unit.terms) == 1
-    if not isinstance(reading, graph.Channels) or reading.place in (None, "mean"):
+    is_place = isinstance(reading, graph.Channels) and reading.place != "mean"
+    if not is_place or reading.axes != 2:
         raise ValueError(
-            "Expected a unit at one place of a map. Received: "
-            f"{reading.label('channel')!r} in {unit.name!r}, which sees the whole "
-            "image. Crop a unit of a convolution layer, 'layer:channel'."
+            "Expected a unit at one place of a map [n, height, width, channels]. "
+            f"Received: {reading.label('channel')!r} in {unit.name!r}, "
+            f"{_why_no_crop(reading)}. Leave crop() out and read it on the whole "
+            "image, or crop a unit of a convolution layer, 'layer:channel'."
         )
     network = features.network
     cell, window, name = cell_and_window(network, reading.layer, reading.place, alone)
@@ -353,6 +359,15 @@ def _seen_by(features, unit):
             "`resize`."
         )
     return cell, window
+
+
+def _why_no_crop(reading):
+    if isinstance(reading, Cell):
+        return "which is a crop already"
+    axes = getattr(reading, "axes", 0)
+    if axes in (0, 2):
+        return "which sees the whole image"
+    return f"of a layer with {axes} {'axis' if axes == 1 else 'axes'} of places"
 
 
 def _check_within(patch, unit):
@@ -410,7 +425,7 @@ def _check_one_choice(layer_channel, class_index):
 
 
 def _check_class_options(position, activation, direction):
-    if not (isinstance(position, str) and position == "center"):
+    if position is not None and not np.array_equal(position, "center"):
         raise ValueError(
             "Expected no `position` for a class logit, which has no map. "
             f"Received: {position!r}. Leave it out."

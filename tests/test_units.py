@@ -9,7 +9,9 @@ import pytest
 import tensorflow as tf
 from data_files import data_file
 from keras import layers
+from small_transformer import small_transformer
 
+import keras_tilt as kt
 from keras_tilt import graph
 from keras_tilt.model import GenerativeClassifier
 from keras_tilt.several import UnitStack, shared, stack
@@ -458,12 +460,12 @@ def test_a_softmax_that_cannot_be_taken_out_is_refused():
         unit(network, class_index=0)
 
 
-def test_a_layer_without_vector_or_map_is_refused():
+def test_a_layer_without_channels_is_refused():
     inputs = keras.Input(SHAPE)
-    x = layers.Reshape((12, 12), name="rows")(inputs)
-    network = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
-    with pytest.raises(ValueError, match=r"'rows' .* Received: \[\(None, 12, 12\)\]"):
-        unit(network, "rows:0")
+    sums = layers.Lambda(lambda x: tf.reduce_sum(x, axis=(1, 2, 3)), name="sums")
+    network = keras.Model(inputs, sums(inputs))
+    with pytest.raises(ValueError, match=r"'sums' to be .* Received: \(None,\)\."):
+        unit(network, "sums:0")
 
 
 def test_a_layer_applied_twice_is_refused():
@@ -675,6 +677,173 @@ def test_after_the_activation_a_unit_is_the_output_of_its_layer():
         pre, post = (unit(network, f"{name}:1", activation=a) for a in ("pre", "post"))
         np.testing.assert_allclose(post(x), np.maximum(pre(x), 0.0), rtol=1e-6)
     assert np.any(unit(network, "conv1:1")(x) < 0)
+
+
+# Layers of any number of axes
+
+
+def at_layer(network, name, x, linear=True):
+    """What a layer makes, before its activation, read by a second model."""
+    layer = network.get_layer(name)
+    if not hasattr(layer, "activation") or not linear:
+        made = keras.Model(network.input, layer.output)(x)
+        return keras.tree.flatten(made)[0].numpy()
+    activation, layer.activation = layer.activation, keras.activations.linear
+    try:
+        return layer(keras.Model(network.input, layer.input)(x)).numpy()
+    finally:
+        layer.activation = activation
+
+
+def sequences():
+    """Steps of a signal [n, steps, channels]."""
+    inputs = keras.Input((20, 2))
+    x = layers.Conv1D(4, 3, activation="relu", name="conv")(inputs)
+    x = layers.Flatten()(layers.MaxPooling1D(2, name="pool")(x))
+    return keras.Model(inputs, layers.Dense(CLASSES, activation="softmax")(x))
+
+
+def volumes():
+    """Maps of volumes [n, depth, height, width, channels]."""
+    inputs = keras.Input((7, 8, 9, 1))
+    x = layers.Conv3D(4, 3, activation="relu", name="conv")(inputs)
+    x = layers.Flatten()(layers.AveragePooling3D(2, name="pool")(x))
+    return keras.Model(inputs, layers.Dense(CLASSES)(x))
+
+
+ANY_RANK = [
+    (sequences, "conv", [(0,), (17,)], "mean", "1 axis of places"),
+    (sequences, "pool", [(8,)], "mean", "1 axis of places"),
+    (volumes, "conv", [(0, 1, 2), (4, 5, 6)], "center", "3 axes of places"),
+    (volumes, "pool", [(1, 2, 0)], "center", "3 axes of places"),
+    (small_transformer, "tokens", [(0,), (15,)], "mean", "1 axis of places"),
+    (small_transformer, "block1", [(0,), (16,)], "mean", "1 axis of places"),
+    (small_transformer, "block2_mlp", [(0,), (9,)], "mean", "1 axis of places"),
+    (small_transformer, "block1_attention", [(0,), (3,)], "mean", "1 axis of places"),
+    (
+        lambda: small_transformer(return_attention_scores=True),
+        "block2_attention",
+        [(0,), (3,)],
+        "mean",
+        "1 axis of places",
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "name", "places", "default", "axes"), ANY_RANK)
+def test_a_layer_of_any_number_of_axes_is_read_at_a_place_or_in_the_mean(
+    make, name, places, default, axes
+):
+    network = make()
+    x = images(shape=network.input_shape[1:], scale=50.0)
+    values = at_layer(network, name, x)
+    among = tuple(range(1, values.ndim - 1))
+    middle = tuple(size // 2 for size in values.shape[1:-1])
+    expected = {
+        "mean": values.mean(axis=among)[:, 2],
+        "center": values[(slice(None), *middle, 2)],
+    } | {place: values[(slice(None), *place, 2)] for place in places}
+    expected[None] = expected[default]
+    names = {None: "", default: ""}
+    for position, value in expected.items():
+        f = unit(network, f"{name}:2", position=position)
+        scale = np.max(np.abs(values))
+        np.testing.assert_allclose(f(x), value, rtol=1e-4, atol=1e-5 * scale)
+        where = (
+            position
+            if isinstance(position, str | None)
+            else ",".join(map(str, position))
+        )
+        assert f.name == f"{name}:2" + names.get(position, f"@{where}")
+        assert np.any(gradient_of(f, x) != 0)
+        with pytest.raises(ValueError, match=f"'{name}:2.*{axes}.*the whole image"):
+            f.crop()
+    assert unit(network, f"{name}:2") == unit(network, f"{name}:2", position=default)
+
+
+def test_a_place_of_a_sequence_is_an_index_or_a_tuple_of_one():
+    network = sequences()
+    f = unit(network, "conv:1", position=5)
+    assert f.name == "conv:1@5"
+    for same in ((5,), [5], np.int64(5), np.array([5])):
+        assert unit(network, "conv:1", position=same) == f
+
+
+def test_a_direction_and_an_activation_are_read_of_tokens_too():
+    network, x = small_transformer(), images(shape=(16, 16, 3), scale=50.0)
+    direction = np.random.default_rng(0).normal(size=24)
+    f = unit(network, "block1_mlp", direction=direction, position=0)
+    expected = at_layer(network, "block1_mlp", x)[:, 0] @ direction
+    np.testing.assert_allclose(f(x), expected, rtol=1e-4, atol=1e-4)
+    f = unit(network, "block1_mlp:3", position=2, activation="post")
+    expected = at_layer(network, "block1_mlp", x, linear=False)[:, 2, 3]
+    np.testing.assert_allclose(f(x), expected, rtol=1e-4, atol=1e-5)
+    assert f.name == "block1_mlp:3@2 post"
+
+
+def test_a_layer_inside_an_attention_is_read_too():
+    """Its queries are [n, tokens, heads, width]."""
+    network, x = small_transformer(), images(shape=(16, 16, 3), scale=50.0)
+    attention = network.get_layer("block2_attention")
+    below = at_layer(network, "block2_norm1", x)
+    queries = attention.query_dense(below).numpy()
+    f = unit(network, "block2_attention/query:4", position=(3, 1))
+    np.testing.assert_allclose(f(x), queries[:, 3, 1, 4], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "position", "message"),
+    [
+        (sequences, "conv", 18, "an index in the seq.*Received: 18.* a sequence of 18"),
+        (sequences, "conv", -1, "Received: -1"),
+        (sequences, "conv", (0, 1), r"Received: \(0, 1\). Its output is a sequence"),
+        (sequences, "conv", "middle", "Received: 'middle'"),
+        (sequences, "conv", "3", "Received: '3'"),
+        (sequences, "conv", 1.5, "Received: 1.5"),
+        (volumes, "conv", (0, 0), r"an index for each axis.* an array of 5 x 6 x 7\."),
+        (volumes, "conv", (0, 0, 7), r"Received: \(0, 0, 7\)"),
+        (volumes, "conv", 3, "Received: 3"),
+    ],
+)
+def test_a_place_that_is_not_there_is_quoted(make, name, position, message):
+    with pytest.raises(ValueError, match=message):
+        unit(make(), f"{name}:0", position=position)
+
+
+def test_a_sequence_of_any_length_is_read_where_it_is():
+    inputs = keras.Input((None, 2))
+    network = keras.Model(inputs, layers.Conv1D(3, 3, name="conv")(inputs))
+    for steps in (5, 8):
+        x = images(shape=(steps, 2))
+        values = network(x).numpy()
+        np.testing.assert_allclose(
+            unit(network, "conv:1")(x), values[:, :, 1].mean(axis=1), rtol=1e-5
+        )
+        center = unit(network, "conv:1", position="center")
+        assert center.name == "conv:1@center"
+        np.testing.assert_allclose(center(x), values[:, (steps - 2) // 2, 1], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [
+        (sequences, ["conv:1"]),
+        (volumes, ["conv:1"]),
+        (small_transformer, ["block1:3", "block2_attention:1"]),
+    ],
+)
+def test_units_of_any_number_of_axes_are_sampled(make, names):
+    network = make()
+    q = kt.white_noise(network.input_shape[1:], 0.0, 20.0)
+    units = [unit(network, name) for name in names]
+    noise, tilts = q.sample(200, seed=[0, 1]), []
+    for f in units:
+        tilts.append(kt.Tilt(f, q, scale=float(3.0 / np.std(f(noise)))))
+    for tilt, samples in zip(tilts, kt.sample(tilts, 4, 6, 12, seed=1), strict=True):
+        assert samples.images.shape[2:] == network.input_shape[1:]
+        f, before = tilt.unit(samples.images[-1]), tilt.unit(noise)
+        np.testing.assert_allclose(f, samples.f[-1], rtol=1e-3, atol=1e-3)
+        assert np.mean(samples.f) > np.mean(before) + np.std(before)
 
 
 # Posteriors
