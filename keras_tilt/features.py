@@ -25,6 +25,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_tilt import graph
+from keras_tilt.gradients import named_if_missing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -279,6 +280,12 @@ def _check_channels(step, shape):
             "places ..., channels] with one axis of places or several. Received: "
             f"{shape}. Name a layer that makes channels, of a known number."
         )
+    if 0 in shape:
+        raise ValueError(
+            f"Expected the output of layer {step.path!r} to have a place to read. "
+            f"Received: {shape}, of images too small for it. Pass a larger `resize` or "
+            "`input_shape`, or name a layer below."
+        )
     return shape
 
 
@@ -350,21 +357,29 @@ def _checked_size(resize, shape):
 
 
 def _check_bears(prepared):
-    """Raise if the network's layers cannot be run on images of another size."""
+    """Raise if the network's layers cannot be run on images of another size.
+
+    Too small a map has no cells left, whose mean is no number.
+    """
+    shape = [2, *(size or 64 for size in prepared.input_shape)]
+    noise = tf.random.stateless_uniform(shape, [0, 0])
     try:
-        graph.output_values(prepared.network, _blank(prepared))
-    except (ValueError, tf.errors.InvalidArgumentError) as error:
+        outputs = graph.output_values(prepared.network, prepared.feeds(noise))
+        fault = "" if np.any(np.isfinite(outputs)) else "its outputs are not finite"
+    except (ValueError, tf.errors.OpError) as error:
+        fault = str(error)
+    if fault:
         raise ValueError(
             "Expected a network whose layers take images of any size, as convolutions "
             "and global pooling do. Received: one that fails on "
-            f"{prepared.resize}. Leave `resize` out. ({error})"
-        ) from error
+            f"{prepared.resize}. Pass a larger `resize`, or leave it out. ({fault})"
+        )
 
 
 def check_preprocess(preprocess, shape, taken):
     """Raise if a function of images is none of tensors, or makes another shape."""
     try:
-        traced = tf.function(preprocess, autograph=False)
+        traced = tf.function(_with_a_gradient(preprocess), autograph=False)
         concrete = traced.get_concrete_function(tf.TensorSpec([None, *shape]))
         made = tf.TensorShape(concrete.output_shapes)
         if concrete.structured_outputs is None:
@@ -382,6 +397,21 @@ def check_preprocess(preprocess, shape, taken):
             f"Received: {tuple(made[1:])} of images {tuple(shape)}. Pass the shape "
             "that it takes as `input_shape`."
         )
+
+
+def _with_a_gradient(preprocess):
+    """Return the same function, which fails if an operation in it has no gradient."""
+
+    def prepared(images):
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            made = preprocess(images)
+        if tf.is_tensor(made) and made.dtype.is_floating:
+            with named_if_missing("`preprocess`", "the images"):
+                tape.gradient(made, images)
+        return made
+
+    return prepared
 
 
 def _shape(input_shape):

@@ -35,6 +35,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from keras_tilt.gradients import named_if_missing
+
 KERNELS = ("split", "hmc", "mala")
 DIVERGENCE = 1000.0  # nats; as in Stan: an energy error as large is a step too long
 
@@ -368,7 +370,8 @@ class Response:
                 tape.watch(noise)
                 f = tilt_fn(noise)
             zero = tf.UnconnectedGradients.ZERO
-            return f, tape.gradient(f, noise, unconnected_gradients=zero)
+            with named_if_missing("The unit", "the image"):
+                return f, tape.gradient(f, noise, unconnected_gradients=zero)
 
         if not tf.executing_eagerly():
             attributes = {"_noinline": True}

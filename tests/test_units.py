@@ -1596,6 +1596,85 @@ def test_sizes_that_are_none_are_refused(resize):
         unit(pooling_network(12), class_index=1, resize=resize)
 
 
+def network_with(*pooling):
+    return keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            layers.Conv2D(4, 3, name="conv1"),
+            *pooling,
+            layers.Dense(3),
+        ]
+    )
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 3), (4, 5), (2, 40)])
+@pytest.mark.parametrize(
+    "pooling",
+    [
+        lambda: [layers.MaxPooling2D(4), layers.GlobalMaxPooling2D()],
+        lambda: [layers.AveragePooling2D(4), layers.GlobalAveragePooling2D()],
+        lambda: [layers.Conv2D(4, 5), layers.GlobalAveragePooling2D()],
+        lambda: [layers.DepthwiseConv2D(4), layers.GlobalMaxPooling2D()],
+        lambda: [layers.Cropping2D(3), layers.GlobalMaxPooling2D()],
+        lambda: [layers.Flatten()],
+    ],
+)
+def test_images_too_small_for_a_network_are_refused(size, pooling):
+    network = network_with(*pooling())
+    for name in ({"class_index": 1}, {"layer_channel": "conv1:0"}):
+        with pytest.raises(ValueError, match="Pass a larger `resize`, or leave it out"):
+            unit(network, **name, resize=size)
+
+
+def test_a_map_without_a_place_is_refused():
+    network = network_with(
+        layers.AveragePooling2D(4, name="pool"),
+        layers.Lambda(lambda x: keras.ops.sum(x, axis=(1, 2))),
+    )
+    with pytest.raises(ValueError, match=r"'pool' to have a place.*\(None, 0, 0, 4\)"):
+        unit(network, "pool:0", resize=(5, 5))
+
+
+def by_area():
+    return layers.Resizing(8, 8, interpolation="area")
+
+
+def test_an_operation_without_a_gradient_is_named():
+    q = kt.white_noise((16, 16, 3))
+    inputs = keras.Input((16, 16, 3))
+    x = layers.Flatten()(by_area()(inputs))
+    tilt = kt.Tilt(unit(keras.Model(inputs, layers.Dense(3)(x)), class_index=1), q)
+    for evaluate in (
+        lambda: kt.sample(tilt, 4, 4, 4, seed=1),
+        lambda: kt.scale_for_signal(tilt, 0.2, seed=1),
+        lambda: tilt.signal_to_noise(q.sample(2, seed=[0, 1])),
+    ):
+        with pytest.raises(
+            ValueError, match="^The unit must have a gradient.*ResizeAr"
+        ):
+            evaluate()
+    small = keras.Input((8, 8, 3))
+    network = keras.Model(small, layers.Dense(3)(layers.Flatten()(small)))
+    with pytest.raises(ValueError, match="`preprocess`.*images.*none .*ResizeArea"):
+        unit(network, class_index=1, preprocess=by_area(), input_shape=(16, 16, 3))
+    with pytest.raises(ValueError, match="^`generator` must have .*noise.*ResizeArea"):
+        kt.latent(keras.Sequential([inputs, by_area()]), (16, 16, 3))
+
+
+def test_the_signal_of_what_does_not_depend_on_the_image_is_zero():
+    q = kt.white_noise((4, 4, 1))
+    tilt = kt.Tilt(lambda images: tf.zeros(len(images)), q)
+    np.testing.assert_array_equal(
+        tilt.signal_to_noise(q.sample(2, seed=[0, 1])), [0, 0]
+    )
+
+
+def test_noise_too_small_for_a_generator_is_refused():
+    generator = layers.MaxPooling2D(4)
+    with pytest.raises(ValueError, match="(?s)`generator` must take.*Check `latent"):
+        kt.latent(lambda z: generator(z), (3, 3, 1))
+
+
 def test_a_network_of_one_size_cannot_be_resized_and_a_resized_unit_not_cropped():
     with pytest.raises(ValueError, match="take images of any size"):
         unit(network_of(bare_logits), class_index=1, resize=(5, 5))
