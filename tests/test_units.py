@@ -1,5 +1,6 @@
 """Units: the logit before any softmax, the channel before any activation, sums."""
 
+import re
 import runpy
 import threading
 
@@ -12,7 +13,7 @@ from keras import layers
 from small_transformer import small_transformer
 
 import keras_tilt as kt
-from keras_tilt import graph
+from keras_tilt import graph, named
 from keras_tilt.model import GenerativeClassifier
 from keras_tilt.several import UnitStack, shared, stack
 from keras_tilt.units import Unit, unit
@@ -543,7 +544,9 @@ def test_names_are_read_as_formulas():
         "conv1:0@1,2 post"
     )
     assert unit(network, class_index=2, posterior=True).name == "log p(class 2)"
-    assert unit(network, "ip1", direction=np.ones(8)).name == "ip1:direction"
+    names = [unit(network, "ip1", direction=k * np.ones(8)).name for k in (1, 1.0, 2)]
+    assert names[0] == names[1] != names[2]
+    assert re.fullmatch("ip1:direction [0-9a-f]{6}", names[0])
     one, other = (keras.Model(network.input, network.output, name=n) for n in "ab")
     both = unit(one, class_index=0) + unit(other, class_index=0)
     assert both.name == "a/class 0 + b/class 0"
@@ -1492,7 +1495,9 @@ def test_a_weighted_posterior_is_added_to_the_logit_in_one_pass(head):
     log_p = unit(network, class_index=2, posterior=True)
     np.testing.assert_allclose(both(x), logit(x) + 1.5 * log_p(x), rtol=1e-4, atol=1e-5)
     assert len(both.terms) == 1
-    assert both.name == "(class 2 + 1.5 log p(class 2))"
+    assert both.name == "(class 2 + 1.5 log p)"
+    other = unit(network, class_index=2, posterior_weight=-2.0)
+    assert other.name == "(class 2 - 2 log p)"
 
 
 def test_the_weighted_posterior_of_a_classifier_is_calibrated():
@@ -1573,6 +1578,69 @@ def test_the_mean_over_sizes_is_a_unit_that_classes_share():
     np.testing.assert_allclose(mean_of(1)(x), (parts[0] + parts[1]) / 2, rtol=1e-5)
     assert shared([mean_of(1), mean_of(3)]) == [[0, 1]]
     assert unit(network, class_index=1, resize=(8, 8)) != unit(network, class_index=1)
+
+
+def test_names_say_the_sizes_of_the_images_and_merge_what_is_the_same():
+    network = pooling_network(12)
+
+    def of_size(*size, index=1, **options):
+        resize = size or None
+        return unit(network, class_index=index, resize=resize, **options)
+
+    assert of_size(8, 8).name == "class 1 at 8 px"
+    assert of_size(8, 10).name == "class 1 at 8x10 px"
+    assert unit(network, "conv1:4", resize=(8, 8)).name == "conv1:4 at 8 px"
+    sizes = [(), (9, 9), (8, 6)]
+    views = [of_size(*size) for size in sizes]
+    assert (sum(views) / 3).name == "class 1 over 12, 9, 8x6 px"
+    assert sum(views).name == "3 class 1 over 12, 9, 8x6 px"
+    weighted = [of_size(*size, posterior_weight=4.0) for size in sizes]
+    assert (sum(weighted) / 3).name == "(class 1 + 4 log p) over 12, 9, 8x6 px"
+    other = sum(of_size(*size, index=2) for size in sizes) / 3
+    assert (sum(views) / 3 - other).name == (
+        "class 1 over 12, 9, 8x6 px - class 2 over 12, 9, 8x6 px"
+    )
+    assert (views[0] - 0.5 * views[1]).name == "class 1 at 12 px - 0.5 class 1 at 9 px"
+    assert (views[0] + of_size(index=2)).name == "class 1 + class 2"
+
+
+def test_names_tell_preprocessing_apart_where_the_sizes_are_the_same():
+    network = pooling_network(12)
+
+    def mirrored(images):
+        return tf.reverse(images, [2])
+
+    def halved(images):
+        return images / 2
+
+    f, g, h = (
+        unit(network, class_index=1, preprocess=p) for p in (None, mirrored, halved)
+    )
+    assert f.name == g.name == "class 1"
+    assert ((f + g) / 2).name == "class 1 over as it is, mirrored"
+    assert (g - 2 * h).name == "class 1 at mirrored - 2 class 1 at halved"
+    small = unit(network, class_index=1, preprocess=mirrored, resize=(8, 8))
+    assert ((f + g + small) / 3).name == (
+        "class 1 over 12 px as it is, 12 px mirrored, 8 px mirrored"
+    )
+    one, other = (
+        unit(network, class_index=1, preprocess=lambda x, k=k: k * x) for k in (1, 2)
+    )
+    assert (one + other).name == "2 class 1 over input 1, input 2"
+    layer = unit(network, class_index=1, preprocess=layers.Rescaling(2.0))
+    assert (f + layer).name == "2 class 1 over as it is, Rescaling"
+
+
+def test_a_class_in_several_sizes_has_one_short_name_from_the_command_line():
+    network = pooling_network(20)
+    logits = keras.Sequential([*network.layers[:-1], layers.Dense(4)])
+    f = named.unit_of(
+        keras.Sequential([keras.Input((20, 20, 2)), *logits.layers]),
+        "class:3",
+        sizes=(1.0, 0.7, 0.5),
+        posterior_weight=4.0,
+    )
+    assert f.name == "(class 3 + 4 log p) over 20, 14, 10 px"
 
 
 def test_preprocessing_comes_after_resizing():
