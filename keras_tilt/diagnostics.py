@@ -323,8 +323,8 @@ def read_netcdf(path):
         return _import_arviz().from_netcdf(str(path)).load()
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"Expected a netCDF file that ArviZ reads. Received: {path}: {error}. Write "
-            "one with samples.save('samples.nc')."
+            f"Expected a netCDF file that ArviZ reads. Received: {path}: {error}. "
+            "Write one with samples.save('samples.nc')."
         ) from error
 
 

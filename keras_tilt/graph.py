@@ -14,6 +14,7 @@ __all__ = [
     "adds_calibration",
     "call",
     "capture",
+    "default_place",
     "find",
     "fused_activation",
     "has_fused_activation",
@@ -48,10 +49,10 @@ _WITH_FUSED_ACTIVATION = (
     keras.layers.Dense,
     keras.layers.EinsumDense,
     keras.layers.Conv1D,
-    keras.layers.Conv1DTranspose,
     keras.layers.Conv2D,
-    keras.layers.Conv2DTranspose,
     keras.layers.Conv3D,
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
     keras.layers.Conv3DTranspose,
     keras.layers.DepthwiseConv1D,
     keras.layers.DepthwiseConv2D,
@@ -419,35 +420,52 @@ def output_shapes(network, values):
 
 @dataclasses.dataclass(frozen=True)
 class Channels:
-    """All channels of a layer, of a vector or at one place of a map."""
+    """All channels of a layer, [n, places ..., channels], at one place or their mean.
+
+    Attributes:
+        layer: its path.
+        place: "center", "mean", or a tuple of an index for each axis of places.
+        post: whether they are read after the activation.
+        axes: number of axes of places: 0 of a vector, 1 of a sequence, 2 of a map.
+    """
 
     layer: str
-    place: typing.Any  # None for a vector
+    place: typing.Any
     post: bool
+    axes: int = 2
 
     def __call__(self, network, feeds):
         values = layer_values(network, feeds, self.layer, not self.post)
-        return _at(values, self.place)
+        return _at(keras.tree.flatten(values)[0], self.place)
 
     def label(self, channel):
-        where = self.place if isinstance(self.place, str) else self.place or "center"
-        where = where if isinstance(where, str) else "{},{}".format(*where)
-        where = "" if where == "center" else f"@{where}"
+        where = self.place
+        if not isinstance(where, str):
+            where = ",".join(map(str, where))
+        where = "" if where == default_place(self.axes) else f"@{where}"
         return f"{self.layer}:{channel}{where}{' post' * self.post}"
 
 
-def _at(values, place):
-    """Return values [n, channels] as they are, or those of maps at a place.
+def default_place(axes):
+    """Return where a layer is read by default: "mean" of a sequence, else "center".
 
-    The center is (height // 2, width // 2).
+    The middle token of a sequence says less than any other choice: beside patches in
+    rows there may be a token of the class, and the mean is of all of them.
     """
-    if place is None:
-        return values
+    return "mean" if axes == 1 else "center"
+
+
+def _at(values, place):
+    """Return values [n, places ..., channels] at one place, or their mean.
+
+    The center is half of every size, rounded down.
+    """
+    axes = range(1, len(values.shape) - 1)
     if place == "mean":
-        return tf.reduce_mean(tf.cast(values, tf.float32), axis=(1, 2))
-    center = tf.shape(values)[1] // 2, tf.shape(values)[2] // 2
-    row, column = center if place == "center" else place
-    return values[:, row, column]
+        return tf.reduce_mean(tf.cast(values, tf.float32), axis=list(axes))
+    if place == "center":
+        place = [tf.shape(values)[axis] // 2 for axis in axes]
+    return values[:, *place]
 
 
 # Layers that are no part of a graph

@@ -36,6 +36,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from keras_tilt.gradients import named_if_missing
+
 KERNELS = ("split", "hmc", "mala")
 DIVERGENCE = 1000.0  # nats; as in Stan: an energy error as large is a step too long
 
@@ -367,7 +369,8 @@ def _taped(tilt_fn, noise, *parameters):
         tape.watch(noise)
         f = tilt_fn(noise, *parameters)
     zero = tf.UnconnectedGradients.ZERO
-    return f, tape.gradient(f, noise, unconnected_gradients=zero)
+    with named_if_missing("The unit", "the image"):
+        return f, tape.gradient(f, noise, unconnected_gradients=zero)
 
 
 class Response:

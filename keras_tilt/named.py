@@ -312,11 +312,14 @@ def _class_view(network, label, number, size, mode, posterior_weight):
 
 
 def _layer_unit(network, label, preprocess):
-    """Return a channel on its receptive field; of a dense layer on the whole image."""
+    """Return a channel on its receptive field, or on the whole image if it has no crop.
+
+    As that of a dense layer, of tokens, or of a map that sees padding everywhere.
+    """
     whole = unit(network, label, preprocess=preprocess)
     try:
         return whole.crop()
-    except ValueError:  # of a dense layer, or behind one
+    except ValueError:
         return whole
 
 

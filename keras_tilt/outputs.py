@@ -518,7 +518,8 @@ class LogitsAndPosterior:
         return logits(network, feeds, sum_of)
 
     def label(self, channel):
-        return f"(class {channel} + {self.weight:g} {self.posterior.label(channel)})"
+        sign = "-" if self.weight < 0 else "+"
+        return f"(class {channel} {sign} {abs(self.weight):g} log p)"
 
 
 @dataclasses.dataclass(frozen=True)

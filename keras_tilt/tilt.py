@@ -21,6 +21,7 @@ from collections.abc import Callable
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from keras_tilt.gradients import named_if_missing
 from keras_tilt.transports import carry, carry_back
 
 tfd = tfp.distributions
@@ -198,6 +199,8 @@ class Tilt:
         with tf.GradientTape() as tape:
             tape.watch(noise)
             f = self.response(self.to_images(noise))
-        gradient = tape.gradient(f, noise)
+        zero = tf.UnconnectedGradients.ZERO
+        with named_if_missing("The unit", "the image"):
+            gradient = tape.gradient(f, noise, unconnected_gradients=zero)
         pixels = tf.range(1, tf.rank(gradient))
         return self.scale * tf.sqrt(tf.reduce_mean(gradient**2, axis=pixels))

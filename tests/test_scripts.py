@@ -19,6 +19,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_transformer import small_transformer
 
 import keras_tilt
 
@@ -422,6 +423,30 @@ def test_units_have_a_scale_by_the_signal(colour_network, tmp_path, reference):
     assert run.returncode == 0, run.stderr
     (unit,) = json.loads((tmp_path / "summary.json").read_text())
     assert unit["scale"] > 0
+
+
+def test_units_of_a_transformer_are_drawn_on_the_whole_image(
+    tmp_path, monkeypatch, capsys
+):
+    """In this process, which knows the layers of the file."""
+    small_transformer().save(tmp_path / "network.keras")
+    names = ["block1_mlp:3", "block2_attention:1"]
+    units = [flag for name in names for flag in ("--unit", name)]
+    command = ["visualize.py", str(tmp_path / "network.keras"), *units]
+    command += ["--smoke", "--scale", "200", "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", command)
+    runpy.run_path(str(ROOT / "train" / "visualize.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert [unit["name"] for unit in summary] == names
+    for unit, folder in zip(
+        summary, ["block1_mlp_3", "block2_attention_1"], strict=True
+    ):
+        assert unit["verdict"] in printed
+        assert np.mean(unit["f"]) > unit["f_of_q"]
+        with np.load(tmp_path / "out" / folder / "numbers.npz") as numbers:
+            assert numbers["images"].shape == (2, 16, 16, 3)
+    assert (tmp_path / "out" / "overview_16x16.png").stat().st_size > 0
 
 
 def test_a_unit_that_says_nothing_is_left_out_and_named(colour_network, tmp_path):
