@@ -25,6 +25,7 @@ ROOMS = {
     "_start": set(),
     "adaptation": set(),
     "arguments": set(),
+    "assertions": set(),
     "batches": {"arguments"},
     "callbacks": {"arguments", "sampler", "tilt"},
     "certificate": {"adaptation", "chains"},
@@ -32,7 +33,7 @@ ROOMS = {
     "comparison": {"storage"},
     "data": {"arguments", "batches", "prepared"},
     "diagnostics": set(),
-    "evaluation": set(),
+    "evaluation": {"objective", "passes"},
     "features": {"graph"},
     "graph": set(),
     "importance": set(),
@@ -64,10 +65,10 @@ ROOMS = {
     },
     "masking.superpixels": {"arguments", "masking.examples"},
     "masking.svm": set(),
-    "model": {"arguments", "objective", "reference_queue"},
+    "model": {"arguments", "assertions", "objective", "passes", "reference_queue"},
     "named": {"graph", "networks", "reference", "units"},
     "networks": set(),
-    "objective": set(),
+    "objective": {"assertions"},
     "optimizer": set(),
     "partition": {
         "adaptation",
@@ -79,6 +80,7 @@ ROOMS = {
         "storage",
         "tilt",
     },
+    "passes": set(),
     "plan": {"adaptation", "arguments", "chains", "kernels", "storage"},
     "plotting": set(),
     "receptive_field": {"graph"},
@@ -111,7 +113,7 @@ ROOMS = {
     "several": {"units"},
     "signatures": set(),
     "sources": {"arguments", "prepared", "storage"},
-    "spectrum": {"arguments"},
+    "spectrum": {"arguments", "passes"},
     "storage": set(),
     "tilt": {"several", "transports"},
     "training": {"arguments", "storage"},
@@ -137,6 +139,7 @@ ONLY_IN = {
 WITHOUT_KERAS = {
     "adaptation",
     "arguments",
+    "assertions",
     "batches",
     "certificate",
     "chains",
@@ -156,6 +159,7 @@ WITHOUT_KERAS = {
     "masking.svm",
     "objective",
     "partition",
+    "passes",
     "plan",
     "plotting",
     "prepared",
@@ -209,8 +213,12 @@ def libraries_of(source):
 
 
 def written_by(source):
-    """Calls that write a file: open with a mode to write, and WRITERS."""
+    """Calls that write a file: open with a mode to write, and WRITERS.
+
+    A method of a Keras class that hands on to `super()` writes what its caller asks.
+    """
     calls = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Call)]
+    calls = [call for call in calls if not ast.unparse(call).startswith("super().")]
     named = [(getattr(c.func, "attr", getattr(c.func, "id", "")), c) for c in calls]
     modes = [
         node.value
@@ -306,3 +314,4 @@ def test_the_package_itself_is_no_way_around():
 def test_no_form_of_writing_escapes(line):
     assert written_by(line)
     assert not written_by("open(path); path.open('rb'); path.read_text()")
+    assert not written_by("super().save(path)")
