@@ -600,7 +600,7 @@ def settings_of(values, images):
 
 
 def trained(model, phases, images, out, settings, save_every, calibration, prior):
-    """Trains from wherever the run stands; errors by name, of GG calibrated, too."""
+    """Trains from wherever the run stands; errors by name, of GG calibrated first."""
     with Unreadable(images.corrupt, out / "unreadable.txt") as unreadable:
         training.train(
             model,
@@ -678,10 +678,10 @@ def errors(model, images, suffix=""):
 
 def table(found, images):
     """A line for each way to cut and to calibrate."""
-    lines = [f"{'':30}{'top-1 error':>12}{'top-5 error':>12}{'ECE':>8}"]
+    lines = [f"{'':34}{'top-1 error':>12}{'top-5 error':>12}{'ECE':>8}"]
     for name, (first, fifth, ece) in found.items():
         shares = f"{100 * first:12.2f}{100 * fifth:12.2f}{100 * ece:8.2f}"
-        lines.append(f"{name:30}{shares}")
+        lines.append(f"{name:34}{shares}")
     end = "; ECE: expected calibration error, of the probabilities"
     return "\n".join([*lines, f"in %, {len(images.test.labels):,} images{end}"])
 
