@@ -5,7 +5,7 @@ __all__ = ["one_pass"]
 import tensorflow as tf
 import tqdm
 
-_QUIET = 2.0  # seconds before the bar is shown
+_QUIET = 10.0  # seconds before the bar is shown
 
 
 def one_pass(name, batches, doing):
