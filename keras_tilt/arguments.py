@@ -1,6 +1,6 @@
 """Arguments as numbers: what is none is an error that names the argument."""
 
-__all__ = ["as_array", "as_number", "check_count", "few"]
+__all__ = ["as_array", "as_labels", "as_number", "check_count", "few"]
 
 import numbers
 
@@ -38,6 +38,51 @@ def as_number(name, value):
             "Pass a single one."
         )
     return float(number)
+
+
+def as_labels(name, labels):
+    """Class numbers, int32 [n], of integers of any type.
+
+    Args:
+        name: of the argument, for an error.
+        labels: integers [n] or a column [n, 1]; what a class number may be is left to
+            the caller, -1 commonly marks an unlabelled image.
+
+    Returns:
+        labels: int32 [n], the same numbers.
+
+    Raises:
+        ValueError: for text, floats or one-hot rows, or a number beyond int32, that
+            would become another one.
+
+    Example:
+        >>> as_labels("labels", np.array([[3], [7]], np.uint8))
+        array([3, 7], dtype=int32)
+    """
+    array = np.asarray(labels)
+    if array.dtype.kind not in "iu":
+        raise ValueError(
+            f"`{name}` must be integers, a class number each. Received: "
+            f"{array.dtype} {list(array.shape)}, {_short(labels)}. Class names become "
+            f"numbers by `np.unique({name}, return_inverse=True)[1]`, floats by "
+            "`astype('int32')`, one-hot rows by `argmax(axis=-1)`."
+        )
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise ValueError(
+            f"`{name}` must have shape [n], a class number each. Received: shape "
+            f"{list(array.shape)}. One-hot rows become class numbers by "
+            "`argmax(axis=-1)`."
+        )
+    whole = array.astype(np.int32)
+    other = whole != array
+    if np.any(other):
+        raise ValueError(
+            f"`{name}` must be class numbers. Received: {array[other][0]}, which is "
+            "beyond int32. Number the classes from 0."
+        )
+    return whole
 
 
 def check_count(name, value, smallest, largest=2**31 - 1):
