@@ -135,8 +135,7 @@ Rows in, at most {rows}, as many rows out:
 
 * `serving_default`: `image` [{shape}] uint8
 * `classify_bytes`: `image_bytes`, a JPEG, PNG or BMP (24 or 32 bits) file of any size
-  up to {pixels} pixels, as these are stored: turn photographs upright whose EXIF data
-  say so
+  up to {pixels} pixels; photographs are turned upright where their EXIF data say so
 
 Both give
 

@@ -18,7 +18,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt.arguments import check_count
+from keras_tilt.arguments import as_labels, check_count
 from keras_tilt.batches import uniform_order
 from keras_tilt.prepared import UNREADABLE
 
@@ -107,7 +107,7 @@ def pipeline(
 
     Args:
         images: pixels in [0, 255], uint8 [n, height, width, channels].
-        labels: classes, integers [n]; -1 marks an unlabelled image.
+        labels: classes, integers [n] or [n, 1]; -1 marks an unlabelled image.
         batch_size: images per batch.
         shuffle_seed: a non-negative integer, or None for the order of the arrays.
         first_epoch: number of the first pass over the returned data set.
@@ -125,6 +125,7 @@ def pipeline(
         >>> int(batches.cardinality())
         79
     """
+    labels = as_labels("labels", labels)
     _check_pipeline(images, labels, batch_size, shuffle_seed, first_epoch)
     count = len(labels)
     stop = count - count % batch_size if drop_remainder else count
@@ -132,7 +133,7 @@ def pipeline(
     check_count("first_step", first_step, 0, steps)
     with tf.device("CPU"):
         images = tf.convert_to_tensor(images)
-        labels = tf.cast(labels, tf.int32)
+        labels = tf.constant(labels)
 
     def batch(order, start):
         chosen = order[start : start + batch_size]
@@ -219,11 +220,11 @@ def _read_tfds(path):
 
 def _checked_split(path, split, images, labels):
     """Return images [n, 28, 28, 1] and int32 labels [n], or say what is wrong."""
-    count = len(labels) if labels.ndim == 1 else "n"
+    labels = as_labels(f"y_{split} of {path}", labels)
+    count = len(labels)
     if (
         images.dtype != np.uint8
         or images.shape not in [(count, 28, 28), (count, 28, 28, 1)]
-        or not np.issubdtype(labels.dtype, np.integer)
         or not np.all((labels >= 0) & (labels < 10))
     ):
         raise ValueError(
@@ -232,7 +233,7 @@ def _checked_split(path, split, images, labels):
             f"{list(images.shape)}, {labels.dtype} labels {list(labels.shape)}. "
             f"{_HOW_TO_GET}"
         )
-    return images.reshape(-1, 28, 28, 1), labels.astype(np.int32)
+    return images.reshape(-1, 28, 28, 1), labels
 
 
 def _check_pipeline(images, labels, batch_size, shuffle_seed, first_epoch):
@@ -242,12 +243,6 @@ def _check_pipeline(images, labels, batch_size, shuffle_seed, first_epoch):
             "Expected images [n, height, width, channels] and labels [n]. Received: "
             f"images {list(images_shape)} and labels {list(labels_shape)}. "
             "Reshape gray images to one channel: images[..., np.newaxis]."
-        )
-    dtype = tf.as_dtype(labels.dtype if hasattr(labels, "dtype") else type(labels[0]))
-    if not dtype.is_integer:
-        raise ValueError(
-            f"Expected `labels` to be integers. Received: {dtype.name}. "
-            "Pass class numbers, -1 for an unlabelled image."
         )
     if not 1 <= batch_size <= images_shape[0]:
         raise ValueError(

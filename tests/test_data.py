@@ -166,9 +166,13 @@ def test_damaged_tfds_data_name_their_folder(tmp_path):
         ({"x_train": np.zeros((6, 27, 28), np.uint8)}, r"\[6, 27, 28\]"),
         ({"x_train": np.zeros((5, 28, 28), np.uint8)}, r"\[5, 28, 28\]"),
         ({"x_test": np.zeros((3, 28, 28), np.float32)}, "test: float32 images"),
-        ({"y_train": np.zeros(6, np.float32)}, "train: .* float32 labels"),
+        (
+            {"y_train": np.zeros(6, np.float32)},
+            "y_train of .*mnist.npz` must be integers.*float32",
+        ),
         ({"y_train": np.full(6, 10, np.uint8)}, "labels in 0..9"),
-        ({"y_train": np.array(3, np.uint8)}, "train: .* labels"),
+        ({"y_train": np.array(3, np.uint8)}, r"y_train of .*must have shape \[n\]"),
+        ({"y_train": np.array(list("012345"))}, "y_train of .*Class names become"),
     ],
 )
 def test_arrays_that_are_not_mnist_are_described(tmp_path, change, message):
@@ -275,8 +279,8 @@ def test_unlabelled_images_pass_through():
     [
         ({"images": np.zeros((4, 28, 28), np.uint8)}, r"Reshape gray images"),
         ({"labels": np.zeros(3, np.int32)}, r"labels \[3\]"),
-        ({"labels": np.zeros(4, np.float32)}, "integers. Received: float32"),
-        ({"labels": [0.0, 1.0, 2.0, 3.0]}, "integers. Received: float"),
+        ({"labels": np.zeros(4, np.float32)}, "must be integers.* Received: float32"),
+        ({"labels": [0.0, 1.0, 2.0, 3.0]}, "must be integers.* Received: float"),
         ({"batch_size": 5}, "1..4, the number of images. Received: 5"),
         ({"batch_size": 0}, "Received: 0"),
         ({"shuffle_seed": -1}, "non-negative. Received: -1"),
