@@ -3,11 +3,11 @@
     image -> logits, p(y | x), log p(x) up to a constant, class, name of the class
 
     python export/classifier.py out/demo/models/gg-dg-seed0-epoch25.keras \\
-        --high 0.99609375 --out served/digits_classifier
+        --out served/digits_classifier
 
-(MNIST's pixels are bytes / 256 for the network: white, 255, is 0.99609375.) Images come
-as bytes of pixels, or as JPEG and PNG files of any size. Writes the next version of the
-folder with model.config, batching.config, compose.yaml and README.md beside it.
+Images come as bytes of pixels, or as JPEG and PNG files of any size. Writes the next
+version of the folder with model.config, batching.config, compose.yaml and README.md
+beside it.
 
 Expected: the golden request of the export, an image of noise, and its class; a few
 seconds on two cores.

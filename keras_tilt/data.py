@@ -1,9 +1,11 @@
 """Images x and labels y: MNIST from disk or from the package, and a fast pipeline.
 
-    x = PIXEL_SCALE * pixels,      PIXEL_SCALE = 1/256 (Caffe's LeNet)
+    x = scale * pixels,      scale = PIXEL_SCALE = 1/256 (Caffe's LeNet), or 1
     order of pass e = permutation drawn from (seed, e)
 
-Images are uint8 pixels in [0, 255] until the pipeline scales them. Label -1 marks an
+Images are uint8 pixels in [0, 255] until the pipeline scales them. With scale = 1 it
+leaves that to the network, such as `lenet(scale=PIXEL_SCALE)`, and pixels are in
+[0, 255] wherever one meets them; the two train alike, bit for bit. Label -1 marks an
 unlabelled image: it enters the sums over images of the generative loss and no
 numerator (Dai, Lu and Wu 2015).
 """
@@ -96,8 +98,9 @@ def pipeline(
     first_epoch=0,
     first_step=0,
     drop_remainder=False,
+    scale=PIXEL_SCALE,
 ):
-    """Return the batches of a data set held in memory, scaled by `PIXEL_SCALE`.
+    """Return the batches of a data set held in memory, as pixels of a network.
 
     Without a seed the order is that of the arrays. With a seed every pass has its own
     order, permutation(n) drawn from (shuffle_seed, e) with e = first_epoch,
@@ -114,9 +117,10 @@ def pipeline(
         first_step: batches of that pass that have been seen: it begins with the next
             one, later passes are whole. Their number is then not known beforehand.
         drop_remainder: whether to leave out a last batch smaller than `batch_size`.
+        scale: of pixels; 1 for a network that has its own.
 
     Returns:
-        dataset: of (images float32 [batch, height, width, channels], in [0, 1);
+        dataset: of (images float32 [batch, height, width, channels], in [0, 255 scale];
             labels int32 [batch]).
 
     Example:
@@ -140,7 +144,7 @@ def pipeline(
         if drop_remainder:
             chosen = tf.ensure_shape(chosen, [batch_size])
         pixels = tf.cast(tf.gather(images, chosen), tf.float32)
-        return PIXEL_SCALE * pixels, tf.gather(labels, chosen)
+        return scale * pixels, tf.gather(labels, chosen)
 
     def batches(order, first):
         starts = tf.data.Dataset.range(first * batch_size, stop, batch_size)

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from data_files import data_file
 
+import keras_tilt as kt
 from keras_tilt import data
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -265,6 +266,20 @@ def test_keras_fit_uses_one_pass_per_epoch():
     # Two epochs and two validations are four passes: this one is the fifth.
     expected = data.pipeline(*images_labels, 8, shuffle_seed=1, first_epoch=4)
     assert passes(train, 1) == passes(expected, 1)
+
+
+def test_a_network_that_scales_pixels_trains_alike_bit_for_bit():
+    """So that whoever meets an image finds it in 0 ... 255; 1/256 is a power of two."""
+    train, _ = data.embedded_mnist()
+    found = []
+    for scale_of_network, scale in ((1.0, data.PIXEL_SCALE), (data.PIXEL_SCALE, 1.0)):
+        model = kt.GenerativeClassifier(kt.lenet(scale=scale_of_network))
+        model.compile(optimizer=kt.CaffeSGD(kt.InverseDecay(0.01)))
+        batches = data.pipeline(*train, 64, shuffle_seed=0, scale=scale)
+        model.fit(batches.take(3), verbose=0)
+        found.append(model.network.get_weights())
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_unlabelled_images_pass_through():
