@@ -4,11 +4,11 @@
     image -> logits, p(label y | x), of a network that ends in sigmoids
 
     python export/classifier.py out/demo/models/gg-dg-seed0-epoch25.keras \\
-        --high 0.99609375 --out served/digits_classifier
+        --out served/digits_classifier
 
-(MNIST's pixels are bytes / 256 for the network: white, 255, is 0.99609375.) Images come
-as bytes of pixels, or as JPEG and PNG files of any size. Writes the next version of the
-folder with model.config, batching.config, compose.yaml and README.md beside it.
+Images come as bytes of pixels, or as JPEG and PNG files of any size. Writes the next
+version of the folder with model.config, batching.config, compose.yaml and README.md
+beside it.
 Labels that may hold beside each other, of a network that ends in sigmoids, have no
 density and no class: their answer is the logits and the probability of each label.
 
@@ -163,8 +163,7 @@ Rows in, at most {rows}, as many rows out:
 
 * `serving_default`: `image` [{shape}] uint8
 * `classify_bytes`: `image_bytes`, a JPEG, PNG or BMP (24 or 32 bits) file of any size
-  up to {pixels} pixels, as these are stored: turn photographs upright whose EXIF data
-  say so
+  up to {pixels} pixels; photographs are turned upright where their EXIF data say so
 
 Both give
 

@@ -3,7 +3,7 @@
     unit, seed, temperature -> an image of p(x) = exp(f(x) / temperature) q(x) / Z
 
     python export/sampler.py out/demo/models/gg-dg-seed0-epoch25.keras \\
-        --unit class:0-9 --reference white --stddev 0.5 --out served/digits
+        --unit class:0-9 --reference white --stddev 128 --out served/digits
     python export/ask.py served/digits --unit 3 --seed 7 --out three.png
 
 Writes served/digits/1/ (served/digits/2/ the next time), a SavedModel of TensorFlow's

@@ -30,16 +30,16 @@ from keras_tilt.adaptation import (
     jittered,
     leapfrog_steps,
 )
-from keras_tilt.arguments import check_count
+from keras_tilt.arguments import as_names, check_count
 from keras_tilt.chains import is_standard_normal
 from keras_tilt.kernels import Response, SplitHamiltonianMonteCarlo, chain_seeds
 from keras_tilt.several import choice, variables_of
 from keras_tilt.signatures import (
     after,
     checked_rows,
-    decoded,
     read_once,
     traced,
+    upright,
 )
 from keras_tilt.tilt_groups import checked_tilts
 from keras_tilt.units import unit
@@ -490,7 +490,7 @@ class ServedClassifier(tf.Module):
         read = variables_of(self._logits)
         self._weights = [variable.value for variable in read]  # to be saved
         self._range = np.array([low, high], np.float32)
-        self.class_names = tuple(class_names)
+        self.class_names = tuple(as_names("class_names", class_names))
 
     @functools.cached_property
     def functions(self):
@@ -507,7 +507,7 @@ class ServedClassifier(tf.Module):
         return self._classified(tf.cast(image, tf.float32))
 
     def classify_bytes(self, image_bytes):
-        """The same of JPEG, PNG or BMP files, brought to the network's size."""
+        """The same of JPEG, PNG or BMP files, upright and in the network's size."""
         (image_bytes,) = checked_rows(image_bytes=image_bytes).values()
         images = tf.map_fn(
             self._file_pixels,
@@ -519,7 +519,7 @@ class ServedClassifier(tf.Module):
     def _file_pixels(self, data):
         """Of one file, its pixels 0 ... 255 in the network's size."""
         *size, channels = self.shape
-        resized = tf.image.resize(decoded(data, channels), size, antialias=True)
+        resized = tf.image.resize(upright(data, channels), size, antialias=True)
         return tf.clip_by_value(resized, 0.0, 255.0)
 
     def _classified(self, images):

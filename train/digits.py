@@ -16,8 +16,8 @@ the standard deviation is set for --signal-to-noise.
     python train/digits.py MODEL --paper --out out/paper
 
 runs the setting of Dai, Lu, Wu 2015 for LeNet instead (as remembered, unverified):
-N(0, 10^2), 300 iterations of 100 leapfrog steps from draws of q. It is far from
-equilibrium, and the verdict says so. About ten minutes on two cores.
+N(0, 10^2) for pixels / 256, 300 iterations of 100 leapfrog steps from draws of q. It is
+far from equilibrium, and the verdict says so. About ten minutes on two cores.
 """
 
 import argparse
@@ -28,7 +28,7 @@ import keras_tilt as kt
 import keras
 import numpy as np
 
-PILOT_STDDEV = 10.0
+PILOT_STDDEV = 10.0  # of Caffe's pixels, which are those of a file / 256
 PAPER_STDDEV = 10.0
 
 
@@ -37,7 +37,7 @@ def main():
     flags = parse_flags()
     network = load_network(flags.model)
     if flags.paper:
-        stddev, settings = PAPER_STDDEV, dict(kt.PAPER_LENET)
+        stddev, settings = PAPER_STDDEV * caffe_pixel(flags), dict(kt.PAPER_LENET)
         if flags.smoke:
             settings |= {"num_results": 8, "num_leapfrog_steps": 2}
     else:
@@ -76,6 +76,7 @@ def parse_flags():
     add("--leapfrog-steps", type=int, default=20, help="per iteration")
     add("--signal-to-noise", type=float, default=0.8, help="per pixel, wanted")
     add("--stddev", type=float, help="of the reference instead, in units of a pixel")
+    add("--high", type=float, default=255.0, help="white, as a pixel of the network")
     add("--paper", action="store_true", help="the paper's setting for LeNet")
     add("--seed", type=int, default=7, help="equal seeds give equal samples")
     add("--smoke", action="store_true", help="two chains, a few short iterations")
@@ -102,9 +103,15 @@ def class_tilts(network, stddev):
     return [kt.Tilt(unit, reference) for unit in units]
 
 
+def caffe_pixel(flags):
+    """What 1 of Caffe's pixels is in those of the network, a byte / 256 in any unit."""
+    return flags.high * 256 / 255
+
+
 def chosen_stddev(network, flags):
     """The standard deviation for the wanted ratio, by a pilot of one chain a class."""
-    tilts = class_tilts(network, PILOT_STDDEV)
+    unit = caffe_pixel(flags)
+    tilts = class_tilts(network, PILOT_STDDEV * unit)
     pilot = kt.sample(
         tilts,
         num_chains=1,
@@ -116,9 +123,9 @@ def chosen_stddev(network, flags):
     pairs = zip(tilts, pilot, strict=True)
     ratios = [tilt.signal_to_noise(samples.images[-1]) for tilt, samples in pairs]
     measured = float(np.mean(ratios))
-    stddev = float(f"{PILOT_STDDEV * flags.signal_to_noise / measured:.2g}")
+    stddev = unit * float(f"{PILOT_STDDEV * flags.signal_to_noise / measured:.2g}")
     print(
-        f"Signal-to-noise per pixel {measured:.2f} at stddev {PILOT_STDDEV:g}: "
+        f"Signal-to-noise per pixel {measured:.2f} at stddev {PILOT_STDDEV * unit:g}: "
         f"reference N(0, {stddev:g}^2) for {flags.signal_to_noise:g}"
     )
     return stddev

@@ -5,7 +5,7 @@
     python train/visualize.py MODEL.keras --unit class:963 --unit fire5_expand3x3:0-7 \\
         --preprocess caffe --out out/pizza
     python train/visualize.py out/demo/models/gg-dg-seed0-epoch25.keras \\
-        --unit class:0-9 --unit conv2:0-7 --high 1 --sizes 1 --out out/digits
+        --unit class:0-9 --unit conv2:0-7 --sizes 1 --out out/digits
 
 Every unit gets a folder with numbers.npz, then images.png, traces.png and report.json,
 with the verdict on convergence; all of one size together overview_HxW.png, and all
