@@ -32,7 +32,7 @@ import tarfile
 
 import numpy as np
 import tensorflow as tf
-import tqdm
+from tqdm import auto as tqdm
 
 from keras_tilt import prepared, storage
 from keras_tilt.arguments import check_count
