@@ -111,6 +111,78 @@ def test_flags_are_in_kebab_case(script, monkeypatch, capsys):
     assert all(re.fullmatch(r"-h|--[a-z]+(-[a-z]+)*", flag) for flag in flags), flags
 
 
+# Flags that are read before TensorFlow is
+
+READ_FLAGS = """\
+import contextlib, io, json, os, runpy, sys
+found, commands = [], json.load(sys.stdin)
+for script, *flags in commands:
+    sys.argv = [script, *flags]
+    sys.path[0] = os.path.dirname(script)
+    said, code = io.StringIO(), None
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except SystemExit as end:
+            code = end.code
+    heavy = {"keras", "keras_tilt", "matplotlib", "numpy", "scipy", "tensorflow"}
+    found.append([code, said.getvalue(), sorted(heavy & sys.modules.keys())])
+json.dump(found, sys.stdout)
+"""
+
+
+@pytest.fixture(scope="module")
+def read_flags(tmp_path_factory):
+    """{(script, case): (code, text, heavy modules)}, all in one process without any."""
+    folder = tmp_path_factory.mktemp("flags")
+    (folder / "file").write_text("")
+    cases = {
+        "help": ["--help"],
+        "typo": ["--sede", "3"],
+        "out is a file": ["--out", str(folder / "file"), "--sede"],
+        "out is a folder": ["--out", str(folder), "--sede"],
+        "out is below a file": ["--out", str(folder / "file" / "a" / "b"), "--sede"],
+    }
+    keys = [(script, case) for script in SCRIPTS for case in cases]
+    mains = [s / "__main__.py" if s.is_dir() else s for s, _ in keys]
+    commands = [[str(m), *cases[c]] for m, (_, c) in zip(mains, keys, strict=True)]
+    run = subprocess.run(
+        [sys.executable, "-c", READ_FLAGS],
+        input=json.dumps(commands),
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    return dict(zip(keys, json.loads(run.stdout), strict=True))
+
+
+@every_script
+def test_help_and_typos_are_told_before_tensorflow_is_imported(script, read_flags):
+    assert read_flags[script, "help"][0] == 0
+    assert read_flags[script, "typo"][0] == 2
+    for case in ("help", "typo"):
+        code, text, heavy = read_flags[script, case]
+        assert "usage: " in text and heavy == [], (case, text)
+
+
+@every_script
+def test_an_out_that_cannot_be_written_is_told_at_once(script, read_flags):
+    """A script writes either a folder or a file, and neither below a file."""
+    told = {
+        case: f"Expected a f{text.partition('Expected a f')[2]}"
+        for (of_script, case), (code, text, heavy) in read_flags.items()
+        if of_script == script and code == 2 and "which is a f" in text and not heavy
+    }
+    assert len(told) == 2 and "which is a file" in told["out is below a file"]
+    (other,) = told.keys() - {"out is below a file"}
+    taken = other.removeprefix("out is a ")
+    wanted = {"file": "folder", "folder": "file"}[taken]
+    assert told[other].startswith(f"Expected a {wanted}")
+    assert f"which is a {taken}. Name " in told[other]
+
+
 # train/mnist.py
 
 MNIST = "train/mnist.py"
