@@ -11,7 +11,7 @@ demo: $(READY) ## train on the embedded digits, sample all ten, serve two; out/d
 	$(BIN)/python train/mnist.py --embedded --seeds 0 --out out/demo/models
 	$(BIN)/python train/digits.py out/demo/models/gg-dg-seed0-epoch25.keras --out out/demo
 	$(BIN)/python export/sampler.py out/demo/models/gg-dg-seed0-epoch25.keras \
-	  --unit class:0 --unit class:7 --reference spectral --low 0 --high 1 --scale 4 \
+	  --unit class:0 --unit class:7 --reference spectral --scale 4 \
 	  --draws 400 --out out/demo/served/digits
 	$(BIN)/python export/ask.py out/demo/served/digits --unit 0 1 --out out/demo/served.png
 

@@ -101,6 +101,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras_tilt import named, servable, serving, signatures
+from keras_tilt.graph import network_of
 from keras_tilt.kernels import value_and_gradient
 from keras_tilt.several import variables_of
 from tqdm.auto import tqdm
@@ -198,7 +199,7 @@ def built(settings, version=None):
     path, low, high = settings["network"], settings["low"], settings["high"]
     keras.utils.set_random_seed(settings["seed"])
     model = named.load_model(pathlib.Path(path)) if path else kt.lenet()
-    network = getattr(model, "network", model)
+    network = network_of(model)
     units = [named.unit_of(network, unit, settings["preprocess"]) for unit in UNITS]
     shape = units[0].input_shape
     reference = named.noise("white", shape, low, high, settings["contrast"])

@@ -1,13 +1,16 @@
 """Exports a classifier with its generative score, for TensorFlow Serving.
 
     image -> logits, p(y | x), log p(x) up to a constant, class, name of the class
+    image -> logits, p(label y | x), of a network that ends in sigmoids
 
     python export/classifier.py out/demo/models/gg-dg-seed0-epoch25.keras \\
-        --high 0.99609375 --out served/digits_classifier
+        --out served/digits_classifier
 
-(MNIST's pixels are bytes / 256 for the network: white, 255, is 0.99609375.) Images come
-as bytes of pixels, or as JPEG and PNG files of any size. Writes the next version of the
-folder with model.config, batching.config, compose.yaml and README.md beside it.
+Images come as bytes of pixels, or as JPEG and PNG files of any size. Writes the next
+version of the folder with model.config, batching.config, compose.yaml and README.md
+beside it.
+Labels that may hold beside each other, of a network that ends in sigmoids, have no
+density and no class: their answer is the logits and the probability of each label.
 
 Expected: the golden request of the export, an image of noise, and its class; a few
 seconds on two cores.
@@ -48,7 +51,7 @@ import keras_tilt as kt  # noqa: F401  (first: it sets TensorFlow's defaults)
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt import named, servable, serving, signatures
+from keras_tilt import graph, named, servable, serving, signatures
 
 
 def main():
@@ -68,7 +71,8 @@ def main():
         signatures.MOST_ROWS,
         readme(classifier, flags),
     )
-    print(f"Written: {version}, a classifier of {len(names)} classes")
+    kind = "classes" if classifier.has_classes else "labels"
+    print(f"Written: {version}, a classifier of {len(names)} {kind}")
     print(f"Serve it: {flags.out / 'README.md'}")
 
 
@@ -77,7 +81,7 @@ def classifier_of(flags):
     servable.check_can_write(flags.out)
     named.use_modules(flags.modules)
     model = named.load_model(flags.model)
-    network = getattr(model, "network", model)
+    network = graph.network_of(model)
     check_channels(named.image_shape(network))
     names = named.class_names(flags.names, checked_classes(network), flags.model)
     flags.low, flags.high, reason = named.pixel_range(
@@ -123,8 +127,12 @@ def noise_file(shape, seed):
 
 def readme(classifier, flags):
     """README.md of the servable."""
-    shown = 'print(tf.make_ndarray(response.outputs["class_name"]))'
+    has_classes = classifier.has_classes
+    output = "class_name" if has_classes else "probabilities"
+    shown = f'print(tf.make_ndarray(response.outputs["{output}"]))'
     values = {
+        "head": CLASSES_HEAD if has_classes else LABELS_HEAD,
+        "answer": CLASSES_ANSWER if has_classes else LABELS_ANSWER,
         "asking": servable.asking("classify_bytes", shown),
         "shape": ", ".join(map(str, classifier.shape)),
         "classes": len(classifier.class_names),
@@ -136,11 +144,31 @@ def readme(classifier, flags):
     return servable.filled(README, values)
 
 
-README = """\
+CLASSES_HEAD = """\
 # {name}: a classifier with its generative score
 
     p(y | x) = softmax over y of F_y(x) + b_y
-    log p(x) = log sum over y of exp(F_y(x) + b_y) + log q(x) + constant
+    log p(x) = log sum over y of exp(F_y(x) + b_y) + log q(x) + constant"""
+
+CLASSES_ANSWER = """\
+* `logits` [{classes}], calibrated if the model was, and `probabilities`, their softmax
+* `log_density`: log p(x) / q(x) up to a constant, in nats, where q are the images that
+  the network was trained on
+* `class`, and `class_name`; all names are in `{version}/assets/class_names.json`"""
+
+LABELS_HEAD = """\
+# {name}: labels of images, each with its probability
+
+    p(label y | x) = sigmoid of F_y(x)
+
+Labels may hold beside each other: there is no class, and no density of images."""
+
+LABELS_ANSWER = """\
+* `logits` [{classes}], F, and `probabilities`, of each label by itself; the names of
+  the labels, in this order, are in `{version}/assets/class_names.json`"""
+
+README = """\
+{head}
 
 ## Start
 
@@ -154,15 +182,11 @@ Rows in, at most {rows}, as many rows out:
 
 * `serving_default`: `image` [{shape}] uint8
 * `classify_bytes`: `image_bytes`, a JPEG, PNG or BMP (24 or 32 bits) file of any size
-  up to {pixels} pixels, as these are stored: turn photographs upright whose EXIF data
-  say so
+  up to {pixels} pixels; photographs are turned upright where their EXIF data say so
 
 Both give
 
-* `logits` [{classes}], calibrated if the model was, and `probabilities`, their softmax
-* `log_density`: log p(x) / q(x) up to a constant, in nats, where q are the images that
-  the network was trained on
-* `class`, and `class_name`; all names are in `{version}/assets/class_names.json`
+{answer}
 
 Byte 0 is the pixel {low} of the network, 255 is {high}. A file that is no image fails
 the request with INVALID_ARGUMENT. Rows of a classifier run together: how many there are

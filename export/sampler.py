@@ -3,7 +3,7 @@
     unit, seed, temperature -> an image of p(x) = exp(f(x) / temperature) q(x) / Z
 
     python export/sampler.py out/demo/models/gg-dg-seed0-epoch25.keras \\
-        --unit class:0-9 --reference white --stddev 0.5 --out served/digits
+        --unit class:0-9 --reference white --stddev 128 --out served/digits
     python export/ask.py served/digits --unit 3 --seed 7 --out three.png
 
 Writes served/digits/1/ (served/digits/2/ the next time), a SavedModel of TensorFlow's
@@ -153,7 +153,7 @@ import keras_tilt as kt
 import numpy as np
 from tqdm.auto import tqdm
 
-from keras_tilt import certificate, named, servable, serving, signatures
+from keras_tilt import certificate, graph, named, servable, serving, signatures
 
 
 def main():
@@ -200,7 +200,7 @@ def export(flags):
 def tilts_of(flags):
     """The tilts of all units by one reference; what is black and white is settled."""
     model = named.load_model(flags.model)
-    network = getattr(model, "network", model)
+    network = graph.network_of(model)
     units = [
         named.unit_of(
             network, label, flags.preprocess, flags.sizes, flags.posterior_weight

@@ -28,6 +28,18 @@ def _held_back_stderr():
             os.close(original)
 
 
+def _check_backend(backend):
+    """Raises an error unless Keras computes by TensorFlow."""
+    if backend != "tensorflow":
+        raise ImportError(
+            "keras_tilt needs Keras to compute by TensorFlow. Received: the backend "
+            f"{backend!r}. Set KERAS_BACKEND=tensorflow, or `backend` in "
+            "~/.keras/keras.json, before Keras is imported."
+        )
+
+
+if "keras" not in sys.modules:  # TensorFlow imports it, and fails if it does
+    _check_backend(os.environ.get("KERAS_BACKEND") or "tensorflow")
 if "tensorflow" not in sys.modules:
     # A value set before wins. The first hides TensorFlow's messages below errors in
     # C++; the second turns oneDNN on also where TensorFlow leaves it off (x86 without
@@ -36,3 +48,6 @@ if "tensorflow" not in sys.modules:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     with _held_back_stderr():
         import tensorflow  # noqa: F401
+import keras  # noqa: E402
+
+_check_backend(keras.config.backend())

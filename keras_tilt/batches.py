@@ -24,7 +24,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt.arguments import check_count
+from keras_tilt.arguments import as_labels, check_count
 
 # Streams of random numbers of one (seed, epoch); uniform_order has the one without.
 _BATCHES, _CUTS = 1, 2
@@ -69,7 +69,8 @@ class Corrupt:
             raise ValueError(
                 f"keras_tilt: At most {allowed} of {len(source.labels)} images may be "
                 f"unreadable (limit {self.limit:g}). Received: {len(names)}, "
-                f"{', '.join(first[:_SHOWN] + more)}. Repair them, or raise the limit."
+                f"{', '.join(first[:_SHOWN] + more)}. Save them as PNG or JPEG, or "
+                "raise the limit."
             )
 
 
@@ -98,7 +99,7 @@ def by_classes(labels, batch_size, classes_per_batch, seed, epoch):
     Returns:
         order: int64 [labelled // batch_size * batch_size].
     """
-    labels = np.asarray(labels)
+    labels = as_labels("labels", labels)
     members = [np.flatnonzero(labels == c) for c in np.unique(labels[labels >= 0])]
     _check_classes(len(members), batch_size, classes_per_batch)
     rng = np.random.default_rng([seed, epoch, _BATCHES])
@@ -128,7 +129,7 @@ def by_labelled(labels, batch_size, labelled_per_batch, seed, epoch):
     Returns:
         order: int64 [n // batch_size * batch_size].
     """
-    labels = np.asarray(labels)
+    labels = as_labels("labels", labels)
     check_count("batch_size", batch_size, 1)
     check_count("labelled_per_batch", labelled_per_batch, 0, batch_size)
     shares = [labelled_per_batch, batch_size - labelled_per_batch]
@@ -224,7 +225,7 @@ def training_batches(
         >>> int(dataset.cardinality())
         3
     """
-    _check_order(source, order)
+    order = _checked_order(source, order)
     _check_batches(source, batch_size, crop, shorter_side, pad)
     steps = len(order) // batch_size if drop_remainder else -(-len(order) // batch_size)
     check_count("first_step", first_step, 0, steps)
@@ -508,7 +509,8 @@ def _check_batches(source, batch_size, crop, shorter_side, pad=0):
             )
 
 
-def _check_order(source, order):
+def _checked_order(source, order):
+    """Numbers of images, int64 [m], of integers of any type."""
     count = len(source.labels)
     order = np.asarray(order)
     whole = order.ndim == 1 and order.dtype.kind in "iu"
@@ -517,6 +519,7 @@ def _check_order(source, order):
             f"`order` must be numbers of images, integers in 0..{count - 1}. Received: "
             f"{order.dtype} {list(order.shape)}. Draw it from the labels of `source`."
         )
+    return order.astype(np.int64)
 
 
 def _check_classes(num_classes, batch_size, classes_per_batch):

@@ -9,6 +9,7 @@ chain wherever it runs. Only the numbers leave the device at every iteration.
 
 __all__ = [
     "MOST_CHAINS",
+    "ChainGraphs",
     "Chains",
     "Settings",
     "State",
@@ -19,7 +20,6 @@ __all__ = [
     "projection_directions",
 ]
 
-import functools
 import math
 from typing import Any, NamedTuple
 
@@ -29,10 +29,11 @@ import tensorflow as tf
 from keras_tilt.arguments import few
 from keras_tilt.kernels import (
     DIVERGENCE,
+    Response,
+    SplitHamiltonianMonteCarlo,
     chain_seeds,
     kinetic_energy,
     transition_kernel,
-    value_and_gradient,
 )
 
 MOST_CHAINS = 2**16  # of a row: chain j of row i has the number i * MOST_CHAINS + j
@@ -68,20 +69,22 @@ class State(NamedTuple):
     settings: Settings
 
 
-class Chains:
+class ChainGraphs:
     """The graphs that start chains and advance them by one iteration.
+
+    They know nothing of a single run: several runs, also in several threads, may share
+    them. Where the unit is an argument of the graph, so may runs of several units.
 
     Under the `tf.distribute` strategy in scope the chains are split over its replicas.
 
     Args:
-        response: f, noise [rows, chains, ...] -> [rows, chains], nats.
+        response: f, (noise [rows, chains, ...], *parameters) -> [rows, chains], nats.
         to_images: T, noise [n, ...] -> images [n, ...].
         base: distribution of the noise of one chain.
         kernel: a name that `transition_kernel` knows.
-        rows: the numbers of the rows, by which their chains draw.
-        mass: of the kernel "split", broadcastable to the noise of one chain.
         inverse_temperatures: None, or factors of f on a ladder of replicas of every
             chain, the first of them 1. States are then [ladder, rows, chains, ...].
+        autograph: as in `keras_tilt.kernels.Response`.
     """
 
     def __init__(
@@ -90,25 +93,200 @@ class Chains:
         to_images,
         base,
         kernel,
-        rows,
-        mass=1.0,
         inverse_temperatures=None,
+        autograph=True,
     ):
-        self._rows = np.asarray(rows)
+        self.kernel_name = kernel
+        self.base = base
+        self.ladder = inverse_temperatures
+        self.strategy = tf.distribute.get_strategy()
+        self._f = Response(self._on_ladder(response), autograph)
         self._response = response
         self._to_images = to_images
-        self._base = base
-        self._kernel_name = kernel
-        self._mass = mass
-        self._ladder = inverse_temperatures
         self._chain_by_chain = kernel == "split" and inverse_temperatures is None
         self._directions = tf.constant(
             projection_directions(base.event_shape), base.dtype
         )
-        self._strategy = tf.distribute.get_strategy()
-        self._look = self._on_replicas(self._look_on_replica)
-        self._start = self._on_replicas(self._start_on_replica)
-        self._advance = self._on_replicas(self._advance_on_replica)
+        self._start = tf.function(self._run_start, autograph=autograph)
+        self._advance = tf.function(self._run_advance, autograph=autograph)
+
+    # On the host
+
+    def start(self, noise, ids, parameters, mass, settings):
+        """What the kernel knows of a place, and f and slope there.
+
+        Args:
+            noise: [rows, chains, ...], on a ladder [ladder, rows, chains, ...].
+            ids: [rows, chains] int32, by which the chains draw.
+            parameters: tuple of tensors, of f.
+            mass: tensor.
+            settings: `Settings` of tensors.
+
+        Returns:
+            results: of the kernel.
+            numbers: dict of [rows, chains].
+        """
+        if not self._chain_by_chain:
+            return self._start(noise, parameters, settings)
+        # A trajectory of length zero ends where it starts, and knows f there. A graph
+        # of its own would hold the network a second time, and to prepare it for running
+        # takes about as long as to trace it.
+        unknown = self.strategy.run(self._unknown_on_replica, args=(noise,))
+        still = Settings(
+            tf.zeros_like(settings.step_size),
+            tf.constant(1),
+            tf.ones_like(settings.scale),
+            settings.is_adjusted,
+        )
+        _, results, _ = self.advance(
+            noise, unknown, tf.constant([0, 0]), ids, parameters, mass, still
+        )
+        there = results.proposed_results
+        return self.strategy.run(self._known_on_replica, args=(noise, there, settings))
+
+    def advance(self, noise, results, seed, ids, parameters, mass, settings):
+        """One iteration.
+
+        Args:
+            noise: as in `start`, as all that follow but two.
+            results: of the kernel at this place, under these settings.
+            seed: [2] int32.
+            ids: see there.
+            parameters: see there.
+            mass: see there.
+            settings: see there.
+
+        Returns:
+            noise: like `noise`.
+            results: of the kernel there.
+            numbers: dict of [rows, chains].
+        """
+        return self._advance(noise, results, seed, ids, parameters, mass, settings)
+
+    def _run_start(self, *args):
+        return self.strategy.run(self._start_on_replica, args=args)
+
+    def _run_advance(self, *args):
+        return self.strategy.run(self._advance_on_replica, args=args)
+
+    # On one replica
+
+    def _start_on_replica(self, noise, parameters, settings):
+        response = self._f.at(parameters)
+        results = self._kernel(response, 1.0, *settings).bootstrap_results(noise)
+        f, gradient = response.value_and_gradient(noise)
+        numbers = {"f": f, "slope": _slope(f, gradient)}
+        if self.ladder is not None:
+            numbers = {name: values[0] for name, values in numbers.items()}
+        return results, numbers
+
+    def _unknown_on_replica(self, noise):
+        kernel = SplitHamiltonianMonteCarlo(self._f, 0.0, 1)
+        f = tf.zeros(noise.shape[:2], noise.dtype)
+        return kernel.results_of(noise, f, tf.zeros_like(noise))
+
+    def _known_on_replica(self, noise, there, settings):
+        f, (gradient,) = there.target_log_prob, there.grads_target_log_prob
+        scale = settings.scale[:, None]
+        of_noise = tf.reshape(scale, [-1, *[1] * (noise.shape.rank - 1)])
+        kernel = self._kernel(self._f, 1.0, *settings)
+        results = kernel.results_of(noise, scale * f, of_noise * gradient)
+        return results, {"f": f, "slope": _slope(f, gradient)}
+
+    def _advance_on_replica(
+        self, noise, results, seed, ids, parameters, mass, settings
+    ):
+        kernel = self._kernel(self._f.at(parameters), mass, *settings)
+        if self._chain_by_chain:
+            seed = chain_seeds(seed, ids)
+        start, results_at_start = noise, results
+        noise, results = kernel.one_step(start, results_at_start, seed=seed)
+        numbers = self._numbers(noise, results, parameters, settings.scale)
+        if self.ladder is None and self.kernel_name != "mala":
+            log_prob = results_at_start.accepted_results.target_log_prob
+            if self.kernel_name == "split":  # which is told f alone
+                log_prob += self.base.log_prob(start)
+            numbers["energy"] = kinetic_energy(results) - log_prob
+        return noise, results, numbers
+
+    def _kernel(self, response, mass, step_size, num_steps, scale, is_adjusted):
+        pixels = [1] * len(self.base.event_shape)
+        return transition_kernel(
+            self.kernel_name,
+            response.times(scale[:, None]),
+            self.base,
+            tf.reshape(tf.transpose(step_size), [*step_size.shape[::-1], 1, *pixels]),
+            num_steps,
+            mass,
+            self.ladder,
+            is_adjusted,
+        )
+
+    def _on_ladder(self, response):
+        """f of states [ladder, rows, chains, ...], if there is a ladder."""
+        if self.ladder is None:
+            return response
+
+        def of_all(noise, *parameters):
+            columns = tf.concat(tf.unstack(noise), axis=1)
+            f = response(columns, *parameters)
+            return tf.stack(tf.split(f, len(self.ladder), axis=1))
+
+        return of_all
+
+    def _numbers(self, noise, results, parameters, scale):
+        numbers = {}
+        if self.ladder is not None:
+            noise = noise[0]
+            swaps = tf.cast(results.is_swap_accepted_adjacent, noise.dtype)
+            swaps = tf.where(results.is_swap_proposed_adjacent, swaps, np.nan)
+            numbers["swap_accepted"] = _ladder_last(swaps)
+            results = results.pre_swap_replica_results
+        accept_prob = tf.exp(tf.minimum(results.log_accept_ratio, 0.0))
+        is_finite = tf.math.is_finite(results.log_accept_ratio)
+        is_divergent = ~(results.log_accept_ratio >= -DIVERGENCE)
+        is_accepted = results.is_accepted
+        if self.ladder is not None:
+            accept_prob = _ladder_last(accept_prob)
+            is_accepted, is_finite = is_accepted[0], tf.reduce_all(is_finite, axis=0)
+            is_divergent = tf.reduce_any(is_divergent, axis=0)
+        if self._chain_by_chain:
+            f = results.accepted_results.target_log_prob / scale[:, None]
+        else:
+            # Anew, and not as log_prob - log base(z): that difference of two numbers of
+            # the size of the image has its own rounding noise.
+            f = self._response(noise, *parameters)
+        return numbers | {
+            "f": f,
+            "log_prob": scale[:, None] * f + self.base.log_prob(noise),
+            "is_accepted": is_accepted,
+            "is_finite": is_finite,
+            "is_divergent": is_divergent,
+            "accept_prob": accept_prob,
+            **functionals(noise, self._images(noise), self.base, self._directions),
+        }
+
+    def _images(self, noise):
+        """T of noise [rows, chains, ...]."""
+        flat = self._to_images(tf.reshape(noise, [-1, *noise.shape[2:]]))
+        return tf.reshape(flat, [*noise.shape[:2], *flat.shape[1:]])
+
+
+class Chains:
+    """The chains of one run: their graphs, and what goes into them.
+
+    Args:
+        graphs: `ChainGraphs`.
+        rows: the numbers of the rows, by which their chains draw.
+        parameters: tuple of arrays, of the response.
+        mass: of the kernel "split", broadcastable to the noise of one chain.
+    """
+
+    def __init__(self, graphs, rows, parameters=(), mass=1.0):
+        self._graphs, self._strategy = graphs, graphs.strategy
+        self._rows = np.asarray(rows)
+        self._parameters = tuple(map(tf.constant, parameters))
+        self._mass = tf.constant(mass, graphs.base.dtype)
 
     # On the host
 
@@ -132,10 +310,12 @@ class Chains:
         ids = MOST_CHAINS * self._rows[:, None] + np.arange(noise.shape[1])
         self._ids = self._split(ids.astype(np.int32))
         noise = self._split(noise)
-        if self._ladder is not None:
-            noise = tf.repeat(noise[None], len(self._ladder), axis=0)
-        results = self._start(noise, *self._tensors(settings))
-        return State(noise, results, settings), self._joined(self._look(noise))
+        if self._graphs.ladder is not None:
+            noise = tf.repeat(noise[None], len(self._graphs.ladder), axis=0)
+        results, numbers = self._graphs.start(
+            noise, self._ids, self._parameters, self._mass, self._tensors(settings)
+        )
+        return State(noise, results, settings), self._joined(numbers)
 
     def advance(self, state, settings, seed):
         """One iteration.
@@ -155,20 +335,20 @@ class Chains:
                 swap_accepted [rows, chains, ladder - 1], which is NaN where no swap was
                 proposed.
         """
-        noise, results = state.noise, state.results
+        noise, results, tensors = state.noise, state.results, self._tensors(settings)
+        of_run = self._ids, self._parameters, self._mass, tensors
         if self._results_differ(settings, state.settings):
-            results = self._start(noise, *self._tensors(settings))
-        noise, results, numbers = self._advance(
-            noise, results, seed, self._ids, *self._tensors(settings)
-        )
+            results, _ = self._graphs.start(noise, *of_run)
+        noise, results, numbers = self._graphs.advance(noise, results, seed, *of_run)
         return State(noise, results, settings), self._joined(numbers)
 
     def _tensors(self, settings):
-        """As tensors, so that another value is no other graph."""
-        return (
-            tf.constant(settings.step_size, self._base.dtype),
+        """As tensors, so that a new value does not retrace."""
+        dtype = self._graphs.base.dtype
+        return Settings(
+            tf.constant(settings.step_size, dtype),
             tf.constant(settings.num_leapfrog_steps, tf.int32),
-            tf.constant(settings.scale, self._base.dtype),
+            tf.constant(settings.scale, dtype),
             tf.constant(bool(settings.is_adjusted)),
         )
 
@@ -178,11 +358,12 @@ class Chains:
             return True
         # The drift of a Langevin step is kept with its place.
         same_steps = np.array_equal(one.step_size, other.step_size)
-        return self._kernel_name == "mala" and not same_steps
+        return self._graphs.kernel_name == "mala" and not same_steps
 
     def noise_of(self, state):
         """The states as one array, [rows, chains, ...]."""
-        return self._joined(state.noise if self._ladder is None else state.noise[0])
+        on_ladder = self._graphs.ladder is not None
+        return self._joined(state.noise[0] if on_ladder else state.noise)
 
     def pack(self, state):
         """The state as a list of arrays, replica by replica."""
@@ -201,15 +382,7 @@ class Chains:
         places = tf.nest.pack_sequence_as((like.noise, like.results), places)
         return State(*places, Settings(*settings))
 
-    # On the replicas
-
-    def _on_replicas(self, function):
-        # Of a partial TensorFlow does not think that it is the one traced before, and
-        # does not warn of retracing when there are several samplers in a process.
-        return tf.function(functools.partial(self._run, function))
-
-    def _run(self, function, *args):
-        return self._strategy.run(function, args=args)
+    # Of the replicas
 
     def _placed(self, parts):
         return self._strategy.experimental_distribute_values_from_function(
@@ -227,94 +400,13 @@ class Chains:
 
         return tf.nest.map_structure(join, values)
 
-    # On one replica
 
-    def _start_on_replica(self, noise, *settings):
-        kernel = self._kernel(*settings)
-        return kernel.bootstrap_results(noise)
-
-    def _look_on_replica(self, noise):
-        f, gradient = value_and_gradient(self._f, noise)
-        pixels = list(range(f.shape.rank, noise.shape.rank))
-        slope = tf.reduce_max(tf.abs(gradient), axis=pixels)
-        # The maximum of numbers among which there is a NaN need not be NaN.
-        slope += 0.0 * tf.reduce_sum(gradient, axis=pixels)
-        numbers = {"f": f, "slope": slope}
-        if self._ladder is not None:
-            numbers = {name: values[0] for name, values in numbers.items()}
-        return numbers
-
-    def _advance_on_replica(self, noise, results, seed, ids, *settings):
-        settings = Settings(*settings)
-        kernel = self._kernel(*settings)
-        if self._chain_by_chain:
-            seed = chain_seeds(seed, ids)
-        start, results_at_start = noise, results
-        noise, results = kernel.one_step(start, results_at_start, seed=seed)
-        numbers = self._numbers(noise, results, settings.scale)
-        if self._ladder is None and self._kernel_name != "mala":
-            log_prob = results_at_start.accepted_results.target_log_prob
-            if self._kernel_name == "split":  # which is told f alone
-                log_prob += self._base.log_prob(start)
-            numbers["energy"] = kinetic_energy(results) - log_prob
-        return noise, results, numbers
-
-    def _kernel(self, step_size, num_leapfrog_steps, scale, is_adjusted):
-        pixels = [1] * len(self._base.event_shape)
-        return transition_kernel(
-            self._kernel_name,
-            lambda noise: scale[:, None] * self._f(noise),
-            self._base,
-            tf.reshape(tf.transpose(step_size), [*step_size.shape[::-1], 1, *pixels]),
-            num_leapfrog_steps,
-            self._mass,
-            self._ladder,
-            is_adjusted,
-        )
-
-    def _f(self, noise):
-        """f of states [rows, chains, ...], or of a ladder of them."""
-        if self._ladder is None:
-            return self._response(noise)
-        columns = tf.concat(tf.unstack(noise), axis=1)
-        return tf.stack(tf.split(self._response(columns), len(self._ladder), axis=1))
-
-    def _numbers(self, noise, results, scale):
-        numbers = {}
-        if self._ladder is not None:
-            noise = noise[0]
-            swaps = tf.cast(results.is_swap_accepted_adjacent, noise.dtype)
-            swaps = tf.where(results.is_swap_proposed_adjacent, swaps, np.nan)
-            numbers["swap_accepted"] = _ladder_last(swaps)
-            results = results.pre_swap_replica_results
-        accept_prob = tf.exp(tf.minimum(results.log_accept_ratio, 0.0))
-        is_finite = tf.math.is_finite(results.log_accept_ratio)
-        is_divergent = ~(results.log_accept_ratio >= -DIVERGENCE)
-        is_accepted = results.is_accepted
-        if self._ladder is not None:
-            accept_prob = _ladder_last(accept_prob)
-            is_accepted, is_finite = is_accepted[0], tf.reduce_all(is_finite, axis=0)
-            is_divergent = tf.reduce_any(is_divergent, axis=0)
-        if self._chain_by_chain:
-            f = results.accepted_results.target_log_prob / scale[:, None]
-        else:
-            # Anew, and not as log_prob - log base(z): that difference of two numbers of
-            # the size of the image has its own rounding noise.
-            f = self._response(noise)
-        return numbers | {
-            "f": f,
-            "log_prob": scale[:, None] * f + self._base.log_prob(noise),
-            "is_accepted": is_accepted,
-            "is_finite": is_finite,
-            "is_divergent": is_divergent,
-            "accept_prob": accept_prob,
-            **functionals(noise, self._images(noise), self._base, self._directions),
-        }
-
-    def _images(self, noise):
-        """T of noise [rows, chains, ...]."""
-        flat = self._to_images(tf.reshape(noise, [-1, *noise.shape[2:]]))
-        return tf.reshape(flat, [*noise.shape[:2], *flat.shape[1:]])
+def _slope(f, gradient):
+    """The largest |df/dz_i| of each chain, not finite where one of them is not."""
+    pixels = list(range(f.shape.rank, gradient.shape.rank))
+    slope = tf.reduce_max(tf.abs(gradient), axis=pixels)
+    # The maximum of numbers among which there is a NaN need not be NaN.
+    return slope + 0.0 * tf.reduce_sum(gradient, axis=pixels)
 
 
 def _ladder_last(values):
@@ -363,7 +455,8 @@ def functionals(noise, images, base, directions):
     batch, event = images.shape[:2], images.shape[2:]
     flat_noise = tf.reshape(noise, [*batch, -1])
     flat_images = tf.reshape(images, [*batch, -1])
-    cosines = tf.constant(_cosines(event), images.dtype)
+    with tf.init_scope():  # held beside the graph, not written into it
+        cosines = tf.constant(_cosines(event), images.dtype)
     values = [
         base.log_prob(noise),
         tf.sqrt(tf.reduce_mean(flat_images**2, axis=-1)),

@@ -1,9 +1,11 @@
 """Images x and labels y: MNIST from disk or from the package, and a fast pipeline.
 
-    x = PIXEL_SCALE * pixels,      PIXEL_SCALE = 1/256 (Caffe's LeNet)
+    x = scale * pixels,      scale = PIXEL_SCALE = 1/256 (Caffe's LeNet), or 1
     order of pass e = permutation drawn from (seed, e)
 
-Images are uint8 pixels in [0, 255] until the pipeline scales them. Label -1 marks an
+Images are uint8 pixels in [0, 255] until the pipeline scales them. With scale = 1 it
+leaves that to the network, such as `lenet(scale=PIXEL_SCALE)`, and pixels are in
+[0, 255] wherever one meets them; the two train alike, bit for bit. Label -1 marks an
 unlabelled image: it enters the sums over images of the generative loss and no
 numerator (Dai, Lu and Wu 2015).
 """
@@ -18,7 +20,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt.arguments import check_count
+from keras_tilt.arguments import as_labels, check_count
 from keras_tilt.batches import uniform_order
 from keras_tilt.prepared import UNREADABLE
 
@@ -96,8 +98,9 @@ def pipeline(
     first_epoch=0,
     first_step=0,
     drop_remainder=False,
+    scale=PIXEL_SCALE,
 ):
-    """Return the batches of a data set held in memory, scaled by `PIXEL_SCALE`.
+    """Return the batches of a data set held in memory, as pixels of a network.
 
     Without a seed the order is that of the arrays. With a seed every pass has its own
     order, permutation(n) drawn from (shuffle_seed, e) with e = first_epoch,
@@ -107,16 +110,17 @@ def pipeline(
 
     Args:
         images: pixels in [0, 255], uint8 [n, height, width, channels].
-        labels: classes, integers [n]; -1 marks an unlabelled image.
+        labels: classes, integers [n] or [n, 1]; -1 marks an unlabelled image.
         batch_size: images per batch.
         shuffle_seed: a non-negative integer, or None for the order of the arrays.
         first_epoch: number of the first pass over the returned data set.
         first_step: batches of that pass that have been seen: it begins with the next
             one, later passes are whole. Their number is then not known beforehand.
         drop_remainder: whether to leave out a last batch smaller than `batch_size`.
+        scale: of pixels; 1 for a network that has its own.
 
     Returns:
-        dataset: of (images float32 [batch, height, width, channels], in [0, 1);
+        dataset: of (images float32 [batch, height, width, channels], in [0, 255 scale];
             labels int32 [batch]).
 
     Example:
@@ -125,6 +129,7 @@ def pipeline(
         >>> int(batches.cardinality())
         79
     """
+    labels = as_labels("labels", labels)
     _check_pipeline(images, labels, batch_size, shuffle_seed, first_epoch)
     count = len(labels)
     stop = count - count % batch_size if drop_remainder else count
@@ -132,14 +137,14 @@ def pipeline(
     check_count("first_step", first_step, 0, steps)
     with tf.device("CPU"):
         images = tf.convert_to_tensor(images)
-        labels = tf.cast(labels, tf.int32)
+        labels = tf.constant(labels)
 
     def batch(order, start):
         chosen = order[start : start + batch_size]
         if drop_remainder:
             chosen = tf.ensure_shape(chosen, [batch_size])
         pixels = tf.cast(tf.gather(images, chosen), tf.float32)
-        return PIXEL_SCALE * pixels, tf.gather(labels, chosen)
+        return scale * pixels, tf.gather(labels, chosen)
 
     def batches(order, first):
         starts = tf.data.Dataset.range(first * batch_size, stop, batch_size)
@@ -219,11 +224,11 @@ def _read_tfds(path):
 
 def _checked_split(path, split, images, labels):
     """Return images [n, 28, 28, 1] and int32 labels [n], or say what is wrong."""
-    count = len(labels) if labels.ndim == 1 else "n"
+    labels = as_labels(f"y_{split} of {path}", labels)
+    count = len(labels)
     if (
         images.dtype != np.uint8
         or images.shape not in [(count, 28, 28), (count, 28, 28, 1)]
-        or not np.issubdtype(labels.dtype, np.integer)
         or not np.all((labels >= 0) & (labels < 10))
     ):
         raise ValueError(
@@ -232,7 +237,7 @@ def _checked_split(path, split, images, labels):
             f"{list(images.shape)}, {labels.dtype} labels {list(labels.shape)}. "
             f"{_HOW_TO_GET}"
         )
-    return images.reshape(-1, 28, 28, 1), labels.astype(np.int32)
+    return images.reshape(-1, 28, 28, 1), labels
 
 
 def _check_pipeline(images, labels, batch_size, shuffle_seed, first_epoch):
@@ -242,12 +247,6 @@ def _check_pipeline(images, labels, batch_size, shuffle_seed, first_epoch):
             "Expected images [n, height, width, channels] and labels [n]. Received: "
             f"images {list(images_shape)} and labels {list(labels_shape)}. "
             "Reshape gray images to one channel: images[..., np.newaxis]."
-        )
-    dtype = tf.as_dtype(labels.dtype if hasattr(labels, "dtype") else type(labels[0]))
-    if not dtype.is_integer:
-        raise ValueError(
-            f"Expected `labels` to be integers. Received: {dtype.name}. "
-            "Pass class numbers, -1 for an unlabelled image."
         )
     if not 1 <= batch_size <= images_shape[0]:
         raise ValueError(

@@ -30,6 +30,7 @@ __all__ = [
     "diagnose",
     "inference_data",
     "pareto_k",
+    "read_netcdf",
     "worst_pixel",
 ]
 
@@ -310,6 +311,21 @@ def inference_data(functionals, log_prob, is_accepted, is_divergent, energy=None
         posterior={name: np.float64(values).T for name, values in functionals.items()},
         sample_stats={name: values.T for name, values in statistics.items()},
     )
+
+
+def read_netcdf(path):
+    """Return the `arviz.InferenceData` of a file, held in memory.
+
+    Raises:
+        ValueError: if it is not there, or no such file.
+    """
+    try:
+        return _import_arviz().from_netcdf(str(path)).load()
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"Expected a netCDF file that ArviZ reads. Received: {path}: {error}. "
+            "Write one with samples.save('samples.nc')."
+        ) from error
 
 
 def pareto_k(log_weights):

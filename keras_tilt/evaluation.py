@@ -26,6 +26,9 @@ import scipy.special
 import scipy.stats
 import tensorflow as tf
 
+from keras_tilt.objective import class_numbers
+from keras_tilt.passes import one_pass
+
 
 class Predictions(typing.NamedTuple):
     """What a model says of a data set.
@@ -34,7 +37,7 @@ class Predictions(typing.NamedTuple):
         probabilities: `[n, classes]` p(y|x), mean over the crops of an image.
         scores: `[n]` nats, log p(x) / q(x), mean over the crops; up to a constant
             where the model is not calibrated.
-        labels: `[n]` integers; -1 = unlabelled.
+        labels: int32 `[n]`; -1 = unlabelled.
     """
 
     probabilities: np.ndarray
@@ -48,17 +51,18 @@ def predictions(model, dataset):
     Args:
         model: `keras.Model`, images to logits `[batch, classes]`.
         dataset: `tf.data.Dataset` of (images `[batch, height, width, channels]`, or
-            `[batch, crops, height, width, channels]`; labels `[batch]`).
+            `[batch, crops, height, width, channels]`; labels as `fit` takes them),
+            that ends.
 
     Returns:
         predictions: `Predictions`.
 
     Raises:
-        ValueError: if the data set is empty, or logits are not finite: NaN would count
-            as right in `top_error`.
+        ValueError: if the data set is empty or has no end, or logits are not finite:
+            NaN would count as right in `top_error`.
     """
     parts, logits = [], None
-    for images, labels in dataset:
+    for images, labels in one_pass("dataset", dataset, "predicting"):
         logits = logits or _logits(model, images)
         parts.append(_of_batch(logits, images, labels))
     if not parts:
@@ -81,7 +85,8 @@ def _of_batch(logits, images, labels):
     outputs = np.float64(outputs).reshape(len(labels), crops, -1)
     probabilities = scipy.special.softmax(outputs, axis=2).mean(axis=1)
     scores = scipy.special.logsumexp(outputs, axis=2).mean(axis=1)
-    return probabilities, scores, np.ravel(labels)
+    labels = class_numbers(labels, outputs.shape[2])
+    return probabilities, scores, labels.numpy()
 
 
 def _finite(predictions):

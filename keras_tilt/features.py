@@ -24,7 +24,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt import graph
+from keras_tilt import graph, outputs
+from keras_tilt.gradients import named_if_missing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,10 +116,11 @@ def _input_names(network):
 
 def _taken_shape(network, fixed):
     """Return the shape of one image as the network takes it; None if not known."""
-    if graph.has_graph(network):
-        fixed = dict(fixed)
-        (tensor,) = [tensor for tensor in network.inputs if tensor.name not in fixed]
-        return tuple(tensor.shape[1:])
+    fixed = dict(fixed)
+    inputs = getattr(network, "inputs", None) or []  # also where `call` is its own
+    shapes = [tensor.shape[1:] for tensor in inputs if tensor.name not in fixed]
+    if len(shapes) == 1:
+        return tuple(shapes[0])
     config = network.get_build_config() if network.built else None
     shape = (config or {}).get("input_shape")
     return tuple(shape[1:]) if isinstance(shape, tuple | list) else None
@@ -173,43 +175,39 @@ def _blank(prepared):
 def class_reading(model, prepared, posterior, posterior_weight=0.0):
     """Return how all classes are read, and their number."""
     network = prepared.network
-    link = graph.link(network)
-    values = None if link else graph.output_values(network, _blank(prepared))
+    values = None if graph.has_graph(network) else _probed(prepared)
     classes = _check_classes(graph.output_shapes(network, values))
-    if (posterior or posterior_weight) and classes == 1 and link != "sigmoid":
+    output = outputs.output_of(network, values)
+    is_label = outputs.of_labels(output.activation)
+    if (posterior or posterior_weight) and classes == 1 and not is_label:
         raise ValueError(
             "Expected several classes, or a sigmoid, to read log p(class | x) from. "
             "Received: one logit, whose softmax is always 1. Leave `posterior` out."
         )
-    if link is None and _are_probabilities(values):
-        _check_log_wanted(network, posterior and not posterior_weight)
-        return graph.LogOutput(), classes
-    calibrated = model if _is_calibrated(model, network) else None
-    log_posterior = graph.LogPosterior(calibrated)
+    if output.activation is not None and output.step is None:
+        _check_log_wanted(output, posterior and not posterior_weight)
+        return outputs.LogOutput(output.activation == "log_softmax"), classes
+    log_posterior = outputs.LogPosterior(None if model is network else model)
     if posterior_weight:
-        return graph.LogitsAndPosterior(posterior_weight, log_posterior), classes
-    return log_posterior if posterior else graph.Logits(), classes
+        return outputs.LogitsAndPosterior(posterior_weight, log_posterior), classes
+    return log_posterior if posterior else outputs.Logits(), classes
 
 
-def _is_calibrated(model, network):
-    """Whether the model adds a calibration to the output of the network it holds."""
-    return model is not network and hasattr(model, "calibration_bias")
-
-
-def _are_probabilities(outputs):
-    """Whether several numbers are positive and sum to 1, on both blank images."""
-    outputs = tf.cast(outputs, tf.float32)
-    off = tf.reduce_max(tf.abs(tf.reduce_sum(outputs, axis=-1) - 1.0))
-    return outputs.shape[-1] > 1 and tf.reduce_min(outputs) >= 0.0 and off < 1e-3
+def _probed(prepared):
+    """Return what the network makes of images of several kinds, as it takes them."""
+    images = tf.constant(outputs.probe(prepared.input_shape))
+    return graph.output_values(prepared.network, prepared.feeds(images))
 
 
 def layer_reading(prepared, name, position, activation):
     """Return how the channels of a layer are read, and their number."""
     step = graph.find(prepared.network, name)
-    shape = _vector_or_map(step, _shapes(prepared, step))
+    if activation == "pre":
+        _check_reachable(step)
+    shape = _check_channels(step, _shapes(prepared, step)[0])
     place = _check_position(step.path, shape, position)
     post = activation == "post" and graph.has_fused_activation(step.operation)
-    return graph.Channels(step.path, place, post), shape[-1]
+    return graph.Channels(step.path, place, post, len(shape) - 2), shape[-1]
 
 
 def _shapes(prepared, step):
@@ -248,21 +246,40 @@ def _check_network(network):
             )
 
 
-def _check_log_wanted(network, posterior):
+def _check_log_wanted(output, posterior):
     """Raise for outputs that are probabilities unless their logarithm is wanted."""
     if not posterior:
+        name = output.activation
         raise ValueError(
-            "Expected a network that ends in logits, or in a softmax that can be left "
-            "out. Received: outputs that are probabilities, made by "
-            f"{graph.output_name(network)!r}. In a functional or Sequential model use "
-            "Dense(..., activation='softmax') or keras.layers.Softmax() as last layer; "
-            "of a subclassed one name the last layer, 'layer:channel', which is read "
-            "before its activation. Or pass posterior=True for the logarithm."
+            "Expected a network that ends in logits, or in a softmax or sigmoid that "
+            "can be left out. Received: outputs that are probabilities, made by "
+            f"{output.layer!r}: they have the values of a {name}. In a functional or "
+            "Sequential model use Dense(..., activation='softmax') or "
+            "keras.layers.Softmax() as last layer; of a subclassed one name the last "
+            "layer, 'layer:channel', which is read before its activation. Or pass "
+            "posterior=True for the logarithm."
+        )
+
+
+def _check_reachable(step):
+    """Raise for a layer whose value before the activation cannot be read."""
+    if graph.hides_activation(step.operation):
+        raise ValueError(
+            "Expected a layer of Keras, to read it before its activation. Received: "
+            f"{step.path!r}, {type(step.operation).__name__}, with an activation and a "
+            "`call` of its own. Pass activation='post', or name a layer inside of it."
         )
 
 
 def _check_classes(shapes):
     """Return the number of classes, or raise if the output is not [n, classes]."""
+    if len(shapes) > 1:
+        raise ValueError(
+            "Expected a network of one output, [batch, classes], to read a class from. "
+            f"Received: outputs {shapes}. Build one of the output that is meant, "
+            "keras.Model(network.inputs, network.outputs[0]), or name a layer, "
+            "'layer:channel'."
+        )
     if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][1] is None:
         raise ValueError(
             "Expected a network with output [batch, classes] to read a class from. "
@@ -271,33 +288,58 @@ def _check_classes(shapes):
     return shapes[0][1]
 
 
-def _vector_or_map(step, shapes):
-    if len(shapes) != 1 or len(shapes[0]) not in (2, 4) or shapes[0][-1] is None:
+def _check_channels(step, shape):
+    """Return the shape of what a layer makes, or raise if it has no channels."""
+    if len(shape) < 2 or shape[-1] is None:
         raise ValueError(
-            f"Expected the output of layer {step.path!r} to be [n, channels] or "
-            f"[n, height, width, channels]. Received: {shapes}. "
-            "Name a dense, convolution or pooling layer."
+            f"Expected the output of layer {step.path!r} to be [n, channels], or [n, "
+            "places ..., channels] with one axis of places or several. Received: "
+            f"{shape}. Name a layer that makes channels, of a known number."
         )
-    return shapes[0]
+    if 0 in shape:
+        raise ValueError(
+            f"Expected the output of layer {step.path!r} to have a place to read. "
+            f"Received: {shape}, of images too small for it. Pass a larger `resize` or "
+            "`input_shape`, or name a layer below."
+        )
+    return shape
 
 
 def _check_position(name, shape, position):
-    """Return None for a vector, "center", "mean", or (row, column) on the map."""
+    """Return "center", "mean", or an index for each axis of places; None: by default.
+
+    Args:
+        name: of the layer.
+        shape: of what it makes, (None, places ..., channels).
+        position: as it was passed.
+    """
     size = shape[1:-1]
-    if isinstance(position, str) and position in ["center", "mean"][: 1 + bool(size)]:
-        return position if size else None
-    place = _pair(position)
-    inside = place is not None and len(size) == 2
+    if position is None or (position == "center" and isinstance(position, str)):
+        return position or graph.default_place(len(size))
+    if size and isinstance(position, str) and position == "mean":
+        return position
+    place = _indices(position)
+    inside = bool(size) and place is not None and len(place) == len(size)
     inside = inside and all(
         0 <= p and (s is None or p < s) for p, s in zip(place, size, strict=True)
     )
     if not inside:
-        where = f"a map of {size[0]} x {size[1]}" if size else "a vector, without a map"
+        wanted, received = _POSITIONS.get(len(size), _POSITIONS[None])
+        received = received.format(" x ".join(map(str, size)))
         raise ValueError(
-            f"Expected `position` to be 'center', 'mean' or (row, column) on the map "
-            f"of {name!r}. Received: {position!r}. Its output is {where}."
+            f"Expected `position` to be {wanted} of {name!r}. "
+            f"Received: {position!r}. Its output is {received}."
         )
     return place
+
+
+# What a position may be, and what the layer makes, by the number of axes of places.
+_POSITIONS = {
+    0: ("left out: there is only one place", "a vector, without a map"),
+    1: ("'mean', 'center' or an index in the sequence", "a sequence of {}"),
+    2: ("'center', 'mean' or (row, column) on the map", "a map of {}"),
+    None: ("'center', 'mean' or a tuple of an index for each axis", "an array of {}"),
+}
 
 
 def _check_images(images, shape):
@@ -320,8 +362,8 @@ def _check_taken(shape, taken):
 
 def _checked_size(resize, shape):
     """Return (height, width), or raise; of images with rows and columns alone."""
-    size = _pair(resize)
-    if size is None or min(size) < 1 or len(shape) != 3:
+    size = _indices(resize)
+    if size is None or len(size) != 2 or min(size) < 1 or len(shape) != 3:
         raise ValueError(
             "Expected `resize` to be (height, width) of images [height, width, "
             f"channels]. Received: {resize!r}, images {tuple(shape)}. Pass for example "
@@ -331,21 +373,29 @@ def _checked_size(resize, shape):
 
 
 def _check_bears(prepared):
-    """Raise if the network's layers cannot be run on images of another size."""
+    """Raise if the network's layers cannot be run on images of another size.
+
+    Too small a map has no cells left, whose mean is no number.
+    """
+    shape = [2, *(size or 64 for size in prepared.input_shape)]
+    noise = tf.random.stateless_uniform(shape, [0, 0])
     try:
-        graph.output_values(prepared.network, _blank(prepared))
-    except (ValueError, tf.errors.InvalidArgumentError) as error:
+        outputs = graph.output_values(prepared.network, prepared.feeds(noise))
+        fault = "" if np.any(np.isfinite(outputs)) else "its outputs are not finite"
+    except (ValueError, tf.errors.OpError) as error:
+        fault = str(error)
+    if fault:
         raise ValueError(
             "Expected a network whose layers take images of any size, as convolutions "
             "and global pooling do. Received: one that fails on "
-            f"{prepared.resize}. Leave `resize` out. ({error})"
-        ) from error
+            f"{prepared.resize}. Pass a larger `resize`, or leave it out. ({fault})"
+        )
 
 
 def check_preprocess(preprocess, shape, taken):
     """Raise if a function of images is none of tensors, or makes another shape."""
     try:
-        traced = tf.function(preprocess, autograph=False)
+        traced = tf.function(_with_a_gradient(preprocess), autograph=False)
         concrete = traced.get_concrete_function(tf.TensorSpec([None, *shape]))
         made = tf.TensorShape(concrete.output_shapes)
         if concrete.structured_outputs is None:
@@ -365,6 +415,21 @@ def check_preprocess(preprocess, shape, taken):
         )
 
 
+def _with_a_gradient(preprocess):
+    """Return the same function, which fails if an operation in it has no gradient."""
+
+    def prepared(images):
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            made = preprocess(images)
+        if tf.is_tensor(made) and made.dtype.is_floating:
+            with named_if_missing("`preprocess`", "the images"):
+                tape.gradient(made, images)
+        return made
+
+    return prepared
+
+
 def _shape(input_shape):
     """Return the shape of one image as a tuple of integers or None."""
     try:
@@ -376,12 +441,16 @@ def _shape(input_shape):
         ) from error
 
 
-def _pair(position):
-    try:
-        row, column = (integer(p) for p in position)
-    except (TypeError, ValueError):
+def _indices(position):
+    """Return the integers of a sequence, or of one integer, as a tuple; or None."""
+    if isinstance(position, str):
         return None
-    return None if None in (row, column) else (row, column)
+    one = integer(position)
+    try:
+        found = tuple(map(integer, position)) if one is None else (one,)
+    except TypeError:
+        return None
+    return None if None in found else found
 
 
 def integer(value):

@@ -10,23 +10,24 @@ graph. Nested networks are unfolded; what is above the wanted tensor is not comp
 
 __all__ = [
     "Channels",
-    "LogOutput",
-    "LogPosterior",
-    "Logits",
     "Step",
+    "adds_calibration",
     "call",
     "capture",
+    "default_place",
     "find",
+    "fused_activation",
     "has_fused_activation",
     "has_graph",
+    "hides_activation",
     "inner_layers",
+    "is_opaque",
     "layer_values",
     "linear",
-    "link",
     "listing",
-    "logits",
     "needed",
-    "output_name",
+    "network_of",
+    "output_key",
     "output_shapes",
     "output_values",
     "run",
@@ -41,27 +42,21 @@ import threading
 import typing
 
 import keras
-import numpy as np
 import tensorflow as tf
-
-# Activations that end a classifier and whose argument is the logit, by the names of
-# functions ("softmax_v2" is tf.nn.softmax) and of layers or operations.
-_LINKS = {
-    "softmax": "softmax",
-    "softmax_v2": "softmax",
-    "log_softmax": "softmax",
-    "log_softmax_v2": "softmax",
-    "sigmoid": "sigmoid",
-}
-_LINK_OPERATIONS = {"Softmax": "softmax", "LogSoftmax": "softmax", "Sigmoid": "sigmoid"}
 
 # Layers that apply `activation` once, to the value they compute from their weights.
 _WITH_FUSED_ACTIVATION = (
     keras.layers.Dense,
     keras.layers.EinsumDense,
+    keras.layers.Conv1D,
     keras.layers.Conv2D,
+    keras.layers.Conv3D,
+    keras.layers.Conv1DTranspose,
     keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+    keras.layers.DepthwiseConv1D,
     keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv1D,
     keras.layers.SeparableConv2D,
 )
 
@@ -92,8 +87,49 @@ class Step(typing.NamedTuple):
 
 
 def has_graph(network):
-    """Whether the network is functional or Sequential, with known inputs."""
-    return isinstance(network, keras.Model) and bool(getattr(network, "inputs", None))
+    """Whether a graph of layers is what the network computes.
+
+    That of a functional or Sequential one with known inputs is, unless its class has a
+    `call` of its own, which may do more, or something else.
+    """
+    is_model = isinstance(network, keras.Model) and bool(
+        getattr(network, "inputs", None)
+    )
+    return is_model and _is_called_as_in_keras(network)
+
+
+def _is_called_as_in_keras(operation):
+    """Whether what the operation computes is a `call` of Keras, not an override."""
+    module = getattr(type(operation).call, "__module__", None) or ""
+    return module.split(".")[0] == "keras"
+
+
+def is_opaque(operation):
+    """Whether only values tell what a layer or operation computes.
+
+    A function within it, or a class of its own, may be anything.
+    """
+    if not _is_called_as_in_keras(operation) or isinstance(
+        operation, keras.layers.Lambda
+    ):
+        return True
+    return isinstance(operation, keras.layers.Wrapper) and is_opaque(operation.layer)
+
+
+def adds_calibration(call):
+    """Mark the `call` of a model: its `network`, plus its `calibration_bias`."""
+    call.adds_calibration = True
+    return call
+
+
+def network_of(model):
+    """Return the network that a classifier of this library trains, or the model itself.
+
+    Another model may have an attribute `network`, too, and do anything with it; so may
+    a subclass with a `call` of its own.
+    """
+    marked = getattr(getattr(type(model), "call", None), "adds_calibration", False)
+    return model.network if marked else model
 
 
 def steps(network):
@@ -104,7 +140,7 @@ def steps(network):
     return _steps(network, [tensor.name for tensor in network.inputs], (), "")
 
 
-def _output(network):
+def output_key(network):
     """Return the key of the network's first output."""
     return (), id(network.outputs[0])
 
@@ -266,13 +302,14 @@ def run(found, feeds, target, apply=None):
     return values[target]
 
 
-def call(step, inputs, operation=None):
-    """Return what a step makes of the values of its inputs, with training=False.
+def call(step, inputs, operation=None, training=False):
+    """Return what a step makes of the values of its inputs.
 
     Args:
         step: `Step`.
         inputs: list of values, one for each of the step's inputs.
         operation: a view of the step's operation, to be called in its place.
+        training: whether as in training; by default as in inference.
     """
     if step.kind == "enter":
         return tf.cast(inputs[0], step.node.output_tensors[0].dtype)
@@ -281,11 +318,11 @@ def call(step, inputs, operation=None):
     tensors = map(id, step.node.input_tensors)
     args, kwargs = step.node.arguments.fill_in(dict(zip(tensors, inputs, strict=True)))
     if isinstance(step.operation, keras.layers.Layer):
-        kwargs = {**kwargs, "training": False}
+        kwargs = {**kwargs, "training": training}
     return (operation or step.operation)(*args, **kwargs)
 
 
-def view(layer, **attributes):
+def view(layer, /, **attributes):
     """Return a layer that shares weights and all else with `layer`, but attributes.
 
     The layer itself is left as it is, also for other threads. Set past `__setattr__`:
@@ -300,12 +337,38 @@ def linear(layer):
     """Return a view of a layer that stops before its activation, if it has one."""
     if not has_fused_activation(layer):
         return layer
+    if isinstance(layer, keras.layers.Wrapper):
+        return view(layer, layer=linear(layer.layer))
     return view(layer, activation=keras.activations.linear)
 
 
 def has_fused_activation(operation):
     """Whether the operation computes a value from weights, then its activation."""
-    return isinstance(operation, _WITH_FUSED_ACTIVATION)
+    return fused_activation(operation) is not None
+
+
+def fused_activation(operation):
+    """Return the activation of a layer with weights, or of one in a wrapper, or None.
+
+    SpectralNormalization and TimeDistributed return what the layer inside makes.
+    """
+    if is_opaque(operation):
+        return None
+    if isinstance(operation, keras.layers.Wrapper):
+        return fused_activation(operation.layer)
+    if isinstance(operation, _WITH_FUSED_ACTIVATION):
+        return operation.activation
+    return None
+
+
+def hides_activation(layer):
+    """Whether a layer has weights, an activation and a `call` of its own."""
+    if isinstance(layer, keras.layers.Wrapper) and hides_activation(layer.layer):
+        return True
+    activation = getattr(layer, "activation", None)
+    if not callable(activation) or activation is keras.activations.linear:
+        return False
+    return is_opaque(layer) and bool(getattr(layer, "weights", ()))
 
 
 def layer_values(network, feeds, path, pre_activation):
@@ -330,38 +393,13 @@ def layer_values(network, feeds, path, pre_activation):
     return run(steps(network), feeds, target.outputs[0], apply)
 
 
-# The logits: the graph without its last softmax
-
-
-def logits(network, feeds, after=tf.identity):
-    """Return the logits [n, classes], the network's output without its last link.
-
-    A separate softmax or sigmoid is left out, a fused one made linear; what reshapes
-    its result is kept. A model without a graph has no link to leave out.
-
-    Args:
-        network: functional, Sequential or subclassed `keras.Model` with one output.
-        feeds: as in `layer_values`.
-        after: function of the logits, to stand where the link was.
-    """
-    if link(network) is None:
-        return output_values(network, feeds)
-    found, target = steps(network), _output(network)
-    last, _ = link_of(found, target)
-
-    def apply(step, inputs):
-        if step is not last:
-            return call(step, inputs)
-        fused = has_fused_activation(step.operation)
-        return after(call(step, inputs, linear(step.operation)) if fused else inputs[0])
-
-    return run(found, feeds, target, apply)
+# The outputs
 
 
 def output_values(network, feeds):
     """Return the network's output; what is above the first of several is not read."""
     if has_graph(network):
-        return run(steps(network), feeds, _output(network))
+        return run(steps(network), feeds, output_key(network))
     (images,) = feeds.values()
     return network(images, training=False)
 
@@ -377,187 +415,57 @@ def output_shapes(network, values):
     return [[None, *tensor.shape[1:]] for tensor in tensors]
 
 
-def output_name(network):
-    """Return the name of the layer, or model, that makes the output."""
-    return (
-        _producer(network.outputs[0]).operation.name
-        if has_graph(network)
-        else network.name
-    )
-
-
-def link(network):
-    """Return the link that the network ends in: "softmax", "sigmoid" or None."""
-    if not has_graph(network):
-        return None
-    return link_of(steps(network), _output(network))[1]
-
-
-def link_of(found, target):
-    """Return the step that makes probabilities of logits, and which: its link.
-
-    Walks back from the target over steps that only reshape, to a separate softmax or
-    sigmoid, or a layer with a fused one.
-
-    Returns:
-        step: `Step`, or None if there is none: the target holds logits.
-        link: "softmax", "sigmoid" or None.
-    """
-    made_by = {key: step for step in found for key in step.outputs}
-    step = made_by[target]
-    while _keeps_values(step) and step.inputs[0] in made_by:
-        step = made_by[step.inputs[0]]
-    name = _link(step)
-    return (step, name) if name else (None, None)
-
-
-def _keeps_values(step):
-    """Whether the step changes no value at inference, at most the shape."""
-    if step.kind in ("enter", "leave"):
-        return True
-    if isinstance(step.operation, keras.layers.Activation):
-        return step.operation.activation is keras.activations.linear
-    return isinstance(
-        step.operation,
-        keras.layers.Flatten
-        | keras.layers.Reshape
-        | keras.layers.Dropout
-        | keras.layers.Identity,
-    )
-
-
-def _link(step):
-    """Return the link that the step ends in, or None; a softmax over the last axis."""
-    operation = step.operation
-    fused = has_fused_activation(operation)
-    if fused or isinstance(operation, keras.layers.Activation):
-        return _LINKS.get(getattr(operation.activation, "__name__", None))
-    last_axis = (-1, len(step.node.output_tensors[0].shape) - 1)
-    if getattr(operation, "axis", -1) not in last_axis:
-        return None
-    return _LINK_OPERATIONS.get(type(operation).__name__)
-
-
 # What a unit reads: functions of a network and its inputs, [n, channels]
 
 
 @dataclasses.dataclass(frozen=True)
 class Channels:
-    """All channels of a layer, of a vector or at one place of a map."""
+    """All channels of a layer, [n, places ..., channels], at one place or their mean.
+
+    Attributes:
+        layer: its path.
+        place: "center", "mean", or a tuple of an index for each axis of places.
+        post: whether they are read after the activation.
+        axes: number of axes of places: 0 of a vector, 1 of a sequence, 2 of a map.
+    """
 
     layer: str
-    place: typing.Any  # None for a vector
+    place: typing.Any
     post: bool
+    axes: int = 2
 
     def __call__(self, network, feeds):
         values = layer_values(network, feeds, self.layer, not self.post)
-        return _at(values, self.place)
+        return _at(keras.tree.flatten(values)[0], self.place)
 
     def label(self, channel):
-        where = self.place if isinstance(self.place, str) else self.place or "center"
-        where = where if isinstance(where, str) else "{},{}".format(*where)
-        where = "" if where == "center" else f"@{where}"
+        where = self.place
+        if not isinstance(where, str):
+            where = ",".join(map(str, where))
+        where = "" if where == default_place(self.axes) else f"@{where}"
         return f"{self.layer}:{channel}{where}{' post' * self.post}"
 
 
-@dataclasses.dataclass(frozen=True)
-class Logits:
-    """All logits."""
+def default_place(axes):
+    """Return where a layer is read by default: "mean" of a sequence, else "center".
 
-    def __call__(self, network, feeds):
-        return logits(network, feeds)
-
-    def label(self, channel):
-        return f"class {channel}"
-
-
-@dataclasses.dataclass(frozen=True)
-class LogPosterior:
-    """log p(y | x) of all classes, by the network's own link, or of a calibrated model.
-
-    log softmax(F)_y = F_y - logsumexp F,     log sigmoid(F)_y = -log(1 + exp(-F_y))
+    The middle token of a sequence says less than any other choice: beside patches in
+    rows there may be a token of the class, and the mean is of all of them.
     """
-
-    calibrated: keras.Model | None = None
-
-    def __call__(self, network, feeds):
-        return _function_of_logits(network, feeds, self.of_logits(network))
-
-    def of_logits(self, network):
-        """The function that makes log p(y | x) of the logits F."""
-        if self.calibrated is not None:
-            bias = self.calibrated.calibration_bias
-            return lambda values: _log_softmax(tf.cast(values, tf.float32) + bias)
-        return _LOG_LINKS[link(network) or "softmax"]
-
-    def label(self, channel):
-        return f"log p(class {channel})"
-
-
-@dataclasses.dataclass(frozen=True)
-class LogitsAndPosterior:
-    """F_y + weight log p(y | x) of all classes, in one pass."""
-
-    weight: float
-    posterior: LogPosterior
-
-    def __call__(self, network, feeds):
-        log_posterior = self.posterior.of_logits(network)
-
-        def sum_of(values):
-            return tf.cast(values, tf.float32) + self.weight * log_posterior(values)
-
-        return _function_of_logits(network, feeds, sum_of)
-
-    def label(self, channel):
-        return f"(class {channel} + {self.weight:g} {self.posterior.label(channel)})"
-
-
-@dataclasses.dataclass(frozen=True)
-class LogOutput:
-    """log p(y | x) of all classes, of outputs that are probabilities.
-
-    At least the logarithm of the smallest normal float32, -87.3.
-    """
-
-    def __call__(self, network, feeds):
-        outputs = tf.cast(output_values(network, feeds), tf.float32)
-        return tf.math.log(tf.maximum(outputs, np.finfo(np.float32).tiny))
-
-    def label(self, channel):
-        return f"log p(class {channel})"
-
-
-def _function_of_logits(network, feeds, function):
-    """In place of the link of the network, or where it has none of its output."""
-    if link(network):
-        return logits(network, feeds, function)
-    return function(logits(network, feeds))
-
-
-def _log_softmax(logits):
-    return tf.nn.log_softmax(tf.cast(logits, tf.float32))
-
-
-def _log_sigmoid(logits):
-    return tf.math.log_sigmoid(tf.cast(logits, tf.float32))
-
-
-_LOG_LINKS = {"softmax": _log_softmax, "sigmoid": _log_sigmoid}
+    return "mean" if axes == 1 else "center"
 
 
 def _at(values, place):
-    """Return values [n, channels] as they are, or those of maps at a place.
+    """Return values [n, places ..., channels] at one place, or their mean.
 
-    The center is (height // 2, width // 2).
+    The center is half of every size, rounded down.
     """
-    if place is None:
-        return values
+    axes = range(1, len(values.shape) - 1)
     if place == "mean":
-        return tf.reduce_mean(tf.cast(values, tf.float32), axis=(1, 2))
-    center = tf.shape(values)[1] // 2, tf.shape(values)[2] // 2
-    row, column = center if place == "center" else place
-    return values[:, row, column]
+        return tf.reduce_mean(tf.cast(values, tf.float32), axis=list(axes))
+    if place == "center":
+        place = [tf.shape(values)[axis] // 2 for axis in axes]
+    return values[:, *place]
 
 
 # Layers that are no part of a graph

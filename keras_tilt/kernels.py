@@ -29,11 +29,14 @@ __all__ = [
 ]
 
 import copy
+import functools
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
+
+from keras_tilt.gradients import named_if_missing
 
 KERNELS = ("split", "hmc", "mala")
 DIVERGENCE = 1000.0  # nats; as in Stan: an energy error as large is a step too long
@@ -79,7 +82,7 @@ def trajectory(tilt_fn, start, step_size, num_leapfrog_steps, mass=1.0):
     Returns:
         end: a `Trajectory`.
     """
-    dtype = start.noise.dtype
+    dtype, differentiated = start.noise.dtype, _differentiated(tilt_fn)
     angle = tf.cast(step_size, dtype) * tf.math.rsqrt(tf.cast(mass, dtype))
     cosine, sine = tf.cos(angle), tf.sin(angle)
 
@@ -92,16 +95,19 @@ def trajectory(tilt_fn, start, step_size, num_leapfrog_steps, mass=1.0):
     def rotate(at):
         noise = cosine * at.noise + sine * at.momentum
         momentum = cosine * at.momentum - sine * at.noise
-        f, gradient = value_and_gradient(tilt_fn, noise)
+        f, gradient = differentiated(noise)
         return Trajectory(noise, momentum, f, gradient, at.kicks)
 
+    def move(left, at):
+        return left - 1, kick(rotate(at), tf.where(left > 1, angle, angle / 2))
+
     _, at = tf.while_loop(
-        lambda steps, at: steps > 1,
-        lambda steps, at: (steps - 1, kick(rotate(at), angle)),
+        lambda left, at: left > 0,
+        move,
         (tf.convert_to_tensor(num_leapfrog_steps), kick(start, angle / 2)),
         parallel_iterations=1,
     )
-    return kick(rotate(at), angle / 2)
+    return at
 
 
 class SplitHamiltonianMonteCarlo(tfp.mcmc.TransitionKernel):
@@ -274,9 +280,9 @@ def transition_kernel(
     Returns:
         kernel: a `tfp.mcmc.TransitionKernel`.
     """
-
-    if name != "split":
-        tilt_fn = _with_gradient(tilt_fn)
+    alone = name == "split" and ladder is None
+    if not (alone or tf.executing_eagerly() or isinstance(tilt_fn, Response)):
+        tilt_fn = Response(tilt_fn)
 
     def log_prob(noise):
         return tilt_fn(noise) + base.log_prob(noise)
@@ -344,65 +350,85 @@ class _KernelResults(NamedTuple):
 def value_and_gradient(tilt_fn, noise):
     """f and its gradient, which is zero where f does not depend on the noise.
 
-    In a graph they are a function of their own. On a CPU, TensorFlow replaces the
-    gradient of a max pooling by oneDNN's, which is several times as fast, only if it
-    has replaced the pooling before; and in the cycle of a loop there is no before.
+    In a graph they are a function of their own: see `Response`.
     """
-    if not isinstance(tilt_fn, Response):
-        tilt_fn = Response(tilt_fn)
-    return tilt_fn.value_and_gradient(noise)
+    return _differentiated(tilt_fn)(noise)
+
+
+def _differentiated(tilt_fn):
+    """The function noise -> f and its gradient, traced at most once in a graph."""
+    if isinstance(tilt_fn, Response):
+        return tilt_fn.value_and_gradient
+    if tf.executing_eagerly():
+        return lambda noise: _taped(tilt_fn, noise)
+    return Response(tilt_fn).value_and_gradient
+
+
+def _taped(tilt_fn, noise, *parameters):
+    with tf.GradientTape() as tape:
+        tape.watch(noise)
+        f = tilt_fn(noise, *parameters)
+    zero = tf.UnconnectedGradients.ZERO
+    with named_if_missing("The unit", "the image"):
+        return f, tape.gradient(f, noise, unconnected_gradients=zero)
 
 
 class Response:
-    """f, one function with its gradient, which is in a graph once for all its calls.
+    """f and its gradient as one graph, which all graphs that call it share.
 
-        factor f(z),     z: noise [..., event] -> [...]
+        factor f(z, parameters),     z: noise [..., event] -> [...]
+
+    On a CPU, TensorFlow replaces the gradient of a max pooling by oneDNN's, which is
+    several times as fast, only if it has replaced the pooling before; and in the cycle
+    of a loop there is no before. In a graph of their own there is one.
 
     Args:
-        tilt_fn: f, noise [..., event] -> f [...], nats.
+        tilt_fn: f, (noise [..., event], *parameters) -> f [...], nats.
+        autograph: whether Python's `if` and `for` on tensors in `tilt_fn` are made
+            part of the graph; tracing a large network takes longer with it.
     """
 
-    def __init__(self, tilt_fn):
-        def together(noise):
-            with tf.GradientTape() as tape:
-                tape.watch(noise)
-                f = tilt_fn(noise)
-            zero = tf.UnconnectedGradients.ZERO
-            return f, tape.gradient(f, noise, unconnected_gradients=zero)
+    def __init__(self, tilt_fn, autograph=True):
+        self._together = tf.function(
+            functools.partial(_taped, tilt_fn),
+            autograph=autograph,
+            experimental_attributes={"_noinline": True},
+        )
+        self._parameters, self._factor = (), None
 
-        if not tf.executing_eagerly():
-            attributes = {"_noinline": True}
-            together = tf.function(together, experimental_attributes=attributes)
-        self._together, self._factor = together, None
+    def at(self, parameters):
+        """The same function at given parameters, a sequence of tensors."""
+        return self._with(_parameters=tuple(parameters))
 
     def times(self, factor):
-        """The same function with a factor, [], which is not part of it."""
-        scaled = copy.copy(self)
-        scaled._factor = factor
-        return scaled
+        """The same function with a factor, broadcastable to f, outside of its graph."""
+        return self._with(_factor=factor)
+
+    def _with(self, **attributes):
+        twin = copy.copy(self)
+        vars(twin).update(attributes)
+        return twin
 
     def value_and_gradient(self, noise):
         """f and its gradient."""
-        f, gradient = self._together(noise)
+        f, gradient = self._together(noise, *self._parameters)
         if self._factor is None:
             return f, gradient
-        return self._factor * f, self._factor * gradient
+        factor = tf.convert_to_tensor(self._factor)
+        of_events = [1] * (noise.shape.rank - f.shape.rank)
+        of_noise = tf.reshape(factor, [*factor.shape, *of_events])
+        return factor * f, of_noise * gradient
 
+    def __call__(self, noise):
+        """f that brings its gradient with it, for whoever asks a tape for it.
 
-def _with_gradient(tilt_fn):
-    """f that brings its gradient with it, for whoever asks a tape for it.
-
-    Not as a custom gradient, which TensorFlow never forgets, nor the graph it is in: as
-    a plane through f with that slope.
-    """
-
-    def f(noise):
-        value, gradient = map(tf.stop_gradient, value_and_gradient(tilt_fn, noise))
+        Not as a custom gradient, which TensorFlow never forgets, nor the graph it is
+        in: as a plane through f with that slope.
+        """
+        value, gradient = map(tf.stop_gradient, self.value_and_gradient(noise))
         events = range(value.shape.rank, noise.shape.rank)
         moved = noise - tf.stop_gradient(noise)  # by zero
         return value + tf.reduce_sum(moved * gradient, axis=[*events])
-
-    return f
 
 
 def chain_seeds(seed, chains):

@@ -4,34 +4,50 @@
     discriminative  p(y|x) = softmax over y of F_y(x) + b_y
     calibration     b_y = log rho_y - log Z_y,           Z_y = E_q exp F_y(x)
 
+While it trains generatively, rho and Z are kept over recent batches, and every metric
+is one of outputs that are calibrated by these.
+
 Source: Dai, Lu, Wu, "Generative Modeling of Convolutional Neural Networks", ICLR 2015,
 sections 2 and 3.
 """
 
 import contextlib
 import numbers
+import pathlib
 import re
 import typing
+import warnings
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_tilt import graph, outputs
 from keras_tilt import objective as objectives
 from keras_tilt.arguments import check_count
+from keras_tilt.assertions import given, sentence_of
+from keras_tilt.passes import one_pass
 from keras_tilt.reference_queue import ReferenceQueue, pooled
 
 __all__ = ["Calibration", "GenerativeClassifier"]
 
 _OBJECTIVES = {"discriminative": 0.0, "generative": 1.0}
-_RUNNING_AVERAGE_STEPS = 100
+_STEPS_OF_SHARES = 100  # over which the shares of classes are averaged
+_IMAGES_PER_CLASS = 32  # over which Z is: weights move, and it with them
 _NO_MASS = 1e-30  # keeps the logarithm of an absent class finite
-_ALL = 2**31 - 1  # entries of a tensor that a failed assertion prints
 _GENERATIVE_METRICS = (
     "calibrated_accuracy",
     "kish_ess",
     "absent_classes",
+    "uncalibrated_accuracy",
     "queue_drift",
+)
+
+
+_TOO_FEW = (
+    "The generative objective needs at least two images in a batch: with one the "
+    "softmax over images is 1 and the gradient zero. Received: 1 image. Use a larger "
+    "batch size, or drop the remainder of the data set."
 )
 
 
@@ -63,10 +79,12 @@ class GenerativeClassifier(keras.Model):
     starts from it.
 
     Args:
-        network: `keras.Model`, images to logits `[batch, classes]` (no softmax).
+        network: `keras.Model` of one input, images, to logits `[batch, classes]`: no
+            softmax or sigmoid at its end.
 
     Raises:
-        ValueError: a network whose output is not `[batch, classes]` logits.
+        ValueError: a network of several inputs, or whose output is not `[batch,
+            classes]` logits.
 
     Example:
         >>> network = keras_tilt.lenet()
@@ -80,10 +98,14 @@ class GenerativeClassifier(keras.Model):
         super().__init__(name=name, dtype=_policy(network), **kwargs)
         self.num_classes = _num_classes(network)
         self.network = network
+        # What a generative step leaves as it is, by `id`: Keras would track variables.
+        self._constants = frozenset(map(id, outputs.constants_per_class(network)))
         self.calibration_bias = self._state("calibration_bias", [self.num_classes])
         # Over recent batches: log N_y / n and log Z_y, of the calibrated outputs.
         self.running_log_means = self._state("running_log_means", [2, self.num_classes])
         self._averages = _Averages(("loss", "objective", *_GENERATIVE_METRICS))
+        self.num_left_out = _counter("batches_of_one_image")
+        self._leaves_out = self._has_warned = False
         self.generative_weight = None
         self.reference_queue = None
         self.built = True
@@ -99,10 +121,21 @@ class GenerativeClassifier(keras.Model):
             name=name,
         )
 
+    @graph.adds_calibration
     def call(self, images, training=False):
         """Calibrated logits `[batch, classes]` float32, F_y(x) + b_y in nats."""
         logits = tf.cast(self.network(images, training=training), tf.float32)
         return logits + self.calibration_bias
+
+    @property
+    def input_shape(self):
+        """That of the network, batch first."""
+        return self.network.input_shape
+
+    @property
+    def output_shape(self):
+        """(None, classes)."""
+        return (None, self.num_classes)
 
     # Compiling
 
@@ -117,6 +150,7 @@ class GenerativeClassifier(keras.Model):
         run_eagerly=False,
         steps_per_execution=1,
         jit_compile="auto",
+        **others,
     ):
         """Chooses optimizer and objective; calibration and weights stay.
 
@@ -126,18 +160,25 @@ class GenerativeClassifier(keras.Model):
                 (1 - a) discriminative + a generative.
             queue: number of past batches whose logits stay as more draws of q in the
                 sums over images: see `keras_tilt.reference_queue`. It starts empty.
-            metrics: Keras metrics of (labels, calibrated logits); labelled images only.
+            metrics: Keras metrics of (class indices, logits); labelled images only. In
+                generative training the logits are calibrated by the rho and Z of recent
+                batches, and the accuracy of the outputs as they stand is logged as
+                `uncalibrated_accuracy`.
             weighted_metrics: the same, weighted by the sample weights.
             run_eagerly: as in Keras.
             steps_per_execution: as in Keras; 1 under several replicas.
             jit_compile: as in Keras; not under several replicas. XLA leaves out the
                 checks of labels and of images that are not finite.
+            **others: none; a loss of Keras has no place here.
 
         Raises:
+            TypeError: other arguments of Keras.
             ValueError: an unknown objective, a queue of a discriminative one, or an
                 option that Keras itself cannot run under several replicas.
         """
+        _refuse_others(others)
         self.generative_weight = _generative_weight(objective)
+        self._has_warned = False
         self.objective = objective
         self.reference_queue = self._new_queue(queue)
         optimizer = keras.optimizers.get(optimizer)
@@ -230,6 +271,13 @@ class GenerativeClassifier(keras.Model):
         results = self.get_metrics_result()
         return {name: value for name, value in results.items() if name in logs}
 
+    def _flatten_metrics_in_order(self, logs):
+        """The loss, as all of Keras's have it, the metrics of `compile`, all others."""
+        compiled = self._compile_metrics
+        names = [] if compiled is None else [metric.name for metric in compiled.metrics]
+        first = [name for name in ("loss", *names) if name in logs]
+        return [logs[name] for name in (*first, *sorted(logs.keys() - set(first)))]
+
     def get_compile_config(self):
         """Arguments of `compile`."""
         config = super().get_compile_config()
@@ -258,31 +306,126 @@ class GenerativeClassifier(keras.Model):
         )
         return cls(network, name=config["name"])
 
+    def save(self, filepath, *args, **kwargs):
+        """As `keras.Model.save`, in Keras's own format.
+
+        Raises:
+            ValueError: an HDF5 file, which holds no model that is itself a class.
+        """
+        if str(filepath).endswith((".h5", ".hdf5")):
+            raise ValueError(
+                "`filepath` must end in .keras: HDF5 files hold neither the objective "
+                f"nor the calibration. Received: {filepath}. Save it as "
+                f"{pathlib.Path(filepath).stem}.keras, or `network` alone as HDF5."
+            )
+        super().save(filepath, *args, **kwargs)
+
+    def export(self, filepath, format="tf_saved_model", verbose=None, **kwargs):
+        """As `keras.Model.export`, of the calibrated outputs.
+
+        Args:
+            filepath: folder or file.
+            format: as in Keras.
+            verbose: as in Keras.
+            **kwargs: as in Keras; `input_signature` is by default that of the network.
+        """
+        specs = keras.tree.map_structure(_spec, self.network.input)
+        kwargs.setdefault("input_signature", [specs])
+        return super().export(filepath, format, verbose, **kwargs)
+
     # Fitting
 
-    def fit(self, *args, **kwargs):
-        """As `keras.Model.fit`; bad batches end it with a plain error."""
-        with _plain_errors():
-            return super().fit(*args, **kwargs)
+    def fit(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        epochs=1,
+        verbose="auto",
+        callbacks=None,
+        *args,
+        **kwargs,
+    ):
+        """As `keras.Model.fit`; bad batches end it with a plain error.
 
-    def evaluate(self, *args, **kwargs):
-        """As `keras.Model.evaluate`; bad batches end it with a plain error."""
+        A batch of one image has no generative gradient: it is left out, with a warning,
+        where the objective has a generative part. Under several replicas it makes a
+        step without a gradient, that what is left of past ones may move.
+
+        Raises:
+            ValueError: labels, images or weights that are none; batches of one image
+                and no others.
+        """
+        _refuse_text(y, kwargs.get("validation_data"))
+        if not self.generative_weight:
+            # Outputs that were once calibrated by these now have other biases.
+            self.running_log_means.assign(tf.zeros_like(self.running_log_means))
+        if not isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks = [_SingleImages(), *_listed(callbacks)]
         with _plain_errors():
-            return super().evaluate(*args, **kwargs)
+            return super().fit(
+                x, y, batch_size, epochs, verbose, callbacks, *args, **kwargs
+            )
+
+    def evaluate(self, x=None, y=None, *args, **kwargs):
+        """As `keras.Model.evaluate`; bad batches end it with a plain error.
+
+        The sums over images of the generative loss are those of a batch, so that it is
+        0 for a batch of one image.
+        """
+        _refuse_text(y)
+        with _plain_errors():
+            return super().evaluate(x, y, *args, **kwargs)
+
+    def make_train_function(self, force=False):
+        """As Keras; the function leaves out batches of one image."""
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        self._leaves_out = bool(self.generative_weight) and replicas == 1
+        super().make_train_function(force)
+        self._leaves_out = False
+
+    def _autoconvert_optionals(self, step_function):
+        """Keras's step on a batch; of one image none, where that is to be left out."""
+        step = super()._autoconvert_optionals(step_function)
+        if not self._leaves_out:
+            return step
+
+        def step_of_several(data):
+            images, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+            several = tf.shape(_first(images))[0] > 1
+            return tf.cond(several, lambda: step(data), self._left_out)
+
+        return step_of_several
+
+    def _left_out(self):
+        self.num_left_out.assign_add(1)
+        return self.get_metrics_result()
+
+    def _of_several(self, loss, statistics):
+        """The loss; 0 of a single image under replicas, where no step is conditional.
+
+        Such a step is one without a gradient.
+        """
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        if statistics is None or replicas == 1:
+            return loss
+        several = statistics.num_images > 1.0
+        self.num_left_out.assign_add(tf.cast(~several, tf.int32))
+        return tf.where(several, loss, 0.0)
 
     def train_step(self, data):
         """One step of the objective on the global batch."""
-        images, labels, sample_weight = _unpacked(data)
+        images, labels, sample_weight = _unpacked(data, self.num_classes)
         step = tf.convert_to_tensor(self.optimizer.iterations)
         with tf.GradientTape() as tape:
             logits = self._logits(images, training=True)
             logits = _checked(images, logits, "the batch of training step", step)
             statistics = self._statistics(labels, logits, sample_weight)
             used = self._with_queue(statistics)
-            loss = self._objective(labels, logits, sample_weight, used)
-            loss = _several_images(loss, statistics)
+            loss = self._objective(labels, logits, sample_weight, statistics, used)
             penalties = [self._aggregate_additional_loss(p) for p in self.losses]
-            scaled = self.optimizer.scale_loss(tf.add_n([loss, *penalties]))
+            total = self._of_several(tf.add_n([loss, *penalties]), statistics)
+            scaled = self.optimizer.scale_loss(total)
         variables = self._moving_variables()
         gradients = tape.gradient(scaled, variables)
         self.optimizer.apply(self._given_to_optimizer(gradients), variables)
@@ -294,11 +437,11 @@ class GenerativeClassifier(keras.Model):
 
     def test_step(self, data):
         """The objective and the metrics on one batch."""
-        images, labels, sample_weight = _unpacked(data)
+        images, labels, sample_weight = _unpacked(data, self.num_classes)
         logits = self._logits(images, training=False)
         logits = _checked(images, logits, "an evaluation batch")
         statistics = self._statistics(labels, logits, sample_weight)
-        loss = self._objective(labels, logits, sample_weight, statistics)
+        loss = self._objective(labels, logits, sample_weight, statistics, statistics)
         results = self._update_metrics(labels, logits, sample_weight, loss, statistics)
         return {name: v for name, v in results.items() if name != "queue_drift"}
 
@@ -310,9 +453,8 @@ class GenerativeClassifier(keras.Model):
         """
         if self.distribute_strategy.num_replicas_in_sync == 1:
             return self(images, training=training)
-        num_images = tf.shape(images)[0]
-        blank = tf.zeros(tf.concat([[1], tf.shape(images)[1:]], 0), images.dtype)
-        blank.set_shape([1, *images.shape[1:]])
+        num_images = tf.shape(_first(images))[0]
+        blank = keras.tree.map_structure(_blank, images)
         images = tf.cond(num_images > 0, lambda: images, lambda: blank)
         return self(images, training=training)[:num_images]
 
@@ -328,17 +470,19 @@ class GenerativeClassifier(keras.Model):
             return statistics
         return pooled(statistics, self.reference_queue.rows)
 
-    def _objective(self, labels, logits, sample_weight, statistics):
-        """The loss in nats.
+    def _objective(self, labels, logits, sample_weight, statistics, used):
+        """The loss in nats; its sums over images are those of `used`.
 
-        The generative part is logged as mean -log p_y(x)/q(x), comparable across batch
-        sizes: L_G - log(number of images in the global batch).
+        The generative part is logged as mean -w_i log p_y(x)/q(x), comparable across
+        batch sizes: of every w_i L_G holds the log of the number of images.
         """
         weight = self.generative_weight
-        loss = objectives.mixed_loss(labels, logits, weight, sample_weight, statistics)
+        loss = objectives.mixed_loss(labels, logits, weight, sample_weight, used)
         if statistics is None:
             return loss
-        return loss - weight * tf.math.log(statistics.num_images)
+        mass = tf.reduce_sum(statistics.mass)
+        mean_weight = tf.math.divide_no_nan(mass, statistics.num_labelled)
+        return loss - weight * mean_weight * tf.math.log(statistics.num_images)
 
     def _moving_variables(self):
         """What a step moves: in generative training all but the output bias.
@@ -346,8 +490,8 @@ class GenerativeClassifier(keras.Model):
         A constant per class has exactly zero generative gradient, with a queue zero on
         average; Adam would turn the noise of its computed one into a random walk.
         """
-        fixed = _output_bias(self.network) if self.generative_weight == 1.0 else None
-        return [v for v in self.trainable_variables if v is not fixed]
+        fixed = self._constants if self.generative_weight == 1.0 else ()
+        return [v for v in self.trainable_variables if id(v) not in fixed]
 
     def _given_to_optimizer(self, gradients):
         """Gradients as the optimizer is to see them.
@@ -363,8 +507,15 @@ class GenerativeClassifier(keras.Model):
         return [gradient / replicas for gradient in summed]
 
     def _update_running_means(self, statistics, step):
-        """Averages N_y / n and Z_y over batches: all so far, then the last hundred."""
-        rate = 1.0 / tf.cast(tf.minimum(step + 1, _RUNNING_AVERAGE_STEPS), tf.float32)
+        """Averages N_y / n and Z_y over batches: all so far, then the last of them.
+
+        The shares of classes stay as they are, so that a hundred batches are averaged;
+        Z is that of past weights, so that they are as few as are enough.
+        """
+        least = 1.0 / _STEPS_OF_SHARES
+        share = statistics.num_images / (_IMAGES_PER_CLASS * self.num_classes)
+        rates = tf.stack([least, tf.clip_by_value(share, least, 0.5)])[:, tf.newaxis]
+        rate = tf.maximum(rates, 1.0 / tf.cast(step + 1, tf.float32))
         log_sums = [tf.math.log(statistics.mass + _NO_MASS), statistics.log_sum]
         new = tf.stack(log_sums) + tf.math.log(rate / statistics.num_images)
         old = self.running_log_means + tf.math.log1p(-rate)
@@ -380,16 +531,19 @@ class GenerativeClassifier(keras.Model):
             kish_ess = tf.math.divide_no_nan(present, statistics.square_sum)
             num_present = tf.reduce_sum(present)
             sums += [
-                self._num_right_calibrated(labels, logits),
+                _num_right(labels, logits + self._running_bias()),
                 tf.reduce_sum(kish_ess),
                 self.num_classes - num_present,
+                _num_right(labels, logits),
             ]
-            weights += [count, num_present, float(self.num_classes)]
+            weights += [count, num_present, float(self.num_classes), count]
             if self.reference_queue is not None:
                 sums.append(self.reference_queue.drift())
                 weights.append(1.0)
         self._averages.update_state(sums, weights)
         if self._compile_metrics is not None:
+            if self.generative_weight == 1.0:
+                logits += self._running_bias()
             kept = tf.squeeze(tf.where(labelled), axis=1)
             rows = [
                 None if part is None else tf.gather(part, kept)
@@ -401,12 +555,30 @@ class GenerativeClassifier(keras.Model):
             results = {name: value[tf.newaxis] for name, value in results.items()}
         return results
 
-    def _num_right_calibrated(self, labels, logits):
-        """Images whose label is the running Bayes rule's; none of the unlabelled."""
-        log_prior, log_partition = tf.unstack(self.running_log_means.value)
-        calibrated = logits + (log_prior - log_partition)
-        predictions = tf.argmax(calibrated, axis=1, output_type=labels.dtype)
-        return tf.reduce_sum(tf.cast(predictions == labels, tf.float32))
+    def _running_bias(self):
+        """`[classes]` nats: log rho - log Z of recent batches; 0 after `calibrate`."""
+        log_share, log_partition = tf.unstack(self.running_log_means.value)
+        return tf.nn.log_softmax(log_share) - log_partition
+
+    @contextlib.contextmanager
+    def calibrated_by_recent_batches(self):
+        """Within it the outputs are those of which generative training logs metrics.
+
+        Their calibration is that of recent batches, as good as its estimate of Z; it
+        costs no pass over the images. A model that has just been calibrated, or that
+        does not train generatively, is as it was.
+        """
+        variables = self.calibration_bias, self.running_log_means
+        before = [variable.numpy() for variable in variables]
+        if self.generative_weight == 1.0:
+            self.calibration_bias.assign_add(self._running_bias())
+            log_prior = tf.nn.log_softmax(before[1][0])
+            self.running_log_means.assign(tf.stack([log_prior, log_prior]))
+        try:
+            yield self
+        finally:
+            for variable, value in zip(variables, before, strict=True):
+                variable.assign(value)
 
     # Calibrating
 
@@ -420,8 +592,10 @@ class GenerativeClassifier(keras.Model):
         several workers each passes over all images by itself.
 
         Args:
-            x: `tf.data.Dataset` of batches (images, labels), or an array of images.
-            y: `[n]` labels if `x` is an array; -1 = unlabelled.
+            x: `tf.data.Dataset` of batches (images, labels), that ends, or an array of
+                images; images as the network takes them, also a dict of arrays.
+            y: labels if `x` is an array, in the forms that `fit` takes; -1 =
+                unlabelled.
             batch_size: images per batch if `x` is an array.
             prior: optional `[classes]` class probabilities rho instead of the shares.
 
@@ -429,12 +603,14 @@ class GenerativeClassifier(keras.Model):
             calibration: `Calibration`, also stored in the model.
 
         Raises:
-            ValueError: an empty data set, a class that never occurs and no `prior`,
-                a prior that is not a positive distribution, or logits not finite.
+            ValueError: an empty or endless data set, a class that never occurs and no
+                `prior`, a prior that is not a positive distribution, or logits not
+                finite.
 
         Source: Dai, Lu, Wu 2015, section 2 (the bias carries the normalizers).
         """
         if y is not None:
+            x = tuple(x) if isinstance(x, list) else x  # of several inputs
             x = tf.data.Dataset.from_tensor_slices((x, y)).batch(batch_size)
         log_sum, log_square_sum, counts, num_images = self._sums_over(x)
         log_partition = log_sum - np.log(num_images)
@@ -457,7 +633,9 @@ class GenerativeClassifier(keras.Model):
         log_sums = np.full([2, self.num_classes], -np.inf)
         counts, num_images = np.zeros(self.num_classes), 0
         with _plain_errors():  # of the data set, too
-            for step, (images, labels, *_) in enumerate(dataset):
+            batches = one_pass("x", dataset, "calibrating")
+            for step, batch in enumerate(batches):
+                images, labels, _ = _unpacked(batch, self.num_classes)
                 sums = column_sums(images, labels, tf.constant(step))
                 log_sum, square_sum, mass = map(np.float64, sums)
                 log_square_sum = 2.0 * log_sum + np.log(square_sum)
@@ -471,7 +649,7 @@ class GenerativeClassifier(keras.Model):
         return *log_sums, counts, num_images
 
     def _column_sums(self, images, labels, step):
-        logits = self.network(images, training=False)
+        logits = tf.cast(self.network(images, training=False), tf.float32)
         logits = _checked(images, logits, "calibration batch", step)
         statistics = objectives.column_statistics(labels, logits)
         return statistics.log_sum, statistics.square_sum, statistics.mass
@@ -530,6 +708,32 @@ def _generative_weight(objective):
     )
 
 
+def _refuse_others(arguments):
+    if arguments:
+        received = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        raise TypeError(
+            "`compile` of a GenerativeClassifier takes `objective=` in place of a "
+            f"loss, and the network's outputs are logits. Received: {received}. "
+            'Pass for example objective="generative", or "discriminative" for the '
+            "cross-entropy."
+        )
+
+
+def _refuse_text(labels, validation=None):
+    """Keras itself only says that a dtype is invalid."""
+    given = [labels, *validation[1:2]] if isinstance(validation, tuple) else [labels]
+    if any(np.asarray(each).dtype.kind in "SU" for each in given):
+        raise ValueError(
+            "`y` must be class indices or one-hot rows. Received: text. Class names "
+            "become indices by `np.unique(y, return_inverse=True)[1]`."
+        )
+
+
+def _counter(name):
+    first = tf.VariableAggregation.ONLY_FIRST_REPLICA
+    return tf.Variable(0, trainable=False, aggregation=first, name=name)
+
+
 def _policy(network):
     if not isinstance(network, keras.Model):
         raise ValueError(
@@ -540,7 +744,20 @@ def _policy(network):
 
 
 def _num_classes(network):
+    inputs = getattr(network, "inputs", None) or []
+    if len(inputs) > 1:
+        raise ValueError(
+            "`network` must have one input, images. Received: "
+            f"{[tensor.name for tensor in inputs]}. Build one of the images alone, "
+            "with the others fixed: keras.Model(images, network([images, ...]))."
+        )
     shape = getattr(network, "output_shape", None)
+    if isinstance(shape, list | dict):
+        raise ValueError(
+            "`network` must have one output, logits [batch, classes]. Received: "
+            f"outputs {shape}. Build one of the output that is meant: "
+            "keras.Model(network.inputs, network.outputs[0])."
+        )
     is_logits = isinstance(shape, tuple) and len(shape) == 2 and shape[1]
     if not is_logits or shape[1] < 2:
         raise ValueError(
@@ -548,29 +765,24 @@ def _num_classes(network):
             f"logits [batch, classes]. Received: output shape {shape}. Flatten or pool "
             "maps first, and end in at least two classes."
         )
-    layer = _output_layer(network)
-    activation = getattr(layer, "activation", None)
-    if isinstance(layer, keras.layers.Softmax) or (
-        activation is keras.activations.softmax
-    ):
-        raise ValueError(
-            "`network` must end in logits: both objectives apply their own softmax. "
-            f"Received: a softmax in the last layer, {layer.name!r}. Remove it, or set "
-            f"network.get_layer({layer.name!r}).activation = keras.activations.linear."
-        )
+    _check_logits(network)
     return shape[1]
 
 
-def _output_layer(network):
-    return network.outputs[0]._keras_history.operation
-
-
-def _output_bias(network):
-    """The trainable bias that adds one constant per class to the logits, or None."""
-    layer = _output_layer(network)
-    linear = getattr(layer, "activation", None) is keras.activations.linear
-    is_bias = linear and isinstance(layer, keras.layers.Dense) and layer.use_bias
-    return layer.bias if is_bias else None
+def _check_logits(network):
+    """Raise for outputs that are probabilities, or their logarithms."""
+    output = outputs.output_of(network)
+    if output.activation is None:
+        return
+    if outputs.of_labels(output.activation):
+        why = "F of a network of labels that are no classes lies in [0, 1]"
+    else:
+        why = "both objectives apply their own softmax"
+    raise ValueError(
+        f"`network` must end in logits: {why}. Received: outputs with the values of a "
+        f"{output.activation}, by layer {output.layer!r}. Remove it, or build the last "
+        "layer with activation=None."
+    )
 
 
 def _scales_loss(optimizer):
@@ -597,31 +809,44 @@ def _refuse_unreplicable(optimizer, steps_per_execution, jit_compile):
         )
 
 
-def _several_images(loss, statistics):
-    """The loss, once the global batch is known to hold several images."""
-    if statistics is None:
-        return loss
-    message = (
-        "keras_tilt: the generative objective needs at least two images in a batch: "
-        "with one the softmax over images is 1 and the gradient zero. Received: 1 "
-        "image. Use a larger batch size, or drop the remainder of the data set."
-    )
-    check = tf.debugging.Assert(statistics.num_images > 1.0, [message])
-    with tf.control_dependencies([] if check is None else [check]):
-        return tf.identity(loss)
+class _SingleImages(keras.callbacks.Callback):
+    """Says once that batches of one image were left out; an error if all were."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Of every epoch anew."""
+        self._before, self._num_batches = self._num_left_out(), 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Numbers of batches begin at 0."""
+        self._num_batches = batch + 1
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Before anything is written of the epoch."""
+        left_out = self._num_left_out() - self._before
+        if left_out and left_out == self._num_batches:
+            raise ValueError(_TOO_FEW)
+        if left_out and not self.model._has_warned:
+            self.model._has_warned = True
+            warnings.warn(
+                "A batch of a single image has no generative gradient. Received: "
+                f"{left_out} of {self._num_batches} batches of an epoch, which were "
+                "left out. Choose another batch size, or drop the remainder.",
+                stacklevel=2,
+            )
+
+    def _num_left_out(self):
+        return int(tf.convert_to_tensor(self.model.num_left_out))
 
 
-def _unpacked(data):
-    """Images, labels and sample weights or None; a column of labels as a vector."""
+def _unpacked(data, num_classes):
+    """Images, labels as int32 `[batch]`, and sample weights or None."""
     images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     if labels is None:
         raise ValueError(
             "Training and evaluation need labels: a data set of (images, labels). "
             "Received: images only. Mark unlabelled images by the label -1."
         )
-    if labels.shape.rank == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    return images, labels, sample_weight
+    return images, objectives.class_numbers(labels, num_classes), sample_weight
 
 
 def _checked(images, logits, where, index=-1):
@@ -631,18 +856,44 @@ def _checked(images, logits, where, index=-1):
     """
     sums = _image_sums(images)
     finite = tf.math.is_finite(tf.reduce_sum(sums) + tf.reduce_sum(logits))
-    data = [f"keras_tilt: not finite in {where}", index, sums]
-    check = tf.debugging.Assert(finite, data, summarize=_ALL)
-    with tf.control_dependencies([] if check is None else [check]):
-        return tf.identity(logits)
+    return given(logits, finite, f"not finite in {where}", index, sums)
 
 
 def _image_sums(images):
     """[batch]. Logits alone do not tell bad images: a ReLU can swallow NaN."""
+    return tf.add_n([_sums(each) for each in keras.tree.flatten(images)])
+
+
+def _sums(images):
     if not images.dtype.is_floating:
         return tf.zeros(tf.shape(images)[:1])
     axes = list(range(1, images.shape.rank))
     return tf.reduce_sum(tf.cast(images, tf.float32), axes)
+
+
+def _spec(tensor):
+    return keras.InputSpec(dtype=tensor.dtype, shape=(None, *tensor.shape[1:]))
+
+
+def _first(images):
+    """The images, or the first of several inputs."""
+    return keras.tree.flatten(images)[0]
+
+
+def _blank(images):
+    """One image of zeros."""
+    blank = tf.zeros(tf.concat([[1], tf.shape(images)[1:]], 0), images.dtype)
+    return tf.ensure_shape(blank, [1, *images.shape[1:]])
+
+
+def _num_right(labels, logits):
+    """Images whose label is the class of the largest logit; none of the unlabelled."""
+    predictions = tf.argmax(logits, axis=1, output_type=labels.dtype)
+    return tf.reduce_sum(tf.cast(predictions == labels, tf.float32))
+
+
+def _listed(callbacks):
+    return keras.tree.flatten(callbacks or [])
 
 
 @contextlib.contextmanager
@@ -651,26 +902,23 @@ def _plain_errors():
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
-        found = re.search(r"keras_tilt: ([^\n]*)", error.message or "")
-        if found is None:
+        sentence = sentence_of(error)
+        if sentence is None:
             raise
-        message = _not_finite(error.message) or found.group(1)
-        raise ValueError(message) from error
+        raise ValueError(_not_finite(sentence) or sentence) from error
 
 
-def _not_finite(message):
+def _not_finite(sentence):
     """The error of `_checked` in words, or None if it is another one.
 
     Counting the bad images here costs the training step nothing.
     """
-    separator = r"(?:\] \[|'\n|\n)"  # in graph mode, in eager mode
-    pattern = rf"not finite in ([a-z ]+){separator}(-?\d+){separator}([^\]\n]+)"
-    found = re.search(pattern, message)
+    found = re.fullmatch(r"not finite in ([a-z ]+) (-?\d+) (.+)", sentence)
     if found is None:
         return None
     where, index, sums = found.groups()
     where = where if index == "-1" else f"{where} {index}"
-    sums = re.split("[ ,]+", sums.strip())
+    sums = sums.split()
     bad = sum("nan" in value or "inf" in value for value in sums)
     return (
         f"Images and logits must be finite. Received: in {where}, {bad} of {len(sums)} "

@@ -1,6 +1,6 @@
 """Networks, units and noise by the names that a command line gives them.
 
-    MODEL.keras     a network, or a model that holds one as its attribute `network`
+    MODEL.keras     a network, or a `GenerativeClassifier` of one
     alexnet         a network to be trained, or ResNet50, of keras.applications
     class:3         a class, read at one or several sizes of the image
     class:goldfish  the same by its name
@@ -51,7 +51,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt import graph, networks
+from keras_tilt import graph, networks, outputs
 from keras_tilt.reference import box, spectral_noise, squash, white_noise
 from keras_tilt.units import unit
 from keras_tilt_flags import MODES, NOISES, count
@@ -196,7 +196,7 @@ def network(text, input_shape, num_classes, seed=0):
     """
     if text.endswith(".keras"):
         model = saved_model(pathlib.Path(text), input_shape, num_classes)
-        return getattr(model, "network", model)
+        return graph.network_of(model)
     if text in _NETWORKS:
         return _NETWORKS[text](input_shape, num_classes, seed)
     if text in _APPLICATIONS:
@@ -237,7 +237,7 @@ def saved_model(path, input_shape, num_classes):
         ValueError: if it is another one.
     """
     model = load_model(path)
-    found = getattr(model, "network", model)
+    found = graph.network_of(model)
     if not graph.has_graph(found):
         raise ValueError(
             "Expected a functional or Sequential network with known inputs. Received: "
@@ -245,18 +245,20 @@ def saved_model(path, input_shape, num_classes):
             "outputs)."
         )
     images = [tuple(tensor.shape) for tensor in found.inputs]
-    outputs = [tuple(tensor.shape) for tensor in found.outputs]
+    made = [tuple(tensor.shape) for tensor in found.outputs]
     taken = tf.TensorShape(images[0]).is_compatible_with((None, *input_shape))
-    if len(images) != 1 or not taken or outputs != [(None, num_classes)]:
+    if len(images) != 1 or not taken or made != [(None, num_classes)]:
         raise ValueError(
             f"Expected a network of images {tuple(input_shape)} that ends in "
             f"{num_classes} logits. Received: {path}, of inputs {images} and outputs "
-            f"{outputs}. Save one that fits, or pass other data."
+            f"{made}. Save one that fits, or pass other data."
         )
-    if graph.link(found):
+    output = outputs.output_of(found)
+    if output.activation is not None:
         raise ValueError(
             f"Expected a network that ends in logits. Received: {path}, which ends in "
-            f"a {graph.link(found)}. Build its last layer without an activation."
+            f"a {output.activation}, by layer {output.layer!r}. Build its last layer "
+            "without an activation."
         )
     return model
 
@@ -472,11 +474,14 @@ def _class_view(network, label, number, size, mode, posterior_weight):
 
 
 def _layer_unit(network, label, preprocess):
-    """Return a channel on its receptive field; of a dense layer on the whole image."""
+    """Return a channel on its receptive field, or on the whole image if it has no crop.
+
+    As that of a dense layer, of tokens, or of a map that sees padding everywhere.
+    """
     whole = unit(network, label, preprocess=preprocess)
     try:
         return whole.crop()
-    except ValueError:  # of a dense layer, or behind one
+    except ValueError:
         return whole
 
 

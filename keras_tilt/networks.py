@@ -1,4 +1,7 @@
-"""The papers' networks as functional Keras graphs, every layer named as in Caffe."""
+"""The papers' networks as functional Keras graphs, every layer named as in Caffe.
+
+Images and maps are [batch, height, width, channels].
+"""
 
 __all__ = [
     "ILSVRC_MEAN",
@@ -20,6 +23,7 @@ from keras import layers, ops
 # Of the training images of ILSVRC-2012: red, green, blue, pixels in [0, 255].
 ILSVRC_MEAN = (123.68, 116.779, 103.939)
 
+_LAST = "channels_last"  # is where channels are, whatever Keras's default is
 _STREAMS = 10  # of random numbers in a network: eight layers' weights, two dropouts
 
 
@@ -50,13 +54,14 @@ def lenet(input_shape=(28, 28, 1), num_classes=10, seed=0, scale=1.0):
         )
         for layer in range(4)
     )
+    convolution = functools.partial(layers.Conv2D, kernel_size=5, data_format=_LAST)
     images = keras.Input(input_shape, name="images")
     x = images if scale == 1.0 else layers.Rescaling(scale, name="rescale")(images)
-    x = layers.Conv2D(20, 5, kernel_initializer=next(initializers), name="conv1")(x)
-    x = layers.MaxPooling2D(2, name="pool1")(x)
-    x = layers.Conv2D(50, 5, kernel_initializer=next(initializers), name="conv2")(x)
-    x = layers.MaxPooling2D(2, name="pool2")(x)
-    x = layers.Flatten(name="flatten")(x)
+    x = convolution(20, kernel_initializer=next(initializers), name="conv1")(x)
+    x = layers.MaxPooling2D(2, data_format=_LAST, name="pool1")(x)
+    x = convolution(50, kernel_initializer=next(initializers), name="conv2")(x)
+    x = layers.MaxPooling2D(2, data_format=_LAST, name="pool2")(x)
+    x = layers.Flatten(_LAST, name="flatten")(x)
     x = layers.Dense(500, kernel_initializer=next(initializers), name="ip1")(x)
     x = layers.ReLU(name="relu1")(x)
     x = layers.Dense(num_classes, kernel_initializer=next(initializers), name="ip2")(x)
@@ -90,6 +95,7 @@ def convnet(input_shape=(32, 32, 3), num_classes=10, seed=0, batch_norm=True):
             channels,
             3,
             padding="same",
+            data_format=_LAST,
             use_bias=not batch_norm,
             kernel_initializer=kernel,
             name=f"conv{i + 1}",
@@ -97,8 +103,8 @@ def convnet(input_shape=(32, 32, 3), num_classes=10, seed=0, batch_norm=True):
         if batch_norm:
             x = layers.BatchNormalization(name=f"norm{i + 1}")(x)
         x = layers.ReLU(name=f"relu{i + 1}")(x)
-        x = layers.MaxPooling2D(2, name=f"pool{i + 1}")(x)
-    x = layers.Flatten(name="flatten")(x)
+        x = layers.MaxPooling2D(2, data_format=_LAST, name=f"pool{i + 1}")(x)
+    x = layers.Flatten(_LAST, name="flatten")(x)
     kernel = keras.initializers.GlorotUniform(4 * seed + 3)
     x = layers.Dense(num_classes, kernel_initializer=kernel, name="classes")(x)
     return keras.Model(images, x, name="convnet")
@@ -183,7 +189,7 @@ def zf_fast(input_shape=(224, 224, 3), num_classes=1000, seed=0, mean=ILSVRC_MEA
     seeds = itertools.count(_STREAMS * seed)
     chain = [
         _subtract(mean),
-        layers.ZeroPadding2D(1, name="pad1"),
+        layers.ZeroPadding2D(1, _LAST, name="pad1"),
         *_convolution(1, 96, 7, next(seeds), strides=2),
         *_norm_and_pool(1),
         *_convolution(2, 256, 5, next(seeds), strides=2),
@@ -221,6 +227,7 @@ def _convolution(number, filters, size, seed, bias=0.0, groups=1, **arguments):
     convolution = kind(
         filters,
         size,
+        data_format=_LAST,
         groups=groups,
         kernel_initializer=_gaussian(0.01, seed),
         bias_initializer=keras.initializers.Constant(bias),
@@ -247,9 +254,9 @@ def _max_pool(x, name):
     even = [size % 2 == 0 for size in x.shape[1:3]]
     if any(even) and not all(even):
         beyond = [(0, int(is_even)) for is_even in even]
-        x, even = layers.ZeroPadding2D(beyond, name=f"{name}_edge")(x), [False]
+        x, even = layers.ZeroPadding2D(beyond, _LAST, name=f"{name}_edge")(x), [False]
     padding = "same" if all(even) else "valid"
-    return layers.MaxPooling2D(3, 2, padding=padding, name=name)(x)
+    return layers.MaxPooling2D(3, 2, padding, _LAST, name=name)(x)
 
 
 def _classifier(num_classes, seeds, stddev, bias):
@@ -257,7 +264,7 @@ def _classifier(num_classes, seeds, stddev, bias):
     hidden = [_dropped(number, seeds, stddev, bias) for number in (6, 7)]
     initializer = _gaussian(0.01, next(seeds))
     logits = layers.Dense(num_classes, kernel_initializer=initializer, name="fc8")
-    return [layers.Flatten(name="flatten"), *itertools.chain(*hidden), logits]
+    return [layers.Flatten(_LAST, name="flatten"), *itertools.chain(*hidden), logits]
 
 
 def _dropped(number, seeds, stddev, bias):

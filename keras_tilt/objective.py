@@ -4,7 +4,7 @@
     discriminative  L_D = -(1/n) sum_i [F[i, y_i] - logsumexp_c F[i, c]]
 
 F is the logits matrix [batch, classes]; a label of -1 marks an unlabelled image, which
-enters the sums over images j and no numerator. Under a `tf.distribute` strategy every
+contributes only to the normalizer. Under a `tf.distribute` strategy every
 sum runs over the global batch; O(classes) numbers per replica cross the wire.
 
 Source: Dai, Lu, Wu, "Generative Modeling of Convolutional Neural Networks", ICLR 2015,
@@ -15,8 +15,11 @@ import typing
 
 import tensorflow as tf
 
+from keras_tilt.assertions import given
+
 __all__ = [
     "ColumnStatistics",
+    "class_numbers",
     "column_statistics",
     "discriminative_loss",
     "generative_loss",
@@ -54,18 +57,21 @@ def generative_loss(labels, logits, sample_weight=None, statistics=None):
     L_G = -(1/n) sum_i w_i [F[i, y_i] - logsumexp_j F[j, y_i]]
     dL_G/dF[j, c] = (1/n) (N_c W[j, c] - w_j 1[y_j = c]),   W = softmax_j(F[:, c])
 
-    `L_G - log(number of images)` estimates the mean of -log p_y(x)/q(x) in nats and is
-    comparable across batch sizes. At zero logits L_G = log(number of images); its
-    minimum is (1/n) sum_c N_c log N_c. The gradient is given in closed form, so the
-    backward pass holds one `[batch, classes]` matrix and communicates nothing.
+    With w the mean of the w_i, `L_G - w log(number of images)` estimates the mean of
+    -w_i log p_y(x)/q(x) in nats and is comparable across batch sizes. At zero logits
+    L_G = w log(number of images); its minimum is (1/n) sum_c N_c log N_c. The gradient
+    is given in closed form, so the backward pass holds one `[batch, classes]` matrix
+    and communicates nothing.
 
     Inside a replica context the value is that of the global batch on every replica,
     and the gradient is this replica's share: summed over replicas it is exact.
 
     Args:
-        labels: `[batch]` integers in [-1, classes); -1 = unlabelled.
+        labels: `[batch]` or `[batch, 1]` integers of any type, in [-1, classes);
+            -1 = unlabelled. Or one-hot rows `[batch, classes]`.
         logits: `[batch, classes]` float, F in nats.
-        sample_weight: optional `[batch]` factors w_i of the numerators.
+        sample_weight: optional `[batch]` factors w_i of the numerators, finite and not
+            negative.
         statistics: optional result of `column_statistics` for the same arguments.
 
     Returns:
@@ -75,7 +81,8 @@ def generative_loss(labels, logits, sample_weight=None, statistics=None):
         TypeError: float labels or integer logits.
         ValueError: wrong ranks or lengths, or a batch of a single image, whose
             generative gradient is zero.
-        tf.errors.InvalidArgumentError: labels outside [-1, classes).
+        tf.errors.InvalidArgumentError: labels outside [-1, classes), rows that are not
+            one-hot, or a weight that is negative or not finite.
 
     Example:
         >>> float(generative_loss([0, 1], tf.zeros([2, 3])))  # log 2
@@ -113,9 +120,9 @@ def discriminative_loss(labels, logits, sample_weight=None):
     share: summed over replicas it is exact.
 
     Args:
-        labels: `[batch]` integers in [-1, classes); -1 = unlabelled.
+        labels: as `generative_loss`.
         logits: `[batch, classes]` float, nats.
-        sample_weight: optional `[batch]` factors w_i.
+        sample_weight: optional `[batch]` factors w_i, finite and not negative.
 
     Returns:
         loss: `[]` float32 nats.
@@ -150,7 +157,7 @@ def mixed_loss(labels, logits, generative_weight, sample_weight=None, statistics
     """(1 - a) discriminative + a generative, on the same logits.
 
     Args:
-        labels: `[batch]` integers in [-1, classes); -1 = unlabelled.
+        labels: as `generative_loss`.
         logits: `[batch, classes]` float, nats.
         generative_weight: a, in [0, 1]; the pure losses are computed alone.
         sample_weight: optional `[batch]` factors of both numerators.
@@ -186,7 +193,7 @@ def column_statistics(labels, logits, sample_weight=None):
     contributes -inf to the log sums and 0 to the rest.
 
     Args:
-        labels: `[batch]` integers in [-1, classes); -1 = unlabelled.
+        labels: as `generative_loss`.
         logits: `[batch, classes]` float, nats; this replica's rows.
         sample_weight: optional `[batch]` factors of the numerators.
 
@@ -260,14 +267,76 @@ def _own_class(labels, logits, sample_weight):
     return own if sample_weight is None else own * sample_weight[:, tf.newaxis]
 
 
-def _checked(labels, logits, sample_weight):
-    labels, logits = tf.convert_to_tensor(labels), tf.convert_to_tensor(logits)
+def class_numbers(labels, num_classes):
+    """Labels in every form that training takes, as int32 `[batch]`.
+
+    Args:
+        labels: integers of any type, `[batch]` or a column `[batch, 1]`, or one-hot
+            rows `[batch, num_classes]`, of any type.
+        num_classes: number of logits.
+
+    Returns:
+        labels: int32 `[batch]`. A number beyond int32 becomes the one closest to it,
+            which is no class.
+
+    Raises:
+        TypeError: labels that are no integers and no rows.
+        ValueError: other shapes.
+        tf.errors.InvalidArgumentError: rows that are not one-hot.
+    """
+    labels = tf.convert_to_tensor(labels)
+    shape = labels.shape
+    if shape.rank == 2 and shape[1] == num_classes and labels.dtype != tf.string:
+        return _from_one_hot(labels)
     if not labels.dtype.is_integer:
         raise TypeError(
             "`labels` must be integers, a class index each or -1 for unlabelled. "
-            f"Received: dtype {labels.dtype.name}. "
-            "Convert them, e.g. `labels.astype('int32')`."
+            f"Received: dtype {labels.dtype.name}. Class names become indices by "
+            "`np.unique(labels, return_inverse=True)[1]`, floats by "
+            "`labels.astype('int32')`."
         )
+    if shape.rank == 2 and shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.shape.rank != 1:
+        raise ValueError(
+            "`labels` must have shape [batch], one class index per row of `logits`, or "
+            f"be one-hot rows, [batch, {num_classes}]. Received: labels {shape}. "
+            "One-hot rows of other classes become indices by `argmax(axis=-1)`."
+        )
+    return _as_int32(labels)
+
+
+def _from_one_hot(rows):
+    """The places of the ones; a row is one-hot if its largest entry is all of it."""
+    rows = tf.cast(rows, tf.float32)
+    largest = tf.reduce_max(rows, axis=1)
+    total = tf.reduce_sum(tf.abs(rows), axis=1)
+    return given(
+        tf.argmax(rows, axis=1, output_type=tf.int32),
+        tf.reduce_all((largest == 1.0) & (total == 1.0)),
+        "`labels` of shape [batch, classes] must be one-hot, a single 1 in each row. "
+        "Received: rows that sum to",
+        tf.reduce_min(total),
+        "to",
+        tf.reduce_max(total),
+        "with largest entries",
+        tf.reduce_min(largest),
+        "to",
+        tf.reduce_max(largest),
+        ". Shares of several classes do not apply; unlabelled images are marked by -1 "
+        "among class indices, `argmax(axis=-1)`.",
+    )
+
+
+def _as_int32(labels):
+    if labels.dtype in (tf.uint32, tf.uint64):
+        wide = tf.cast(labels, tf.int64)
+        labels = tf.where(wide < 0, tf.int64.max, wide)
+    return tf.saturate_cast(labels, tf.int32)
+
+
+def _checked(labels, logits, sample_weight):
+    logits = tf.convert_to_tensor(logits)
     if not logits.dtype.is_floating:
         raise TypeError(
             "`logits` must be floating point. "
@@ -278,16 +347,20 @@ def _checked(labels, logits, sample_weight):
             "`logits` must have shape [batch, classes]. "
             f"Received: {logits.shape}. Flatten maps or pool them first."
         )
-    if labels.shape.rank == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.shape.rank != 1 or not labels.shape.is_compatible_with(logits.shape[:1]):
+    labels = class_numbers(labels, logits.shape[1])
+    if not labels.shape.is_compatible_with(logits.shape[:1]):
         raise ValueError(
             "`labels` must have shape [batch], one class index per row of `logits`. "
             f"Received: labels {labels.shape}, logits {logits.shape}. "
-            "One-hot labels become indices by `argmax(axis=-1)`."
+            "Pass both of the same images."
         )
+    return labels, logits, _checked_weight(sample_weight)
+
+
+def _checked_weight(sample_weight):
+    """float32 `[batch]`, known to be finite and not negative; or None."""
     if sample_weight is None:
-        return labels, logits, None
+        return None
     sample_weight = tf.cast(sample_weight, tf.float32)
     if sample_weight.shape.rank == 2 and sample_weight.shape[1] == 1:
         sample_weight = sample_weight[:, 0]
@@ -296,20 +369,34 @@ def _checked(labels, logits, sample_weight):
             "`sample_weight` must have shape [batch], one factor per image. "
             f"Received: {sample_weight.shape}. Weights per pixel or class do not apply."
         )
-    return labels, logits, sample_weight
+    valid = tf.math.is_finite(sample_weight) & (sample_weight >= 0.0)
+    bad = tf.where(~valid)[:1, 0]  # the first, if there is one
+    return given(
+        sample_weight,
+        tf.reduce_all(valid),
+        "`sample_weight` must be finite and not negative. Received:",
+        tf.gather(sample_weight, bad),
+        "of image",
+        bad,
+        "of the batch. Look where weights of samples or classes come from.",
+    )
 
 
 def _given_valid_labels(labels, logits):
     """The logits, once the labels are known to lie in [-1, classes)."""
     classes = logits.shape[1]
-    valid = tf.reduce_all((labels >= -1) & (labels < classes))
-    message = (
-        f"keras_tilt: `labels` must lie in [-1, {classes}); -1 marks an unlabelled "
-        "image. Check the labels against the network's number of outputs. Received: "
+    lowest, highest = tf.reduce_min(labels), tf.reduce_max(labels)
+    return given(
+        logits,
+        (lowest >= -1) & (highest < classes),
+        f"`labels` must lie in [-1, {classes}), of which -1 marks an unlabelled image. "
+        "Received: labels from",
+        lowest,
+        "to",
+        highest,
+        f". Number the classes from 0, and as many as the network has outputs, "
+        f"{classes}.",
     )
-    check = tf.debugging.Assert(valid, [message, labels], summarize=64)
-    with tf.control_dependencies([] if check is None else [check]):
-        return tf.identity(logits)
 
 
 def _require_several_images(logits):

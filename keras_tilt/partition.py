@@ -39,12 +39,13 @@ from tqdm.auto import tqdm
 
 from keras_tilt.adaptation import StepSize
 from keras_tilt.arguments import check_count
-from keras_tilt.chains import Chains, State, check_start, is_standard_normal
+from keras_tilt.chains import State, check_start, is_standard_normal
 from keras_tilt.diagnostics import pareto_k
 from keras_tilt.importance import kish_ess
 from keras_tilt.plan import Plan, check_plan, stateless_seed
 from keras_tilt.storage import Record, Run, fingerprint, parts_within, under, within
-from keras_tilt.tilt import Tilt, checked_tilts, sampled_together, stacked_response
+from keras_tilt.tilt import Tilt
+from keras_tilt.tilt_groups import chains_of, checked_tilts, sampled_together
 
 METHODS = ("annealed", "importance")
 
@@ -365,14 +366,7 @@ class _Walks:
     def __init__(self, tilts, rows, plan, num_steps, directory):
         self.tilts, self.rows, self.plan, self.num_steps = tilts, rows, plan, num_steps
         self.scale = np.array([tilt.scale for tilt in tilts])
-        self.chains = Chains(
-            stacked_response(tilts),
-            tilts[0].to_images,
-            tilts[0].base,
-            plan.kernel,
-            rows,
-            plan.mass,
-        )
+        self.chains = chains_of(tilts, plan.kernel, rows, plan.num_chains, plan.mass)
         self.start, self.f_at_start = self.drawn(part=0)
         self.store = None if directory is None else Run(directory, self.settings())
 

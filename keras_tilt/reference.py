@@ -26,6 +26,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from keras_tilt.arguments import as_array
+from keras_tilt.gradients import named_if_missing
 from keras_tilt.spectrum import Spectrum, check_left_out, log_rings, power_law
 from keras_tilt.transports import (
     Box,
@@ -421,12 +422,14 @@ def _image_shape(generate, latent_shape):
         tape.watch(noise)
         try:
             images = generate(noise)
-        except (ValueError, tf.errors.InvalidArgumentError) as error:
+        except (ValueError, tf.errors.OpError) as error:
             raise ValueError(
                 f"`generator` must take noise {['n', *latent_shape]}. Received: an "
                 f"error for two of them: {error} Check `latent_shape`."
             ) from error
-    if tape.gradient(images, noise) is None:
+    with named_if_missing("`generator`", "the noise"):
+        gradient = tape.gradient(images, noise)
+    if gradient is None:
         raise ValueError(
             "`generator` must have a gradient with respect to the noise. Received: one "
             "without. Write it with TensorFlow or keras.ops operations, not NumPy's."

@@ -26,7 +26,6 @@ from tqdm.auto import tqdm
 from keras_tilt.adaptation import StepSize
 from keras_tilt.arguments import as_array, few
 from keras_tilt.chains import (
-    Chains,
     State,
     check_start,
     functional_names,
@@ -44,7 +43,8 @@ from keras_tilt.storage import (
     under,
     within,
 )
-from keras_tilt.tilt import Tilt, checked_tilts, sampled_together, stacked_response
+from keras_tilt.tilt import Tilt
+from keras_tilt.tilt_groups import chains_of, checked_tilts, sampled_together
 
 # The paper's run on the last layer of LeNet, to be used with the reference
 # white_noise(shape, mean=0.0, stddev=10.0). Numbers of the paper as remembered, not
@@ -143,7 +143,9 @@ def sample(
             at most half a minute before.
         directory: folder for the states and all that is needed to resume. Tilts of a
             list that cannot be sampled together have folders in it, tilt0, tilt3, ...
-            A run is resumed with the arguments it had; a finished one is read.
+            A run is resumed with the arguments it had, and a finished one is read. Only
+            `num_results` may be another: with more of them the run goes on, and the
+            first draws stay as they are; of fewer, the first are read.
         progress: whether to show a bar with acceptance, mean f and the time left.
 
     Returns:
@@ -230,19 +232,15 @@ class _Together:
     def __init__(self, tilts, rows, plan, noise, callback, folder):
         self.tilts, self.plan, self.noise = tilts, plan, noise
         self.scale = np.array([tilt.scale for tilt in tilts])
-        self.chains = Chains(
-            stacked_response(tilts),
-            tilts[0].to_images,
-            tilts[0].base,
-            plan.kernel,
-            rows,
-            plan.mass,
-            plan.ladder,
+        self.chains = chains_of(
+            tilts, plan.kernel, rows, plan.num_chains, plan.mass, plan.ladder
         )
         self.record = Record(plan.num_iterations)
         self.run_seed = plan.seeds[1]
         self.callback = callback
-        self.store = None if folder is None else Run(folder, self.settings())
+        self.store = (
+            None if folder is None else Run(folder, self.settings(), ["num_results"])
+        )
         self.start = self.begin()
 
     def run(self, bar, alone):
@@ -251,7 +249,7 @@ class _Together:
         if self.store:
             self.store.create()
         states = _States(self.plan, self.noise, self.callback, self.store)
-        bar.n = bar.initial = position.iteration
+        bar.n = bar.initial = min(position.iteration, self.plan.num_iterations)
         saved_at = time.monotonic()
         try:
             while position.iteration < self.plan.num_iterations:
@@ -282,8 +280,6 @@ class _Together:
         step = StepSize.first(first_step, shape)
         settings = self.plan.settings(0, step, self.scale)
         first = self.tilts[0]
-        # Once without a graph, whose errors are long.
-        first.response(first.to_images(self.noise[0, :1]))
         try:
             state, numbers = self.chains.start(self.noise, settings)
         except NotImplementedError as error:
@@ -292,6 +288,10 @@ class _Together:
                 f"Received: {first.unit!r}, which asks for the value of a "
                 "tensor while a graph is made, as NumPy does. Write it without."
             ) from error
+        except Exception:
+            # Once more without a graph, whose errors are long.
+            first.response(first.to_images(self.noise[0, :1]))
+            raise
         check_start(self.tilts, numbers)
         return _Position(0, state, step)
 
@@ -364,9 +364,20 @@ class _Together:
         state = self.chains.unpack(packed, self.start.state)
         step = StepSize(*(saved[name] for name in StepSize._fields))
         position = _Position(int(saved["iteration"]), state, step)
+        self._check_callback_has_all(position)
         self.record.restore(within(saved, "record."))
         self._check_same_density(position)
         return position
+
+    def _check_callback_has_all(self, position):
+        """The one state that is left is that of the last draw, of those asked for."""
+        made = position.iteration - self.plan.num_burnin_steps
+        if self.callback is not None and made > self.plan.num_results:
+            raise ValueError(
+                f"`num_results` must be {made} or more, the draws that the run in "
+                "`directory` has made, whose states went to a callback. Received: "
+                f"{self.plan.num_results}. Pass {made}, or another folder."
+            )
 
     def _check_same_density(self, position):
         """Network and reference are known by f and log p at the saved states."""
@@ -396,10 +407,8 @@ class _Together:
         """What the chains of one tilt have drawn."""
         plan, tilt = self.plan, self.tilts[row]
         burnin = plan.num_burnin_steps
-        of_row = {
-            name: values[: position.iteration, row]
-            for name, values in self.record.items()
-        }
+        done = min(position.iteration, plan.num_iterations)
+        of_row = {name: values[:done, row] for name, values in self.record.items()}
         draws = {name: values[burnin:] for name, values in of_row.items()}
         names = functional_names(tilt.event_shape)
         functionals = {name: draws[name] for name in names}
@@ -434,7 +443,7 @@ class _Together:
                 num_divergences=np.sum(draws["is_divergent"]),
                 num_nonfinite=np.sum(~draws["is_finite"]),
                 num_nonfinite_warmup=np.sum(~of_row["is_finite"][:burnin]),
-                num_missing=plan.num_iterations - position.iteration,
+                num_missing=plan.num_iterations - done,
             ),
             to_images=tilt.to_images,
             event_shape=tilt.event_shape,
@@ -478,7 +487,7 @@ class _States:
 def _swap_accept_rate(draws):
     """[temperatures - 1], empty without a ladder."""
     swaps = draws.get("swap_accepted")
-    return np.empty(0) if swaps is None else np.nanmean(swaps, axis=(0, 1))
+    return np.empty(0, draws["f"].dtype) if swaps is None else np.nanmean(swaps, (0, 1))
 
 
 def _folder(directory, group, tilts):

@@ -3,12 +3,17 @@
 __all__ = ["Images", "Samples"]
 
 import dataclasses
+import json
 import numbers
+import pathlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from keras_tilt.diagnostics import Diagnostics, inference_data
+from keras_tilt.diagnostics import Diagnostics, Scalar, inference_data, read_netcdf
+from keras_tilt.storage import replace_path
+
+_NUMBERS = "keras_tilt"  # attribute of a file, of what are no arrays of draws
 
 
 class Images(Sequence):
@@ -93,8 +98,9 @@ class Samples:
         swap_accept_rate: [temperatures - 1], share of accepted swaps between neighbours
             on the ladder; empty without one.
         diagnostics: a `keras_tilt.diagnostics.Diagnostics`.
-        to_images: T, noise [n, ...] -> images [n, ...].
+        to_images: T, noise [n, ...] -> images [n, ...]; None of loaded samples.
         event_shape: shape of one image.
+        saved_images: None, or of loaded samples [num_results / thin, num_chains, ...].
     """
 
     noise: np.ndarray
@@ -109,12 +115,15 @@ class Samples:
     num_leapfrog_steps: int
     swap_accept_rate: np.ndarray
     diagnostics: Diagnostics
-    to_images: Callable
+    to_images: Callable | None
     event_shape: tuple
+    saved_images: np.ndarray | None = None
 
     @property
     def images(self):
         """T(z): [num_results / thin, num_chains, ...], made when asked for."""
+        if self.saved_images is not None:
+            return self.saved_images
         return Images(self.noise, self.to_images, self.event_shape)
 
     def to_arviz(self):
@@ -126,6 +135,94 @@ class Samples:
             self.is_accepted,
             self.is_divergent,
             self.energy,
+        )
+
+    def save(self, path):
+        """Write everything, images included, to a netCDF file that ArviZ reads.
+
+        Groups posterior and sample_stats are those of `to_arviz`; warmup_posterior has
+        f before the first draw, and states the noise and the images.
+
+        Args:
+            path: file, such as "samples.nc"; one that is there is replaced as a whole.
+
+        Raises:
+            OSError: if it cannot be written; the old one is still there.
+        """
+        path = pathlib.Path(path).expanduser()
+        data = self.to_arviz()
+        data.add_groups(
+            {
+                "warmup_posterior": {"f": np.float64(self.warmup_f).T},
+                "states": {
+                    "noise": np.swapaxes(np.asarray(self.noise), 0, 1),
+                    "images": np.swapaxes(np.asarray(self.images), 0, 1),
+                },
+            },
+            warn_on_custom_groups=False,
+        )
+        diagnostics = dataclasses.asdict(self.diagnostics)
+        data.attrs[_NUMBERS] = json.dumps(
+            {
+                "step_size": self.step_size,
+                "num_leapfrog_steps": self.num_leapfrog_steps,
+                "swap_accept_rate": self.swap_accept_rate.tolist(),
+                "functionals": list(self.functionals),
+                "event_shape": self.event_shape,
+                "diagnostics": diagnostics,
+            },
+            default=lambda number: number.item(),
+        )
+        replace_path(path, lambda part: data.to_netcdf(str(part)))
+
+    @classmethod
+    def load(cls, path):
+        """Return the samples of a file that `save` has written.
+
+        They are the same numbers, bit for bit; `to_images` is None.
+
+        Args:
+            path: the file.
+
+        Raises:
+            ValueError: if there is none, or it is another file.
+
+        Example:
+            >>> samples = keras_tilt.Samples.load("samples.nc")  # doctest: +SKIP
+        """
+        data = read_netcdf(path)
+        if _NUMBERS not in data.attrs:
+            raise ValueError(
+                f"Expected a file of samples. Received: {path}, which has none. Write "
+                "one with samples.save('samples.nc')."
+            )
+        numbers = json.loads(data.attrs[_NUMBERS])
+
+        def drawn(group, name, dtype=None):
+            values = np.swapaxes(data[group][name].values, 0, 1)
+            return values if dtype is None else values.astype(dtype)
+
+        noise = drawn("states", "noise")
+        names = numbers["functionals"]
+        has_energy = "energy" in data["sample_stats"]
+        diagnostics = numbers["diagnostics"]
+        scalars = {k: Scalar(*v) for k, v in diagnostics["scalars"].items()}
+        return cls(
+            noise=noise,
+            f=drawn("posterior", "f", noise.dtype),
+            log_prob=drawn("sample_stats", "lp"),
+            is_accepted=drawn("sample_stats", "accepted", bool),
+            is_divergent=drawn("sample_stats", "diverging", bool),
+            energy=drawn("sample_stats", "energy") if has_energy else None,
+            functionals={n: drawn("posterior", n, noise.dtype) for n in names},
+            warmup_f=drawn("warmup_posterior", "f", noise.dtype),
+            step_size=numbers["step_size"],
+            num_leapfrog_steps=numbers["num_leapfrog_steps"],
+            swap_accept_rate=np.array(numbers["swap_accept_rate"], noise.dtype),
+            diagnostics=Diagnostics(**diagnostics | {"scalars": scalars}),
+            to_images=None,
+            event_shape=tuple(numbers["event_shape"]),
+            saved_images=drawn("states", "images"),
         )
 
     def __repr__(self):

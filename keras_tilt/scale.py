@@ -20,9 +20,10 @@ from tqdm.auto import tqdm
 
 from keras_tilt.adaptation import QUARTER_TURN
 from keras_tilt.arguments import as_number, check_count
-from keras_tilt.chains import Chains, Settings, check_start, is_standard_normal
+from keras_tilt.chains import Settings, check_start, is_standard_normal
 from keras_tilt.plan import stateless_seed
-from keras_tilt.tilt import Tilt, stacked_response
+from keras_tilt.tilt import Tilt
+from keras_tilt.tilt_groups import chains_of
 
 _NUM_DRAWS = 64  # of q, for the mean and the spread of f there
 _BLOCK = 16  # of them in one go
@@ -70,8 +71,7 @@ def scale_for_signal(
     size = math.prod(tilt.base.event_shape)
     wanted = float(signal) ** 2 * size
     seed = stateless_seed(seed)
-    response = stacked_response([tilt])
-    chains = Chains(response, tilt.to_images, tilt.base, "split", [0])
+    chains = chains_of([tilt], "split", [0], num_chains)
     noise = tilt.base.sample(_NUM_DRAWS, seed=tf.random.fold_in(seed, 0))
     steps = max(1, round(QUARTER_TURN / step_size))
     step_sizes = np.array([float(step_size)])

@@ -2,7 +2,8 @@
 
     sample     unit, seed, temperature -> image,    image ~ exp(f / temperature) q / Z
     evaluate   image -> f of all units, log q, log densities
-    classify   image -> logits, p(y | x), log p(x) up to a constant
+    classify   image -> logits, p(y | x), log p(x) up to a constant; of a network of
+                        labels beside each other, logits and p of each label
 
 A row of `sample` is a chain of its own: it starts from a draw of q, the tilt rises, and
 its random numbers are those of its seed. The network sees rows one at a time, never in
@@ -22,24 +23,25 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from keras_tilt import graph, outputs
 from keras_tilt.adaptation import (
     QUARTER_TURN,
     annealed_scale,
     jittered,
     leapfrog_steps,
 )
-from keras_tilt.arguments import check_count
+from keras_tilt.arguments import as_names, check_count
 from keras_tilt.chains import is_standard_normal
 from keras_tilt.kernels import Response, SplitHamiltonianMonteCarlo, chain_seeds
 from keras_tilt.several import choice, variables_of
 from keras_tilt.signatures import (
     after,
     checked_rows,
-    decoded,
     read_once,
     traced,
+    upright,
 )
-from keras_tilt.tilt import checked_tilts
+from keras_tilt.tilt_groups import checked_tilts
 from keras_tilt.units import unit
 
 _AT_ONCE = 16  # rows that may run beside each other, each in its own piece of graph
@@ -445,20 +447,29 @@ class ServedClassifier(tf.Module):
     log Z_y of a calibrated `GenerativeClassifier`. Of any other network b_y is 0, and
     the sum is what its logits say of it.
 
+    A network that ends in sigmoids gives labels that may hold beside each other:
+
+        p(label y | x) = sigmoid of F_y(x)
+
+    Its probabilities are these. No label is the class, and exp(F_y) is no density of
+    images: `class`, `class_name` and `log_density` are not in the answer.
+
     Args:
-        model: `keras.Model`, images [n, height, width, channels] -> logits; a softmax
-            at its end is left out.
+        model: `keras.Model`, images [n, height, width, channels] -> logits; a softmax,
+            a sigmoid or the like at its end is left out, and makes the probabilities.
         low: pixel that byte 0 stands for.
         high: pixel that byte 255 stands for.
-        class_names: list of text, one for each class.
+        class_names: list of text, one for each class or label.
         preprocess: None, or a function of pixels, as in `keras_tilt.unit`.
 
     Attributes:
         functions: dict, name of a signature -> the graph of its function.
+        has_classes: False for a network of labels.
 
     Raises:
-        ValueError: for a model without logits of two classes or more, pixels that are
-            no range, or another number of names.
+        ValueError: for a model without logits of two classes or more, or of labels;
+            probabilities whose logits are out of reach; pixels that are no range; or
+            another number of names.
 
     Source: Dai, Lu and Wu (2015), section 2; Grathwohl et al. (2020), "Your classifier
     is secretly an energy based model and you should treat it like one", for the sum
@@ -470,15 +481,16 @@ class ServedClassifier(tf.Module):
         _check_range(low, high)
         of_first = unit(model, class_index=0, preprocess=preprocess)
         ((self._logits, weights),) = of_first.terms
-        _check_names(class_names, len(weights))
+        network = graph.network_of(model)
+        _, self._activation = outputs.output_activation(network)
+        self.has_classes = not outputs.of_labels(self._activation)
+        _check_names(class_names, len(weights), self.has_classes)
         self.shape = of_first.input_shape
-        self._bias = getattr(model, "calibration_bias", None)
+        self._bias = None if network is model else model.calibration_bias.value
         read = variables_of(self._logits)
         self._weights = [variable.value for variable in read]  # to be saved
-        if self._bias is not None:
-            self._bias = self._bias.value
         self._range = np.array([low, high], np.float32)
-        self.class_names = tuple(class_names)
+        self.class_names = tuple(as_names("class_names", class_names))
 
     @functools.cached_property
     def functions(self):
@@ -490,12 +502,12 @@ class ServedClassifier(tf.Module):
         }
 
     def classify(self, image):
-        """logits, probabilities [classes], log_density, class, class_name."""
+        """logits, probabilities [classes]; of classes log_density, class, name."""
         (image,) = checked_rows(image=image).values()
         return self._classified(tf.cast(image, tf.float32))
 
     def classify_bytes(self, image_bytes):
-        """The same of JPEG, PNG or BMP files, brought to the network's size."""
+        """The same of JPEG, PNG or BMP files, upright and in the network's size."""
         (image_bytes,) = checked_rows(image_bytes=image_bytes).values()
         images = tf.map_fn(
             self._file_pixels,
@@ -507,7 +519,7 @@ class ServedClassifier(tf.Module):
     def _file_pixels(self, data):
         """Of one file, its pixels 0 ... 255 in the network's size."""
         *size, channels = self.shape
-        resized = tf.image.resize(decoded(data, channels), size, antialias=True)
+        resized = tf.image.resize(upright(data, channels), size, antialias=True)
         return tf.clip_by_value(resized, 0.0, 255.0)
 
     def _classified(self, images):
@@ -515,10 +527,12 @@ class ServedClassifier(tf.Module):
         logits = self._logits(low + (high - low) * images / 255.0)
         if self._bias is not None:
             logits += self._bias
+        probabilities = outputs.probabilities(self._activation, logits)
+        answer = {"logits": logits, "probabilities": probabilities}
+        if not self.has_classes:
+            return answer
         index = tf.argmax(logits, axis=1, output_type=tf.int32)
-        return {
-            "logits": logits,
-            "probabilities": tf.nn.softmax(logits),
+        return answer | {
             "log_density": tf.reduce_logsumexp(logits, axis=1),
             "class": index,
             "class_name": tf.gather(tf.constant(self.class_names), index),
@@ -578,8 +592,8 @@ def _check_range(low, high):
         )
 
 
-def _check_names(names, num_classes):
-    if num_classes < 2:
+def _check_names(names, num_classes, has_classes):
+    if has_classes and num_classes < 2:
         raise ValueError(
             "A classifier has two classes or more. Received: a network of one output. "
             "Give it a second one."

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt.units import Unit, common_shape, nonzero, read_out, weighted_sum
+from keras_tilt.units import Unit, common_shape, nonzero, weighted_sum
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,8 @@ class UnitStack:
         images [units, chains, height, width, channels] -> f [units, chains], nats
         f[u] = unit u of images[u]
 
-    Units that read the same features share the pass of the network.
+    Units that read the same features share the pass of the network. Which channels of
+    the features a unit is made of may be an argument of the graph: `read_outs`.
 
     Attributes:
         units: tuple of `Unit`, or of functions images [n, ...] -> f [n].
@@ -37,42 +38,82 @@ class UnitStack:
         """Shape of one image; None if no unit states one."""
         return _input_shape(self.units)
 
-    def __call__(self, images):
-        """Return f: float32 [units, chains]."""
+    @property
+    def groups(self):
+        """What is read, and by which of the units: a tuple that can be a key.
+
+        Stacks with equal groups are the same function of images and `read_outs`.
+        """
+        return tuple(
+            (tuple(group), _read_by(self.units[group[0]]))
+            for group in shared(self.units)
+        )
+
+    @property
+    def read_outs(self):
+        """For all features in turn, channels and weights, both [units, most].
+
+        An array of each; most is the largest number of channels of one of the units.
+        """
+        return tuple(
+            part
+            for group, read in self.groups
+            for features in (read if isinstance(read, tuple) else ())
+            for part in nonzero(_weights(features, [self.units[i] for i in group]))
+        )
+
+    def __call__(self, images, *read_outs):
+        """Return f: float32 [units, chains].
+
+        Args:
+            images: [units, chains, height, width, channels].
+            *read_outs: those of a stack with equal groups; by default its own.
+        """
         images = tf.convert_to_tensor(images)
         if images.shape[0] != len(self.units):
             raise ValueError(
                 f"Expected images [{len(self.units)}, chains, height, width, channels],"
                 f" one row for each unit. Received: shape {images.shape}."
             )
-        groups, rows = shared(self.units), tf.unstack(images, len(self.units))
-        f = {}
-        for group in groups:
+        groups, rows = self.groups, tf.unstack(images, len(self.units))
+        parts, f = iter(read_outs or self.read_outs), {}
+        for group, read in groups:
             together = (
                 images if len(groups) == 1 else tf.stack([rows[i] for i in group])
             )
-            values = _side_by_side([self.units[i] for i in group], together)
+            values = _side_by_side(read, together, parts)
             f.update(zip(group, tf.unstack(values, len(group)), strict=True))
         return tf.stack([f[i] for i in range(len(f))])
 
 
-def _side_by_side(units, images):
+def _read_by(unit):
+    """Return the features of a unit, a tuple; of anything else the function it is."""
+    if not isinstance(unit, Unit):
+        return unit
+    return tuple(features for features, _ in unit.terms)
+
+
+def _side_by_side(read, images, read_outs):
     """Return f of the units of one group, each on its own images: [units, n]."""
-    if not isinstance(units[0], Unit):
-        return tf.cast(units[0](images[0]), tf.float32)[None]
-    parts = [_stacked(features, units, images) for features, _ in units[0].terms]
+    if not isinstance(read, tuple):
+        return tf.cast(read(images[0]), tf.float32)[None]
+    parts = [
+        _stacked(features, images, next(read_outs), next(read_outs))
+        for features in read
+    ]
     return tf.add_n(parts)
 
 
-def _stacked(features, units, images):
+def _stacked(features, images, channels, weights):
     """Return the part of one pass in units: images [units, n, ...] -> [units, n]."""
     rows = tf.shape(images)[:2]
     flat = tf.reshape(images, tf.concat([[-1], tf.shape(images)[2:]], axis=0))
     flat.set_shape([None, *images.shape[2:]])
-    weights = _weights(features, units)
-    values = tf.reshape(features(flat), [*tf.unstack(rows), weights.shape[1]])
+    values = features(flat)
+    values = tf.reshape(values, [*tf.unstack(rows), tf.shape(values)[1]])
     values.set_shape([*images.shape[:2], None])
-    return read_out(values, weights)
+    values = tf.gather(values, channels, axis=-1, batch_dims=1)
+    return weighted_sum(values, weights[:, None])
 
 
 @dataclasses.dataclass(frozen=True)

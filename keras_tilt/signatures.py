@@ -15,10 +15,13 @@ __all__ = [
     "decoded",
     "read_once",
     "traced",
+    "upright",
 ]
 
 import keras
 import tensorflow as tf
+
+from keras_tilt import image_files
 
 MOST_PIXELS = 2**24  # of an image: float32 counts of more are not exact
 MOST_ROWS = 64  # of a request; a server that batches makes no larger ones either
@@ -70,19 +73,24 @@ def checked_rows(least=0, **inputs):
 
 
 def decoded(data, channels):
-    """Return the pixels of a JPEG, PNG or BMP file, uint8 [h, w, channels]."""
-    data = checked_file(data)
-    image = tf.io.decode_image(data, channels, expand_animations=False)
-    image.set_shape([None, None, channels])
-    return image
+    """Return the pixels of a JPEG, PNG or BMP file as stored, uint8 [h, w, channels].
+
+    Whoever answers with a map of pixels takes these, as its labels are for pixels as
+    the client has them.
+    """
+    return image_files.decoded(checked_file(data), channels)
+
+
+def upright(data, channels):
+    """Return the same, turned upright where the EXIF data of a file say so."""
+    return image_files.upright(checked_file(data), channels)
 
 
 def checked_file(data):
     """Return a file of an image, if its header says that it has not too many pixels.
 
     A small file may be of an image that takes all memory. One of GIF may have any
-    number of them, and is refused; and BMP with a palette, which TensorFlow takes for
-    gray.
+    number of them, and is refused.
     """
     data = _after_check(
         tf.strings.length(data) >= _HEADER,
@@ -93,15 +101,6 @@ def checked_file(data):
     kind = tf.strings.substr(data, 0, 4)
     data = _after_check(
         kind != b"GIF8", ["Send JPEG, PNG or BMP files. Received: "], kind, data
-    )
-    bits = tf.io.decode_raw(
-        tf.strings.substr(data, _BMP_BITS, 2), tf.uint16, fixed_length=2
-    )
-    data = _after_check(
-        (tf.strings.substr(data, 0, 2) != b"BM") | (bits[0] >= 24),
-        ["Send BMP files of 24 or 32 bits a pixel. Received: "],
-        bits,
-        data,
     )
     shape = tf.case(
         [
@@ -123,7 +122,6 @@ def checked_file(data):
 
 _HEADER = 30  # bytes that any file of an image has
 _PNG_SIZE = 16  # where its width and height are, 4 bytes each
-_BMP_BITS = 28  # where its bits of a pixel are, 2 bytes
 
 
 def _big_endian(data, first):

@@ -34,8 +34,8 @@ import numpy as np
 import tensorflow as tf
 from tqdm import auto as tqdm
 
-from keras_tilt import prepared, storage
-from keras_tilt.arguments import check_count
+from keras_tilt import image_files, prepared, storage
+from keras_tilt.arguments import as_labels, as_names, check_count
 
 # What is held in memory: sets of encoded images, and sets of pixels made of them.
 _LARGEST_IN_MEMORY = 2**31  # bytes
@@ -49,8 +49,9 @@ class Source:
     """Images by number, and their labels.
 
     Attributes:
-        labels: classes, int32 [n]; -1 marks an unlabelled image.
-        class_names: list of str, by class.
+        labels: classes, int32 [n]; -1 marks an unlabelled image. Integers of any type,
+            [n] or [n, 1], become these.
+        class_names: list of str, by class; names as bytes become text.
         image_shape: (height, width, channels), or None if sizes differ.
         fetch: function of numbers, int64 [k], that returns elements [k, ...]: pixels,
             uint8, or whatever `decode` makes pixels of; in a graph.
@@ -67,9 +68,11 @@ class Source:
     name: collections.abc.Callable
 
     def __post_init__(self):
-        labels = np.asarray(self.labels)
-        _check_labels(labels, len(self.class_names))
-        object.__setattr__(self, "labels", labels.astype(np.int32))
+        labels = as_labels("labels", self.labels)
+        names = as_names("class_names", self.class_names)
+        _check_labels(labels, len(names))
+        object.__setattr__(self, "labels", labels)
+        object.__setattr__(self, "class_names", names)
 
 
 # In memory
@@ -81,7 +84,7 @@ def arrays(images, labels, class_names=None):
     Args:
         images: pixels in [0, 255], uint8 [n, height, width, channels], or gray
             [n, height, width].
-        labels: classes, integers [n]; -1 marks an unlabelled image.
+        labels: classes, integers [n] or [n, 1]; -1 marks an unlabelled image.
         class_names: names by class; by default the numbers.
 
     Example:
@@ -89,7 +92,7 @@ def arrays(images, labels, class_names=None):
         >>> source.image_shape, source.class_names
         ((8, 8, 1), ['0', '1'])
     """
-    images, labels = np.asarray(images), np.asarray(labels)
+    images, labels = np.asarray(images), as_labels("labels", labels)
     if images.ndim == 3:
         images = images[..., np.newaxis]
     if images.dtype != np.uint8 or images.ndim != 4 or len(images) != labels.size:
@@ -114,7 +117,7 @@ def npz(path, split=None, class_names=None):
     """Return the source of an .npz file, in one of two layouts.
 
     Arrays x_<split>, y_<split>: as `keras.datasets` stores them, uint8
-    [n, height, width] or [n, height, width, channels], and labels [n].
+    [n, height, width] or [n, height, width, channels], and labels [n] or [n, 1].
     Encoded images <split>_buf, <split>_off, y_<split>: image i is the bytes
     buf[off[i] : off[i + 1]]; where all have one size, and fit into 2 GiB, they are
     decoded once.
@@ -134,6 +137,8 @@ def npz(path, split=None, class_names=None):
     )
     if class_names is None:
         class_names = found.get("class_names", found.get("wnids"))
+    if labels in found:
+        found[labels] = as_labels(f"{labels} of {path}", found[labels])
     if pixels in found and labels in found:
         return arrays(found[pixels], found[labels], class_names)
     if not {buffer, offsets, labels} <= found.keys():
@@ -218,7 +223,9 @@ def _pixels_of_one_size(images, channels):
 def folder(directory, class_names=None):
     """Return the source of a folder with one folder of .jpg, .jpeg or .png per class.
 
-    A folder of images without folders is a source of unlabelled images.
+    A folder of images without folders is a source of unlabelled images. Photographs
+    are turned upright where their EXIF data say so; see `image_files` for what else
+    becomes of a file.
 
     Args:
         directory: the folder; in it, folders named as the classes.
@@ -233,7 +240,9 @@ def folder(directory, class_names=None):
         )
     found = sorted(entry.name for entry in directory.iterdir() if entry.is_dir())
     found = [name for name in found if not name.startswith(".")]
-    names = list(found if class_names is None else class_names)
+    if class_names is None:
+        class_names = map(_legible, found)
+    names = as_names("class_names", class_names)
     _check_classes(directory, found, names)
     files = [(c, file) for c in found for file in _images_in(directory / c)]
     loose = _images_in(directory)
@@ -242,22 +251,30 @@ def folder(directory, class_names=None):
     return _of_files(
         directory,
         [os.path.join(*file) for file in files] or loose,
-        [numbers[c] for c, _ in files] or [-1] * len(loose),
+        [numbers[_legible(c)] for c, _ in files] or [-1] * len(loose),
         names,
     )
 
 
 def _of_files(directory, files, labels, class_names):
     with tf.device("CPU"):
-        paths = tf.constant([str(directory / file) for file in files])
+        paths = tf.constant([os.fsencode(directory / file) for file in files])
     return Source(
         labels=labels,
         class_names=class_names,
         image_shape=None,
         fetch=functools.partial(tf.gather, paths),
         decode=_decode_file,
-        name=files.__getitem__,
+        name=lambda i: _legible(files[i]),
     )
+
+
+def _legible(name):
+    """Return a name of a file as text, of whose bytes those that are not UTF-8 are hex.
+
+    Python holds such bytes as surrogates, which can neither be printed nor stored.
+    """
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def _images_in(directory):
@@ -273,12 +290,7 @@ def _images_in(directory):
 @functools.cache
 def _decoder(channels):
     """Return a function: bytes of a JPEG, PNG, GIF or BMP -> pixels."""
-
-    def decode(content):
-        pixels = tf.io.decode_image(content, channels, expand_animations=False)
-        return tf.ensure_shape(pixels, [None, None, channels])
-
-    return decode
+    return functools.partial(image_files.upright, channels=channels)
 
 
 def _decode_file(path):
@@ -630,15 +642,15 @@ def with_labelled_fraction(source, fraction, seed):
 def _names(labels, class_names):
     """Names by class; by default the numbers up to the largest label."""
     if class_names is not None:
-        return [str(name) for name in class_names]
+        return class_names
     return [str(c) for c in range(int(np.max(labels, initial=-1)) + 1)]
 
 
 def _check_labels(labels, num_classes):
-    if labels.ndim != 1 or labels.dtype.kind not in "iu" or not labels.size:
+    if not labels.size:
         raise ValueError(
-            f"Expected labels, integers [n], n >= 1. Received: {labels.dtype} "
-            f"{list(labels.shape)}. Pass class numbers, -1 for an unlabelled image."
+            "Expected labels, integers [n], n >= 1. Received: none. "
+            "Pass class numbers, -1 for an unlabelled image."
         )
     if labels.min() < -1 or labels.max() >= num_classes:
         raise ValueError(
@@ -670,7 +682,7 @@ def _slices(path, buffer, offsets, count):
 
 
 def _check_classes(directory, found, class_names):
-    unknown = sorted(set(found) - set(class_names))
+    unknown = sorted(set(map(_legible, found)) - set(class_names))
     if unknown:
         raise ValueError(
             f"Expected the folders in {directory} to be named as the "

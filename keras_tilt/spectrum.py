@@ -16,6 +16,7 @@ import dataclasses
 import numpy as np
 
 from keras_tilt.arguments import as_array, as_number
+from keras_tilt.passes import one_pass
 
 _BATCH = 16  # images transformed at once
 
@@ -139,9 +140,9 @@ def fit_spectrum(images, isotropic=True):
         spectrum: a `Spectrum`, to be passed to `spectral_noise`.
 
     Raises:
-        ValueError: for less than two images, pixels that are not finite, batches that
-            differ in shape, or images that leave a colour or a frequency without
-            variance, under which no density exists.
+        ValueError: for a data set without an end, less than two images, pixels that are
+            not finite, batches that differ in shape, or images that leave a colour or a
+            frequency without variance, under which no density exists.
 
     Example:
         >>> images = np.random.default_rng(0).normal(100.0, 20.0, [500, 8, 8, 1])
@@ -223,7 +224,8 @@ def _sufficient_statistics(batches):
 def _batches(images):
     """Small float64 batches [n, height, width, channels] of one shape."""
     expected = None
-    for batch in [images] if hasattr(images, "shape") else images:
+    one_array = hasattr(images, "shape")
+    for batch in [images] if one_array else one_pass("images", images, "fitting"):
         batch = np.asarray(batch[0] if isinstance(batch, tuple | list) else batch)
         expected = expected or batch.shape[1:]
         _check_batch(batch, expected)

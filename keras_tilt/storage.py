@@ -16,6 +16,7 @@ __all__ = [
     "locked",
     "parts_within",
     "replace",
+    "replace_path",
     "save_model",
     "under",
     "within",
@@ -41,18 +42,20 @@ class Run:
     Args:
         directory: folder, which need not exist; "~" is the home of the user.
         settings: dict of what the result depends on, of values that JSON knows.
+        lengths: names of settings that say how long the run is, and may be others.
 
     Raises:
         ValueError: if the folder holds another run, a damaged one, or anything else.
     """
 
-    def __init__(self, directory, settings):
+    def __init__(self, directory, settings, lengths=()):
         self.directory = pathlib.Path(directory).expanduser()
         self.settings = json.loads(json.dumps(settings))
         if self.file.exists():
             with _whole(self.file):
                 saved = json.loads(self.file.read_text())
-            _check_same(self.directory, saved, self.settings)
+            same = {name: saved.get(name) for name in lengths if name in saved}
+            _check_same(self.directory, saved, self.settings | same)
         else:
             check_holds_only(self.directory, {_part_of(self.file).name})
 
@@ -81,16 +84,21 @@ class Run:
         replace(self.directory / "state.npz", lambda part: np.savez(part, **arrays))
 
     def draws(self, shape, dtype):
-        """An array on disk, [draws, ...]: the one of before, or a new one."""
+        """An array on disk, [draws, ...] or longer: that of before, or a new one."""
         file = self.directory / "noise.npy"
-        if not (self.directory / "state.npz").exists():
+        shape = tuple(map(int, shape))  # a header with NumPy's own is not read
+        before = None
+        if (self.directory / "state.npz").exists():
+            with _whole(file):  # "r+" would fill up a short one
+                before = np.lib.format.open_memmap(file, mode="r")
+        if before is None or len(before) < shape[0]:
             part = _part_of(file)
-            shape = tuple(map(int, shape))  # a header with NumPy's own is not read
-            np.lib.format.open_memmap(part, mode="w+", dtype=dtype, shape=shape)
+            longer = np.lib.format.open_memmap(part, "w+", dtype, shape)
+            if before is not None:
+                longer[: len(before)] = before
+            longer.flush()
             os.replace(part, file)
-        with _whole(file):
-            np.lib.format.open_memmap(file, mode="r")  # "r+" would fill up a short one
-            return np.lib.format.open_memmap(file, mode="r+")
+        return np.lib.format.open_memmap(file, mode="r+")
 
 
 class Record(dict):
@@ -114,7 +122,7 @@ class Record(dict):
 
     def restore(self, arrays):
         for name, values in arrays.items():
-            whole = [self.num_iterations, *values.shape[1:]]
+            whole = [max(self.num_iterations, len(values)), *values.shape[1:]]
             self[name] = np.zeros(whole, values.dtype)
             self[name][: len(values)] = values
 
@@ -168,8 +176,18 @@ def replace(file, write):
 
 def save_model(file, model):
     """Replace a .keras file as a whole; errors as `replace`."""
+    replace_path(file, model.save)
+
+
+def replace_path(file, write):
+    """The same as `replace` of what is written by its path.
+
+    Args:
+        file: path.
+        write: function of the path of the new file, which has the same extension.
+    """
     with _replacing(file, file.with_stem(file.stem + ".part")) as part:
-        model.save(part)
+        write(part)
         with open(part, "rb+") as opened:
             _flush(opened)
 

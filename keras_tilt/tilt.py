@@ -11,7 +11,7 @@ No Jacobian appears in the second line, because the tilt is relative to q.
 Source: Dai, Lu and Wu (2015), section on the model; the noise coordinates are ours.
 """
 
-__all__ = ["Tilt", "checked_tilts", "sampled_together", "stacked_response"]
+__all__ = ["Tilt"]
 
 import dataclasses
 import math
@@ -21,7 +21,7 @@ from collections.abc import Callable
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_tilt.several import shared, stack
+from keras_tilt.gradients import named_if_missing
 from keras_tilt.transports import carry, carry_back
 
 tfd = tfp.distributions
@@ -119,12 +119,14 @@ class Tilt:
 
     def to_images(self, noise):
         """T(z): noise [n, ...] -> images [n, ...]."""
+        noise = tf.convert_to_tensor(noise, self.base.dtype)
         if not self._is_transport:
             return noise
         return carry(self.reference.bijector, noise)
 
     def to_noise(self, images):
         """The inverse of T: images [n, ...] -> noise [n, ...]."""
+        images = tf.convert_to_tensor(images, self.reference.dtype)
         if not self._is_transport:
             return images
         return carry_back(self.reference.bijector, images)
@@ -136,6 +138,7 @@ class Tilt:
             ValueError: if the unit returns anything but one number per image. (A column
                 [n, 1] added to log q(x) [n] would silently become a matrix.)
         """
+        images = tf.convert_to_tensor(images, self.reference.dtype)
         f = self.unit(images)
         if f is None:
             raise ValueError(
@@ -153,7 +156,6 @@ class Tilt:
 
     def unnormalized_log_prob(self, images):
         """scale f(x) + log q(x): images [n, ...] -> [n], in nats."""
-        images = tf.convert_to_tensor(images, self.reference.dtype)
         return self.scale * self.response(images) + self.reference.log_prob(images)
 
     def energy(self, images):
@@ -162,7 +164,6 @@ class Tilt:
 
     def noise_log_prob(self, noise):
         """scale f(T(z)) + log base(z): noise [n, ...] -> [n], in nats."""
-        noise = tf.convert_to_tensor(noise, self.reference.dtype)
         f = self.response(self.to_images(noise))
         return self.scale * f + self.base.log_prob(noise)
 
@@ -193,71 +194,13 @@ class Tilt:
                 "Pass for example noise=samples.noise[-1]."
             )
         if noise is None:
-            noise = self.to_noise(tf.convert_to_tensor(images, self.reference.dtype))
-        noise = tf.convert_to_tensor(noise, self.reference.dtype)
+            noise = self.to_noise(images)
+        noise = tf.convert_to_tensor(noise, self.base.dtype)
         with tf.GradientTape() as tape:
             tape.watch(noise)
             f = self.response(self.to_images(noise))
-        gradient = tape.gradient(f, noise)
+        zero = tf.UnconnectedGradients.ZERO
+        with named_if_missing("The unit", "the image"):
+            gradient = tape.gradient(f, noise, unconnected_gradients=zero)
         pixels = tf.range(1, tf.rank(gradient))
         return self.scale * tf.sqrt(tf.reduce_mean(gradient**2, axis=pixels))
-
-
-# Several tilts side by side
-
-
-def checked_tilts(tilt):
-    """A list of one `Tilt` or of several, or an error."""
-    tilts = list(tilt) if isinstance(tilt, list | tuple) else [tilt]
-    for one in tilts:
-        if not isinstance(one, Tilt):
-            raise TypeError(
-                "`tilt` must be a Tilt, or a list of them. "
-                f"Received: {one!r}. Pass Tilt(unit, reference)."
-            )
-    if not tilts:
-        raise ValueError("`tilt` must hold a Tilt. Received: an empty list. Add one.")
-    return tilts
-
-
-def stacked_response(tilts):
-    """f(T(z)) of several tilts, each on its own row of noise.
-
-    Args:
-        tilts: list of `Tilt`, of one reference.
-
-    Returns:
-        response: function, noise [tilts, chains, ...] -> f [tilts, chains], nats.
-    """
-    first = tilts[0]
-    several = stack([tilt.unit for tilt in tilts]) if len(tilts) > 1 else None
-
-    def response(noise):
-        batch, event = noise.shape[:2], noise.shape[2:]
-        images = first.to_images(tf.reshape(noise, [-1, *event]))
-        if several is None:
-            return first.response(images)[None]
-        f = several(tf.reshape(images, [*batch, *first.event_shape]))
-        return tf.cast(f, first.reference.dtype)
-
-    return response
-
-
-def sampled_together(tilts):
-    """Indices of tilts of one reference whose units read the same of a network.
-
-    Args:
-        tilts: list of `Tilt`.
-
-    Returns:
-        groups: list of lists of indices.
-    """
-    return [
-        [i for i in group if tilts[i].reference is reference]
-        for group in shared([tilt.unit for tilt in tilts])
-        for reference in _distinct(tilts[i].reference for i in group)
-    ]
-
-
-def _distinct(objects):
-    return list({id(one): one for one in objects}.values())

@@ -85,7 +85,9 @@ def train(
     an epoch and in its validation after that; a run that is killed otherwise loses at
     most `save_every` steps. Files in the folder, each replaced as a whole: run.json,
     state.npz; summary.csv, a row per epoch, the same as tensorboard/ where TensorBoard
-    is installed; best.keras (highest val_accuracy) and last.keras.
+    is installed; best.keras (highest val_accuracy) and last.keras. The accuracy of a
+    generative epoch is that of outputs calibrated by rho and Z of its last batches, and
+    so are those of best.keras; last.keras is as it was trained.
     Under several replicas batch norm that is not synchronized has moving statistics of
     its own on each, as Keras has it: those of the first replica are kept.
 
@@ -303,8 +305,9 @@ class _Training:
             storage.save_model(self.run.directory / "last.keras", self.model)
         if accuracy > place.best:
             place.best = accuracy
-            if self.writes:
-                storage.save_model(self.run.directory / "best.keras", self.model)
+            with self.model.calibrated_by_recent_batches() as model:
+                if self.writes:
+                    storage.save_model(self.run.directory / "best.keras", model)
         place.epoch, place.step, place.seconds = place.epoch + 1, 0, 0.0
         self.keep()
         if self.writes:

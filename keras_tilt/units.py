@@ -13,6 +13,7 @@ is made of. As a bounded f, log p(y|x), it is there on request.
 __all__ = ["Unit", "common_shape", "nonzero", "read_out", "unit", "weighted_sum"]
 
 import dataclasses
+import hashlib
 import math
 import numbers
 
@@ -32,7 +33,7 @@ from keras_tilt.features import (
 )
 from keras_tilt.receptive_field import Cell, cell_and_window, hull
 
-_LISTED = 4  # more channels than this have one name, "conv5:direction"
+_LISTED = 4  # more channels than this have one name, "conv5:direction 3f2a1b"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,7 +47,9 @@ class Unit:
     same features with the same weights.
 
     Attributes:
-        name: "class 3", "conv5:12", "conv5:12@0,4" at a position, "u - 2 v".
+        name: "class 3", "conv5:12", "conv5:12@0,4" at a position, "u - 2 v"; "class 3
+            at 14 px" of resized images, "class 3 over 28, 14 px" of the mean over
+            sizes, "conv5:direction 3f2a1b" of more than four channels.
         input_shape: (height, width, channels); None where the network takes any size.
         terms: tuple of (`Features`, weights [channels] float64), no features twice.
             They read the network's own weights: after a weight update the unit is the
@@ -123,7 +126,9 @@ class Unit:
 
         Raises:
             ValueError: a unit that sees the whole image (a class, a dense layer, the
-                mean of a map), or whose receptive field is not known.
+                mean of a map), or whose receptive field is not known; one that sees
+                padding at every place, as where its receptive field is larger than the
+                network's image. Such a unit is read on the whole image, without crop.
 
         Example:
             >>> f = unit(keras_tilt.lenet(), "conv2:7").crop()
@@ -132,6 +137,7 @@ class Unit:
         """
         seen = [_seen_by(features, self) for features, _ in self.terms]
         patch = hull([window for _, window in seen])
+        _check_within(patch, self)
         return _unit_of(
             (_cropped(features, cell, patch), weights)
             for (cell, _), (features, weights) in zip(seen, self.terms, strict=True)
@@ -144,7 +150,7 @@ def unit(
     *,
     class_index=None,
     direction=None,
-    position="center",
+    position=None,
     activation="pre",
     posterior=False,
     posterior_weight=0.0,
@@ -157,23 +163,27 @@ def unit(
 
     The network runs as in inference: dropout off, BatchNorm with its moving statistics.
     A layer with weights is read before its activation, because a unit behind a ReLU has
-    no gradient where it is off. A softmax (or sigmoid) at the end of a functional or
-    Sequential model is left out.
+    no gradient where it is off. A softmax, a sigmoid or the like at the end of a
+    functional or Sequential model is left out, by whatever name it is called there.
 
     Args:
-        network: functional or Sequential `keras.Model`, or a model that holds one as
-            its attribute `network`, which is then used without the calibration bias. Of
-            a subclassed model the output and the layers it calls can be read, in full
-            passes; it must be built, or `input_shape` given.
+        network: functional or Sequential `keras.Model`, or a `GenerativeClassifier`,
+            whose network is then used without the calibration bias. Of a subclassed
+            model, or of one with a `call` of its own, the output and the layers it
+            calls can be read, in full passes; it must be built, or `input_shape` given.
         layer_channel: "layer:channel", for example "conv5:12"; "outer/inner:channel"
             inside a nested network; "layer" alone with a `direction`.
         class_index: number of the class, in place of `layer_channel`.
         direction: [channels] weights of the layer's channels.
-        position: "center" of the layer's map, (row, column), or "mean" over the map.
+        position: where the layer is read. Of a map [n, height, width, channels]
+            "center", as by default, (row, column), or "mean" over all places; of tokens
+            or steps [n, places, channels] "mean", as by default, an index, or "center";
+            of more axes "center", as by default, an index for each, or "mean". In
+            transformers place 0 is often the token of the class.
         activation: "pre" or "post": before or after the layer's own activation.
         posterior: True for f = log p(class | x) <= 0, by the network's softmax or
             sigmoid (of one output: of the label 1), by a softmax of its logits, or by
-            the calibrated output of a model with a `calibration_bias`.
+            the calibrated output of a `GenerativeClassifier`.
         posterior_weight: a number a for f = logit + a log p(class | x): the logit alone
             may rise with those of other classes.
         preprocess: function of the images, of TensorFlow or keras.ops operations, from
@@ -192,7 +202,8 @@ def unit(
     Raises:
         ValueError: an unknown layer, channel, class, position or input (the error lists
             what exists); channels first; a network without a graph of layers that is
-            not built; outputs that are probabilities, in place of logits.
+            not built; outputs that are probabilities and whose logits are out of reach;
+            a layer of one's own, with an activation, before its activation.
 
     Example:
         >>> network = keras.Sequential([
@@ -212,7 +223,7 @@ def unit(
 
     Source: Dai, Lu and Wu 2015, sections 2 and 4.
     """
-    model, network = network, getattr(network, "network", network)
+    model, network = network, graph.network_of(network)
     _check_one_choice(layer_channel, class_index)
     prepared = prepare(network, preprocess, fixed_inputs, input_shape, resize)
     if class_index is not None:
@@ -283,32 +294,90 @@ def weighted_sum(values, weights):
 
 
 def _name(terms):
-    """Return "conv1:3 - 2 conv1:5"; networks are named where there are several."""
+    """Return "conv1:3 - 2 conv1:5"; "class 3 over 28, 14 px" of a mean over sizes.
+
+    Networks are named where there are several. What differs in nothing but the way of
+    the images into the network is one part of the formula: the mean over those ways.
+    """
     several = len({id(features.network) for features, _ in terms}) > 1
-    parts = [
-        (
-            weight,
-            f"{features.network.name}/" * several + features.reading.label(channel),
-        )
-        for features, weights in terms
-        for weight, channel in _listed(weights)
-    ]
+    found = {}  # label -> [(weight, features)]
+    for features, weights in terms:
+        prefix = f"{features.network.name}/" * several
+        for weight, channel in _listed(weights):
+            label = prefix + features.reading.label(channel)
+            found.setdefault(label, []).append((weight, features))
+    parts = [part for label, ways in found.items() for part in _parts(label, ways)]
     return "".join(
         _signed(weight, first=i == 0) + label for i, (weight, label) in enumerate(parts)
     )
 
 
+def _parts(label, ways):
+    """Return (weight, label) of the parts that are read in several ways.
+
+    Args:
+        label: of what is read.
+        ways: list of (weight, `Features`).
+    """
+    if len(ways) == 1:
+        ((weight, features),) = ways
+        size = "" if features.resize is None else f" at {_size(features)} px"
+        return [(weight, label + size)]
+    weights, several = zip(*ways, strict=True)
+    names, unit = _ways(several)
+    if len(set(weights)) == 1:
+        return [(sum(weights), f"{label} over {', '.join(names)}{unit}")]
+    names = [f"{label} at {name}{unit}" for name in names]
+    return list(zip(weights, names, strict=True))
+
+
+def _ways(several):
+    """Return what tells ways of the images apart, and the unit of it.
+
+    Their sizes; or the functions that prepare them; or both; or numbers.
+    """
+    sizes, functions = map(_size, several), map(_function, several)
+    pairs = list(zip(sizes, functions, strict=True))
+    for names, unit in (
+        ([size for size, _ in pairs], " px"),
+        ([function for _, function in pairs], ""),
+        ([f"{size} px {function}" for size, function in pairs], ""),
+    ):
+        if len(set(names)) == len(several):
+            return names, unit
+    return [f"input {i}" for i in range(1, len(several) + 1)], ""
+
+
+def _size(features):
+    """Return "28" or "28x20", rows and columns of the images that a network gets."""
+    sizes = features.resize or features.input_shape[:-1]
+    square = len(sizes) == 2 and sizes[0] == sizes[1]
+    return "x".join(str(size) for size in (sizes[:1] if square else sizes))
+
+
+def _function(features):
+    """Return the name of a `preprocess`."""
+    preprocess = features.preprocess
+    named = preprocess is None or hasattr(preprocess, "__name__")
+    return getattr(preprocess if named else type(preprocess), "__name__", "as it is")
+
+
 def _listed(weights):
-    """Return (weight, channel) of each channel, or one pair for a direction of many."""
+    """Return (weight, channel) of each channel, or one pair for a direction of many.
+
+    Two directions have two names: its end is of their weights.
+    """
     channels = np.flatnonzero(weights)
     if len(channels) > _LISTED:
-        return [(1.0, "direction")]
+        digest = hashlib.sha256(weights.tobytes()).hexdigest()
+        return [(1.0, f"direction {digest[:6]}")]
     return [(weights[c], c) for c in channels] or [(0.0, 0)]
 
 
 def _signed(weight, first):
     sign = ("-" if weight < 0 else "") if first else (" - " if weight < 0 else " + ")
-    return sign if abs(weight) == 1 else f"{sign}{abs(weight):g} "
+    size = f"{abs(weight):g}"
+    return sign if size == "1" else f"{sign}{size} "
 
 
 def common_shape(several):
@@ -331,11 +400,13 @@ def common_shape(several):
 def _seen_by(features, unit):
     """Return the cell that features read, and the window of pixels that it sees."""
     reading, alone = features.reading, len(unit.terms) == 1
-    if not isinstance(reading, graph.Channels) or reading.place in (None, "mean"):
+    is_place = isinstance(reading, graph.Channels) and reading.place != "mean"
+    if not is_place or reading.axes != 2:
         raise ValueError(
-            "Expected a unit at one place of a map. Received: "
-            f"{reading.label('channel')!r} in {unit.name!r}, which sees the whole "
-            "image. Crop a unit of a convolution layer, 'layer:channel'."
+            "Expected a unit at one place of a map [n, height, width, channels]. "
+            f"Received: {reading.label('channel')!r} in {unit.name!r}, "
+            f"{_why_no_crop(reading)}. Leave crop() out and read it on the whole "
+            "image, or crop a unit of a convolution layer, 'layer:channel'."
         )
     network = features.network
     cell, window, name = cell_and_window(network, reading.layer, reading.place, alone)
@@ -350,6 +421,31 @@ def _seen_by(features, unit):
             "`resize`."
         )
     return cell, window
+
+
+def _why_no_crop(reading):
+    if isinstance(reading, Cell):
+        return "which is a crop already"
+    axes = getattr(reading, "axes", 0)
+    if axes in (0, 2):
+        return "which sees the whole image"
+    return f"of a layer with {axes} {'axis' if axes == 1 else 'axes'} of places"
+
+
+def _check_within(patch, unit):
+    """Raise if a patch is larger than the images, so that it sees padding everywhere.
+
+    The parts of a sum may see none, each at a place of its own.
+    """
+    rows, columns = (end - first for first, end in patch)
+    height, width = unit.input_shape[:2]
+    if rows > (height or rows) or columns > (width or columns):
+        raise ValueError(
+            "Expected a unit that sees no padding at some place. Received: "
+            f"{unit.name!r}, which sees {rows} x {columns} pixels, of images of "
+            f"{height} x {width}. Leave crop() out and read it on the whole image, or "
+            "build the network for larger images."
+        )
 
 
 def _cropped(features, cell, window):
@@ -391,7 +487,7 @@ def _check_one_choice(layer_channel, class_index):
 
 
 def _check_class_options(position, activation, direction):
-    if not (isinstance(position, str) and position == "center"):
+    if position is not None and not np.array_equal(position, "center"):
         raise ValueError(
             "Expected no `position` for a class logit, which has no map. "
             f"Received: {position!r}. Leave it out."

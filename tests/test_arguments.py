@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_tilt.arguments import as_array, as_number
+from keras_tilt.arguments import as_array, as_labels, as_number
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,52 @@ def test_a_long_value_is_quoted_in_part():
     with pytest.raises(ValueError) as raised:
         as_array("size", ["a"] * 1000)
     assert len(str(raised.value)) < 200
+
+
+INTEGERS = [np.dtype(code) for code in np.typecodes["AllInteger"]]
+
+
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+def test_labels_of_every_integer_type_are_the_same_int32(dtype):
+    for shape in ([-1], [-1, 1]):
+        labels = as_labels("labels", np.arange(100, dtype=dtype).reshape(shape))
+        assert labels.dtype == np.int32 and labels.tolist() == list(range(100))
+
+
+def test_labels_may_be_lists_tensors_and_unlabelled():
+    for labels in ([2, -1], (2, -1), tf.constant([2, -1]), [np.uint8(2), np.int64(-1)]):
+        assert as_labels("labels", labels).tolist() == [2, -1]
+    assert as_labels("labels", np.zeros([0], np.uint8)).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("labels", "advice"),
+    [
+        (["cat", "dog"], "np.unique"),
+        (np.array([b"cat"]), "np.unique"),
+        ([1.0, 2.0], "astype"),
+        (np.eye(3), "argmax"),
+        (np.eye(3, dtype=int), "argmax"),
+        (3, r"shape \[n\]"),
+        (None, "Received"),
+        ([True, False], "bool"),
+    ],
+)
+def test_what_is_no_class_number_is_named_with_advice(labels, advice):
+    with pytest.raises(ValueError, match=f"(?s)`labels` must.*{advice}"):
+        as_labels("labels", labels)
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        np.uint64(2**32 + 1),
+        np.uint64(2**64 - 1),
+        np.int64(-(2**32) + 1),
+        np.uint32(2**32 - 1),
+        2**31,
+    ],
+)
+def test_a_label_beyond_int32_does_not_become_another_class(label):
+    with pytest.raises(ValueError, match=f"Received: {int(label)}, .* beyond int32"):
+        as_labels("labels", np.array([0, label], np.asarray(label).dtype))

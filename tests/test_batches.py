@@ -503,4 +503,4 @@ def test_bad_arguments_of_orders_are_quoted():
     with pytest.raises(ValueError, match="whole number from 0 to 12. Received: 13"):
         batches.by_labelled(LABELS, 12, 13, 0, 0)
     with pytest.raises(ValueError, match="Expected unlabelled images, 2 for each"):
-        batches.by_labelled(np.zeros(20), 12, 10, 0, 0)
+        batches.by_labelled(np.zeros(20, int), 12, 10, 0, 0)

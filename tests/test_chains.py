@@ -8,6 +8,7 @@ import tensorflow_probability as tfp
 from scipy import stats
 
 from keras_tilt.chains import (
+    ChainGraphs,
     Chains,
     Settings,
     functional_names,
@@ -33,7 +34,8 @@ def chains_of(tilt, kernel="split", **kwargs):
     def response(noise):
         return tilt.response(tilt.to_images(tf.reshape(noise, [-1, *SHAPE])))[None]
 
-    return Chains(response, tilt.to_images, tilt.base, kernel, [0], **kwargs)
+    graphs = ChainGraphs(response, tilt.to_images, tilt.base, kernel, **kwargs)
+    return Chains(graphs, [0])
 
 
 def settings_of(step=0.3, scale=1.0, steps=3, ladder=None):
@@ -160,7 +162,7 @@ def test_rows_draw_by_their_own_numbers():
 
     def moved(rows):
         flat = lambda z: tf.zeros(z.shape[:2])  # noqa: E731
-        chains = Chains(flat, tf.identity, base, "split", rows)
+        chains = Chains(ChainGraphs(flat, tf.identity, base, "split"), rows)
         state, _ = chains.start(noise, settings)
         return chains.noise_of(advanced(chains, state, settings, [0])[0])
 

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from data_files import data_file
 
+import keras_tilt as kt
 from keras_tilt import data
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -166,9 +167,13 @@ def test_damaged_tfds_data_name_their_folder(tmp_path):
         ({"x_train": np.zeros((6, 27, 28), np.uint8)}, r"\[6, 27, 28\]"),
         ({"x_train": np.zeros((5, 28, 28), np.uint8)}, r"\[5, 28, 28\]"),
         ({"x_test": np.zeros((3, 28, 28), np.float32)}, "test: float32 images"),
-        ({"y_train": np.zeros(6, np.float32)}, "train: .* float32 labels"),
+        (
+            {"y_train": np.zeros(6, np.float32)},
+            "y_train of .*mnist.npz` must be integers.*float32",
+        ),
         ({"y_train": np.full(6, 10, np.uint8)}, "labels in 0..9"),
-        ({"y_train": np.array(3, np.uint8)}, "train: .* labels"),
+        ({"y_train": np.array(3, np.uint8)}, r"y_train of .*must have shape \[n\]"),
+        ({"y_train": np.array(list("012345"))}, "y_train of .*Class names become"),
     ],
 )
 def test_arrays_that_are_not_mnist_are_described(tmp_path, change, message):
@@ -263,6 +268,20 @@ def test_keras_fit_uses_one_pass_per_epoch():
     assert passes(train, 1) == passes(expected, 1)
 
 
+def test_a_network_that_scales_pixels_trains_alike_bit_for_bit():
+    """So that whoever meets an image finds it in 0 ... 255; 1/256 is a power of two."""
+    train, _ = data.embedded_mnist()
+    found = []
+    for scale_of_network, scale in ((1.0, data.PIXEL_SCALE), (data.PIXEL_SCALE, 1.0)):
+        model = kt.GenerativeClassifier(kt.lenet(scale=scale_of_network))
+        model.compile(optimizer=kt.CaffeSGD(kt.InverseDecay(0.01)))
+        batches = data.pipeline(*train, 64, shuffle_seed=0, scale=scale)
+        model.fit(batches.take(3), verbose=0)
+        found.append(model.network.get_weights())
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_unlabelled_images_pass_through():
     pixels, labels = numbered_images(10)
     labels[::2] = -1
@@ -275,8 +294,8 @@ def test_unlabelled_images_pass_through():
     [
         ({"images": np.zeros((4, 28, 28), np.uint8)}, r"Reshape gray images"),
         ({"labels": np.zeros(3, np.int32)}, r"labels \[3\]"),
-        ({"labels": np.zeros(4, np.float32)}, "integers. Received: float32"),
-        ({"labels": [0.0, 1.0, 2.0, 3.0]}, "integers. Received: float"),
+        ({"labels": np.zeros(4, np.float32)}, "must be integers.* Received: float32"),
+        ({"labels": [0.0, 1.0, 2.0, 3.0]}, "must be integers.* Received: float"),
         ({"batch_size": 5}, "1..4, the number of images. Received: 5"),
         ({"batch_size": 0}, "Received: 0"),
         ({"shuffle_seed": -1}, "non-negative. Received: -1"),

@@ -627,6 +627,35 @@ def test_names_that_are_none_of_the_classes_are_refused(names, network, tmp_path
     assert not (tmp_path / "out").exists()
 
 
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """The folder of a network of three labels, sigmoids in a wrapper."""
+    folder = tmp_path_factory.mktemp("labelled")
+    keras.utils.set_random_seed(0)
+    top = keras.layers.Dense(3, "sigmoid", bias_initializer="normal")
+    layers = [keras.Input(small_network.SHAPE), keras.layers.Flatten()]
+    network = keras.Sequential([*layers, keras.layers.SpectralNormalization(top)])
+    network.save(folder / "model.keras")
+    out = folder / "labels"
+    run = run_here(CLASSIFIER, folder / "model.keras", "--high", "1", "--out", out)
+    assert run.returncode == 0, run.stderr
+    assert "a classifier of 3 labels" in run.stdout and run.stderr == ""
+    return out
+
+
+def test_labels_are_exported_with_the_probabilities_of_the_network(labelled):
+    """Without a class or a density, which a softmax of their logits would give."""
+    request, outputs = golden_of(labelled)
+    (encoded,) = request["inputs"]["image_bytes"]
+    network = keras.models.load_model(labelled.parent / "model.keras")
+    expected = network(np.float32(image_of(encoded))[None] / 255)
+    np.testing.assert_allclose(outputs["probabilities"], expected, rtol=1e-5)
+    assert outputs.keys() == {"logits", "probabilities"}
+    readme = (labelled / "README.md").read_text()
+    assert "Labels may hold beside each other" in readme
+    assert "log_density" not in readme and "`class`" not in readme
+
+
 # A segmenter
 
 
@@ -681,7 +710,9 @@ def test_names_are_those_that_are_given_or_numbers(segmented, tmp_path):
 # What is beside the versions
 
 
-@pytest.fixture(scope="module", params=["exported", "classified", "segmented"])
+@pytest.fixture(
+    scope="module", params=["exported", "classified", "labelled", "segmented"]
+)
 def either(request):
     return request.getfixturevalue(request.param)
 
@@ -742,6 +773,10 @@ def test_what_the_readme_asks_is_answered_to_shell_and_program(started):
     elif "class_name" in names["response"].outputs:
         (found,) = tf.make_ndarray(names["response"].outputs["class_name"])
         assert [found.decode()] == answer["outputs"]["class_name"]
+    elif "probabilities" in names["response"].outputs:
+        found = tf.make_ndarray(names["response"].outputs["probabilities"])
+        answered = np.float32(answer["outputs"]["probabilities"])
+        np.testing.assert_array_equal(found, answered)
     else:
         (encoded,) = answer["outputs"]["label_png_bytes"]
         written = (folder / "labels.png").read_bytes()

@@ -190,14 +190,14 @@ def test_evaluation_alone_finds_the_errors_of_the_run(whole, run, capsys):
     assert table_in(capsys.readouterr().out) == table_in(printed)
 
 
-def test_a_generative_run_shows_its_errors_calibrated_too_and_is_saved_without(
+def test_a_generative_run_shows_its_errors_calibrated_first_and_is_saved_without(
     run, tmp_path, capsys
 ):
     flags = (*SMALL[:-4], "--generative-epochs", 2, "--batch-size", 16)
     run(*flags, "--out", tmp_path / "out")
     first = capsys.readouterr().out
     names = ["center crop", "center + 4 corners"]
-    assert list(table_in(first)) == [*names, *(f"{n}, calibrated" for n in names)]
+    assert list(table_in(first)) == [*names, *(f"{n}, uncalibrated" for n in names)]
     last = keras.models.load_model(tmp_path / "out" / "run" / "last.keras")
     np.testing.assert_array_equal(last.calibration_bias, 0.0)
     run(*flags, "--out", tmp_path / "out")  # finished before

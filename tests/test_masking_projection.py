@@ -129,6 +129,19 @@ def test_a_nested_layer_is_found_and_has_the_cells_of_the_inner_network():
     assert found == projection.cells_of(inner, "map")
 
 
+def test_cells_of_an_enlarged_map_lie_where_they_look():
+    images = keras.Input((12, 10, 1))
+    values = keras.layers.AveragePooling2D(2)(images)
+    up = keras.layers.UpSampling2D(2, interpolation="bilinear", name="map")
+    network = keras.Model(images, up(values))
+    cells = projection.cells_of(network, "map")
+    assert cells.map_shape == (12, 10)
+    masks = random_masks(np.random.default_rng(0), 8, (12, 10))
+    projected = projection.project_masks(masks, cells)
+    for mask, found in zip(masks, projected, strict=True):
+        np.testing.assert_array_equal(found, projected_by_hand(network, mask))
+
+
 def test_boxes_hold_the_cells_of_all_pixels_of_a_segment():
     cells = projection.cells_of(network_of(NETWORKS[1], (40, 48)), "map")
     rng = np.random.default_rng(5)

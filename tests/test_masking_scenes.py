@@ -623,12 +623,56 @@ def test_a_void_class_that_is_not_the_last_keeps_its_number(tmp_path, void):
 
 def test_what_is_void_may_be_chosen(tmp_path):
     write_npz(tmp_path / "x.npz", [0, 1, 2, 3, 255])
-    with pytest.raises(ValueError, match=r"image 0 of test in .* -1..2. .* -1..255"):
+    with pytest.raises(ValueError, match=r"image 0 of test in .* -1..2. .* 0..255"):
         scenes.npz(tmp_path / "x.npz", "test", void="unlabelled")[0]
     found = scenes.npz(tmp_path / "x.npz", "test", void=255)
     assert found.class_names == NAMES and found[0].labels.max() == 3
     write_npz(tmp_path / "x.npz", [0, 1], ["sky", "Void"])
     assert scenes.npz(tmp_path / "x.npz", "test").class_names == ["sky"]
+
+
+@pytest.mark.parametrize("void", ["void", "unlabelled", "Unlabeled"])
+def test_class_names_as_bytes_are_the_same_names(tmp_path, void):
+    """Of NumPy, which stores text so where it was told to, or read it from HDF5."""
+    names = [name.encode() for name in ("sky", "Stra\xdfe", void)]
+    _, labels = write_npz(tmp_path / "x.npz", [0, 1, 2, 255], names)
+    found = scenes.npz(tmp_path / "x.npz", "test", ["Stra\xdfe"], "sky")
+    assert found.class_names == ["sky", "Stra\xdfe"]
+    assert found.stuff == {1} and found.background == 0
+    expected = replaced(replaced(labels, 255, -1), 2, -1)
+    for scene, classes in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(scene.labels, classes)
+    write_npz(tmp_path / "x.npz", [0], ["Stra\xdfe".encode("latin-1")])
+    with pytest.raises(ValueError, match=r"class_names of .*UTF-8.*Stra.xdfe"):
+        scenes.npz(tmp_path / "x.npz", "test")
+
+
+@pytest.mark.parametrize("dtype", [np.dtype(c) for c in "bBhHiIqQ"], ids=str)
+def test_label_maps_of_every_integer_type_have_the_same_classes(tmp_path, dtype):
+    labels = numbers((3, 6, 7), [0, 1, 2]).astype(dtype)
+    write_npz(tmp_path / "x.npz", y_test=labels)
+    found = scenes.npz(tmp_path / "x.npz", "test")
+    for scene, classes in zip(found, labels, strict=True):
+        assert_scene(scene, scene.image, classes, None)
+    made = Scene(found[0].image, labels[0], labels[1])
+    assert made.labels.dtype == made.instances.dtype == np.int32
+    for c, mask in scenes.objects(Scene(made.image, labels[0], None), [1, 2]):
+        assert np.all(labels[0][mask] == c)
+
+
+@pytest.mark.parametrize(
+    "number", [np.int64(2**32), np.uint64(2**32 + 1), np.uint32(2**32 - 1)]
+)
+def test_a_label_beyond_int32_does_not_become_another_class(tmp_path, number):
+    labels = np.zeros([3, 6, 7], number.dtype)
+    labels[1, 2, 3] = number
+    write_npz(tmp_path / "x.npz", y_test=labels)
+    found = scenes.npz(tmp_path / "x.npz", "test")
+    assert found[0].labels.max() == 0
+    with pytest.raises(ValueError, match=f"image 1 of test.*0..{number}"):
+        found[1]
+    with pytest.raises(ValueError, match="from -1 to 2.31"):
+        Scene(found[0].image, labels[1], None)
 
 
 def test_labels_held_in_memory_are_not_changed_by_who_reads_them(tmp_path):

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from pycocotools import mask as coco
 
 from keras_tilt.masking import segments as sg
@@ -65,6 +66,15 @@ def test_pixels_are_counted_by_label_and_void_is_not():
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("dtype", [np.dtype(c) for c in "bBhHiIqQ"], ids=str)
+def test_label_maps_of_every_integer_type_are_the_same(dtype):
+    labels = np.random.default_rng(4).integers(0, 5, SHAPE)
+    segments = sg.of_label_map(labels.astype(dtype))
+    np.testing.assert_array_equal(segments.masks(), sg.of_label_map(labels).masks())
+    found = segments.pixels_by_label(labels.astype(dtype), 5)
+    np.testing.assert_array_equal(found, np.diag(np.bincount(labels.ravel())))
+
+
 def test_selected_segments_are_the_same_over_fewer_atoms():
     masks = random_masks(5)
     segments = sg.of_masks(masks)
@@ -109,16 +119,34 @@ def test_a_label_map_has_a_segment_for_each_value():
     np.testing.assert_array_equal(sg.of_label_map(labels).masks(), expected)
 
 
-@pytest.mark.parametrize("kind", [bytes, str, list])
-def test_run_lengths_are_those_of_coco(kind):
+KINDS = {
+    "bytes": bytes,
+    "text": bytes.decode,
+    "NumPy's bytes": np.bytes_,
+    "an array of bytes": np.array,
+    "list": list,
+    "tuple": tuple,
+    "array": np.array,
+    "uint32": np.uint32,
+    "uint64": np.uint64,
+    "objects": lambda counts: np.array(counts, object),
+    "list of NumPy's": lambda counts: [np.int64(count) for count in counts],
+    "tensor": tf.constant,
+}
+COMPRESSED = list(KINDS)[:4]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [list, tuple, np.array, np.uint16])
+def test_run_lengths_are_those_of_coco(kind, size):
     masks = random_masks(9)
     encoded = [coco.encode(np.asfortranarray(mask.astype(np.uint8))) for mask in masks]
-    if kind is str:
-        encoded = [rle | {"counts": rle["counts"].decode()} for rle in encoded]
-    if kind is list:
-        encoded = [{"size": list(SHAPE), "counts": run_lengths(m)} for m in masks]
+    counts = [rle["counts"] for rle in encoded]
+    if kind not in COMPRESSED:
+        counts = [run_lengths(mask) for mask in masks]
+    encoded = [{"size": size(SHAPE), "counts": KINDS[kind](one)} for one in counts]
     np.testing.assert_array_equal(sg.of_rle(encoded).masks(), masks)
-    np.testing.assert_array_equal(sg.of_rle(encoded, SHAPE).masks(), masks)
+    np.testing.assert_array_equal(sg.of_rle(encoded, size(SHAPE)).masks(), masks)
 
 
 def run_lengths(mask):
@@ -194,6 +222,13 @@ def test_an_image_without_segments_is_a_set_of_none():
         (lambda: sg.of_rle([{"size": [2, 2], "counts": [1, 2]}]), "fewer pixels"),
         (lambda: sg.of_rle([{"size": [2, 2], "counts": [1, 9]}]), "run lengths of 2"),
         (lambda: sg.of_rle([[1, 2, 3]]), "a dict of size and counts"),
+        (lambda: sg.of_rle([{"size": [2, 2], "counts": [1.5, 2, 0.5]}]), "no whole"),
+        (lambda: sg.of_rle([{"size": [2, 2], "counts": [[1, 2], [1]]}]), "lengths of"),
+        (lambda: sg.of_rle([{"size": [2, 2], "counts": [-1, 5]}]), "lengths of 2"),
+        (lambda: sg.of_rle([{"size": [2.0, 2], "counts": [4]}]), "Expected a size"),
+        (lambda: sg.of_rle([{"size": [2, 2, 1], "counts": [4]}]), "Expected a size"),
+        (lambda: sg.of_rle([{"size": [0, 2], "counts": [4]}]), "Expected a size"),
+        (lambda: sg.of_rle([{"size": "22", "counts": [4]}]), "Expected a size"),
         (lambda: sg.of_rle([]), r"Pass shape="),
         (lambda: sg.joined(), "one set of segments or more"),
         (lambda: sg.of_arrays({"atoms": np.zeros([2, 2], int)}), "`members`"),

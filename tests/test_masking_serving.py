@@ -295,7 +295,7 @@ def png_header(width, height):
         (
             "label_bytes",
             {"image_bytes": np.array([palette(np.zeros([9, 9], np.uint8), "BMP")])},
-            "Send BMP files of 24 or 32 bits a pixel. ... [8]",
+            "A BMP file must have 24 or 32 bits a pixel ... [8 0]",
         ),
         (
             "label_bytes",

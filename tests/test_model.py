@@ -237,7 +237,7 @@ def test_discriminative_training_starts_from_the_calibrated_bias():
 def test_the_running_calibration_agrees_with_the_exact_one_at_rest():
     """With frozen weights the running Z_y is the mean over the batches seen."""
     model = build_model(optimizer=keras.optimizers.SGD(0.0))
-    fit(model, epochs=2)
+    fit(model)
     log_share, log_partition = np.asarray(model.running_log_means)
     exact = model.calibrate(IMAGES, LABELS)
     np.testing.assert_allclose(log_partition, exact.log_partition, rtol=1e-4, atol=1e-5)
@@ -580,16 +580,8 @@ def test_labels_are_checked_against_the_classes():
         fit(build_model(), labels=LABELS.astype(np.float32))
     with pytest.raises(ValueError, match="need labels"):
         build_model().fit(IMAGES, verbose=0)
-    with pytest.raises(ValueError, match="one class index per row"):
-        fit(build_model(), labels=np.eye(3, dtype=np.int32)[LABELS])
-    column = fit(build_model(), labels=LABELS[:, np.newaxis])
-    assert column == fit(build_model())
-
-
-def test_a_batch_of_one_image_is_refused_by_generative_training():
-    with pytest.raises(ValueError, match="at least two images.*gradient zero"):
-        fit(build_model(), batch_size=1)
-    fit(build_model("discriminative"), IMAGES[:3], LABELS[:3], batch_size=1)
+    with pytest.raises(ValueError, match=r"one class index per row.*, 4\)"):
+        fit(build_model(), labels=np.eye(4, dtype=np.int32)[LABELS])
 
 
 @pytest.mark.parametrize("objective", ["energy", -0.1, 1.5, None])

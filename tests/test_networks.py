@@ -453,3 +453,27 @@ def test_a_split_convolution_is_keras_convolution_in_groups(groups):
         maps += [[y, *tape.gradient(y, [x, layer.kernel.value, layer.bias.value])]]
     for one, other in zip(*maps, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("network", "shape"),
+    [
+        (kt.lenet, (28, 28, 1)),
+        (kt.convnet, (32, 32, 3)),
+        (kt.alexnet, (67, 68, 3)),
+        (kt.zf_fast, (64, 64, 3)),
+    ],
+)
+def test_channels_are_last_whatever_keras_is_set_to(network, shape):
+    """The same function, of the same configuration."""
+    images = np.random.default_rng(0).uniform(0.0, 255.0, (2, *shape))
+    expected = network(shape, seed=1)
+    keras.config.set_image_data_format("channels_first")
+    try:
+        found = network(shape, seed=1)
+        twin = keras.Model.from_config(found.get_config())
+        logits = found(images)
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    assert found.get_config() == expected.get_config() == twin.get_config()
+    np.testing.assert_array_equal(logits, expected(images))

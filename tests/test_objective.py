@@ -1,5 +1,7 @@
 """The laws of the generative gradient, and both losses against float64 oracles."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import scipy.special
 import tensorflow as tf
 
 from keras_tilt import discriminative_loss, generative_loss, kish_ess, mixed_loss
+from keras_tilt.assertions import sentence_of
 from keras_tilt.objective import column_statistics
 
 FLOAT32 = np.finfo(np.float32).eps
@@ -278,11 +281,87 @@ def test_column_statistics_hold_the_softmax_over_images_and_its_kish_ess():
     np.testing.assert_allclose(1.0 / statistics.square_sum, kish_ess(logits), rtol=1e-5)
 
 
-def test_labels_as_a_column_are_accepted():
+LOSSES = [
+    generative_loss,
+    discriminative_loss,
+    lambda labels, logits, weights=None: mixed_loss(labels, logits, 0.3, weights),
+]
+INTEGERS = [np.dtype(code) for code in np.typecodes["AllInteger"]]
+
+
+@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+def test_labels_of_every_integer_type_give_the_same_loss(dtype, graph):
+    """A vector or a column, as in keras.datasets."""
     labels, logits = batch()
-    np.testing.assert_array_equal(
-        generative_loss(labels[:, np.newaxis], logits), generative_loss(labels, logits)
-    )
+    for loss in LOSSES:
+        call = tf.function(loss) if graph else loss
+        for form in (labels.astype(dtype), labels.astype(dtype)[:, np.newaxis]):
+            assert call(tf.constant(form), logits) == loss(labels, logits)
+
+
+@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8", "int64", "bool"])
+def test_one_hot_rows_are_their_classes(dtype, graph):
+    labels, logits = batch()
+    for loss in LOSSES:
+        call = tf.function(loss) if graph else loss
+        one_hot = tf.constant(np.eye(5)[labels].astype(dtype))
+        assert call(one_hot, logits) == loss(labels, logits)
+
+
+@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize(
+    "row",
+    [
+        [0, 0, 0, 0, 0],
+        [0, 1, 1, 0, 0],
+        [0, 2, 0, 0, 0],
+        [-1, 1, 1, 0, 0],
+        [0.1, 0.6, 0.1, 0.1, 0.1],
+        [0, 1, np.nan, 0, 0],
+    ],
+    ids=str,
+)
+def test_rows_that_are_not_one_hot_are_refused(row, graph):
+    labels, logits = batch()
+    rows = np.eye(5, dtype=np.float32)[labels]
+    rows[7] = row
+    for loss in LOSSES:
+        call = tf.function(loss) if graph else loss
+        with pytest.raises(tf.errors.InvalidArgumentError, match="must be one-hot"):
+            call(tf.constant(rows), logits)
+
+
+@pytest.mark.parametrize(
+    ("label", "dtype"),
+    [(2**32, "int64"), (-(2**32), "int64"), (2**32 - 1, "uint32"), (255, "uint8")]
+    + [(value, "uint64") for value in (2**32, 2**32 - 1, 2**63, 2**64 - 1)],
+)
+def test_a_label_beyond_int32_is_no_class(label, dtype):
+    """As int32 some of them would be 0 or -1."""
+    labels, logits = batch()
+    labels = labels.astype(dtype)
+    labels[7] = label
+    for loss in LOSSES:
+        with pytest.raises(tf.errors.InvalidArgumentError, match=r"\[-1, 5\)"):
+            loss(labels, logits)
+
+
+@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize("label", [-1, 2])
+@pytest.mark.parametrize("weight", [np.nan, np.inf, -np.inf, -0.5])
+def test_a_weight_that_is_none_is_named(weight, label, graph):
+    """Of an unlabelled image, too."""
+    labels, logits = batch()
+    weights = np.ones(24, np.float32)
+    labels[7], weights[7] = label, weight
+    expected = f"`sample_weight` must be.* Received: {weight} of image 7"
+    for loss in LOSSES:
+        call = tf.function(loss) if graph else loss
+        with pytest.raises(tf.errors.InvalidArgumentError) as raised:
+            call(labels, logits, weights)
+        assert re.search(expected, sentence_of(raised.value))
 
 
 @pytest.mark.parametrize("loss", [generative_loss, discriminative_loss])
@@ -305,8 +384,8 @@ def test_wrong_kinds_and_shapes_are_refused_in_words(loss):
         loss(labels, logits.astype(np.int32))
     with pytest.raises(ValueError, match=r"\[batch, classes\].*\(24, 5, 1\)"):
         loss(labels, logits[..., np.newaxis])
-    with pytest.raises(ValueError, match=r"One-hot"):
-        loss(np.eye(5, dtype=np.int32)[labels], logits)
+    with pytest.raises(ValueError, match=r"\[batch, 5\].*\(24, 6\).*`argmax"):
+        loss(np.eye(6, dtype=np.int32)[labels], logits)
     with pytest.raises(ValueError, match=r"labels \(23,\), logits \(24, 5\)"):
         loss(labels[1:], logits)
     with pytest.raises(ValueError, match=r"`sample_weight`.*\(24, 5\)"):

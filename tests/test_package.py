@@ -72,6 +72,22 @@ def test_importing_and_a_first_operation_print_nothing():
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
 
 
+def test_another_backend_of_keras_is_refused_in_a_sentence():
+    """Named in the environment, or that of a Keras imported before."""
+    imported = (
+        "import sys, types; keras = types.ModuleType('keras'); sys.modules['keras'] = "
+        "keras; keras.config = types.SimpleNamespace(backend=lambda: 'torch'); "
+    )
+    for before, environment, backend in (
+        ("", {"KERAS_BACKEND": "jax"}, "jax"),
+        (imported, {}, "torch"),
+    ):
+        run = run_python(f"{before}import keras_tilt", **environment)
+        said = run.stderr.splitlines()[-1]
+        assert run.returncode == 1 and said.startswith("ImportError: keras_tilt needs")
+        assert f"Received: the backend '{backend}'. Set KERAS_BACKEND=tensor" in said
+
+
 def test_a_failing_start_shows_what_was_held_back(speaking_tensorflow):
     run = run_python("import keras_tilt", path=[speaking_tensorflow])
     assert run.returncode == 1

@@ -1,6 +1,7 @@
 """Receptive fields: what a cell sees is where its gradient is, and all it needs."""
 
 import functools
+import time
 
 import keras
 import numpy as np
@@ -9,7 +10,8 @@ import tensorflow as tf
 from keras import layers
 
 import keras_tilt as kt
-from keras_tilt.receptive_field import ReceptiveField, receptive_field
+from keras_tilt import graph, named
+from keras_tilt.receptive_field import ReceptiveField, layers_of, receptive_field
 from keras_tilt.units import unit
 
 SHAPE = (30, 26, 2)
@@ -24,6 +26,7 @@ def positive(rng, layer, **arguments):
     weights = keras.initializers.RandomUniform(0.5, 1.5, seed=int(rng.integers(1e6)))
     names = {
         layers.Conv2D: ["kernel_initializer"],
+        layers.Conv2DTranspose: ["kernel_initializer"],
         layers.DepthwiseConv2D: ["depthwise_initializer"],
         layers.SeparableConv2D: ["depthwise_initializer", "pointwise_initializer"],
     }
@@ -58,6 +61,20 @@ def shift(rng, x):
     (top, bottom, left, right) = (int(p) for p in rng.integers(0, 3, size=4))
     kind = rng.choice([layers.ZeroPadding2D, layers.Cropping2D])
     return kind(((top, bottom), (left, right)))(x)
+
+
+def enlarging(rng, x):
+    """Kernels at least as long as the stride: every cell of the result is reached."""
+    up = tuple(int(k) for k in rng.integers(1, 4, size=2))
+    if rng.random() < 0.5:
+        kind = rng.choice(["nearest", "bilinear"])
+        return layers.UpSampling2D(up, interpolation=kind)(x)
+    kernel = tuple(s + int(k) for s, k in zip(up, rng.integers(0, 4, 2), strict=True))
+    arguments = {"kernel_size": kernel, "strides": up, "filters": 2}
+    arguments["padding"] = rng.choice(["valid", "same"])
+    if rng.random() < 0.3:
+        arguments["output_padding"] = tuple(s - 1 for s in up)
+    return positive(rng, layers.Conv2DTranspose, **arguments)(x)
 
 
 def pointwise(rng, x):
@@ -100,12 +117,14 @@ BLOCKS = [convolution, convolution, pooling, shift, pointwise]
 BLOCKS += [residual, inception, nested]
 
 
-def random_network(seed, shape=SHAPE, signed=False):
-    """A random graph of four blocks; its last layer is "top"."""
+def random_network(seed, shape=SHAPE, signed=False, last=()):
+    """A random graph of four blocks, or fewer and the last; its last layer is "top"."""
     rng = np.random.default_rng(seed)
     inputs = x = keras.Input(shape)
-    for block in rng.choice(len(BLOCKS), size=4, replace=False):
-        x = BLOCKS[block](rng, x)
+    size = 1 if last else 4
+    first = rng.choice(len(BLOCKS), size=size, replace=False)
+    for block in (*(BLOCKS[i] for i in first), *last):
+        x = block(rng, x)
     network = keras.Model(inputs, layers.Activation("linear", name="top")(x))
     if signed:
         for weight in network.trainable_weights:
@@ -129,10 +148,15 @@ def seen_pixels(f, shape):
     rows, columns, channels = shape
     spikes = 1e12 * np.eye(rows * columns).reshape(-1, rows, columns, 1)
     images = tf.constant(np.ones(shape) + spikes, tf.float32)
-    with tf.GradientTape() as tape:
-        tape.watch(images)
-        values = f(images)
-    gradient = tf.reduce_sum(tf.abs(tape.gradient(values, images)), axis=3)
+
+    @tf.function  # which leaves out the gradients of the weights
+    def gradient_of(images):
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            values = f(images)
+        return tape.gradient(values, images)
+
+    gradient = tf.reduce_sum(tf.abs(gradient_of(images)), axis=3)
     own = tf.linalg.diag_part(tf.reshape(gradient, [rows * columns] * 2))
     return own.numpy().reshape(rows, columns) != 0
 
@@ -205,6 +229,343 @@ def test_same_padding_depends_on_the_size_of_the_image(size):
 
 
 # Closed forms
+
+
+# Enlarged maps
+
+SMALL = (16, 14, 2)
+
+
+def decoder(seed, shape=SMALL, signed=False):
+    """A random graph that ends in layers of which two make the map larger."""
+    last = [enlarging, residual, enlarging, pooling]
+    return random_network(seed, shape, signed, last[seed % 2 :])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_cell_of_an_enlarged_map_sees_the_pixels_where_its_gradient_is(seed):
+    network = decoder(seed)
+    field = receptive_field(network, "top")
+    rows, columns = shape_of(network)
+    middle = rows // 2, columns // 2
+    for cell in (middle, (middle[0] + 1, middle[1] - 1), (0, columns - 1)):
+        window = field.window(*cell)
+        seen = seen_pixels(unit(network, "top:0", position=cell), SMALL)
+        (top, bottom), (left, right) = clipped(window, SMALL)
+        assert not np.delete(seen, np.s_[top:bottom], axis=0).any()
+        assert not np.delete(seen, np.s_[left:right], axis=1).any()
+        if is_inside(window, SMALL, margin=2):
+            assert box(seen) == window
+            assert all(
+                end - a <= size
+                for (a, end), size in zip(window, field.size, strict=True)
+            )
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_crop_of_an_enlarged_map_is_its_unit(seed):
+    shape = (60, 56, 2)
+    network = decoder(seed, shape, signed=True)
+    field = receptive_field(network, "top")
+    rows, columns = shape_of(network)
+    x = normal_images(shape)
+    for step in range(3):
+        cell = rows // 2 + step, columns // 2 - step
+        (top, bottom), (left, right) = window = field.window(*cell)
+        assert is_inside(window, shape)
+        f = unit(network, "top:1", position=cell)
+        assert f.crop().input_shape == (bottom - top, right - left, 2)
+        cropped = crop_and_patch(f, field, cell, x)
+        scale = np.max(np.abs(network(x)))
+        np.testing.assert_allclose(cropped, f(x), rtol=1e-5, atol=1e-5 * scale)
+
+
+def test_cells_of_an_enlarged_map_see_windows_that_repeat():
+    inputs = keras.Input((8, 9, 1))
+    x = layers.UpSampling2D((2, 3))(inputs)
+    x = layers.Conv2D(1, (3, 3), padding="same", name="conv")(x)
+    x = layers.MaxPooling2D((2, 3), name="pool")(x)
+    network = keras.Model(inputs, x)
+    field = receptive_field(network, "conv")
+    assert (field.size, field.stride) == ((2, 2), (1 / 2, 1 / 3))
+    columns = [field.window(0, i)[1] for i in range(5)]
+    assert columns == [(-1, 1), (0, 1), (0, 2), (0, 2), (1, 2)]
+    rows, _ = field.center(np.arange(4), 0)
+    np.testing.assert_array_equal(rows, [-0.5, 0.5, 0.5, 1.5])
+    assert receptive_field(network, "pool") == ReceptiveField((3, 3), (1, 1), (-1, -1))
+
+
+def test_a_skip_connection_of_a_segmentation_network_meets_an_enlarged_map():
+    """As in a U-Net."""
+    rng = np.random.default_rng(0)
+    inputs = keras.Input((24, 24, 1))
+    same = {"kernel_size": 3, "padding": "same", "filters": 1}
+    x = fine = positive(rng, layers.Conv2D, **same)(inputs)
+    x = positive(rng, layers.Conv2D, **same)(layers.MaxPooling2D(2)(x))
+    x = positive(rng, layers.Conv2DTranspose, filters=1, kernel_size=2, strides=2)(x)
+    network = keras.Model(inputs, layers.Concatenate(name="top")([fine, x]))
+    field = receptive_field(network, "top")
+    images = normal_images((24, 24, 1))
+    for cell in ((11, 12), (12, 11)):
+        f = unit(network, "top:0", position=cell) + unit(
+            network, "top:1", position=cell
+        )
+        assert box(seen_pixels(f, (24, 24, 1))) == field.window(*cell)
+        cropped = crop_and_patch(f, field, cell, images)
+        np.testing.assert_allclose(cropped, f(images), rtol=1e-5)
+
+
+def test_interpolation_by_more_than_two_cells_is_not_known():
+    inputs = keras.Input((12, 12, 1))
+    bicubic = layers.UpSampling2D(2, interpolation="bicubic", name="up")
+    with pytest.raises(ValueError, match="layer 'up', UpSampling2D, which moves"):
+        receptive_field(keras.Model(inputs, bicubic(inputs)), "up")
+
+
+# Layers that are not known
+
+
+@keras.saving.register_keras_serializable("tests")
+class Scaled(layers.Layer):
+    """Each channel times a weight, which may be 0 before training."""
+
+    def __init__(self, mix=None, shape=None, **kwargs):
+        super().__init__(**kwargs)
+        self.mix, self.shape = mix, shape
+
+    def build(self, shape):
+        self.scale = self.add_weight(
+            shape=self.shape or shape[-1:], initializer="zeros"
+        )
+
+    def call(self, x):
+        return x + self.scale * (x if self.mix is None else self.mix(x))
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+def attention(x):
+    tokens = keras.ops.reshape(x, (-1, x.shape[1] * x.shape[2], x.shape[3]))
+    weights = keras.ops.softmax(tokens @ keras.ops.swapaxes(tokens, 1, 2) / 10.0)
+    return keras.ops.reshape(weights @ tokens, keras.ops.shape(x))
+
+
+def with_a_layer(layer, shape=(12, 11, 2)):
+    inputs = keras.Input(shape)
+    x = layer(layers.Conv2D(3, 3, name="conv")(inputs))
+    return keras.Model(inputs, layers.Conv2D(2, 3, name="top")(x))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: Scaled(),
+        lambda: Scaled(keras.ops.tanh),
+        lambda: layers.Lambda(lambda x: x[..., ::-1] ** 2),
+        lambda: layers.TimeDistributed(layers.TimeDistributed(layers.Dense(4))),
+        lambda: layers.EinsumDense("nhwc,cd->nhwd", (None, None, 4)),
+        lambda: keras.Sequential([layers.Dense(4, "relu"), layers.Dense(3)]),
+    ],
+)
+def test_a_layer_is_found_to_act_on_each_place_alone(layer):
+    network = with_a_layer(layer())
+    assert receptive_field(network, "top") == ReceptiveField((5, 5), (1, 1), (0, 0))
+    f = unit(network, "top:1", position=(3, 4))
+    assert box(support(f, (12, 11, 2))) == ((3, 8), (4, 9))
+    x = normal_images((12, 11, 2))
+    np.testing.assert_allclose(f.crop()(x[:, 3:8, 4:9]), f(x), rtol=1e-4, atol=1e-5)
+
+
+def support(f, shape):
+    """Where the gradient of f is not zero at an image without pattern."""
+    x = normal_images(shape, n=1)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = f(x)
+    return np.any(tape.gradient(y, x)[0] != 0, axis=-1)
+
+
+def gate(x):
+    return x * keras.ops.sigmoid(keras.ops.mean(x, axis=(1, 2), keepdims=True))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: layers.GroupNormalization(1),
+        lambda: layers.LayerNormalization(axis=(1, 2, 3)),
+        lambda: Scaled(attention),
+        lambda: Scaled(gate),
+        lambda: layers.Lambda(gate),
+    ],
+)
+def test_a_layer_is_found_to_see_the_whole_map_whatever_its_weights(layer):
+    network = with_a_layer(layer())
+    whole = ReceptiveField((12, 11), (0, 0), (0, 0))
+    assert receptive_field(network, "top") == whole
+    with pytest.raises(ValueError, match="which makes it see the whole"):
+        unit(network, "top:0").crop()
+    for weight in network.layers[2].weights:  # a scale of 0 hides what it mixes
+        weight.assign_add(tf.fill(weight.shape, 0.5))
+    assert support(unit(network, "top:0"), (12, 11, 2)).all()
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: Scaled(lambda x: keras.ops.flip(x, axis=1)),
+        lambda: Scaled(lambda x: keras.ops.roll(x, 1, axis=2)),
+        lambda: Scaled(lambda x: keras.ops.max_pool(x, 3, 1, "same")),
+        lambda: Scaled(lambda x: 1e-3 * keras.ops.max(x, axis=1, keepdims=True)),
+        lambda: layers.Lambda(lambda x: keras.ops.transpose(x, (0, 2, 1, 3))),
+        lambda: layers.Lambda(lambda x: x[:, ::2, ::2]),
+    ],
+)
+def test_a_layer_that_mixes_some_places_is_named(layer):
+    network = with_a_layer(layer())
+    name = network.layers[2].name
+    with pytest.raises(ValueError, match=f"'{name}', .*, which moves places of its"):
+        receptive_field(network, "top")
+    assert receptive_field(network, "conv").size == (3, 3)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: Scaled(shape=(10, 9, 3)),
+        lambda: Scaled(shape=(9, 1)),
+        lambda: layers.BatchNormalization(axis=1),
+    ],
+)
+def test_a_layer_of_weights_for_each_place_has_a_receptive_field_and_no_crop(layer):
+    network = with_a_layer(layer())
+    assert receptive_field(network, "top").size == (5, 5)
+    with pytest.raises(ValueError, match="with weights for each place"):
+        unit(network, "top:0").crop()
+
+
+def refuse(x):
+    tf.debugging.assert_less(x, 0.0)
+    return x
+
+
+def test_a_layer_that_cannot_be_tried_is_named_and_may_say_what_it_is():
+    for mine, why in (
+        (layers.Lambda(lambda x: x * np.nan), "makes no finite numbers"),
+        (layers.Lambda(refuse, output_shape=(10, 9, 3)), "fails when"),
+    ):
+        network = with_a_layer(mine)
+        with pytest.raises(ValueError, match=f"Lambda, which {why}.*`pointwise = Tr"):
+            receptive_field(network, "top")
+        mine.pointwise = True
+        assert receptive_field(network, "top").size == (5, 5)
+
+
+def test_a_trial_changes_no_weight_and_is_made_once_also_while_a_graph_is_built():
+    calls = []
+    network = with_a_layer(Scaled(lambda x: calls.append(1) or x))
+    before = network.get_weights()
+    calls.clear()
+    f = tf.function(unit(network, "top:0").crop().__call__)
+    first = len(calls)
+    f(tf.zeros([2, 5, 5, 2]))
+    assert 0 < first < len(calls) < first + 3
+    for one, other in zip(before, network.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "size"),
+    [
+        ("ConvNeXtTiny", "convnext_tiny_stage_0_block_1_identity", 52),
+        pytest.param("InceptionResNetV2", "block35_1_ac", 95, marks=pytest.mark.slow),
+    ],
+)
+def test_blocks_of_keras_applications_are_cropped(name, layer, size):
+    """They scale their residuals by layers of their own."""
+    shape = (size + 64, size + 64, 3)
+    builder = getattr(keras.applications, name)
+    network = builder(weights=None, include_top=False, input_shape=shape)
+    field = receptive_field(network, layer)
+    rows, columns = network.get_layer(layer).output.shape[1:3]
+    cell = rows // 2, columns // 2
+    f, x = unit(network, f"{layer}:3", position=cell), normal_images(shape, n=2)
+    assert field.size == (size, size)
+    assert box(support(f, shape)) == field.window(*cell)
+    cropped = crop_and_patch(f, field, cell, x)
+    np.testing.assert_allclose(cropped, f(x), rtol=1e-3, atol=1e-4)
+
+
+# The layers of a network
+
+
+def can_be_cropped(network, path):
+    try:
+        unit(network, f"{path}:0").crop()
+    except ValueError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("make", [random_network, decoder])
+def test_layers_are_listed_with_what_they_see_and_whether_they_can_be_cropped(make):
+    for seed in range(4):
+        network = make(seed)
+        listed = layers_of(network)
+        assert {layer.name for layer in network.layers[1:]} <= {x.path for x in listed}
+        for path, shape, channels, field, cropped in listed:
+            assert shape == graph.find(network, path).node.output_tensors[0].shape[1:]
+            assert channels == shape[-1]
+            assert field == receptive_field(network, path).size
+            assert cropped == can_be_cropped(network, path)
+
+
+def test_layers_of_all_kinds_are_listed():
+    inputs = keras.Input((12, 12, 1))
+    x = layers.Conv2D(2, 3, name="conv")(inputs)
+    shared = layers.Dense(2, name="shared")
+    x = shared(shared(x))
+    inner = keras.Sequential([keras.Input((10, 10, 2)), layers.ReLU(name="relu")])
+    inner.name = "inner"
+    x = layers.Lambda(lambda x: x[:, ::-1], name="flip")(inner(x))
+    tokens = layers.Reshape((100, 2), name="tokens")(x)
+    network = keras.Model(inputs, layers.Flatten(name="flat")(tokens))
+    assert layers_of(network) == [
+        ("conv", (10, 10, 2), 2, (3, 3), True),
+        ("inner/relu", (10, 10, 2), 2, (3, 3), True),
+        ("inner", (10, 10, 2), 2, (3, 3), True),
+        ("flip", (10, 10, 2), 2, None, False),
+        ("tokens", (100, 2), 2, None, False),
+        ("flat", (200,), 200, None, False),
+    ]
+    assert layers_of(kt.GenerativeClassifier(alexnet(99))) == layers_of(alexnet(99))
+    with pytest.raises(ValueError, match="functional or Sequential"):
+        layers_of(keras.Sequential([layers.Dense(3)]))
+
+
+def test_layers_of_several_inputs_or_of_unknown_size_have_no_receptive_field():
+    one, other = keras.Input((12, 12, 1)), keras.Input((12, 12, 1))
+    x = layers.Conv2D(2, 3, name="conv")(one)
+    both = layers.Add(name="both")([one, other])
+    network = keras.Model([one, other], [x, both])
+    fields = {layer.path: layer.receptive_field for layer in layers_of(network)}
+    assert fields == {"conv": (3, 3), "both": None}
+    inputs = keras.Input((None, None, 1))
+    x = layers.Conv2D(2, 3, padding="same", name="conv")(inputs)
+    pooled = layers.GlobalMaxPooling2D(name="pool")(x)
+    conv, pool = layers_of(keras.Model(inputs, pooled))
+    assert conv == ("conv", (None, None, 2), 2, (3, 3), True)
+    assert pool == ("pool", (2,), 2, None, False)
+
+
+def test_hundreds_of_layers_are_listed_in_a_moment():
+    network = keras.applications.EfficientNetB0(weights=None)
+    start = time.perf_counter()
+    listed = layers_of(network)
+    assert time.perf_counter() - start < 5.0
+    assert len(listed) > 200 and listed[-1].path == "predictions"
+    assert None not in [layer.receptive_field for layer in listed]
 
 
 @functools.cache
@@ -418,6 +779,53 @@ def test_a_unit_that_sees_the_whole_image_has_no_crop(arguments, message):
         unit(alexnet(size=99), **arguments).crop()
 
 
+def test_a_unit_that_sees_padding_wherever_it_is_has_no_crop():
+    network = keras.applications.MobileNetV2(
+        (96, 96, 3), weights=None, include_top=False
+    )
+    with pytest.raises(
+        ValueError,
+        match="'out_relu', which sees 491 x 491 pixels, of images of 96 x 96.*whole im",
+    ):
+        unit(network, "out_relu:0").crop()
+    whole = unit(network, "out_relu:0")
+    assert named.unit_of(network, "out_relu:0", "tf").input_shape == whole.input_shape
+    assert unit(network, "block_1_expand:0").crop().input_shape == (7, 7, 3)
+
+
+@pytest.mark.parametrize(("size", "fits"), [(7, True), (5, False)])
+def test_a_crop_needs_one_place_without_padding(size, fits):
+    """Strides of 2 from -1: windows of 5 pixels begin at -1, 1, 3; not at 0."""
+    inputs = keras.Input((size, 12, 1))
+    x = layers.Conv2D(1, 3, (2, 1), padding="same")(inputs)
+    network = keras.Model(inputs, layers.Conv2D(1, (2, 1), name="top")(x))
+    first = receptive_field(network, "top").start[0]
+    starts = [first + 2 * i for i in range(network.output.shape[1])]
+    inside = any(0 <= start and start + 5 <= size for start in starts)
+    assert first == -1
+    assert can_be_cropped(network, "top") == inside == fits
+    assert layers_of(network)[-1].can_be_cropped == fits
+
+
+def test_a_map_that_was_cut_and_padded_again_sees_padding_where_it_was_cut():
+    inputs = keras.Input((11, 11, 1))
+    x = layers.ZeroPadding2D(2)(layers.Cropping2D(2)(inputs))
+    network = keras.Model(inputs, layers.Conv2D(1, 9, name="top")(x))
+    assert receptive_field(network, "top").window(1, 1) == ((1, 10), (1, 10))
+    with pytest.raises(ValueError, match="9 x 9 pixels, of images of 11 x 11"):
+        unit(network, "top:0", position=(1, 1)).crop()
+
+
+def test_parts_of_a_sum_that_are_further_apart_than_the_image_have_no_crop():
+    inputs = keras.Input((12, 12, 1))
+    conv = layers.Conv2D(2, 5, padding="same", name="conv")
+    network = keras.Model(inputs, conv(inputs))
+    f, g = (unit(network, "conv:0", position=(i, 5)) for i in (0, 11))
+    assert f.crop().input_shape == (5, 5, 1)
+    with pytest.raises(ValueError, match="sees 16 x 5 pixels, of images of 12 x 12"):
+        (f + g).crop()
+
+
 def test_a_crop_of_what_is_not_the_same_everywhere_is_refused():
     inputs = keras.Input((12, 12, 1))
     x = layers.Conv2D(2, 3, name="conv")(inputs)
@@ -452,25 +860,12 @@ def test_a_crop_of_resized_images_is_refused():
 # Errors
 
 
-def test_a_layer_that_is_not_known_is_named():
-    inputs = keras.Input((12, 12, 1))
-    unknown = layers.Lambda(lambda x: x, name="mine")
-    network = keras.Model(inputs, layers.Conv2D(1, 3, name="conv")(unknown(inputs)))
-    with pytest.raises(ValueError, match="'mine', Lambda. If it acts on each place"):
-        receptive_field(network, "conv")
-    unknown.pointwise = True
-    assert receptive_field(network, "conv").size == (3, 3)
-
-
 @pytest.mark.parametrize(
     "layer",
     [
-        layers.UpSampling2D(2, name="odd"),
-        layers.Conv2DTranspose(1, 2, 2, name="odd"),
-        layers.GroupNormalization(1, name="odd"),
         layers.Permute((2, 1, 3), name="odd"),
-        layers.BatchNormalization(axis=1, name="odd"),
         layers.Softmax(axis=1, name="odd"),
+        layers.Resizing(5, 5, name="odd"),
     ],
 )
 def test_layers_that_mix_or_move_places_are_no_pointwise_ones(layer):

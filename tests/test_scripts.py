@@ -19,6 +19,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_transformer import small_transformer
 
 import keras_tilt
 
@@ -269,6 +270,16 @@ def test_a_sweep_leaves_the_model_of_every_scheme(sweep):
     ]
 
 
+def test_its_models_take_pixels_as_files_have_them(sweep):
+    model = keras.models.load_model(sweep[0] / "gg-dg-seed0-epoch02.keras")
+    _, (images, labels) = keras_tilt.data.embedded_mnist()
+    logits = model.predict(images.astype(np.float32), batch_size=500, verbose=0)
+    last = records_in(sweep[0])[-1]
+    assert last["scheme"] == "GG+DG"
+    error = 100 * np.mean(logits.argmax(axis=1) != labels)
+    assert error == pytest.approx(last["test_error"], abs=0.21)
+
+
 def test_a_finished_sweep_trains_nothing_again(sweep):
     out, _, whole = sweep
     before = (out / "mnist.json").stat(), records_in(out)
@@ -399,7 +410,7 @@ def test_digits_leave_numbers_and_pictures_of_ten_units(sweep, tmp_path, preset)
     assert all("not converged" in unit["verdict"] for unit in report["units"])
     stddev = report["settings"]["stddev"]
     assert f"stddev {stddev:g}" in run.stdout
-    assert (stddev == 10.0) or not preset
+    assert (stddev == 2560.0) or not preset  # 10 of pixels / 256
     for name in ("digits.png", "traces.png", "samples.npz"):
         assert str(tmp_path / name) in run.stdout
         assert (tmp_path / name).stat().st_size > 0
@@ -494,6 +505,30 @@ def test_units_have_a_scale_by_the_signal(colour_network, tmp_path, reference):
     assert run.returncode == 0, run.stderr
     (unit,) = json.loads((tmp_path / "summary.json").read_text())
     assert unit["scale"] > 0
+
+
+def test_units_of_a_transformer_are_drawn_on_the_whole_image(
+    tmp_path, monkeypatch, capsys
+):
+    """In this process, which knows the layers of the file."""
+    small_transformer().save(tmp_path / "network.keras")
+    names = ["block1_mlp:3", "block2_attention:1"]
+    units = [flag for name in names for flag in ("--unit", name)]
+    command = ["visualize.py", str(tmp_path / "network.keras"), *units]
+    command += ["--smoke", "--scale", "200", "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", command)
+    runpy.run_path(str(ROOT / "train" / "visualize.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert [unit["name"] for unit in summary] == names
+    for unit, folder in zip(
+        summary, ["block1_mlp_3", "block2_attention_1"], strict=True
+    ):
+        assert unit["verdict"] in printed
+        assert np.mean(unit["f"]) > unit["f_of_q"]
+        with np.load(tmp_path / "out" / folder / "numbers.npz") as numbers:
+            assert numbers["images"].shape == (2, 16, 16, 3)
+    assert (tmp_path / "out" / "overview_16x16.png").stat().st_size > 0
 
 
 def test_a_unit_that_says_nothing_is_left_out_and_named(colour_network, tmp_path):

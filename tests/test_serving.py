@@ -1,5 +1,6 @@
 """Served rows are draws of their density, each by itself, whatever stands beside it."""
 
+import io
 import json
 
 import keras
@@ -9,6 +10,7 @@ import small_network
 import targets
 import tensorflow as tf
 import tensorflow_probability as tfp
+from PIL import Image, ImageOps
 
 import keras_tilt as kt
 from keras_tilt import serving, signatures
@@ -451,6 +453,29 @@ def test_files_of_images_are_classified_as_their_pixels(classifier):
     )
     with pytest.raises(tf.errors.InvalidArgumentError):
         served.functions["classify_bytes"](image_bytes=tf.constant([b"no image"]))
+
+
+def test_a_photograph_on_its_side_is_classified_upright(classifier):
+    _, served = classifier
+    image = np.arange(0, 256, 4, np.uint8).reshape(8, 8, 1)
+    stored = Image.fromarray(np.rot90(image)[..., 0])  # as a camera held upright does
+    exif = Image.Exif()
+    exif[0x112] = 6
+    file = io.BytesIO()
+    stored.save(file, "JPEG", quality=100, exif=exif)
+    found = served.functions["classify_bytes"](image_bytes=[file.getvalue()])
+    shown = np.asarray(ImageOps.exif_transpose(Image.open(file)))[np.newaxis, ..., None]
+    assert np.abs(shown[0].astype(int) - image).max() < 10  # JPEG, and upright
+    expected = served.functions["serving_default"](image=shown)
+    np.testing.assert_allclose(found["logits"], expected["logits"], atol=0.06)
+
+
+def test_a_file_with_a_palette_that_is_read_as_gray_is_refused(classifier):
+    _, served = classifier
+    file = io.BytesIO()
+    Image.fromarray(byte_images(1)[0, ..., 0]).convert("P").save(file, "BMP")
+    with pytest.raises(tf.errors.InvalidArgumentError, match="no palette"):
+        served.functions["classify_bytes"](image_bytes=[file.getvalue()])
 
 
 def test_a_softmax_at_the_end_is_left_out():

@@ -1,9 +1,11 @@
 """Sources: every form of storage gives the same pixels, and says what is wrong."""
 
+import dataclasses
 import io
 import json
 import os
 import pathlib
+import re
 import resource
 import tarfile
 
@@ -13,7 +15,7 @@ import tensorflow as tf
 from data_files import data_file
 from PIL import Image
 
-from keras_tilt import sources
+from keras_tilt import batches, sources
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -83,6 +85,86 @@ def test_synthetic_images_are_functions_of_seed_and_number():
     other = pixels_of(sources.synthetic((20, 30, 3), 10, 1000, seed=2), [5])[0]
     assert np.mean(five == other) < 0.05
     assert abs(five.mean() - 127.5) < 5 * 74 / np.sqrt(five.size)
+
+
+INTEGERS = [np.dtype(code) for code in "bBhHiIqQ"]
+
+
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+@pytest.mark.parametrize("shape", [[-1], [-1, 1]], ids=["row", "column"])
+def test_labels_of_every_integer_type_are_the_same_classes(dtype, shape, tmp_path):
+    """As `keras.datasets` give them, of which CIFAR has columns."""
+    images = images_of_one_size()
+    labels = np.array([0, 1, 2, 0, 2, 1])
+    given = labels.astype(dtype).reshape(shape)
+    np.savez(tmp_path / "x.npz", x_train=images, y_train=given)
+    write_encoded(tmp_path / "files.npz", list(map(as_file, images)), given)
+    found = [
+        sources.arrays(images, given),
+        sources.arrays(images, given, ["a", "b", "c"]),
+        sources.npz(tmp_path / "x.npz", "train"),
+        sources.npz(tmp_path / "files.npz", "train"),
+        dataclasses.replace(sources.arrays(images, labels), labels=given),
+    ]
+    for source in found:
+        assert source.labels.tolist() == labels.tolist()
+        assert source.labels.dtype == np.int32 and len(source.class_names) == 3
+        assert sources.concatenated(source, source).labels.tolist() == 2 * [*labels]
+    expected = batches.by_classes(labels, 4, 2, 0, 0)
+    np.testing.assert_array_equal(batches.by_classes(given, 4, 2, 0, 0), expected)
+    order = np.array([4, 0, 1]).astype(dtype)
+    dataset = batches.training_batches(
+        found[2], order, 3, seed=0, epoch=0, crop=(9, 8), mirror=False
+    )
+    ((pixels, classes),) = dataset.as_numpy_iterator()
+    np.testing.assert_array_equal(pixels, images[[4, 0, 1]])
+    assert classes.tolist() == [2, 0, 1]
+
+
+@pytest.mark.parametrize("labels", [["cat", "dog"], np.array([b"cat", b"dog"])])
+def test_text_labels_get_a_sentence_that_names_their_file(labels, tmp_path):
+    images = images_of_one_size(2)
+    advice = "Class names become numbers by `np.unique"
+    with pytest.raises(ValueError, match=f"`labels` must be integers.*{advice}"):
+        sources.arrays(images, labels)
+    np.savez(tmp_path / "x.npz", x_train=images, y_train=labels)
+    with pytest.raises(ValueError, match=f"`y_train of .*x.npz` must .*{advice}"):
+        sources.npz(tmp_path / "x.npz", "train")
+
+
+NAMES = [
+    ["cat", "Stra\xdfe"],
+    [b"cat", "Stra\xdfe".encode()],
+    np.array([b"cat", "Stra\xdfe".encode()]),
+    np.array([b"cat", "Stra\xdfe".encode()], object),
+    np.array(["cat", "Stra\xdfe"]),
+    ("cat", np.str_("Stra\xdfe")),
+    iter(["cat", "Stra\xdfe"]),
+]
+
+
+@pytest.mark.parametrize("names", NAMES, ids=range(len(NAMES)))
+def test_class_names_as_bytes_are_the_same_names(names, tmp_path):
+    images = images_of_one_size(2)
+    expected = ["cat", "Stra\xdfe"]
+    if isinstance(names, np.ndarray) and names.dtype != object:
+        for key in ("class_names", "wnids"):
+            arrays = {key: names, "x_train": images, "y_train": [0, 1]}
+            np.savez(tmp_path / "x.npz", **arrays)
+            assert sources.npz(tmp_path / "x.npz", "train").class_names == expected
+    if isinstance(names, list):
+        write_folder(tmp_path, ["cat/1.png"])
+        assert sources.folder(tmp_path, names).class_names == expected
+    assert sources.arrays(images, [0, 1], names).class_names == expected
+
+
+def test_names_that_are_no_list_of_text_are_quoted():
+    images = images_of_one_size(2)
+    for names in ("cat", b"cat", np.array("cat"), np.array([["a", "b"]])):
+        with pytest.raises(ValueError, match="`class_names` must be a list of names"):
+            sources.arrays(images, [0, 1], names)
+    with pytest.raises(ValueError, match=r"in UTF-8. Received: b'\\xdf'"):
+        sources.arrays(images, [0, 1], ["a", b"\xdf"])
 
 
 # npz
@@ -192,6 +274,34 @@ def test_a_folder_of_images_alone_is_unlabelled(tmp_path):
     source = sources.folder(tmp_path)
     assert source.labels.tolist() == [-1, -1] and source.class_names == []
     assert [image[0, 0, 0] for image in pixels_of(source)] == [1, 0]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are text there")
+@pytest.mark.parametrize("name", [b"caf\xe9", b"\xff", "\u7f8e".encode("euc-jp")])
+def test_names_of_files_that_are_not_utf8_are_read_and_told(name, tmp_path):
+    """As of archives from systems that wrote Latin-1, and whatever else a disk has."""
+    folder, legible = os.fsencode(tmp_path), repr(name)[2:-1]
+    for c in (b"a", name):
+        os.mkdir(os.path.join(folder, c))
+        for i in range(2):
+            with open(os.path.join(folder, c, name + b"%d.png" % i), "wb") as file:
+                file.write(as_file(np.full([4, 5, 3], i, np.uint8)))
+    with open(os.path.join(folder, name, name + b"9.png"), "wb") as file:
+        file.write(b"text")
+    source = sources.folder(tmp_path)
+    assert source.class_names == ["a", legible]
+    assert source.labels.tolist() == [0, 0, 1, 1, 1]
+    assert [image[0, 0, 0] for image in pixels_of(source, range(4))] == [0, 1, 0, 1]
+    corrupt = batches.Corrupt(0.2)
+    dataset = batches.evaluation_batches(source, 5, crop=(4, 5), corrupt=corrupt)
+    ((images, _),) = dataset.as_numpy_iterator()
+    assert len(images) == 4
+    assert corrupt.names == [os.path.join(legible, legible + "9.png")]
+    corrupt.names[0].encode()  # can be printed and stored
+    again = sources.folder(tmp_path, source.class_names)
+    assert again.labels.tolist() == source.labels.tolist()
+    with pytest.raises(ValueError, match=re.escape(f"Received: {legible}.")):
+        sources.folder(tmp_path, ["a"])
 
 
 def test_bad_folders_are_told_apart(tmp_path):

@@ -1,5 +1,6 @@
 """Units: the logit before any softmax, the channel before any activation, sums."""
 
+import re
 import runpy
 import threading
 
@@ -9,8 +10,10 @@ import pytest
 import tensorflow as tf
 from data_files import data_file
 from keras import layers
+from small_transformer import small_transformer
 
-from keras_tilt import graph
+import keras_tilt as kt
+from keras_tilt import graph, named
 from keras_tilt.model import GenerativeClassifier
 from keras_tilt.several import UnitStack, shared, stack
 from keras_tilt.units import Unit, unit
@@ -218,20 +221,6 @@ def test_softmax_over_pixels_inside_the_network_stays():
     x = layers.Softmax(name="attention")(layers.Flatten()(inputs))
     network = keras.Model(inputs, layers.Dense(CLASSES)(x))
     np.testing.assert_allclose(logits_of(network, images()), network(images()))
-
-
-def test_a_wrapper_lends_its_network():
-    class Wrapper(keras.Model):
-        def __init__(self, network):
-            super().__init__()
-            self.network = network
-
-        def call(self, x):
-            return self.network(x) + 100.0
-
-    network = network_of(bare_logits)
-    f = unit(Wrapper(network), class_index=1)
-    np.testing.assert_array_equal(f(images()), network(images())[:, 1])
 
 
 # Channels of layers
@@ -458,12 +447,12 @@ def test_a_softmax_that_cannot_be_taken_out_is_refused():
         unit(network, class_index=0)
 
 
-def test_a_layer_without_vector_or_map_is_refused():
+def test_a_layer_without_channels_is_refused():
     inputs = keras.Input(SHAPE)
-    x = layers.Reshape((12, 12), name="rows")(inputs)
-    network = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
-    with pytest.raises(ValueError, match=r"'rows' .* Received: \[\(None, 12, 12\)\]"):
-        unit(network, "rows:0")
+    sums = layers.Lambda(lambda x: tf.reduce_sum(x, axis=(1, 2, 3)), name="sums")
+    network = keras.Model(inputs, sums(inputs))
+    with pytest.raises(ValueError, match=r"'sums' to be .* Received: \(None,\)\."):
+        unit(network, "sums:0")
 
 
 def test_a_layer_applied_twice_is_refused():
@@ -541,7 +530,9 @@ def test_names_are_read_as_formulas():
         "conv1:0@1,2 post"
     )
     assert unit(network, class_index=2, posterior=True).name == "log p(class 2)"
-    assert unit(network, "ip1", direction=np.ones(8)).name == "ip1:direction"
+    names = [unit(network, "ip1", direction=k * np.ones(8)).name for k in (1, 1.0, 2)]
+    assert names[0] == names[1] != names[2]
+    assert re.fullmatch("ip1:direction [0-9a-f]{6}", names[0])
     one, other = (keras.Model(network.input, network.output, name=n) for n in "ab")
     both = unit(one, class_index=0) + unit(other, class_index=0)
     assert both.name == "a/class 0 + b/class 0"
@@ -675,6 +666,173 @@ def test_after_the_activation_a_unit_is_the_output_of_its_layer():
         pre, post = (unit(network, f"{name}:1", activation=a) for a in ("pre", "post"))
         np.testing.assert_allclose(post(x), np.maximum(pre(x), 0.0), rtol=1e-6)
     assert np.any(unit(network, "conv1:1")(x) < 0)
+
+
+# Layers of any number of axes
+
+
+def at_layer(network, name, x, linear=True):
+    """What a layer makes, before its activation, read by a second model."""
+    layer = network.get_layer(name)
+    if not hasattr(layer, "activation") or not linear:
+        made = keras.Model(network.input, layer.output)(x)
+        return keras.tree.flatten(made)[0].numpy()
+    activation, layer.activation = layer.activation, keras.activations.linear
+    try:
+        return layer(keras.Model(network.input, layer.input)(x)).numpy()
+    finally:
+        layer.activation = activation
+
+
+def sequences():
+    """Steps of a signal [n, steps, channels]."""
+    inputs = keras.Input((20, 2))
+    x = layers.Conv1D(4, 3, activation="relu", name="conv")(inputs)
+    x = layers.Flatten()(layers.MaxPooling1D(2, name="pool")(x))
+    return keras.Model(inputs, layers.Dense(CLASSES, activation="softmax")(x))
+
+
+def volumes():
+    """Maps of volumes [n, depth, height, width, channels]."""
+    inputs = keras.Input((7, 8, 9, 1))
+    x = layers.Conv3D(4, 3, activation="relu", name="conv")(inputs)
+    x = layers.Flatten()(layers.AveragePooling3D(2, name="pool")(x))
+    return keras.Model(inputs, layers.Dense(CLASSES)(x))
+
+
+ANY_RANK = [
+    (sequences, "conv", [(0,), (17,)], "mean", "1 axis of places"),
+    (sequences, "pool", [(8,)], "mean", "1 axis of places"),
+    (volumes, "conv", [(0, 1, 2), (4, 5, 6)], "center", "3 axes of places"),
+    (volumes, "pool", [(1, 2, 0)], "center", "3 axes of places"),
+    (small_transformer, "tokens", [(0,), (15,)], "mean", "1 axis of places"),
+    (small_transformer, "block1", [(0,), (16,)], "mean", "1 axis of places"),
+    (small_transformer, "block2_mlp", [(0,), (9,)], "mean", "1 axis of places"),
+    (small_transformer, "block1_attention", [(0,), (3,)], "mean", "1 axis of places"),
+    (
+        lambda: small_transformer(return_attention_scores=True),
+        "block2_attention",
+        [(0,), (3,)],
+        "mean",
+        "1 axis of places",
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "name", "places", "default", "axes"), ANY_RANK)
+def test_a_layer_of_any_number_of_axes_is_read_at_a_place_or_in_the_mean(
+    make, name, places, default, axes
+):
+    network = make()
+    x = images(shape=network.input_shape[1:], scale=50.0)
+    values = at_layer(network, name, x)
+    among = tuple(range(1, values.ndim - 1))
+    middle = tuple(size // 2 for size in values.shape[1:-1])
+    expected = {
+        "mean": values.mean(axis=among)[:, 2],
+        "center": values[(slice(None), *middle, 2)],
+    } | {place: values[(slice(None), *place, 2)] for place in places}
+    expected[None] = expected[default]
+    names = {None: "", default: ""}
+    for position, value in expected.items():
+        f = unit(network, f"{name}:2", position=position)
+        scale = np.max(np.abs(values))
+        np.testing.assert_allclose(f(x), value, rtol=1e-4, atol=1e-5 * scale)
+        where = (
+            position
+            if isinstance(position, str | None)
+            else ",".join(map(str, position))
+        )
+        assert f.name == f"{name}:2" + names.get(position, f"@{where}")
+        assert np.any(gradient_of(f, x) != 0)
+        with pytest.raises(ValueError, match=f"'{name}:2.*{axes}.*the whole image"):
+            f.crop()
+    assert unit(network, f"{name}:2") == unit(network, f"{name}:2", position=default)
+
+
+def test_a_place_of_a_sequence_is_an_index_or_a_tuple_of_one():
+    network = sequences()
+    f = unit(network, "conv:1", position=5)
+    assert f.name == "conv:1@5"
+    for same in ((5,), [5], np.int64(5), np.array([5])):
+        assert unit(network, "conv:1", position=same) == f
+
+
+def test_a_direction_and_an_activation_are_read_of_tokens_too():
+    network, x = small_transformer(), images(shape=(16, 16, 3), scale=50.0)
+    direction = np.random.default_rng(0).normal(size=24)
+    f = unit(network, "block1_mlp", direction=direction, position=0)
+    expected = at_layer(network, "block1_mlp", x)[:, 0] @ direction
+    np.testing.assert_allclose(f(x), expected, rtol=1e-4, atol=1e-4)
+    f = unit(network, "block1_mlp:3", position=2, activation="post")
+    expected = at_layer(network, "block1_mlp", x, linear=False)[:, 2, 3]
+    np.testing.assert_allclose(f(x), expected, rtol=1e-4, atol=1e-5)
+    assert f.name == "block1_mlp:3@2 post"
+
+
+def test_a_layer_inside_an_attention_is_read_too():
+    """Its queries are [n, tokens, heads, width]."""
+    network, x = small_transformer(), images(shape=(16, 16, 3), scale=50.0)
+    attention = network.get_layer("block2_attention")
+    below = at_layer(network, "block2_norm1", x)
+    queries = attention.query_dense(below).numpy()
+    f = unit(network, "block2_attention/query:4", position=(3, 1))
+    np.testing.assert_allclose(f(x), queries[:, 3, 1, 4], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "position", "message"),
+    [
+        (sequences, "conv", 18, "an index in the seq.*Received: 18.* a sequence of 18"),
+        (sequences, "conv", -1, "Received: -1"),
+        (sequences, "conv", (0, 1), r"Received: \(0, 1\). Its output is a sequence"),
+        (sequences, "conv", "middle", "Received: 'middle'"),
+        (sequences, "conv", "3", "Received: '3'"),
+        (sequences, "conv", 1.5, "Received: 1.5"),
+        (volumes, "conv", (0, 0), r"an index for each axis.* an array of 5 x 6 x 7\."),
+        (volumes, "conv", (0, 0, 7), r"Received: \(0, 0, 7\)"),
+        (volumes, "conv", 3, "Received: 3"),
+    ],
+)
+def test_a_place_that_is_not_there_is_quoted(make, name, position, message):
+    with pytest.raises(ValueError, match=message):
+        unit(make(), f"{name}:0", position=position)
+
+
+def test_a_sequence_of_any_length_is_read_where_it_is():
+    inputs = keras.Input((None, 2))
+    network = keras.Model(inputs, layers.Conv1D(3, 3, name="conv")(inputs))
+    for steps in (5, 8):
+        x = images(shape=(steps, 2))
+        values = network(x).numpy()
+        np.testing.assert_allclose(
+            unit(network, "conv:1")(x), values[:, :, 1].mean(axis=1), rtol=1e-5
+        )
+        center = unit(network, "conv:1", position="center")
+        assert center.name == "conv:1@center"
+        np.testing.assert_allclose(center(x), values[:, (steps - 2) // 2, 1], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [
+        (sequences, ["conv:1"]),
+        (volumes, ["conv:1"]),
+        (small_transformer, ["block1:3", "block2_attention:1"]),
+    ],
+)
+def test_units_of_any_number_of_axes_are_sampled(make, names):
+    network = make()
+    q = kt.white_noise(network.input_shape[1:], 0.0, 20.0)
+    units = [unit(network, name) for name in names]
+    noise, tilts = q.sample(200, seed=[0, 1]), []
+    for f in units:
+        tilts.append(kt.Tilt(f, q, scale=float(3.0 / np.std(f(noise)))))
+    for tilt, samples in zip(tilts, kt.sample(tilts, 4, 6, 12, seed=1), strict=True):
+        assert samples.images.shape[2:] == network.input_shape[1:]
+        f, before = tilt.unit(samples.images[-1]), tilt.unit(noise)
+        np.testing.assert_allclose(f, samples.f[-1], rtol=1e-3, atol=1e-3)
+        assert np.mean(samples.f) > np.mean(before) + np.std(before)
 
 
 # Posteriors
@@ -1323,7 +1481,9 @@ def test_a_weighted_posterior_is_added_to_the_logit_in_one_pass(head):
     log_p = unit(network, class_index=2, posterior=True)
     np.testing.assert_allclose(both(x), logit(x) + 1.5 * log_p(x), rtol=1e-4, atol=1e-5)
     assert len(both.terms) == 1
-    assert both.name == "(class 2 + 1.5 log p(class 2))"
+    assert both.name == "(class 2 + 1.5 log p)"
+    other = unit(network, class_index=2, posterior_weight=-2.0)
+    assert other.name == "(class 2 - 2 log p)"
 
 
 def test_the_weighted_posterior_of_a_classifier_is_calibrated():
@@ -1406,6 +1566,69 @@ def test_the_mean_over_sizes_is_a_unit_that_classes_share():
     assert unit(network, class_index=1, resize=(8, 8)) != unit(network, class_index=1)
 
 
+def test_names_say_the_sizes_of_the_images_and_merge_what_is_the_same():
+    network = pooling_network(12)
+
+    def of_size(*size, index=1, **options):
+        resize = size or None
+        return unit(network, class_index=index, resize=resize, **options)
+
+    assert of_size(8, 8).name == "class 1 at 8 px"
+    assert of_size(8, 10).name == "class 1 at 8x10 px"
+    assert unit(network, "conv1:4", resize=(8, 8)).name == "conv1:4 at 8 px"
+    sizes = [(), (9, 9), (8, 6)]
+    views = [of_size(*size) for size in sizes]
+    assert (sum(views) / 3).name == "class 1 over 12, 9, 8x6 px"
+    assert sum(views).name == "3 class 1 over 12, 9, 8x6 px"
+    weighted = [of_size(*size, posterior_weight=4.0) for size in sizes]
+    assert (sum(weighted) / 3).name == "(class 1 + 4 log p) over 12, 9, 8x6 px"
+    other = sum(of_size(*size, index=2) for size in sizes) / 3
+    assert (sum(views) / 3 - other).name == (
+        "class 1 over 12, 9, 8x6 px - class 2 over 12, 9, 8x6 px"
+    )
+    assert (views[0] - 0.5 * views[1]).name == "class 1 at 12 px - 0.5 class 1 at 9 px"
+    assert (views[0] + of_size(index=2)).name == "class 1 + class 2"
+
+
+def test_names_tell_preprocessing_apart_where_the_sizes_are_the_same():
+    network = pooling_network(12)
+
+    def mirrored(images):
+        return tf.reverse(images, [2])
+
+    def halved(images):
+        return images / 2
+
+    f, g, h = (
+        unit(network, class_index=1, preprocess=p) for p in (None, mirrored, halved)
+    )
+    assert f.name == g.name == "class 1"
+    assert ((f + g) / 2).name == "class 1 over as it is, mirrored"
+    assert (g - 2 * h).name == "class 1 at mirrored - 2 class 1 at halved"
+    small = unit(network, class_index=1, preprocess=mirrored, resize=(8, 8))
+    assert ((f + g + small) / 3).name == (
+        "class 1 over 12 px as it is, 12 px mirrored, 8 px mirrored"
+    )
+    one, other = (
+        unit(network, class_index=1, preprocess=lambda x, k=k: k * x) for k in (1, 2)
+    )
+    assert (one + other).name == "2 class 1 over input 1, input 2"
+    layer = unit(network, class_index=1, preprocess=layers.Rescaling(2.0))
+    assert (f + layer).name == "2 class 1 over as it is, Rescaling"
+
+
+def test_a_class_in_several_sizes_has_one_short_name_from_the_command_line():
+    network = pooling_network(20)
+    logits = keras.Sequential([*network.layers[:-1], layers.Dense(4)])
+    f = named.unit_of(
+        keras.Sequential([keras.Input((20, 20, 2)), *logits.layers]),
+        "class:3",
+        sizes=(1.0, 0.7, 0.5),
+        posterior_weight=4.0,
+    )
+    assert f.name == "(class 3 + 4 log p) over 20, 14, 10 px"
+
+
 def test_preprocessing_comes_after_resizing():
     network, x = pooling_network(12), images(shape=(20, 20, 2))
     f = unit(
@@ -1425,6 +1648,85 @@ def test_preprocessing_comes_after_resizing():
 def test_sizes_that_are_none_are_refused(resize):
     with pytest.raises(ValueError, match="`resize` to be"):
         unit(pooling_network(12), class_index=1, resize=resize)
+
+
+def network_with(*pooling):
+    return keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            layers.Conv2D(4, 3, name="conv1"),
+            *pooling,
+            layers.Dense(3),
+        ]
+    )
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 3), (4, 5), (2, 40)])
+@pytest.mark.parametrize(
+    "pooling",
+    [
+        lambda: [layers.MaxPooling2D(4), layers.GlobalMaxPooling2D()],
+        lambda: [layers.AveragePooling2D(4), layers.GlobalAveragePooling2D()],
+        lambda: [layers.Conv2D(4, 5), layers.GlobalAveragePooling2D()],
+        lambda: [layers.DepthwiseConv2D(4), layers.GlobalMaxPooling2D()],
+        lambda: [layers.Cropping2D(3), layers.GlobalMaxPooling2D()],
+        lambda: [layers.Flatten()],
+    ],
+)
+def test_images_too_small_for_a_network_are_refused(size, pooling):
+    network = network_with(*pooling())
+    for name in ({"class_index": 1}, {"layer_channel": "conv1:0"}):
+        with pytest.raises(ValueError, match="Pass a larger `resize`, or leave it out"):
+            unit(network, **name, resize=size)
+
+
+def test_a_map_without_a_place_is_refused():
+    network = network_with(
+        layers.AveragePooling2D(4, name="pool"),
+        layers.Lambda(lambda x: keras.ops.sum(x, axis=(1, 2))),
+    )
+    with pytest.raises(ValueError, match=r"'pool' to have a place.*\(None, 0, 0, 4\)"):
+        unit(network, "pool:0", resize=(5, 5))
+
+
+def by_area():
+    return layers.Resizing(8, 8, interpolation="area")
+
+
+def test_an_operation_without_a_gradient_is_named():
+    q = kt.white_noise((16, 16, 3))
+    inputs = keras.Input((16, 16, 3))
+    x = layers.Flatten()(by_area()(inputs))
+    tilt = kt.Tilt(unit(keras.Model(inputs, layers.Dense(3)(x)), class_index=1), q)
+    for evaluate in (
+        lambda: kt.sample(tilt, 4, 4, 4, seed=1),
+        lambda: kt.scale_for_signal(tilt, 0.2, seed=1),
+        lambda: tilt.signal_to_noise(q.sample(2, seed=[0, 1])),
+    ):
+        with pytest.raises(
+            ValueError, match="^The unit must have a gradient.*ResizeAr"
+        ):
+            evaluate()
+    small = keras.Input((8, 8, 3))
+    network = keras.Model(small, layers.Dense(3)(layers.Flatten()(small)))
+    with pytest.raises(ValueError, match="`preprocess`.*images.*none .*ResizeArea"):
+        unit(network, class_index=1, preprocess=by_area(), input_shape=(16, 16, 3))
+    with pytest.raises(ValueError, match="^`generator` must have .*noise.*ResizeArea"):
+        kt.latent(keras.Sequential([inputs, by_area()]), (16, 16, 3))
+
+
+def test_the_signal_of_what_does_not_depend_on_the_image_is_zero():
+    q = kt.white_noise((4, 4, 1))
+    tilt = kt.Tilt(lambda images: tf.zeros(len(images)), q)
+    np.testing.assert_array_equal(
+        tilt.signal_to_noise(q.sample(2, seed=[0, 1])), [0, 0]
+    )
+
+
+def test_noise_too_small_for_a_generator_is_refused():
+    generator = layers.MaxPooling2D(4)
+    with pytest.raises(ValueError, match="(?s)`generator` must take.*Check `latent"):
+        kt.latent(lambda z: generator(z), (3, 3, 1))
 
 
 def test_a_network_of_one_size_cannot_be_resized_and_a_resized_unit_not_cropped():

@@ -16,8 +16,8 @@ the standard deviation is set for --signal-to-noise.
     python train/digits.py MODEL --paper --out out/paper
 
 runs the setting of Dai, Lu, Wu 2015 for LeNet instead (as remembered, unverified):
-N(0, 10^2), 300 iterations of 100 leapfrog steps from draws of q. It is far from
-equilibrium, and the verdict says so. About ten minutes on two cores.
+N(0, 10^2) for pixels / 256, 300 iterations of 100 leapfrog steps from draws of q. It is
+far from equilibrium, and the verdict says so. About ten minutes on two cores.
 """
 
 import argparse
@@ -43,6 +43,7 @@ def parse_flags():
     add("--leapfrog-steps", type=count, default=20, help="per iteration")
     add("--signal-to-noise", type=positive, default=0.8, help="per pixel, wanted")
     add("--stddev", type=positive, help="of the reference instead, in units of a pixel")
+    add("--high", type=positive, help="white, as a pixel of the network; else it says")
     add("--paper", action="store_true", help="the paper's setting for LeNet")
     add("--seed", type=int, default=7, help="equal seeds give equal samples")
     add("--smoke", action="store_true", help="two chains, a few short iterations")
@@ -58,9 +59,9 @@ if __name__ == "__main__":
 import keras_tilt as kt
 import numpy as np
 
-from keras_tilt import named
+from keras_tilt import graph, named
 
-PILOT_STDDEV = 10.0
+PILOT_STDDEV = 10.0  # of Caffe's pixels, which are those of a file / 256
 PAPER_STDDEV = 10.0
 
 
@@ -70,8 +71,9 @@ def main():
     with named.as_exit():
         named.use_modules(flags.modules)
         network = load_network(flags.model)
+        _, flags.high, _ = named.pixel_range(network, None, flags.high)
     if flags.paper:
-        stddev, settings = PAPER_STDDEV, dict(kt.PAPER_LENET)
+        stddev, settings = PAPER_STDDEV * caffe_pixel(flags), dict(kt.PAPER_LENET)
         if flags.smoke:
             settings |= {"num_results": 8, "num_leapfrog_steps": 2}
     else:
@@ -103,7 +105,7 @@ def load_network(path):
             "Train one with: python train/mnist.py --embedded --out out/mnist"
         )
     model = named.load_model(path)
-    network = getattr(model, "network", model)
+    network = graph.network_of(model)
     shape = named.image_shape(network)
     if named.num_classes(network) is None:
         raise ValueError(
@@ -121,9 +123,15 @@ def class_tilts(network, stddev):
     return [kt.Tilt(unit, reference) for unit in units]
 
 
+def caffe_pixel(flags):
+    """What 1 of Caffe's pixels is in those of the network, a byte / 256 in any unit."""
+    return flags.high * 256 / 255
+
+
 def chosen_stddev(network, flags):
     """The standard deviation for the wanted ratio, by a pilot of one chain a class."""
-    tilts = class_tilts(network, PILOT_STDDEV)
+    unit = caffe_pixel(flags)
+    tilts = class_tilts(network, PILOT_STDDEV * unit)
     pilot = kt.sample(
         tilts,
         num_chains=1,
@@ -135,9 +143,9 @@ def chosen_stddev(network, flags):
     pairs = zip(tilts, pilot, strict=True)
     ratios = [tilt.signal_to_noise(samples.images[-1]) for tilt, samples in pairs]
     measured = float(np.mean(ratios))
-    stddev = float(f"{PILOT_STDDEV * flags.signal_to_noise / measured:.2g}")
+    stddev = unit * float(f"{PILOT_STDDEV * flags.signal_to_noise / measured:.2g}")
     print(
-        f"Signal-to-noise per pixel {measured:.2f} at stddev {PILOT_STDDEV:g}: "
+        f"Signal-to-noise per pixel {measured:.2f} at stddev {PILOT_STDDEV * unit:g}: "
         f"reference N(0, {stddev:g}^2) for {flags.signal_to_noise:g}"
     )
     return stddev

@@ -23,7 +23,6 @@ import functools
 import json
 import os
 import pathlib
-import re
 import sys
 import typing
 
@@ -154,9 +153,9 @@ import keras_tilt as kt
 import keras
 import numpy as np
 import tensorflow as tf
-from tqdm import auto as tqdm
 
-from keras_tilt import batches, evaluation, graph, named, sources, storage, training
+from keras_tilt import assertions, batches, evaluation, graph, named, sources, storage
+from keras_tilt import training
 
 # Pixels of the crop. Others take the size of the images, or else of SMALL, or 224.
 SIZES = {
@@ -419,10 +418,10 @@ def plain_exit():
         with named.as_exit():
             yield
     except tf.errors.InvalidArgumentError as error:
-        found = re.search(r"keras_tilt: ([^\n]*)", error.message or "")
-        if found is None:
+        sentence = assertions.sentence_of(error)
+        if sentence is None:
             raise
-        raise SystemExit(found.group(1)) from error
+        raise SystemExit(sentence) from error
     except KeyboardInterrupt as error:
         print("\nInterrupted. Run the same again to go on.", file=sys.stderr)
         raise SystemExit(130) from error
@@ -522,7 +521,7 @@ def taken_by(network):
         size = SIZES.get(network)
         return size and (size, size)
     found = named.load_model(pathlib.Path(network))
-    shape = getattr(getattr(found, "network", found), "input_shape", None)
+    shape = getattr(graph.network_of(found), "input_shape", None)
     known = isinstance(shape, tuple) and len(shape) == 4 and None not in shape[1:3]
     return shape[1:3] if known else None
 
@@ -585,7 +584,7 @@ def settings_of(values, images):
 
 
 def trained(model, phases, images, out, settings, save_every, calibration, prior):
-    """Trains from wherever the run stands; errors by name, of GG calibrated, too."""
+    """Trains from wherever the run stands; errors by name, of GG calibrated first."""
     with Unreadable(images.corrupt, out / "unreadable.txt") as unreadable:
         training.train(
             model,
@@ -600,11 +599,13 @@ def trained(model, phases, images, out, settings, save_every, calibration, prior
             callbacks=[unreadable],
             metrics=["accuracy", "sparse_top_k_categorical_accuracy"],
         )
-        found = errors(model, images)
-        if phases[-1].objective == "generative" and prior is not None:
+        if phases[-1].objective != "generative":
+            return errors(model, images)
+        found = errors(model, images, ", uncalibrated")
+        if prior is not None:
             # What was saved stays as it was trained.
-            model.calibrate(shown(calibration, "calibrating"), prior=prior)
-            found |= errors(model, images, ", calibrated")
+            model.calibrate(calibration, prior=prior)
+            found = errors(model, images) | found
     return found
 
 
@@ -647,17 +648,11 @@ class Unreadable(keras.callbacks.Callback, contextlib.AbstractContextManager):
             print(f"Images that could not be read: {self.path}", file=sys.stderr)
 
 
-def shown(dataset, name):
-    """The same batches, with a bar where they take long."""
-    return tqdm.tqdm(dataset, name, unit="batch", leave=False, delay=2)
-
-
 def errors(model, images, suffix=""):
     """Top-1 and top-5 error and ECE, by name of the crops."""
     found = {}
     for crops, name in CROPS.items():
-        dataset = shown(images.evaluation(crops), name + suffix)
-        predicted = evaluation.predictions(model, dataset)
+        predicted = evaluation.predictions(model, images.evaluation(crops))
         found[name + suffix] = (
             *(evaluation.top_error(predicted, k) for k in (1, 5)),
             evaluation.calibration_error(predicted),
@@ -667,10 +662,10 @@ def errors(model, images, suffix=""):
 
 def table(found, images):
     """A line for each way to cut and to calibrate."""
-    lines = [f"{'':30}{'top-1 error':>12}{'top-5 error':>12}{'ECE':>8}"]
+    lines = [f"{'':34}{'top-1 error':>12}{'top-5 error':>12}{'ECE':>8}"]
     for name, (first, fifth, ece) in found.items():
         shares = f"{100 * first:12.2f}{100 * fifth:12.2f}{100 * ece:8.2f}"
-        lines.append(f"{name:30}{shares}")
+        lines.append(f"{name:34}{shares}")
     end = "; ECE: expected calibration error, of the probabilities"
     return "\n".join([*lines, f"in %, {len(images.test.labels):,} images{end}"])
 

@@ -5,7 +5,7 @@
     python train/visualize.py MODEL.keras --unit class:963 --unit fire5_expand3x3:0-7 \\
         --preprocess caffe --out out/pizza
     python train/visualize.py out/demo/models/gg-dg-seed0-epoch25.keras \\
-        --unit class:0-9 --unit conv2:0-7 --high 1 --sizes 1 --out out/digits
+        --unit class:0-9 --unit conv2:0-7 --sizes 1 --out out/digits
 
 Every unit gets a folder with numbers.npz, then images.png, traces.png and report.json,
 with the verdict on convergence; all of one size together overview_HxW.png, and all
@@ -123,7 +123,7 @@ import tensorflow as tf
 from scipy.spatial.distance import pdist
 from tqdm.auto import tqdm
 
-from keras_tilt import named
+from keras_tilt import graph, named
 
 COARSE = 16  # pixels along an edge of the images whose distances are compared
 KEPT = 10  # states of each chain
@@ -206,7 +206,7 @@ def units_of(network, labels, flags):
 def load_network(path):
     """The network of logits, without a calibration."""
     model = named.load_model(path)
-    return getattr(model, "network", model)
+    return graph.network_of(model)
 
 
 def judges_of(network, flags):

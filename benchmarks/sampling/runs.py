@@ -1,8 +1,8 @@
 """Chains that are advanced from here, and what their draws are worth."""
 
 from keras_tilt.adaptation import QUARTER_TURN, StepSize
-from keras_tilt.chains import Chains, Settings
-from keras_tilt.tilt import stacked_response
+from keras_tilt import tilt_groups
+from keras_tilt.chains import Settings
 import arviz
 import numpy as np
 import tensorflow as tf
@@ -72,9 +72,7 @@ class Run:
 
 def chains_of(tilt, kernel, mass=1.0):
     """The graph in which `kt.sample` advances the chains of one tilt."""
-    return Chains(
-        stacked_response([tilt]), tilt.to_images, tilt.base, kernel, [0], mass
-    )
+    return tilt_groups.chains_of([tilt], kernel, [0], None, mass)
 
 
 def scan(name, steps, run):

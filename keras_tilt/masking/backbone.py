@@ -17,8 +17,8 @@ def backbone(network, layer, size=None):
     """Return the network of the images that ends in a layer.
 
     Args:
-        network: functional or Sequential `keras.Model` of one input, images, or a model
-            that holds one as its attribute `network`; a classifier, for example.
+        network: functional or Sequential `keras.Model` of one input, images, or a
+            `GenerativeClassifier` of one.
         layer: "conv5", or "backbone/conv5" inside a nested network.
         size: (height, width) of the images; by default those of the network.
 
@@ -40,7 +40,7 @@ def backbone(network, layer, size=None):
         >>> backbone(network, "conv1", (100, 60)).output_shape
         (None, 48, 28, 8)
     """
-    network = getattr(network, "network", network)
+    network = graph.network_of(network)
     _check_network(network)
     channels = network.inputs[0].shape[-1]
     size = network.inputs[0].shape[1:3] if size is None else tuple(size)

@@ -101,12 +101,8 @@ def cells_of(network, layer):
             f"{layer!r}, of shape {tuple(shape)} and stride {field.stride}. Name a "
             "convolution or pooling below."
         )
-    rows, columns = (
-        _nearest(start + (size - 1) / 2 + stride * np.arange(count), pixels)
-        for start, size, stride, count, pixels in zip(
-            field.start, field.size, field.stride, shape[1:3], image_shape, strict=True
-        )
-    )
+    centers = field.center(*map(np.arange, shape[1:3]))
+    rows, columns = map(_nearest, centers, image_shape)
     return Cells(rows, columns, tuple(shape[1:3]))
 
 

@@ -34,7 +34,7 @@ from PIL import Image
 from skimage import measure
 
 from keras_tilt import prepared
-from keras_tilt.arguments import check_count
+from keras_tilt.arguments import as_label_map, as_names, check_count
 
 _VOC_CLASSES = (
     "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable "
@@ -86,7 +86,8 @@ class Scene:
 
     Attributes:
         image: pixels, uint8 [height, width, 3].
-        labels: classes, int32 [height, width]; -1 is void.
+        labels: classes, int32 [height, width]; -1 is void. Integers of any type become
+            int32.
         instances: numbers of objects, int32 [height, width]; 0 is no object. None if
             the data set does not tell objects of a class apart.
     """
@@ -94,6 +95,12 @@ class Scene:
     image: np.ndarray
     labels: np.ndarray
     instances: np.ndarray | None
+
+    def __post_init__(self):
+        object.__setattr__(self, "labels", as_label_map("labels", self.labels))
+        if self.instances is not None:
+            instances = as_label_map("instances", self.instances)
+            object.__setattr__(self, "instances", instances)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +122,10 @@ class Scenes:
     keys: list
     read: collections.abc.Callable
     called: collections.abc.Callable = str
+
+    def __post_init__(self):
+        names = as_names("class_names", self.class_names)
+        object.__setattr__(self, "class_names", names)
 
     def __len__(self):
         return len(self.keys)
@@ -549,7 +560,7 @@ def npz(path, split, stuff=(), background=None, void=None):
     """
     path = pathlib.Path(path).expanduser()
     found = _read_npz(path, split)
-    names = [str(name) for name in found["class_names"]]
+    names = as_names(f"class_names of {path}", found["class_names"])
     voids = _voids(path, names, void)
     if len(names) - 1 in voids:
         names.pop()
@@ -558,9 +569,10 @@ def npz(path, split, stuff=(), background=None, void=None):
     def read(i):
         where = f"image {i} of {split} in {path}"
         pixels = image(where, i)
-        numbers = _of_size(where, labels[i].astype(np.int32), pixels)
-        numbers[np.isin(numbers, voids)] = -1
-        return Scene(pixels, _in_range(where, numbers, len(names)), None)
+        numbers = _of_size(where, labels[i], pixels)
+        is_void = np.isin(numbers, voids)
+        known = _in_range(where, np.where(is_void, 0, numbers), len(names))
+        return Scene(pixels, np.where(is_void, -1, known.astype(np.int32)), None)
 
     return Scenes(
         class_names=names,
@@ -657,7 +669,21 @@ def _kind(array):
 
 def _pixels(where, content=None):
     """Return pixels, uint8 [height, width, 3], of a file or of the bytes of one."""
-    return np.array(_decoded(where, content).convert("RGB"))
+    image = _decoded(where, content)
+    if image.mode.startswith(("I", "F")):  # which Pillow cuts off at 255
+        return _of_16_bits(where, image)
+    return np.array(image.convert("RGB"))
+
+
+def _of_16_bits(where, image):
+    """Return gray pixels of 16 bits, of which the upper 8 are kept, as of colours."""
+    values = np.asarray(image)
+    if values.dtype.kind not in "iu" or values.min() < 0 or values.max() >= 2**16:
+        raise ValueError(
+            f"Expected {where} to have pixels of 8 or 16 bits. Received: "
+            f"{values.dtype} from {values.min()} to {values.max()}. Scale them first."
+        )
+    return np.repeat(values[..., np.newaxis] >> 8, 3, axis=2).astype(np.uint8)
 
 
 def _palette_indices(file):

@@ -119,7 +119,7 @@ class Segmenter(keras.Model):
         self._build(graph.find(network, layer).node.output_tensors[0].shape[-1])
 
     def _pathway(self, name):
-        layers = [keras.layers.Flatten()]
+        layers = [keras.layers.Flatten("channels_last")]
         for i, width in enumerate(self.hidden):
             layers += [
                 keras.layers.Dense(width, "relu", name=f"{name}_fc{i + 1}"),

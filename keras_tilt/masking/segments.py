@@ -34,7 +34,7 @@ from numbers import Integral
 import numpy as np
 import scipy.sparse
 
-from keras_tilt.arguments import check_count
+from keras_tilt.arguments import as_label_map, check_count
 
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError)
 
@@ -65,11 +65,11 @@ class Segments:
     members: np.ndarray
 
     def __post_init__(self):
-        atoms = _checked_map("atoms", self.atoms)
+        atoms = as_label_map("atoms", self.atoms)
         members = _checked_binary("members", self.members, "[segments, atoms]")
         _check_fit(atoms, members)
         _check_have_pixels(members)
-        object.__setattr__(self, "atoms", atoms.astype(np.int32, copy=False))
+        object.__setattr__(self, "atoms", atoms)
         object.__setattr__(self, "members", members)
 
     def __len__(self):
@@ -143,7 +143,7 @@ class Segments:
             ValueError: for another size of map, or labels out of this range.
         """
         check_count("num_labels", num_labels, 0)
-        labels = _checked_map("labels", labels)
+        labels = as_label_map("labels", labels)
         _check_below(labels, num_labels)
         return self._pixels_under(labels, num_labels).astype(np.int64)
 
@@ -240,7 +240,7 @@ def of_label_map(labels):
         >>> of_label_map([[7, 7, -1, 3]]).areas
         array([1, 2])
     """
-    labels = _checked_map("labels", labels)
+    labels = as_label_map("labels", labels)
     values, atoms = np.unique(labels, return_inverse=True)
     count = np.count_nonzero(values >= 0)
     return Segments(atoms - (len(values) - count), np.eye(count, dtype=bool))
@@ -251,7 +251,8 @@ def of_rle(encoded, shape=None):
 
     Args:
         encoded: list of dicts of "size", [height, width], and "counts": compressed,
-            bytes or str, or a list of run lengths.
+            bytes or str, or run lengths, whole numbers [k]. Arrays, lists and tuples
+            are the same.
         shape: (height, width) of the image; by default the "size" of the first.
 
     Raises:
@@ -275,7 +276,9 @@ def _decoded(counts, height, width, number):
 
     size = [height, width]
     try:
-        if isinstance(counts, list):
+        counts = np.asarray(counts).tolist()  # of text it is the text
+        if not isinstance(counts, str | bytes):
+            counts = _checked_lengths(counts)
             counts = mask.frPyObjects({"counts": counts, "size": size}, *size)["counts"]
         # Too many pixels are an error. Too few would be decoded, and leave the rest of
         # the memory as it was.
@@ -288,6 +291,12 @@ def _decoded(counts, height, width, number):
             f"{number} {str(counts)[:40]} ({error}). They alternate between pixels "
             "outside and inside, down one column after the other."
         ) from error
+
+
+def _checked_lengths(counts):
+    if not all(isinstance(count, Integral) for count in np.ravel(counts).tolist()):
+        raise ValueError("these are no whole numbers")
+    return counts
 
 
 def _decodes(rle):
@@ -477,7 +486,7 @@ def of_arrays(arrays):
             "Expected the arrays `atoms` and `members`. Received: "
             f"{', '.join(arrays) or 'none'}. Pass what `arrays` returned."
         )
-    atoms = _checked_map("atoms", arrays["atoms"])
+    atoms = as_label_map("atoms", arrays["atoms"])
     members = np.asarray(arrays["members"])
     count = int(atoms.max()) + 1
     if members.dtype != np.uint8 or members.shape[1:] != (-(-count // 8),):
@@ -490,22 +499,6 @@ def of_arrays(arrays):
 
 
 # Checks
-
-
-def _checked_map(name, values):
-    """A map of whole numbers from -1 on, [height, width]."""
-    values = np.asarray(values)
-    if values.dtype.kind not in "iu" or values.ndim != 2 or not values.size:
-        raise ValueError(
-            f"`{name}` must be integers [height, width]. Received: {values.dtype} "
-            f"{list(values.shape)}. Number what is there from 0; -1 is nothing."
-        )
-    if values.min() < -1 or values.max() >= 2**31:
-        raise ValueError(
-            f"`{name}` must be from -1 to 2^31 - 1. Received: {values.min()} to "
-            f"{values.max()}. Number what is there from 0; -1 is nothing."
-        )
-    return values
 
 
 def _checked_binary(name, values, axes):
@@ -591,16 +584,18 @@ def _size_of_all(encoded, shape):
             "Expected run lengths, or the size of the image. Received: none and no "
             "size. Pass shape=(height, width)."
         )
+    sizes = [_checked_size(size) for size in sizes]
     for size in sizes:
-        _check_size(size)
         _check_same_size(sizes[0], size)
     return sizes[0]
 
 
-def _check_size(size):
-    is_pair = isinstance(size, list | tuple) and len(size) == 2
-    if not is_pair or not all(isinstance(n, Integral) and n > 0 for n in size):
+def _checked_size(size):
+    """(height, width), whole numbers of Python, of a list, a tuple or an array."""
+    numbers = np.asarray(size)
+    if numbers.shape != (2,) or numbers.dtype.kind not in "iu" or numbers.min() < 1:
         raise ValueError(
             "Expected a size, [height, width] in pixels. Received: "
             f"{str(size)[:60]}. Pass two positive whole numbers."
         )
+    return tuple(numbers.tolist())

@@ -15,7 +15,7 @@ import functools
 
 import tensorflow as tf
 
-from keras_tilt.arguments import check_count
+from keras_tilt.arguments import as_names, check_count
 from keras_tilt.masking.examples import fit_image, fit_labels
 from keras_tilt.masking.pasting import RULES, paste, vote
 from keras_tilt.masking.segmenter import Segmenter
@@ -75,7 +75,7 @@ class ServedSegmenter(tf.Module):
             )
         self._labelled = _Labelled(segmenter, rule, superpixels, side, max_iou)
         self._weights = [variable.value for variable in segmenter.variables]
-        self.class_names = tuple(class_names)
+        self.class_names = tuple(as_names("class_names", class_names))
         self.size = segmenter.cells.image_shape
 
     # Signatures

@@ -1,0 +1,95 @@
+"""Graphs that are kept with the network they were made of.
+
+    kept(networks, key, make)    the graph of an equal key, or make()
+
+To trace a large network takes seconds. A graph holds its network; were it kept anywhere
+else, the network could never be freed. Kept with the network it goes when that goes.
+
+A graph holds what the network was when it was traced, but for its weights. So a key
+must name all that a graph depends on: the layers and their settings, the values that
+a preprocessing returns, the numbers of a reference.
+"""
+
+__all__ = ["kept", "state_of_features", "state_of_reference"]
+
+import collections
+import threading
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_tilt import graph
+
+_MOST = 8  # graphs of one network; those used last stay
+_NAME = "_keras_tilt_kept"
+_LOCK = threading.Lock()
+# Of every model, and nothing that its layers compute with.
+_OF_EVERY_MODEL = frozenset(vars(keras.Model(name="model"))) | {_NAME}
+
+
+def kept(networks, key, make):
+    """Return what was kept under an equal key, or make() and keep it.
+
+    Args:
+        networks: list of `keras.Model`; of several nothing is kept, because none of
+            them may hold the others.
+        key: hashable.
+        make: function without arguments.
+    """
+    if len(networks) != 1:
+        return make()
+    with _LOCK:
+        held = vars(networks[0]).setdefault(_NAME, collections.OrderedDict())
+        if key not in held:
+            held[key] = make()
+        held.move_to_end(key)
+        while len(held) > _MOST:
+            held.popitem(last=False)
+        return held[key]
+
+
+def state_of_features(features):
+    """Return what a graph of `Features` depends on beside weights, as a key."""
+    return features, _state_of_network(features.network), _preprocessed(features)
+
+
+def _state_of_network(network):
+    """Return all layers and their settings, as they are now, in one flat tuple."""
+    found = []
+    for layer in [network, *graph.inner_layers(network).values()]:
+        found.append(layer)
+        skipped = _OF_EVERY_MODEL if isinstance(layer, keras.Model) else ()
+        for name, value in vars(layer).items():
+            if name not in skipped and _is_plain(value):
+                found += name, tuple(value) if isinstance(value, list) else value
+    return tuple(found)
+
+
+def _is_plain(value):
+    if isinstance(value, tuple | list):
+        return all(map(_is_plain, value))
+    plain = isinstance(value, str | bytes | int | float | None)
+    return (plain or callable(value)) and value.__hash__ is not None
+
+
+def _preprocessed(features):
+    """Return the bytes that `preprocess` makes of one image of noise, or None."""
+    if features.preprocess is None:
+        return None
+    shape = [size or 64 for size in features.input_shape]
+    noise = tf.random.stateless_uniform([1, *shape], [0, 0], 0.0, 255.0)
+    return np.asarray(features.preprocess(noise)).tobytes()
+
+
+def state_of_reference(reference):
+    """Return what a graph of a reference depends on, as a key.
+
+    References of equal type and numbers are equal; those that do not say their numbers
+    are only equal to themselves.
+    """
+    parts = tf.nest.flatten(reference, expand_composites=True)
+    if parts == [reference]:
+        return reference
+    values = tuple(np.asarray(part).tobytes() for part in parts)
+    return type(reference), tf.type_spec_from_value(reference), values

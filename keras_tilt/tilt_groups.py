@@ -1,0 +1,121 @@
+"""Tilts side by side: f(T(z)) of several units, each on its own row of noise.
+
+    noise [tilts, chains, ...] -> f [tilts, chains]
+
+Tilts of one reference whose units read the same features of a network share a graph.
+Which channels they read are arguments of it, so that the graph made for one class
+serves all others: it is kept with the network, and goes with it.
+"""
+
+__all__ = ["chains_of", "checked_tilts", "sampled_together", "stacked_response"]
+
+import tensorflow as tf
+
+from keras_tilt import kept
+from keras_tilt.chains import ChainGraphs, Chains
+from keras_tilt.several import shared, stack
+from keras_tilt.tilt import Tilt
+from keras_tilt.units import Unit
+
+
+def checked_tilts(tilt):
+    """A list of one `Tilt` or of several, or an error."""
+    tilts = list(tilt) if isinstance(tilt, list | tuple) else [tilt]
+    for one in tilts:
+        if not isinstance(one, Tilt):
+            raise TypeError(
+                "`tilt` must be a Tilt, or a list of them. "
+                f"Received: {one!r}. Pass Tilt(unit, reference)."
+            )
+    if not tilts:
+        raise ValueError("`tilt` must hold a Tilt. Received: an empty list. Add one.")
+    return tilts
+
+
+def stacked_response(tilts):
+    """Return f(T(z)) of several tilts, each on its own row of noise.
+
+    Args:
+        tilts: list of `Tilt`, of one reference.
+
+    Returns:
+        response: function, (noise [tilts, chains, ...], *read_outs) -> f [tilts,
+            chains], nats; `read_outs` are those of a `UnitStack`, and may be left out.
+    """
+    first = tilts[0]
+    several = stack([tilt.unit for tilt in tilts])
+    of_units = all(isinstance(tilt.unit, Unit) for tilt in tilts)
+
+    def response(noise, *read_outs):
+        batch, event = noise.shape[:2], noise.shape[2:]
+        images = first.to_images(tf.reshape(noise, [-1, *event]))
+        if not of_units and len(tilts) == 1:
+            return first.response(images)[None]
+        f = several(tf.reshape(images, [*batch, *first.event_shape]), *read_outs)
+        return tf.cast(f, first.reference.dtype)
+
+    return response
+
+
+def sampled_together(tilts):
+    """Indices of tilts of one reference whose units read the same of a network.
+
+    Args:
+        tilts: list of `Tilt`.
+
+    Returns:
+        groups: list of lists of indices.
+    """
+    return [
+        [i for i in group if tilts[i].reference is reference]
+        for group in shared([tilt.unit for tilt in tilts])
+        for reference in _distinct(tilts[i].reference for i in group)
+    ]
+
+
+def _distinct(objects):
+    return list({id(one): one for one in objects}.values())
+
+
+def chains_of(tilts, kernel, rows, num_chains, mass=1.0, ladder=None):
+    """Return the `Chains` of tilts that are sampled together.
+
+    Graphs of units of one network are made once, and kept with it for later calls with
+    other classes or channels, as long as nothing else changes: neither the network's
+    layers and their settings (weights may), nor the preprocessing, the reference, the
+    kernel, or the number of chains.
+
+    Args:
+        tilts: list of `Tilt`, one group of `sampled_together`.
+        kernel: a name that `keras_tilt.kernels.transition_kernel` knows.
+        rows: the numbers of the rows, by which their chains draw.
+        num_chains: of each row.
+        mass: of the kernel "split", broadcastable to the noise of one chain.
+        ladder: None, or inverse temperatures.
+    """
+    first, units = tilts[0], [tilt.unit for tilt in tilts]
+    of_units = all(isinstance(unit, Unit) for unit in units)
+
+    def made():
+        return ChainGraphs(
+            stacked_response(tilts),
+            first.to_images,
+            first.base,
+            kernel,
+            ladder,
+            autograph=not of_units,
+        )
+
+    if not of_units:
+        return Chains(made(), rows, mass=mass)
+    features = [features for unit in units for features, _ in unit.terms]
+    key = (
+        stack(units).groups,
+        tuple(kept.state_of_features(one) for one in dict.fromkeys(features)),
+        kept.state_of_reference(first.reference),
+        tf.distribute.get_strategy(),
+        (kernel, ladder, num_chains),
+    )
+    networks = {id(one.network): one.network for one in features}
+    graphs = kept.kept([*networks.values()], key, made)
+    return Chains(graphs, rows, stack(units).read_outs, mass)

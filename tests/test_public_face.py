@@ -1,0 +1,375 @@
+"""Every reference through every way of drawing from it, as a user would call it.
+
+    reference x kernel x way of `kt.sample`;  reference x everything else that takes one
+
+Complete by construction: a new reference, kernel or argument of `kt.sample` fails a
+test until it is entered here.
+"""
+
+import gc
+import inspect
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+from small_network import SHAPE, small_network
+
+import keras_tilt as kt
+from keras_tilt import kernels, named, reference, scale
+
+CHAINS, DRAWS, BURNIN = 4, 4, 3
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def generator():
+    """A small trained-looking decoder: 6 numbers to images in (-1, 1)."""
+    keras.utils.set_random_seed(1)
+    return keras.Sequential(
+        [
+            keras.Input([6]),
+            keras.layers.Dense(64, activation="tanh"),
+            keras.layers.Reshape(SHAPE),
+        ]
+    )
+
+
+# How each reference is made; by the names of keras_tilt.reference, and what else there
+# is: compositions, and a distribution that is nobody's transport.
+REFERENCES = {
+    "white_noise": lambda: kt.white_noise(SHAPE, 0.2, 0.7),
+    "box": lambda: kt.box(SHAPE, -1.0, 1.0),
+    "spectral_noise": lambda: kt.spectral_noise(SHAPE, 0.1, 0.5),
+    "spectral_noise fitted": lambda: kt.spectral_noise(
+        SHAPE, spectrum=kt.fit_spectrum(np.random.default_rng(0).random((99, *SHAPE)))
+    ),
+    "squash": lambda: kt.squash(kt.spectral_noise(SHAPE, stddev=0.5), -1.0, 1.0),
+    "latent": lambda: kt.latent(generator()),
+    "latent of a function": lambda: kt.latent(
+        lambda z: tf.reshape(tf.tanh(z), [-1, *SHAPE]), [64]
+    ),
+    "squash of latent": lambda: kt.squash(kt.latent(generator()), -1.0, 1.0),
+    "other": lambda: tfp.distributions.Independent(
+        tfp.distributions.Laplace(np.zeros(SHAPE, np.float32), 0.5), 3
+    ),
+}
+NO_REFERENCES = {"frequency_bands"}  # of the names that keras_tilt.reference exports
+WITHOUT_DENSITY = {"latent", "latent of a function", "squash of latent"}
+NOT_NORMAL = {"other"}
+
+_made = {}
+
+
+@pytest.fixture(scope="module")
+def network():
+    return small_network()
+
+
+def tilt_of(network, name, class_index=1):
+    """The same reference for all ways, so that they can be compared and share graphs.
+
+    A scale of its own shows that one is not forgotten anywhere.
+    """
+    if name not in _made:
+        _made[name] = REFERENCES[name]()
+    return kt.Tilt(kt.unit(network, class_index=class_index), _made[name], scale=1.5)
+
+
+def draw(tilt, kernel, **kwargs):
+    arguments = {"num_results": DRAWS, "seed": 7, "max_leapfrog_steps": 3}
+    arguments |= {"num_chains": CHAINS, "num_burnin_steps": BURNIN, "progress": False}
+    return kt.sample(tilt, kernel=kernel, **arguments | kwargs)
+
+
+def assert_is_a_sample(samples, tilt):
+    """The record agrees with the tilt, of arrays: images, f, log p."""
+    assert samples.f.shape == (DRAWS, CHAINS) and np.all(np.isfinite(samples.f))
+    images = np.asarray(samples.images)
+    assert images.shape == (len(samples.noise), CHAINS, *SHAPE)
+    np.testing.assert_allclose(
+        tilt.to_images(np.asarray(samples.noise[-1])), images[-1], atol=1e-5
+    )
+    np.testing.assert_allclose(tilt.unit(images[-1]), samples.f[-1], atol=1e-3)
+    np.testing.assert_allclose(
+        tilt.noise_log_prob(np.asarray(samples.noise[-1])),
+        samples.log_prob[-1],
+        rtol=1e-4,
+        atol=1e-2,
+    )
+    assert samples.diagnostics.verdict
+
+
+# The ways of kt.sample. Each is given (tilt, kernel, a draw of the plain kind, folder,
+# strategy), and says which arguments of kt.sample it is about.
+
+
+def one(tilt, kernel, plain, folder, strategy):
+    assert_is_a_sample(plain, tilt)
+    again = draw(tilt, kernel)
+    np.testing.assert_array_equal(again.noise, plain.noise)
+
+
+def several(tilt, kernel, plain, folder, strategy):
+    other = kt.Tilt(
+        kt.unit(tilt.unit.terms[0][0].network, class_index=2), tilt.reference
+    )
+    found = draw([tilt, other, tilt], kernel, num_leapfrog_steps=2, step_size=0.1)
+    alone = draw(tilt, kernel, num_leapfrog_steps=2, step_size=0.1)
+    assert_is_a_sample(found[1], other)
+    assert_is_a_sample(found[2], tilt)
+    if kernel == "split":  # of others the random numbers are those of the whole batch
+        np.testing.assert_allclose(found[0].noise, alone.noise, atol=1e-4)
+
+
+def directory(tilt, kernel, plain, folder, strategy):
+    np.testing.assert_array_equal(
+        draw(tilt, kernel, directory=folder).noise, plain.noise
+    )
+
+
+def resumed(tilt, kernel, plain, folder, strategy):
+    short = draw(tilt, kernel, num_results=2, directory=folder)
+    np.testing.assert_array_equal(short.noise, plain.noise[:2])
+    whole = draw(tilt, kernel, directory=folder)
+    np.testing.assert_array_equal(whole.noise, plain.noise)
+    np.testing.assert_array_equal(whole.f, plain.f)
+
+
+def callback(tilt, kernel, plain, folder, strategy):
+    seen = []
+    draw(tilt, kernel, callback=lambda number, noise: seen.append((number, noise[0])))
+    assert [number for number, _ in seen] == list(range(DRAWS))
+    np.testing.assert_array_equal([noise for _, noise in seen], plain.noise)
+
+
+def thinned(tilt, kernel, plain, folder, strategy):
+    found = draw(tilt, kernel, thin=2)
+    np.testing.assert_array_equal(found.noise, plain.noise[1::2])
+    np.testing.assert_array_equal(found.f, plain.f)
+
+
+def ladder(tilt, kernel, plain, folder, strategy):
+    found = draw(tilt, kernel, inverse_temperatures=(1.0, 0.4))
+    assert_is_a_sample(found, tilt)
+    assert found.swap_accept_rate.shape == (1,)
+
+
+def superchains(tilt, kernel, plain, folder, strategy):
+    found = draw(tilt, kernel, num_superchains=2, step_size=1e-6, num_burnin_steps=0)
+    assert_is_a_sample(found, tilt)
+    groups = found.noise[0].reshape(2, 2, -1)
+    np.testing.assert_allclose(groups[:, 0], groups[:, 1], atol=1e-3)
+
+
+def given_start(tilt, kernel, plain, folder, strategy):
+    start = np.asarray(plain.noise[-1])
+    found = draw(tilt, kernel, initial_noise=start, step_size=1e-6)
+    np.testing.assert_allclose(found.noise[-1], start, atol=1e-3)
+
+
+def replicas(tilt, kernel, plain, folder, strategy):
+    with strategy.scope():
+        if kernel != "split":
+            with pytest.raises(ValueError, match="over replicas"):
+                draw(tilt, kernel)
+            return
+        found = draw(tilt, kernel)
+    np.testing.assert_allclose(found.noise, plain.noise, atol=1e-3)
+
+
+def of_split_alone(tilt, kernel, plain, folder, strategy):
+    """`mass` and `approach_step_size` are of one kernel, and refused by the others."""
+    for argument in ({"mass": 2.0}, {"approach_step_size": 0.1}):
+        if kernel == "split":
+            assert_is_a_sample(draw(tilt, kernel, **argument), tilt)
+        else:
+            with pytest.raises(ValueError, match=f"{next(iter(argument))}"):
+                draw(tilt, kernel, **argument)
+
+
+def with_bar(tilt, kernel, plain, folder, strategy):
+    found = draw(tilt, kernel, progress=True, target_accept_prob=0.6)
+    assert_is_a_sample(found, tilt)
+
+
+WAYS = {
+    one: {"tilt", "num_chains", "num_results", "num_burnin_steps", "seed", "kernel"},
+    several: {"num_leapfrog_steps", "step_size"},
+    directory: {"directory"},
+    resumed: {"directory"},
+    callback: {"callback"},
+    thinned: {"thin"},
+    ladder: {"inverse_temperatures"},
+    superchains: {"num_superchains"},
+    given_start: {"initial_noise"},
+    replicas: set(),
+    of_split_alone: {"mass", "approach_step_size"},
+    with_bar: {"progress", "target_accept_prob", "max_leapfrog_steps"},
+}
+
+
+@pytest.fixture(scope="module")
+def plain(network):
+    """The plain sample of a reference and a kernel, drawn once."""
+    drawn = {}
+
+    def of(name, kernel):
+        if (name, kernel) not in drawn:
+            drawn[name, kernel] = draw(tilt_of(network, name), kernel)
+        return drawn[name, kernel]
+
+    return of
+
+
+def test_every_reference_kernel_and_argument_is_entered():
+    functions = set(reference.__all__) - NO_REFERENCES
+    assert functions == functions & {name.split()[0] for name in REFERENCES}
+    assert set().union(*WAYS.values()) == set(inspect.signature(kt.sample).parameters)
+    assert {*named.NOISES} <= {"spectral", "box", "white"}, "enter it in SERVED"
+
+
+@pytest.mark.parametrize("kernel", kernels.KERNELS)
+@pytest.mark.parametrize("name", REFERENCES)
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+def test_every_reference_is_sampled_in_every_way(
+    way, name, kernel, network, plain, strategy, tmp_path
+):
+    tilt = tilt_of(network, name)
+    if name in NOT_NORMAL and kernel == "split":
+        with pytest.raises(ValueError, match=r"only where the noise is N\(0, I\)"):
+            draw(tilt, kernel)
+        return
+    way(tilt, kernel, plain(name, kernel), tmp_path / "run", strategy)
+
+
+# Everything else that takes a reference
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_log_partition_takes_every_reference(name, network):
+    tilt = tilt_of(network, name)
+    annealed = kt.log_partition(tilt, num_chains=24, seed=3, progress=False)
+    by_importance = kt.log_partition(tilt, "importance", seed=3, progress=False)
+    assert annealed.is_reliable and by_importance.is_reliable
+    error = np.hypot(annealed.standard_error, by_importance.standard_error)
+    assert abs(annealed.value - by_importance.value) < 5 * error
+    images = tilt.to_images(np.asarray(tilt.base.sample(3, seed=[0, 1]))).numpy()
+    if name in WITHOUT_DENSITY:
+        with pytest.raises(NotImplementedError, match="neither a density"):
+            annealed.log_prob(images)
+    else:
+        assert np.all(np.isfinite(annealed.log_prob(images)))
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_signal_to_noise_takes_every_reference(name, network):
+    tilt = tilt_of(network, name)
+    noise = np.asarray(tilt.base.sample(3, seed=[0, 1]))
+    found = tilt.signal_to_noise(noise=noise)
+    weaker = kt.Tilt(tilt.unit, tilt.reference).signal_to_noise(noise=noise)
+    np.testing.assert_allclose(found, 1.5 * weaker, rtol=1e-5)
+    if name not in WITHOUT_DENSITY:
+        images = np.asarray(tilt.to_images(noise))
+        np.testing.assert_allclose(
+            tilt.signal_to_noise(images), found, rtol=1e-2, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_scale_for_signal_takes_every_reference(name, network):
+    tilt = tilt_of(network, name)
+    if name in NOT_NORMAL:
+        with pytest.raises(ValueError, match=r"must be N\(0, I\)"):
+            kt.scale_for_signal(tilt, seed=3, progress=False)
+        return
+    found = kt.scale_for_signal(tilt, 0.1, seed=3, progress=False)
+    assert found.unit is tilt.unit and 0 < found.scale < np.inf
+    assert scale.scale_for_signal(tilt, 0.2, seed=3, progress=False).scale > found.scale
+
+
+def test_unit_samples_take_every_reference(network, tmp_path):
+    tilts = {name: tilt_of(network, name) for name in REFERENCES}
+    callback = kt.UnitSamples(
+        tmp_path, tilts, seed=5, num_chains=2, num_results=4, num_burnin_steps=2
+    )
+    model = kt.GenerativeClassifier(network)
+    model.compile(keras.optimizers.SGD(0.0))
+    images = np.random.default_rng(0).random((16, *SHAPE), np.float32)
+    model.fit(images, np.arange(16) % 3, batch_size=8, callbacks=[callback], verbose=0)
+    (events,) = tmp_path.iterdir()
+    written = {
+        value.tag
+        for event in tf.compat.v1.train.summary_iterator(str(events))
+        for value in event.summary.value
+    }
+    assert {f"{name}/samples/image/0" for name in REFERENCES} <= written
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_the_sampler_that_is_served_takes_every_reference_or_says_why_not(
+    name, network
+):
+    tilts = [tilt_of(network, name, k) for k in range(2)]
+    schedule = kt.serving.planned([0.2, 0.2], [2, 2], 4, (0, 7))
+
+    def served():
+        return kt.serving.ServedSampler(tilts, schedule, -1.0, 1.0)
+
+    if name in WITHOUT_DENSITY:
+        with pytest.raises(ValueError, match="must have a density of images"):
+            served()
+        return
+    if name in NOT_NORMAL:
+        with pytest.raises(ValueError, match=r"must be N\(0, I\)"):
+            served()
+        return
+    rows = {
+        "unit": np.array([0, 1], np.int32),
+        "seed": np.array([[1, 2], [3, 4]], np.int32),
+        "temperature": np.ones(2, np.float32),
+    }
+    answer = served().sample(**rows)
+    assert answer["image"].shape == (2, *SHAPE) and np.all(np.isfinite(answer["f"]))
+
+
+@pytest.mark.parametrize("kind", named.NOISES)
+def test_every_reference_of_the_command_line_is_exported_and_asked(
+    kind, network, tmp_path
+):
+    network.save(tmp_path / "network.keras")
+    script = [sys.executable, str(ROOT / "export" / "sampler.py")]
+    command = [*script, str(tmp_path / "network.keras"), "--unit", "class:1"]
+    command += ["--reference", kind, "--low", "0", "--high", "1", "--smoke"]
+    _run([*command, "--out", str(tmp_path / "served")])
+    asked = [sys.executable, str(ROOT / "export" / "ask.py"), str(tmp_path / "served")]
+    _run([*asked, "--unit", "0", "--out", str(tmp_path / "asked.png")])
+    assert (tmp_path / "asked.png").stat().st_size > 0
+
+
+def _run(command):
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_nothing_of_a_network_is_left_when_it_is_dropped():
+    """Whatever graphs were kept for it: see `keras_tilt.kept`."""
+    import weakref
+
+    dropped = small_network(seed=5)
+    reference = kt.white_noise(SHAPE)
+    kt.sample(
+        kt.Tilt(kt.unit(dropped, class_index=0), reference),
+        2,
+        4,
+        2,
+        seed=1,
+        progress=False,
+    )
+    alive = weakref.ref(dropped), weakref.ref(dropped.layers[0].kernel)
+    del dropped
+    gc.collect()
+    assert [one() for one in alive] == [None, None]
