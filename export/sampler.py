@@ -169,8 +169,11 @@ def main():
 
 def export(flags):
     """The next version of the servable, or an error that says why there is none."""
-    servable.check_can_write(flags.out)
     named.use_modules(flags.modules)
+    if flags.list:
+        print(named.layer_table(graph.network_of(named.load_model(flags.model))))
+        return
+    servable.check_can_write(flags.out)
     tilts = tilts_of(flags)
     long_runs = {t: long_run(tilts, t, flags) for t in flags.temperatures}
     schedule = schedule_of(long_runs, flags)

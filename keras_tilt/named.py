@@ -19,6 +19,7 @@ __all__ = [
     "count",
     "image_shape",
     "labels",
+    "layer_table",
     "load_model",
     "load_names",
     "names_of",
@@ -52,6 +53,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_tilt import graph, networks, outputs
+from keras_tilt.receptive_field import layers_of
 from keras_tilt.reference import box, spectral_noise, squash, white_noise
 from keras_tilt.units import unit
 from keras_tilt_flags import MODES, NOISES, count
@@ -424,6 +426,35 @@ def _class_named(text, names):
 def _plain(name):
     """Return a name as it is compared: upper case and underscores tell none apart."""
     return name.strip().lower().replace("_", " ")
+
+
+def layer_table(network):
+    """Return the layers of a network as text: a line for each whose channels are units.
+
+    Columns: how to name all its channels as --unit, its shape, and the patch of the
+    image that one cell of it sees, in pixels; or that it is drawn on the whole image.
+
+    Args:
+        network: functional or Sequential `keras.Model`.
+
+    Raises:
+        ValueError: a network without a graph of layers.
+    """
+    rows = [("--unit", "shape", "sees", "drawn on")]
+    for layer in layers_of(network):
+        sees = layer.receptive_field
+        rows.append(
+            (
+                f"{layer.path}:0-{layer.channels - 1}",
+                " x ".join(map(str, layer.shape)),
+                "-" if sees is None else " x ".join(map(str, sees)),
+                "what it sees" if layer.can_be_cropped else "the whole image",
+            )
+        )
+    if number := num_classes(network):
+        rows.append((f"class:0-{number - 1}", f"{number}", "-", "the whole image"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def class_number(label):

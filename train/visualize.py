@@ -143,6 +143,9 @@ def visualize(flags):
     with named.as_exit():
         named.use_modules(flags.modules)
         network = load_network(flags.model)
+        if flags.list:
+            print(named.layer_table(network))
+            return
         flags.low, flags.high, reason = named.pixel_range(
             network, flags.low, flags.high, flags.preprocess
         )
