@@ -616,8 +616,8 @@ def pixel_range(network, low=None, high=None, mode="none"):
     black = 0.0 if low is None else low
     if not black < white:
         raise ValueError(
-            f"Expected --low below --high. Received: {black:g} and {white:g}, "
-            f"{reason}. Swap them, or pass both."
+            f"Expected --low below --high. Received: {black:g}, {white:g}. Swap them, "
+            "or pass both."
         )
     return black, white, reason
 

@@ -312,7 +312,7 @@ def test_pixels_that_are_given_win_over_what_a_network_says():
     assert named.pixel_range(network, -1.0, 3.0)[:2] == (-1.0, 3.0)
     assert named.pixel_range(network, high=2.0)[:2] == (0.0, 2.0)
     assert named.pixel_range(network, mode="caffe")[:2] == (0.0, 255.0)
-    with pytest.raises(ValueError, match="--low below --high.*1 and 1"):
+    with pytest.raises(ValueError, match="--low below --high. Received: 1, 1"):
         named.pixel_range(network, low=1.0)
 
 

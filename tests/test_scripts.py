@@ -5,6 +5,7 @@ Scripts run as a user runs them, in processes of their own; a sweep costs about 
 
 import argparse
 import fcntl
+import importlib
 import json
 import os
 import pathlib
@@ -681,6 +682,105 @@ def test_a_folder_of_another_unit_is_not_taken_for_this_one(script, tmp_path):
     (tmp_path / "report.json").write_text(json.dumps(report))
     with pytest.raises(SystemExit, match="another unit"):
         script["visualized_before"](tmp_path, {"unit": "a_b:1"})
+
+
+def listed_output(script, monkeypatch, capsys, *flags):
+    """What train/visualize.py prints, in this process."""
+    visualize = script["visualize"]
+    monkeypatch.setattr(sys, "argv", ["visualize.py", *map(str, flags)])
+    visualize(script["parse_flags"]())
+    return capsys.readouterr().out
+
+
+def flat_network(tmp_path):
+    """A .keras file of an ordinary network, of a Flatten and a Dense."""
+    layers = [
+        keras.Input((16, 16, 3)),
+        keras.layers.Rescaling(1 / 255),
+        keras.layers.Conv2D(4, 3, activation="relu", name="conv"),
+        keras.layers.Flatten(),
+        keras.layers.Dense(3, name="dense"),
+    ]
+    keras.Sequential(layers).save(tmp_path / "network.keras")
+    return tmp_path / "network.keras"
+
+
+SHORT = ("--smoke", "--scale", "1", "--draws", "4")
+
+
+def test_a_network_of_one_size_is_read_at_it_and_said(
+    script, monkeypatch, capsys, tmp_path
+):
+    """By a name beside it, too; a --sizes that cannot be is refused."""
+    network, out = flat_network(tmp_path), tmp_path / "out"
+    (tmp_path / "class_names.json").write_text(json.dumps(["cat", "dog", "bird"]))
+    flags = (network, "--unit", "class:bird", *SHORT, "--out", out)
+    said = listed_output(script, monkeypatch, capsys, *flags)
+    assert "read at 1 of the image alone, as the network does not take 0.7" in said
+    assert "Pixels: black 0, white 255, as its layer 'rescaling" in said
+    (unit,) = json.loads((out / "summary.json").read_text())
+    assert (unit["unit"], unit["name"]) == ("class:2", "bird")
+    assert unit["settings"]["sizes"] == "[1.0]"
+    with pytest.raises(SystemExit, match="pass --sizes 1"):
+        listed_output(script, monkeypatch, capsys, *flags, "--sizes", "1", "0.5")
+
+
+def test_a_list_of_layers_names_units_and_draws_nothing(
+    script, monkeypatch, capsys, tmp_path
+):
+    flags = (flat_network(tmp_path), "--list", "--out", tmp_path / "out")
+    said = listed_output(script, monkeypatch, capsys, *flags)
+    rows = [line.split() for line in said.splitlines()]
+    assert ["conv:0-3", "14", "x", "14", "x", "4"] in [row[:6] for row in rows]
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(SystemExit):
+        listed_output(script, monkeypatch, capsys, flags[0])
+    assert "Expected a --unit. Received: none." in capsys.readouterr().err
+
+
+def two_headed(tmp_path):
+    inputs = keras.Input((12, 12, 3))
+    x = keras.layers.Conv2D(4, 3, name="conv")(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    outputs = {"kind": keras.layers.Dense(3)(x), "age": keras.layers.Dense(1)(x)}
+    keras.Model(inputs, outputs).save(tmp_path / "two.keras")
+    return tmp_path / "two.keras"
+
+
+def test_inner_units_of_a_network_of_several_outputs_are_drawn(
+    script, monkeypatch, capsys, tmp_path
+):
+    """A class of it is refused in a sentence: of which output, it does not say."""
+    network, out = two_headed(tmp_path), tmp_path / "out"
+    flags = (network, *SHORT, "--out", out)
+    listed_output(script, monkeypatch, capsys, *flags, "--unit", "conv:1")
+    (unit,) = json.loads((out / "summary.json").read_text())
+    assert unit["unit"] == "conv:1"
+    with pytest.raises(SystemExit, match="Expected a network .*output"):
+        listed_output(script, monkeypatch, capsys, *flags, "--unit", "class:0")
+
+
+def test_layers_of_ones_own_are_imported_by_the_script(
+    script, monkeypatch, capsys, tmp_path
+):
+    """A network that does not load without --import."""
+    module = tmp_path / "layers_of_mine.py"
+    module.write_text(
+        "import keras\nclass Mine(keras.layers.Layer):\n"
+        "    pointwise = True\n    def call(self, x):\n        return x / 2\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    mine = importlib.import_module("layers_of_mine").Mine
+    layers = [keras.Input((8, 8, 1)), mine(), keras.layers.Conv2D(2, 3, name="conv")]
+    keras.Sequential(layers).save(tmp_path / "mine.keras")
+    sys.modules.pop("layers_of_mine")
+    sys.path.remove(str(tmp_path))
+    flags = (tmp_path / "mine.keras", "--list")
+    with pytest.raises(SystemExit, match="'Mine' is not .* --import MODULE"):
+        listed_output(script, monkeypatch, capsys, *flags)
+    said = listed_output(script, monkeypatch, capsys, *flags, "--import", module)
+    assert "conv:0-1" in said and "3 x 3" in said
+    keras.saving.get_custom_objects().pop("Mine")
 
 
 # benchmarks
