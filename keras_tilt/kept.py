@@ -62,15 +62,26 @@ def _state_of_network(network):
         skipped = _OF_EVERY_MODEL if isinstance(layer, keras.Model) else ()
         for name, value in vars(layer).items():
             if name not in skipped and _is_plain(value):
-                found += name, tuple(value) if isinstance(value, list) else value
+                found += name, _frozen(value)
     return tuple(found)
 
 
 def _is_plain(value):
     if isinstance(value, tuple | list):
         return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(map(_is_plain, value.values()))
     plain = isinstance(value, str | bytes | int | float | None)
     return (plain or callable(value)) and value.__hash__ is not None
+
+
+def _frozen(value):
+    """Return a plain value as one that can be part of a key."""
+    if isinstance(value, tuple | list):
+        return tuple(map(_frozen, value))
+    if isinstance(value, dict):
+        return tuple((key, _frozen(part)) for key, part in value.items())
+    return value
 
 
 def _preprocessed(features):

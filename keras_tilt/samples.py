@@ -6,6 +6,7 @@ import dataclasses
 import json
 import numbers
 import pathlib
+import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -151,16 +152,18 @@ class Samples:
         """
         path = pathlib.Path(path).expanduser()
         data = self.to_arviz()
-        data.add_groups(
-            {
-                "warmup_posterior": {"f": np.float64(self.warmup_f).T},
-                "states": {
-                    "noise": np.swapaxes(np.asarray(self.noise), 0, 1),
-                    "images": np.swapaxes(np.asarray(self.images), 0, 1),
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns of more chains than draws
+            data.add_groups(
+                {
+                    "warmup_posterior": {"f": np.float64(self.warmup_f).T},
+                    "states": {
+                        "noise": np.swapaxes(np.asarray(self.noise), 0, 1),
+                        "images": np.swapaxes(np.asarray(self.images), 0, 1),
+                    },
                 },
-            },
-            warn_on_custom_groups=False,
-        )
+                warn_on_custom_groups=False,
+            )
         diagnostics = dataclasses.asdict(self.diagnostics)
         data.attrs[_NUMBERS] = json.dumps(
             {

@@ -16,7 +16,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from small_network import small_network
 
-from keras_tilt import sampler, storage
+from keras_tilt import chains, sampler, storage
 from keras_tilt.kernels import KERNELS
 from keras_tilt.reference import white_noise
 from keras_tilt.sampler import sample
@@ -184,7 +184,7 @@ def test_split_chains_are_resumed(monkeypatch, tmp_path, strategy):
 
 def test_a_finished_run_is_read_and_not_run_again(monkeypatch, tmp_path):
     whole = run(directory=tmp_path / "run")
-    monkeypatch.setattr(sampler.Chains, "advance", None)
+    monkeypatch.setattr(chains.Chains, "advance", None)
     again = run(directory=tmp_path / "run")
     assert_same(again, whole)
     assert isinstance(again.noise, np.memmap) and isinstance(whole.noise, np.memmap)
@@ -260,6 +260,80 @@ def test_killed_at_random_moments_it_is_the_whole_run_bit_for_bit(tmp_path):
     assert output == whole.communicate()[0] != ""
 
 
+# Lengthened
+
+
+def all_files_of(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_longer_run_goes_on_and_its_first_draws_stay(tmp_path, case):
+    """Finished, or not; and of a run of several lengths it is the longest."""
+    whole = run(**CASES[case])
+    for num_results in (3, DRAWS // 2, DRAWS):
+        found = run(directory=tmp_path / "run", num_results=num_results, **CASES[case])
+        np.testing.assert_array_equal(found.f, whole.f[:num_results])
+        np.testing.assert_array_equal(
+            found.noise, whole.noise[: num_results // CASES[case].get("thin", 1)]
+        )
+    assert_same(found, whole)
+
+
+def test_of_a_longer_run_the_first_draws_are_read_and_nothing_is_lost(
+    tmp_path, monkeypatch
+):
+    whole = run(directory=tmp_path / "run")
+    short = run(num_results=5)
+    before = all_files_of(tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(chains.Chains, "advance", None)
+        assert_same(run(directory=tmp_path / "run", num_results=5), short)
+        assert_same(run(directory=tmp_path / "run"), whole)
+    longer = run(directory=tmp_path / "run", num_results=DRAWS + 3)
+    np.testing.assert_array_equal(longer.noise[:DRAWS], whole.noise)
+    assert before.keys() == all_files_of(tmp_path / "run").keys()
+
+
+def test_a_run_interrupted_while_it_is_lengthened_is_the_whole_run(
+    tmp_path, monkeypatch
+):
+    whole = run()
+    run(directory=tmp_path / "run", num_results=5)
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 3)
+        with pytest.warns(UserWarning, match="interrupted: 4 of 12"):
+            run(directory=tmp_path / "run")
+    with monkeypatch.context() as patch:  # the disk is full while the states grow
+        patch.setattr(storage.os, "replace", None)
+        with pytest.raises(TypeError):
+            run(directory=tmp_path / "run", num_results=DRAWS + 1)
+    assert_same(run(directory=tmp_path / "run"), whole)
+
+
+def test_a_list_of_tilts_is_lengthened(tmp_path):
+    whole = run(class_tilts())
+    run(class_tilts(), tmp_path / "run", num_results=4)
+    for one, other in zip(run(class_tilts(), tmp_path / "run"), whole, strict=True):
+        assert_same(one, other)
+
+
+def test_a_run_with_a_callback_is_lengthened_and_not_shortened(tmp_path):
+    seen = []
+
+    def callback(number, noise):
+        seen.append((number, noise[0]))
+
+    whole = run()
+    run(directory=tmp_path / "run", callback=callback, num_results=5)
+    longer = run(directory=tmp_path / "run", callback=callback)
+    assert [number for number, _ in seen] == list(range(DRAWS))
+    np.testing.assert_array_equal([noise for _, noise in seen], whole.noise)
+    np.testing.assert_array_equal(longer.f, whole.f)
+    with pytest.raises(ValueError, match="`num_results` must be 12 or more"):
+        run(directory=tmp_path / "run", callback=callback, num_results=5)
+
+
 # What is not resumed, and not touched
 
 
@@ -271,7 +345,6 @@ def files_of(folder):
     "change, message",
     [
         ({"seed": 8}, "seed "),
-        ({"num_results": 13}, "num_results 12 there, 13 here"),
         ({"target_accept_prob": 0.7}, "target_accept_prob 0.8 there, 0.7 here"),
         ({"num_chains": 4}, "num_chains 3 there, 4 here"),
         ({"mass": 2.0}, "mass "),
@@ -421,7 +494,7 @@ def test_chains_that_cannot_start_leave_no_folder(tmp_path):
 
 
 def test_no_run_of_a_list_begins_before_all_of_them_can(tmp_path, monkeypatch):
-    monkeypatch.setattr(sampler.Chains, "advance", None)
+    monkeypatch.setattr(chains.Chains, "advance", None)
     first, _ = class_tilts()
     nowhere = Tilt(lambda x: np.nan * x[:, 0, 0, 0], first.reference)
     with pytest.raises(ValueError, match="must be finite where a chain starts"):
