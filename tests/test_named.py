@@ -415,3 +415,15 @@ def test_classes_are_counted_of_one_output_alone():
         for made in several:
             assert named.num_classes(keras.Model(inputs, made)) == count
     assert named.num_classes(keras.Sequential([keras.layers.Dense(2)])) is None
+
+
+def test_within_as_exit_files_that_fail_end_in_a_sentence(tmp_path):
+    with pytest.raises(SystemExit, match="can be read and folders .*nowhere: No such"):
+        with named.as_exit():
+            open(tmp_path / "nowhere")
+    with pytest.raises(SystemExit, match="^Expected room: file$"):
+        with named.as_exit():
+            raise OSError(28, "Expected room", "file")
+    with pytest.raises(SystemExit, match="^of a network$"):
+        with named.as_exit():
+            raise OSError("of a network")

@@ -23,6 +23,7 @@ import tensorflow as tf
 from small_transformer import small_transformer
 
 import keras_tilt
+from keras_tilt import masking, named
 
 ROOT = pathlib.Path(__file__).parents[1]
 # A folder with a __main__.py is a script, too.
@@ -183,6 +184,22 @@ def test_an_out_that_cannot_be_written_is_told_at_once(script, read_flags):
     wanted = {"file": "folder", "folder": "file"}[taken]
     assert told[other].startswith(f"Expected a {wanted}")
     assert f"which is a {taken}. Name " in told[other]
+
+
+@pytest.mark.parametrize(
+    ("script", "flag", "choices"),
+    [
+        ("train/segmentation.py", "--design", masking.DESIGNS),
+        ("export/segmenter.py", "--rule", masking.RULES),
+        ("train/visualize.py", "--preprocess", named.MODES),
+        ("export/sampler.py", "--reference", named.NOISES),
+    ],
+)
+def test_choices_are_those_of_the_library(script, flag, choices, read_flags):
+    """They are written down where TensorFlow is not imported."""
+    text = read_flags[ROOT / script, "help"][1]
+    shown = re.search(rf"{flag} {{([^}}]*)}}", text)
+    assert sorted(shown[1].split(",")) == sorted(choices)
 
 
 # train/mnist.py
