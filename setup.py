@@ -21,6 +21,7 @@ setup(
     license="MIT",
     license_files=["LICENSE"],
     packages=["keras_tilt", "keras_tilt.masking"],
+    py_modules=["keras_tilt_flags"],
     package_data={"keras_tilt": ["embedded/*"]},
     python_requires=">=3.11",
     install_requires=requirements(),

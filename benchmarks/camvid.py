@@ -30,12 +30,8 @@ import pathlib
 import subprocess
 import sys
 
-import numpy as np
+from keras_tilt_flags import add_import, count, file, folder, import_flags
 
-from keras_tilt import comparison, named, storage
-
-SCRIPT = pathlib.Path(__file__).parents[1] / "train" / "segmentation.py"
-STUFF = ("sky", "building", "road", "pavement", "tree", "fence")
 RUNS = {
     "box": ["--design", "box"],
     "A": ["--design", "A"],
@@ -45,6 +41,57 @@ RUNS = {
     "box, svm": ["--design", "box", "--classifier", "svm"],
     "A, superpixels": ["--design", "A", "--proposed-by", "superpixels"],
 }
+
+
+def parse_flags():
+    """The command line; --smoke shrinks the defaults."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--data-dir", default=os.environ.get("KERAS_TILT_DATA"), help="folder")
+    add("--data", default="camvid_180x240_jpg.npz", help="file in it")
+    add("--network", default="convnet", help="NETWORK.keras, or a name: new weights")
+    add_import(add)
+    add("--network-name", help="in the records; by default that of the file")
+    add("--layer", default="relu3", help="whose map is masked")
+    add("--size", type=count, nargs=2, default=[540, 720], help="of its images")
+    add(
+        "--train-network",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="all weights, not only those above the map",
+    )
+    add("--runs", nargs="+", default=list(RUNS), choices=RUNS, help="to make")
+    add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="one run each")
+    add("--seed", type=int, help="one seed; short for --seeds SEED")
+    add("--epochs", type=count, default=10, help="of every run")
+    add("--learning-rate", type=float, default=3e-4, help="at step 0")
+    add("--threads", type=count, help="TensorFlow threads; all cores by default")
+    add("--results", type=file, help="records, default OUT/camvid.json")
+    add("--out", type=folder, default="out/camvid", help="runs")
+    add("--smoke", action="store_true", help="a few made scenes and a small network")
+    flags = parser.parse_args()
+    if flags.seed is not None:
+        flags.seeds = [flags.seed]
+    if flags.smoke:
+        flags.seeds, flags.runs = flags.seeds[:1], ["box", "A", "A, svm"]
+        flags.data, flags.network, flags.network_name = "synthetic", "convnet", None
+        flags.layer, flags.size, flags.epochs = "relu3", [60, 80], 2
+    flags.results = flags.results or flags.out / "camvid.json"
+    return flags
+
+
+if __name__ == "__main__":
+    parse_flags()  # may end here, before the seconds that TensorFlow takes
+
+import numpy as np
+
+from keras_tilt import comparison, storage
+
+SCRIPT = pathlib.Path(__file__).parents[1] / "train" / "segmentation.py"
+STUFF = ("sky", "building", "road", "pavement", "tree", "fence")
 PAIRS = [
     ("A", "box"),
     ("B", "box"),
@@ -79,45 +126,6 @@ def main():
                 comparison.append_records(flags.results, [record])
     print(table(comparison.read_records(flags.results), settings))
     print(f"Records: {flags.results}")
-
-
-def parse_flags():
-    """The command line; --smoke shrinks the defaults."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--data-dir", default=os.environ.get("KERAS_TILT_DATA"), help="folder")
-    add("--data", default="camvid_180x240_jpg.npz", help="file in it")
-    add("--network", default="convnet", help="NETWORK.keras, or a name: new weights")
-    add("--network-name", help="in the records; by default that of the file")
-    add("--layer", default="relu3", help="whose map is masked")
-    add("--size", type=named.count, nargs=2, default=[540, 720], help="of its images")
-    add(
-        "--train-network",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="all weights, not only those above the map",
-    )
-    add("--runs", nargs="+", default=list(RUNS), choices=RUNS, help="to make")
-    add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="one run each")
-    add("--seed", type=int, help="one seed; short for --seeds SEED")
-    add("--epochs", type=named.count, default=10, help="of every run")
-    add("--learning-rate", type=float, default=3e-4, help="at step 0")
-    add("--threads", type=named.count, help="TensorFlow threads; all cores by default")
-    add("--results", type=pathlib.Path, help="records, default OUT/camvid.json")
-    add("--out", type=pathlib.Path, default=pathlib.Path("out/camvid"), help="runs")
-    add("--smoke", action="store_true", help="a few made scenes and a small network")
-    flags = parser.parse_args()
-    if flags.seed is not None:
-        flags.seeds = [flags.seed]
-    if flags.smoke:
-        flags.seeds, flags.runs = flags.seeds[:1], ["box", "A", "A, svm"]
-        flags.data, flags.network, flags.network_name = "synthetic", "convnet", None
-        flags.layer, flags.size, flags.epochs = "relu3", [60, 80], 2
-    flags.results = flags.results or flags.out / "camvid.json"
-    return flags
 
 
 def folder_of(settings):
@@ -163,6 +171,7 @@ def common(flags):
         return [*shared, "--smoke"]
     shared += ["--data-dir", flags.data_dir or ".", "--data", flags.data]
     shared += ["--stuff", *STUFF, "--split", "test", "--network", flags.network]
+    shared += import_flags(flags.modules)
     shared += ["--layer", flags.layer, "--size", *flags.size]
     shared += ["--train-network" if flags.train_network else "--no-train-network"]
     return [*shared, "--epochs", flags.epochs, "--learning-rate", flags.learning_rate]

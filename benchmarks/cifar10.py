@@ -31,12 +31,7 @@ import json
 import os
 import pathlib
 
-import keras_tilt as kt
-import keras
-import numpy as np
-import tensorflow as tf
-
-from keras_tilt import batches, comparison, evaluation, named, sources
+from keras_tilt_flags import count, file, folder, natural
 
 # Phases: the objective (None: the mix), whether it ends at the switch, the images.
 SCHEMES = {
@@ -57,6 +52,67 @@ SCHEMES = {
     ],
     "mix(u) 10%": [(None, False, "half labelled")],
 }
+
+
+def parse_flags():
+    """The command line; --smoke shrinks the defaults."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--data-dir", default=os.environ.get("KERAS_TILT_DATA"), help="folder")
+    add("--dataset", default="cifar10", help="name of TFDS, or of a .npz in it")
+    add("--schemes", nargs="+", default=list(SCHEMES), choices=SCHEMES, help="to run")
+    add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="one run each")
+    add("--seed", type=int, help="one seed; short for --seeds SEED")
+    add("--epochs", type=count, default=16, help="of every scheme")
+    add("--switch", type=count, default=6, help="generative epochs before DG")
+    add("--mix-weight", type=float, default=0.5, help="a")
+    add("--queue", type=count, default=16, help="past batches")
+    add("--batch-size", type=count, default=128, help="images per step")
+    add("--learning-rate", type=float, default=0.01, help="at step 0")
+    add(
+        "--pad",
+        type=natural,
+        default=4,
+        help="of random crops, and mirrored; 0: neither",
+    )
+    add(
+        "--batch-norm",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="in the network",
+    )
+    add("--threads", type=count, help="TensorFlow threads; all cores by default")
+    add("--results", type=file, help="records, default OUT/cifar10.json")
+    add("--out", type=folder, default="out/cifar10", help="runs")
+    add("--smoke", action="store_true", help="two epochs of the embedded digits")
+    flags = parser.parse_args()
+    if flags.seed is not None:
+        flags.seeds = [flags.seed]
+    if flags.smoke:
+        flags.seeds, flags.epochs, flags.switch = flags.seeds[:1], 2, 1
+        flags.schemes = ["DG", "GG+DG", "mix+queue", "mix(u) 10%"]
+    if not 0 < flags.switch < flags.epochs:
+        parser.error(
+            "--switch must lie between 1 and --epochs - 1. Received: "
+            f"{flags.switch} of {flags.epochs}."
+        )
+    flags.results = flags.results or flags.out / "cifar10.json"
+    return flags
+
+
+if __name__ == "__main__":
+    parse_flags()  # may end here, before the seconds that TensorFlow takes
+
+import keras_tilt as kt
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_tilt import batches, comparison, evaluation, named, sources
+
 PAIRS = [
     ("DG", "GG"),
     ("DG", "GG+DG"),
@@ -99,50 +155,6 @@ def main():
             comparison.append_records(flags.results, [record])
     print(table(comparison.read_records(flags.results), settings))
     print(f"Records: {flags.results}")
-
-
-def parse_flags():
-    """The command line; --smoke shrinks the defaults."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--data-dir", default=os.environ.get("KERAS_TILT_DATA"), help="folder")
-    add("--dataset", default="cifar10", help="name of TFDS, or of a .npz in it")
-    add("--schemes", nargs="+", default=list(SCHEMES), choices=SCHEMES, help="to run")
-    add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="one run each")
-    add("--seed", type=int, help="one seed; short for --seeds SEED")
-    add("--epochs", type=named.count, default=16, help="of every scheme")
-    add("--switch", type=named.count, default=6, help="generative epochs before DG")
-    add("--mix-weight", type=float, default=0.5, help="a")
-    add("--queue", type=named.count, default=16, help="past batches")
-    add("--batch-size", type=named.count, default=128, help="images per step")
-    add("--learning-rate", type=float, default=0.01, help="at step 0")
-    add("--pad", type=int, default=4, help="of random crops, and mirrored; 0: neither")
-    add(
-        "--batch-norm",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="in the network",
-    )
-    add("--threads", type=int, help="TensorFlow threads; all cores by default")
-    add("--results", type=pathlib.Path, help="records, default OUT/cifar10.json")
-    add("--out", type=pathlib.Path, default=pathlib.Path("out/cifar10"), help="runs")
-    add("--smoke", action="store_true", help="two epochs of the embedded digits")
-    flags = parser.parse_args()
-    if flags.seed is not None:
-        flags.seeds = [flags.seed]
-    if flags.smoke:
-        flags.seeds, flags.epochs, flags.switch = flags.seeds[:1], 2, 1
-        flags.schemes = ["DG", "GG+DG", "mix+queue", "mix(u) 10%"]
-    if not 0 < flags.switch < flags.epochs:
-        parser.error(
-            "--switch must lie between 1 and --epochs - 1. Received: "
-            f"{flags.switch} of {flags.epochs}."
-        )
-    flags.results = flags.results or flags.out / "cifar10.json"
-    return flags
 
 
 def opened(dataset, data_dir, smoke):

@@ -17,13 +17,36 @@ cosine between the estimate of one step and the true one. A minute on two cores.
 
 import argparse
 import json
-import pathlib
+
+from keras_tilt_flags import count, file
+
+
+def parse_flags():
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--steps", type=count, default=400, help="batches of each estimate")
+    add("--rises", nargs="+", type=float, default=[0.0, 3.0, 6.0], help="t, nats")
+    add("--seed", type=int, default=0, help="of logits and batches")
+    add("--out", type=file, default="out/estimators.json", help="numbers")
+    add("--smoke", action="store_true", help="three batches")
+    flags = parser.parse_args()
+    if flags.smoke:
+        flags.steps, flags.rises = 3, [0.0]
+    return flags
+
+
+if __name__ == "__main__":
+    parse_flags()  # may end here, before the seconds that TensorFlow takes
 
 import numpy as np
 import tensorflow as tf
-import tqdm
+from tqdm import auto as tqdm
 
-from keras_tilt import batches, named
+from keras_tilt import batches
 from keras_tilt.objective import column_statistics, generative_loss
 from keras_tilt.reference_queue import ReferenceQueue, pooled
 
@@ -61,29 +84,6 @@ def main():
     flags.out.write_text(json.dumps(results, indent=1) + "\n")
     print(table(results["estimates"]))
     print(f"Written to {flags.out}")
-
-
-def parse_flags():
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--steps", type=named.count, default=400, help="batches of each estimate")
-    add("--rises", nargs="+", type=float, default=[0.0, 3.0, 6.0], help="t, nats")
-    add("--seed", type=int, default=0, help="of logits and batches")
-    add(
-        "--out",
-        type=pathlib.Path,
-        default=pathlib.Path("out/estimators.json"),
-        help="numbers",
-    )
-    add("--smoke", action="store_true", help="three batches")
-    flags = parser.parse_args()
-    if flags.smoke:
-        flags.steps, flags.rises = 3, [0.0]
-    return flags
 
 
 def made(rise, seed):

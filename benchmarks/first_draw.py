@@ -24,48 +24,63 @@ import json
 import pathlib
 import time
 
-NETWORKS = ("lenet", "MobileNetV2", "EfficientNetB0", "DenseNet121")
+from keras_tilt_flags import count, file
+
+NETWORKS = ["lenet", "MobileNetV2", "EfficientNetB0", "DenseNet121"]
 
 
-def flags():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--networks", nargs="+", default=NETWORKS, metavar="NAME")
-    parser.add_argument("--size", type=int, default=96, help="side of the images [px]")
-    parser.add_argument("--chains", type=int, default=4)
-    parser.add_argument("--pairs", type=int, default=5, help="of first and plain")
-    parser.add_argument("--units", type=int, default=100, help="to look at memory with")
-    parser.add_argument("--out", type=pathlib.Path, help="file for the numbers (.json)")
-    parser.add_argument("--smoke", action="store_true", help="one pair of one network")
-    found = parser.parse_args()
-    if found.smoke:
-        found.networks, found.pairs, found.units = ["lenet"], 1, 3
-    return found
+def parse_flags():
+    """The command line; --smoke shrinks the defaults."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--networks", nargs="+", default=NETWORKS, metavar="NAME", help="to measure")
+    add("--size", type=count, default=96, help="side of the images, pixels")
+    add("--chains", type=count, default=4, help="of every draw")
+    add("--pairs", type=count, default=5, help="of first and plain")
+    add("--units", type=count, default=100, help="to look at memory with")
+    add("--seed", type=int, default=1, help="of images and draws")
+    add("--out", type=file, default="out/bench_first_draw.json", help="numbers")
+    add("--smoke", action="store_true", help="one pair of one network")
+    flags = parser.parse_args()
+    if flags.smoke:
+        flags.networks, flags.pairs, flags.units = ["lenet"], 1, 3
+    return flags
+
+
+if __name__ == "__main__":
+    parse_flags()  # may end here, before the seconds that TensorFlow takes
+
+import keras_tilt as kt
+import keras
+import numpy as np
+import tensorflow as tf
 
 
 def main():
-    options = flags()
+    """Network by network: measures, prints, writes."""
+    options = parse_flags()
     results = {}
     for name in options.networks:
         results[name] = measured(name, options)
         show(name, results[name])
-        if options.out:
-            options.out.parent.mkdir(parents=True, exist_ok=True)
-            options.out.write_text(json.dumps(results, indent=1) + "\n")
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(results, indent=1) + "\n")
 
 
 def measured(name, options):
     """Return medians [s] and ratios of one network."""
-    import numpy as np
-
     build = builder(name, options.size)
-    plain_gradient(build(), options.chains)  # what is done once in a process
-    first_draw(build(), 0, options.chains)
+    plain_gradient(build(), options)  # what is done once in a process
+    first_draw(build(), 0, options)
     pairs = []
     for _ in range(options.pairs):
-        plain = plain_gradient(build(), options.chains)
+        plain = plain_gradient(build(), options)
         network = build()
-        first = first_draw(network, 0, options.chains)
-        second = first_draw(network, 1, options.chains)
+        first = first_draw(network, 0, options)
+        second = first_draw(network, 1, options)
         pairs.append([plain, first, second])
         gc.collect()
     clock, processor = np.median(pairs, axis=0).T
@@ -86,9 +101,6 @@ def measured(name, options):
 
 def builder(name, size):
     """Return a function that makes the network anew."""
-    import keras_tilt as kt
-    import keras
-
     if name == "lenet":
         return kt.lenet
     make = getattr(keras.applications, name)
@@ -96,12 +108,10 @@ def builder(name, size):
     return lambda: make(weights=None, input_shape=shape, classifier_activation=None)
 
 
-def plain_gradient(network, num_images):
+def plain_gradient(network, options):
     """Return seconds [clock, processor] of the trace and first call of a gradient."""
-    import tensorflow as tf
-
-    shape = [num_images, *network.input_shape[1:]]
-    images = tf.random.stateless_normal(shape, [0, 1])
+    shape = [options.chains, *network.input_shape[1:]]
+    images = tf.random.stateless_normal(shape, [0, options.seed])
 
     @tf.function
     def gradient(images):
@@ -115,19 +125,17 @@ def plain_gradient(network, num_images):
     return since(began)
 
 
-def first_draw(network, class_index, num_chains):
+def first_draw(network, class_index, options):
     """Return seconds until the first draw is there, the unit made anew as well."""
-    import keras_tilt as kt
-
     drawn = []
     began = now()
     unit = kt.unit(network, class_index=class_index)
     kt.sample(
         kt.Tilt(unit, kt.white_noise(unit.input_shape)),
-        num_chains,
+        options.chains,
         1,
         0,
-        seed=1,
+        seed=options.seed,
         step_size=0.05,
         num_leapfrog_steps=1,
         callback=lambda draw, noise: drawn.append(since(began)),
@@ -140,7 +148,7 @@ def memory(network, options):
     """Return megabytes after a tenth of the units, and after all of them."""
     found = []
     for i in range(options.units):
-        first_draw(network, i % 10, options.chains)
+        first_draw(network, i % 10, options)
         if i + 1 in (max(1, options.units // 10), options.units):
             gc.collect()
             found.append(resident())

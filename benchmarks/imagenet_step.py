@@ -21,13 +21,38 @@ import pathlib
 import platform
 import time
 
+from keras_tilt_flags import count, file
+
+
+def parse_flags():
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--images", type=pathlib.Path, help=".npz of JPEG images, arrays buf and off")
+    add("--batch-size", type=count, default=32, help="images")
+    add("--rounds", type=count, default=40, help="steps of every variant")
+    add("--seed", type=int, default=0, help="of images and labels")
+    add("--out", type=file, default="out/bench_imagenet_step.json", help="table")
+    add("--smoke", action="store_true", help="two rounds of 67 pixels, batch 4")
+    flags = parser.parse_args()
+    if flags.smoke:
+        flags.rounds, flags.batch_size = 2, 4
+    return flags
+
+
+if __name__ == "__main__":
+    parse_flags()  # may end here, before the seconds that TensorFlow takes
+
 import keras_tilt as kt
 import keras
 import numpy as np
 import tensorflow as tf
 from train_step import error_of_median
 
-from keras_tilt import batches, named, sources
+from keras_tilt import batches, sources
 
 SIDE, CLASSES, QUEUE = 227, 1000, 65_536
 VARIANTS = ("stock", "discriminative", "generative", "queue")
@@ -71,30 +96,6 @@ def main():
     flags.out.write_text(json.dumps(results, indent=1) + "\n")
     print(table(results))
     print(f"Written to {flags.out}")
-
-
-def parse_flags():
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--images", type=pathlib.Path, help=".npz of JPEG images, arrays buf and off")
-    add("--batch-size", type=named.count, default=32, help="images")
-    add("--rounds", type=named.count, default=40, help="steps of every variant")
-    add("--seed", type=int, default=0, help="of images and labels")
-    add(
-        "--out",
-        type=pathlib.Path,
-        default=pathlib.Path("out/bench_imagenet_step.json"),
-        help="table",
-    )
-    add("--smoke", action="store_true", help="two rounds of 67 pixels, batch 4")
-    flags = parser.parse_args()
-    if flags.smoke:
-        flags.rounds, flags.batch_size = 2, 4
-    return flags
 
 
 def compiled(variant, side, batch_size):
@@ -220,8 +221,8 @@ def table(results):
         )
     rates = results["input_images_per_second"], results["step_images_per_second"]
     lines.append(f"  input {rates[0]:.0f} images/s, step {rates[1]:.0f} images/s")
-    for size, count in results["bytes_to_another_replica"].items():
-        lines.append(f"  {count:,} bytes a step for {size} images a replica")
+    for size, sent in results["bytes_to_another_replica"].items():
+        lines.append(f"  {sent:,} bytes a step for {size} images a replica")
     return "\n".join(lines)
 
 

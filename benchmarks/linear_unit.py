@@ -13,7 +13,33 @@ as it comes, with regularizers and a range of pixels, to a scale that is theirs.
 import argparse
 import importlib.util
 import json
-import pathlib
+
+from keras_tilt_flags import count, file
+
+
+def parse_flags():
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--runs", type=count, default=16, help="chains, and seeds of the maximisation")
+    add("--draws", type=count, default=200, help="of each chain")
+    add(
+        "--steps", type=count, nargs="+", default=[50, 200, 800], help="of maximisation"
+    )
+    add("--seed", type=int, default=7, help="equal seeds give equal numbers")
+    add("--out", type=file, default="out/linear_unit.json", help="file of the numbers")
+    add("--smoke", action="store_true", help="few runs of few steps")
+    flags = parser.parse_args()
+    if flags.smoke:
+        flags.runs, flags.draws, flags.steps = 2, 8, [3]
+    return flags
+
+
+if __name__ == "__main__":
+    parse_flags()  # may end here, before the seconds that TensorFlow takes
 
 import keras_tilt as kt
 import keras
@@ -45,26 +71,6 @@ def main():
     for name, numbers in found.items():
         print(f"{name:<45}{numbers['mean_abs']:10.2f}{numbers['spread']:10.2f}")
     print(f"\nNumbers: {flags.out}")
-
-
-def parse_flags():
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--runs", type=int, default=16, help="chains, and seeds of the maximisation")
-    add("--draws", type=int, default=200, help="of each chain")
-    add("--steps", type=int, nargs="+", default=[50, 200, 800], help="of maximisation")
-    add("--seed", type=int, default=7, help="equal seeds give equal numbers")
-    out = pathlib.Path("out/linear_unit.json")
-    add("--out", type=pathlib.Path, default=out, help="file of the numbers")
-    add("--smoke", action="store_true", help="few runs of few steps")
-    flags = parser.parse_args()
-    if flags.smoke:
-        flags.runs, flags.draws, flags.steps = 2, 8, [3]
-    return flags
 
 
 def linear_network(seed):

@@ -26,16 +26,55 @@ import subprocess
 import sys
 import time
 
+from keras_tilt_flags import add_import, count, file
+
+MEMORY_OF = (250, 1000, 4000)  # segments
+
+
+def parse_flags():
+    """The command line; --smoke shrinks the defaults."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--network", default="alexnet", help="NETWORK.keras, or a name: new weights")
+    add_import(add)
+    add("--layer", default="relu5", help="whose map is masked")
+    add("--size", type=count, nargs=2, default=[480, 640], help="of the image")
+    add("--region", type=count, default=227, help="side of a region, pixels")
+    add("--image", type=pathlib.Path, help="file; by default a scene is drawn")
+    add("--segments", type=count, default=1000, help="of the image")
+    add("--chunk", type=count, default=64, help="segments at a time")
+    add("--regions", type=count, default=64, help="of a round, for all segments")
+    add("--rounds", type=count, default=15, help="of all three")
+    add("--memory", type=count, nargs="*", default=MEMORY_OF, help="segments")
+    add("--memory-of", type=count, help=argparse.SUPPRESS)
+    add("--seed", type=int, default=0, help="of new weights and the scene")
+    add(
+        "--out", type=file, default="out/bench_masking.json", help="JSON of all numbers"
+    )
+    add("--smoke", action="store_true", help="two rounds of a small network")
+    flags = parser.parse_args()
+    if flags.smoke:
+        flags.network, flags.layer, flags.size = "convnet", "relu3", [120, 160]
+        flags.region, flags.segments, flags.regions, flags.rounds = 32, 100, 8, 2
+        flags.memory = [100]
+    return flags
+
+
+if __name__ == "__main__":
+    parse_flags()  # may end here, before the seconds that TensorFlow takes
+
 import keras_tilt as kt  # noqa: F401  (first: it sets TensorFlow's defaults)
 import keras
 import numpy as np
 import tensorflow as tf
-import tqdm
+from tqdm import auto as tqdm
 
 from keras_tilt import masking, named
 from keras_tilt.masking import pooling, projection
 
-MEMORY_OF = (250, 1000, 4000)  # segments
 REGIONS_AT_ONCE = 32
 BLOCKS = 32  # along each side of the image, of which rectangles are made
 
@@ -47,6 +86,7 @@ def main():
         print(peak_of(flags))
         return
     with named.as_exit():
+        named.use_modules(flags.modules)
         image = picture(flags)
         problem = Problem(flags, image, some_segments(image, flags.segments))
     steps = problem.steps()
@@ -60,36 +100,6 @@ def main():
     flags.out.write_text(json.dumps(result, indent=1) + "\n")
     print(table(result))
     print(f"Numbers: {flags.out}")
-
-
-def parse_flags():
-    """The command line; --smoke shrinks the defaults."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--network", default="alexnet", help="NETWORK.keras, or a name: new weights")
-    add("--layer", default="relu5", help="whose map is masked")
-    add("--size", type=named.count, nargs=2, default=[480, 640], help="of the image")
-    add("--region", type=named.count, default=227, help="side of a region, pixels")
-    add("--image", type=pathlib.Path, help="file; by default a scene is drawn")
-    add("--segments", type=named.count, default=1000, help="of the image")
-    add("--chunk", type=named.count, default=64, help="segments at a time")
-    add("--regions", type=named.count, default=64, help="of a round, for all segments")
-    add("--rounds", type=named.count, default=15, help="of all three")
-    add("--memory", type=named.count, nargs="*", default=MEMORY_OF, help="segments")
-    add("--memory-of", type=named.count, help=argparse.SUPPRESS)
-    add("--seed", type=int, default=0, help="of new weights and the scene")
-    out = pathlib.Path("out/bench_masking.json")
-    add("--out", type=pathlib.Path, default=out, help="JSON of all numbers")
-    add("--smoke", action="store_true", help="two rounds of a small network")
-    flags = parser.parse_args()
-    if flags.smoke:
-        flags.network, flags.layer, flags.size = "convnet", "relu3", [120, 160]
-        flags.region, flags.segments, flags.regions, flags.rounds = 32, 100, 8, 2
-        flags.memory = [100]
-    return flags
 
 
 class Problem:

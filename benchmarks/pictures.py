@@ -27,14 +27,48 @@ import pathlib
 import subprocess
 import sys
 
+from keras_tilt_flags import add_import, folder, import_flags
+
+# Orange, pizza, goldfish, zebra, daisy, school bus, lemon, strawberry, monarch,
+# flamingo, volcano, broccoli.
+CLASSES = [950, 963, 1, 340, 985, 779, 951, 949, 323, 130, 980, 937]
+
+
+def parse_flags():
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("networks", nargs=2, type=pathlib.Path, help=".keras files")
+    add_import(add)
+    add("--preprocess", nargs=2, default=["none"] * 2, help="of train/visualize.py")
+    add("--posterior-weight", nargs=2, default=["4", "2"], help="of log p(class | x)")
+    add("--layer", nargs=2, required=True, help="of the inner units")
+    add("--classes", nargs="+", type=int, default=CLASSES, help="in both networks")
+    add("--photos", type=pathlib.Path, help="npz of photos, one of each class")
+    add("--names", help="JSON list of the names of the classes")
+    add("--seed", type=int, default=7, help="equal seeds give equal samples")
+    add("--out", type=folder, default="out/pictures", help="folder")
+    add("--smoke", action="store_true", help="a few short iterations")
+    flags = parser.parse_args()
+    if flags.networks[0].stem == flags.networks[1].stem:
+        raise SystemExit(
+            "Expected files of two names, after which the runs are called. Received: "
+            f"{flags.networks[0]} and {flags.networks[1]}. Rename one."
+        )
+    return flags
+
+
+if __name__ == "__main__":
+    parse_flags()  # may end here, before the seconds that TensorFlow takes
+
 import numpy as np
 import tensorflow as tf
 from scipy.spatial.distance import pdist
 
 VISUALIZE = pathlib.Path(__file__).parents[1] / "train" / "visualize.py"
-# Orange, pizza, goldfish, zebra, daisy, school bus, lemon, strawberry, monarch,
-# flamingo, volcano, broccoli.
-CLASSES = [950, 963, 1, 340, 985, 779, 951, 949, 323, 130, 980, 937]
 NUM_CHANNELS = 8
 # In place of the 800 gradients of a chain that train/visualize.py makes as it comes.
 SHORT = ["--approach-step", "0.035", "--max-leapfrog-steps", "16"]
@@ -64,40 +98,13 @@ def main():
         raise SystemExit(f"With errors, see above: {', '.join(failed)}")
 
 
-def parse_flags():
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = parser.add_argument
-    add("networks", nargs=2, type=pathlib.Path, help=".keras files")
-    add("--preprocess", nargs=2, default=["none"] * 2, help="of train/visualize.py")
-    add("--posterior-weight", nargs=2, default=["4", "2"], help="of log p(class | x)")
-    add("--layer", nargs=2, required=True, help="of the inner units")
-    add("--classes", nargs="+", type=int, default=CLASSES, help="in both networks")
-    add("--photos", type=pathlib.Path, help="npz of photos, one of each class")
-    add("--names", help="JSON list of the names of the classes")
-    add("--seed", type=int, default=7, help="equal seeds give equal samples")
-    out = pathlib.Path("out/pictures")
-    add("--out", type=pathlib.Path, default=out, help="folder")
-    add("--smoke", action="store_true", help="a few short iterations")
-    flags = parser.parse_args()
-    if flags.networks[0].stem == flags.networks[1].stem:
-        raise SystemExit(
-            "Expected files of two names, after which the runs are called. Received: "
-            f"{flags.networks[0]} and {flags.networks[1]}. Rename one."
-        )
-    return flags
-
-
 def runs(flags):
     """The commands of all runs by their names."""
     commands = {}
     for i, network in enumerate(flags.networks):
         common = [sys.executable, VISUALIZE, network, "--seed", str(flags.seed)]
         common += ["--preprocess", flags.preprocess[i]]
-        common += ["--smoke"] * flags.smoke
+        common += ["--smoke"] * flags.smoke + import_flags(flags.modules)
         classes = ["--posterior-weight", flags.posterior_weight[i]]
         classes += ["--judge", flags.networks[1 - i]]
         classes += ["--judge-preprocess", flags.preprocess[1 - i]]

@@ -42,23 +42,12 @@ import sys
 import tempfile
 import time
 
-import keras_tilt as kt
-import keras
-import numpy as np
-import tensorflow as tf
-from keras_tilt import named, servable, serving, signatures
-from keras_tilt.graph import network_of
-from keras_tilt.kernels import value_and_gradient
-from keras_tilt.several import variables_of
-from tqdm import tqdm
+from keras_tilt_flags import MODES, add_import, count, file, folder, import_flags
 
-UNITS = ("class:0", "class:1")
 SIZES = (1, 8, 32)  # rows of a request
-AT_ONCE = 16  # rows beside each other, as in the sampler
-THREADS, REQUESTS = 8, 16  # of concurrency, in a round
 # Flags of which every network may have its own value: type, default, help.
 EACH = {
-    "preprocess": (str, "none", f"of pixels, Keras's: {' '.join(named.MODES)}"),
+    "preprocess": (str, "none", f"of pixels, Keras's: {' '.join(MODES)}"),
     "low": (float, 0.0, "black"),
     "high": (float, 1.0, "white"),
     "contrast": (float, 0.5, "standard deviation of a pixel, as a share of the range"),
@@ -70,22 +59,6 @@ EACH = {
 }
 
 
-def main():
-    """Part by part of every network: measures, writes, prints."""
-    flags = parse_flags()
-    networks = settings_of(flags)
-    if flags.one_thread_of:
-        print(json.dumps(with_one_thread(flags.one_thread_of, networks[0])))
-        return
-    found = json.loads(flags.out.read_text()) if flags.out.is_file() else {}
-    with tempfile.TemporaryDirectory() as temporary:
-        for settings in networks:
-            measure(settings, flags.folder or temporary, found, flags.out)
-    for settings in networks:
-        print(*lines(name_of(settings), found[name_of(settings)]), sep="\n")
-    print(f"Written to {flags.out}")
-
-
 def parse_flags():
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -95,17 +68,13 @@ def parse_flags():
     add = parser.add_argument
     text = ".keras files of classifiers; without one LeNet, untrained"
     add("networks", nargs="*", default=[], help=text)
+    add_import(add)
     for name, (kind, default, text) in EACH.items():
         add(f"--{name}", nargs="+", type=kind, default=[default], help=text)
-    add("--starts", type=int, default=5, help="processes in which start is timed")
+    add("--starts", type=count, default=5, help="processes in which start is timed")
     add("--seed", type=int, default=0, help="of chains and images")
-    add("--folder", help="for the exports, which else are deleted")
-    add(
-        "--out",
-        type=pathlib.Path,
-        default=pathlib.Path("out/bench_serving.json"),
-        help="table",
-    )
+    add("--folder", type=folder, help="for the exports, which else are deleted")
+    add("--out", type=file, default="out/bench_serving.json", help="table")
     add("--smoke", action="store_true", help="two rounds of short chains")
     add("--one-thread-of", help=argparse.SUPPRESS)
     flags = parser.parse_args()
@@ -124,9 +93,45 @@ def key_of(name):
     return name.replace("-", "_")
 
 
+if __name__ == "__main__":
+    parse_flags()  # may end here, before the seconds that TensorFlow takes
+
+import keras_tilt as kt
+import keras
+import numpy as np
+import tensorflow as tf
+from keras_tilt import named, servable, serving, signatures
+from keras_tilt.graph import network_of
+from keras_tilt.kernels import value_and_gradient
+from keras_tilt.several import variables_of
+from tqdm.auto import tqdm
+
+UNITS = ("class:0", "class:1")
+AT_ONCE = 16  # rows beside each other, as in the sampler
+THREADS, REQUESTS = 8, 16  # of concurrency, in a round
+
+
+def main():
+    """Part by part of every network: measures, writes, prints."""
+    flags = parse_flags()
+    networks = settings_of(flags)
+    named.use_modules(flags.modules)
+    if flags.one_thread_of:
+        print(json.dumps(with_one_thread(flags.one_thread_of, networks[0])))
+        return
+    found = json.loads(flags.out.read_text()) if flags.out.is_file() else {}
+    with tempfile.TemporaryDirectory() as temporary:
+        for settings in networks:
+            measure(settings, flags.folder or temporary, found, flags.out)
+    for settings in networks:
+        print(*lines(name_of(settings), found[name_of(settings)]), sep="\n")
+    print(f"Written to {flags.out}")
+
+
 def settings_of(flags):
     """Of each network its path, or None, and the values of its flags."""
     common = {"starts": flags.starts, "seed": flags.seed}
+    common |= {"modules": flags.modules} if flags.modules else {}
     values = {key: getattr(flags, key) for key in map(key_of, EACH)}
     return [
         {"network": path} | {k: v[i % len(v)] for k, v in values.items()} | common
@@ -296,6 +301,7 @@ def one_thread(served):
     """The same in a process of its own."""
     settings, network = served.settings, served.settings["network"]
     command = [sys.executable, __file__, *([network] if network else [])]
+    command += import_flags(settings.get("modules", []))
     command += ["--one-thread-of", served.version, "--seed", settings["seed"]]
     for name in EACH:
         command += [f"--{name}", settings[key_of(name)]]

@@ -17,12 +17,35 @@ process that trains one variant alone.
 import argparse
 import json
 import os
-import pathlib
 import platform
 import resource
 import subprocess
 import sys
 import time
+
+from keras_tilt_flags import count, file
+
+
+def parse_flags():
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--rounds", type=count, default=600, help="steps of every variant")
+    add("--seed", type=int, default=0, help="of images and labels")
+    add("--out", type=file, default="out/bench_train_step.json", help="table")
+    add("--smoke", action="store_true", help="ten rounds")
+    add("--memory-of", nargs=2, help=argparse.SUPPRESS)
+    flags = parser.parse_args()
+    if flags.smoke:
+        flags.rounds = 10
+    return flags
+
+
+if __name__ == "__main__":
+    parse_flags()  # may end here, before the seconds that TensorFlow takes
 
 import keras_tilt as kt
 import keras
@@ -59,29 +82,6 @@ def main():
         flags.out.write_text(json.dumps(results, indent=1) + "\n")
         print(table(name, results["networks"][name]), flush=True)
     print(f"Written to {flags.out}")
-
-
-def parse_flags():
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--rounds", type=int, default=600, help="steps of every variant")
-    add("--seed", type=int, default=0, help="of images and labels")
-    add(
-        "--out",
-        type=pathlib.Path,
-        default=pathlib.Path("out/bench_train_step.json"),
-        help="table",
-    )
-    add("--smoke", action="store_true", help="ten rounds")
-    add("--memory-of", nargs=2, help=argparse.SUPPRESS)
-    flags = parser.parse_args()
-    if flags.smoke:
-        flags.rounds = 10
-    return flags
 
 
 def build_network(name):

@@ -11,20 +11,85 @@ image; a few seconds on two cores, most of them for loading TensorFlow.
 
 import argparse
 import base64
+import contextlib
 import json
 import logging
 import os
 import pathlib
 import re
+import sys
 import time
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as at the export: bits differ
 
-import numpy as np
-import tensorflow as tf
+def parse_flags():
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("folder", type=pathlib.Path, help="written by export/sampler.py")
+    add(
+        "--unit", type=whole, nargs="+", default=[0], help="places in the export's list"
+    )
+    add("--seed", type=whole, default=7, help="equal seeds give equal images")
+    add("--temperature", type=float, default=1.0, help="f is divided by it")
+    add("--images", type=count, default=8, help="of each unit")
+    add("--out", type=file, default="out/asked.png", help="PNG")
+    add("--smoke", action="store_true", help="one image of each unit")
+    return parser.parse_args()
 
-logging.getLogger("absl").setLevel(logging.ERROR)  # gradients that no request asks for
+
+def count(text):
+    """A whole number from 1."""
+    if not int(text) >= 1:
+        raise ValueError
+    return int(text)
+
+
+def whole(text):
+    """A whole number of 32 bits, as a signature takes it."""
+    if not -(2**31) <= int(text) < 2**31:
+        raise ValueError
+    return int(text)
+
+
+def file(text):
+    """A file to write, in a folder that need not exist."""
+    path = pathlib.Path(text)
+    there = next(p for p in path.absolute().parents if os.path.lexists(p))
+    for taken, what in ((path.is_dir(), path), (not there.is_dir(), there)):
+        if taken:
+            raise argparse.ArgumentTypeError(
+                f"Expected a file in a folder. Received: {what}, which is a "
+                f"{'folder' if what == path else 'file'}. Name another one."
+            )
+    return path
+
+
+@contextlib.contextmanager
+def silence():
+    """Within it nothing is written to file descriptor 2, TensorFlow's greetings."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as at the export: bits differ
+    logging.getLogger("absl").setLevel(logging.ERROR)  # gradients nobody asks for
+    sys.stderr.flush()
+    original = os.dup(2)
+    with open(os.devnull, "w") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(original, 2)
+        os.close(original)
+
+
+if __name__ == "__main__":
+    parse_flags()  # may end here, before the seconds that TensorFlow takes
+
+with silence():
+    import numpy as np
+    import tensorflow as tf
 
 
 def main():
@@ -52,39 +117,6 @@ SAME = "the golden response, bit for bit"
 ANOTHER = "ANOTHER RESPONSE, as another processor, build or number of threads has"
 MOST_ROWS = 64  # of a request
 NUMBERS = ("f", "log_density", "log_prob", "accept_rate")
-
-
-def parse_flags():
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = parser.add_argument
-    add("folder", type=pathlib.Path, help="written by export/sampler.py")
-    add(
-        "--unit", type=whole, nargs="+", default=[0], help="places in the export's list"
-    )
-    add("--seed", type=whole, default=7, help="equal seeds give equal images")
-    add("--temperature", type=float, default=1.0, help="f is divided by it")
-    add("--images", type=count, default=8, help="of each unit")
-    add("--out", type=pathlib.Path, default=pathlib.Path("out/asked.png"), help="PNG")
-    add("--smoke", action="store_true", help="one image of each unit")
-    return parser.parse_args()
-
-
-def count(text):
-    """A whole number from 1."""
-    if not int(text) >= 1:
-        raise ValueError
-    return int(text)
-
-
-def whole(text):
-    """A whole number of 32 bits, as a signature takes it."""
-    if not -(2**31) <= int(text) < 2**31:
-        raise ValueError
-    return int(text)
 
 
 def newest_version(folder):
@@ -183,7 +215,5 @@ def save(path, images, columns):
 
 SMALLEST = 112  # pixels of the height of an image in the picture
 MARGIN = 4  # white pixels around it
-
-
 if __name__ == "__main__":
     main()

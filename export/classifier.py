@@ -19,6 +19,34 @@ seconds on two cores.
 import argparse
 import pathlib
 
+from keras_tilt_flags import add_import, add_names, add_pixels, folder
+
+
+def parse_flags():
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("model", type=pathlib.Path, help=".keras file of a network of images")
+    add_import(add)
+    add(
+        "--out",
+        type=folder,
+        default="served/classifier",
+        help="folder; its last name is that of the model",
+    )
+    add_pixels(add)
+    add_names(add)
+    add("--seed", type=int, default=7, help="of the image of the golden request")
+    add("--smoke", action="store_true", help="changes nothing: it is short as it is")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    parse_flags()  # may end here, before the seconds that TensorFlow takes
+
 import keras_tilt as kt  # noqa: F401  (first: it sets TensorFlow's defaults)
 import numpy as np
 import tensorflow as tf
@@ -48,40 +76,18 @@ def main():
     print(f"Serve it: {flags.out / 'README.md'}")
 
 
-def parse_flags():
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = parser.add_argument
-    add("model", type=pathlib.Path, help=".keras file of a network of images")
-    add(
-        "--out",
-        type=pathlib.Path,
-        default=pathlib.Path("served/classifier"),
-        help="folder; its last name is that of the model",
-    )
-    add("--preprocess", choices=named.MODES, default="none", help="of pixels, Keras's")
-    add("--low", type=float, default=0.0, help="pixel of the network that byte 0 is")
-    add("--high", type=float, default=255.0, help="pixel that byte 255 is")
-    add(
-        "--names",
-        type=pathlib.Path,
-        help="JSON of the names of the classes: a list, or a dict by their numbers",
-    )
-    add("--seed", type=int, default=7, help="of the image of the golden request")
-    add("--smoke", action="store_true", help="changes nothing: it is short as it is")
-    return parser.parse_args()
-
-
 def classifier_of(flags):
     """What is exported."""
     servable.check_can_write(flags.out)
+    named.use_modules(flags.modules)
     model = named.load_model(flags.model)
     network = graph.network_of(model)
     check_channels(named.image_shape(network))
-    names = named.class_names(flags.names, network.output_shape[-1])
+    names = named.class_names(flags.names, checked_classes(network), flags.model)
+    flags.low, flags.high, reason = named.pixel_range(
+        network, flags.low, flags.high, flags.preprocess
+    )
+    print(f"Pixels: black {flags.low:g}, white {flags.high:g}, {reason}", flush=True)
     return serving.ServedClassifier(
         model,
         flags.low,
@@ -89,6 +95,19 @@ def classifier_of(flags):
         names,
         named.preprocessing(flags.preprocess),
     )
+
+
+def checked_classes(network):
+    """Number of classes, or a ValueError for a network of other outputs."""
+    number = named.num_classes(network)
+    if number is None:
+        shapes = [tuple(tensor.shape) for tensor in network.outputs]
+        raise ValueError(
+            "Expected a network of one output [n, classes]. Received: outputs "
+            f"{shapes}. Save a model of one of them: keras.Model(network.inputs, "
+            "network.outputs[0])."
+        )
+    return number
 
 
 def check_channels(shape):
@@ -177,7 +196,5 @@ may change their last bits.
 
     {tree}
 """
-
-
 if __name__ == "__main__":
     main()

@@ -30,13 +30,130 @@ import pathlib
 import shutil
 import sys
 
-import keras_tilt as kt
-import numpy as np
-from tqdm import tqdm
-
-from keras_tilt import certificate, graph, named, servable, serving, signatures
+from keras_tilt_flags import (
+    add_import,
+    add_names,
+    add_pixels,
+    add_reference,
+    add_units,
+    check_units,
+    count,
+    folder,
+    positive,
+)
 
 SPREAD = 3.0  # standard deviations of white noise from its mean to black and to white
+
+
+def parse_flags():
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("model", type=pathlib.Path, help=".keras file of a network of images")
+    add_import(add)
+    add_units(add, "; a request names a unit by its place in this list, from 0")
+    add_names(add)
+    add(
+        "--out",
+        type=folder,
+        default="served/sampler",
+        help="folder; its last name is that of the model",
+    )
+    add_pixels(add)
+    add_reference(add)
+    add(
+        "--stddev",
+        type=positive,
+        help="of a pixel of white noise, in place of --contrast; black and white are "
+        f"then {SPREAD:g} of it below and above --mean, if they are not given",
+    )
+    add("--mean", type=float, default=0.0, help="of white noise with a --stddev")
+    add(
+        "--sizes",
+        type=positive,
+        nargs="+",
+        default=[1.0],
+        help="of the image at which a class is read, 1 as the network takes it",
+    )
+    add("--posterior-weight", type=float, default=0.0, help="of log p(class | x)")
+    add("--scale", type=positive, default=1.0, help="of the tilt")
+    add(
+        "--temperatures",
+        type=positive,
+        nargs="+",
+        default=[1.0],
+        help="at which chains are certified; answers between the lowest and the "
+        "highest are",
+    )
+    add("--chains", type=count, default=16, help="long ones, of each unit")
+    add("--draws", type=count, default=300, help="of each long chain")
+    add(
+        "--burnin",
+        type=count,
+        default=100,
+        help="iterations before their first draw",
+    )
+    add(
+        "--max-leapfrog-steps",
+        type=count,
+        default=20,
+        help="gradients per iteration",
+    )
+    add(
+        "--approach-step",
+        type=positive,
+        help="of a leapfrog without Metropolis test, while a strong tilt rises",
+    )
+    add(
+        "--most-iterations",
+        type=count,
+        default=200,
+        help="of a served chain, if ten autocorrelation times are longer",
+    )
+    add(
+        "--ends",
+        type=count,
+        default=32,
+        help="served chains of each unit looked at",
+    )
+    add("--log-partition", action="store_true", help="estimate log Z, serve log_prob")
+    add("--force", action="store_true", help="export chains that do not converge, too")
+    add("--xla", action="store_true", help="compile chains; stock servers refuse that")
+    add("--seed", type=int, default=7, help="of the measurements, not of requests")
+    add("--smoke", action="store_true", help="a few short chains, exported by force")
+    flags = parser.parse_args()
+    check_units(parser, flags)
+    if (flags.stddev or flags.mean) and flags.reference != "white":
+        parser.error("Expected --stddev and --mean with --reference white alone.")
+    if flags.mean and not flags.stddev:
+        parser.error(f"Expected a --stddev for a --mean. Received: {flags.mean:g}.")
+    if flags.chains < 2 or flags.draws < 4:  # of which there is no R-hat
+        parser.error(
+            "Expected two --chains and four --draws or more: "
+            f"{flags.chains}, {flags.draws}."
+        )
+    if flags.most_iterations < 2:  # of which the last has the full tilt
+        parser.error(f"Expected two --most-iterations: {flags.most_iterations}.")
+    if not 0 <= flags.seed < 2**31:
+        parser.error(f"Expected a --seed from 0 to {2**31 - 1}: {flags.seed}.")
+    flags.temperatures = list(dict.fromkeys(flags.temperatures))
+    if flags.smoke:
+        flags.chains, flags.draws, flags.burnin, flags.ends = 2, 8, 8, 2
+        flags.max_leapfrog_steps, flags.most_iterations, flags.force = 2, 4, True
+    return flags
+
+
+if __name__ == "__main__":
+    parse_flags()  # may end here, before the seconds that TensorFlow takes
+
+import keras_tilt as kt
+import numpy as np
+from tqdm.auto import tqdm
+
+from keras_tilt import certificate, graph, named, servable, serving, signatures
 
 
 def main():
@@ -52,11 +169,15 @@ def main():
 
 def export(flags):
     """The next version of the servable, or an error that says why there is none."""
+    named.use_modules(flags.modules)
+    if flags.list:
+        print(named.layer_table(graph.network_of(named.load_model(flags.model))))
+        return
     servable.check_can_write(flags.out)
-    tilts, low, high = tilts_of(flags)
+    tilts = tilts_of(flags)
     long_runs = {t: long_run(tilts, t, flags) for t in flags.temperatures}
     schedule = schedule_of(long_runs, flags)
-    sampler = serving.ServedSampler(tilts, schedule, low, high)
+    sampler = serving.ServedSampler(tilts, schedule, flags.low, flags.high)
     certificates = certified(sampler, tilts, long_runs, flags)
     print(table(certificates))
     refused = [one for one in certificates if not one.converged]
@@ -76,136 +197,18 @@ def export(flags):
     print(f"Serve it: {flags.out / 'README.md'}")
 
 
-def positive(text):
-    """A number above 0."""
-    if not 0 < float(text) < float("inf"):
-        raise ValueError
-    return float(text)
-
-
-def parse_flags():
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = parser.add_argument
-    add("model", type=pathlib.Path, help=".keras file of a network of images")
-    add(
-        "--unit",
-        action="append",
-        required=True,
-        help="class:3, class:0-9, LAYER:12 or LAYER:0-7; may be repeated; a request "
-        "names a unit by its place in this list, from 0",
-    )
-    add(
-        "--out",
-        type=pathlib.Path,
-        default=pathlib.Path("served/sampler"),
-        help="folder; its last name is that of the model",
-    )
-    add("--preprocess", choices=named.MODES, default="none", help="of pixels, Keras's")
-    add(
-        "--reference",
-        choices=named.NOISES,
-        default="white",
-        help="noise of a 1/f spectrum within black and white; uniform there; Gaussian",
-    )
-    add("--stddev", type=positive, default=1.0, help="of a pixel of white noise")
-    add("--mean", type=float, default=0.0, help="of a pixel of white noise")
-    add(
-        "--low",
-        type=float,
-        help="black, as a pixel of the network; if it is not given, 0, and under white "
-        f"noise {SPREAD:g} --stddev below --mean",
-    )
-    add("--high", type=float, help="white, the same above; else 255")
-    add(
-        "--contrast", type=positive, default=0.3, help="of spectral noise, of the range"
-    )
-    add("--exponent", type=float, default=1.7, help="of spectral noise")
-    add(
-        "--sizes",
-        type=positive,
-        nargs="+",
-        default=[1.0],
-        help="of the image at which a class is read, 1 as the network takes it",
-    )
-    add("--posterior-weight", type=float, default=0.0, help="of log p(class | x)")
-    add("--scale", type=positive, default=1.0, help="of the tilt")
-    add(
-        "--temperatures",
-        type=positive,
-        nargs="+",
-        default=[1.0],
-        help="at which chains are certified; answers between the lowest and the "
-        "highest are",
-    )
-    add("--chains", type=named.count, default=16, help="long ones, of each unit")
-    add("--draws", type=named.count, default=300, help="of each long chain")
-    add(
-        "--burnin",
-        type=named.count,
-        default=100,
-        help="iterations before their first draw",
-    )
-    add(
-        "--max-leapfrog-steps",
-        type=named.count,
-        default=20,
-        help="gradients per iteration",
-    )
-    add(
-        "--approach-step",
-        type=positive,
-        help="of a leapfrog without Metropolis test, while a strong tilt rises",
-    )
-    add(
-        "--most-iterations",
-        type=named.count,
-        default=200,
-        help="of a served chain, if ten autocorrelation times are longer",
-    )
-    add(
-        "--ends",
-        type=named.count,
-        default=32,
-        help="served chains of each unit looked at",
-    )
-    add("--log-partition", action="store_true", help="estimate log Z, serve log_prob")
-    add("--force", action="store_true", help="export chains that do not converge, too")
-    add("--xla", action="store_true", help="compile chains; stock servers refuse that")
-    add("--seed", type=int, default=7, help="of the measurements, not of requests")
-    add("--smoke", action="store_true", help="a few short chains, exported by force")
-    flags = parser.parse_args()
-    if flags.chains < 2 or flags.draws < 4:  # of which there is no R-hat
-        parser.error(
-            "Expected two --chains and four --draws or more: "
-            f"{flags.chains}, {flags.draws}."
-        )
-    if flags.most_iterations < 2:  # of which the last has the full tilt
-        parser.error(f"Expected two --most-iterations: {flags.most_iterations}.")
-    if not 0 <= flags.seed < 2**31:
-        parser.error(f"Expected a --seed from 0 to {2**31 - 1}: {flags.seed}.")
-    flags.temperatures = list(dict.fromkeys(flags.temperatures))
-    if flags.smoke:
-        flags.chains, flags.draws, flags.burnin, flags.ends = 2, 8, 8, 2
-        flags.max_leapfrog_steps, flags.most_iterations, flags.force = 2, 4, True
-    return flags
-
-
 # What is sampled
 
 
 def tilts_of(flags):
-    """The tilts of all units by one reference, and what is black and white."""
+    """The tilts of all units by one reference; what is black and white is settled."""
     model = named.load_model(flags.model)
     network = graph.network_of(model)
     units = [
         named.unit_of(
             network, label, flags.preprocess, flags.sizes, flags.posterior_weight
         )
-        for label in distinct_labels(flags)
+        for label in distinct_labels(network, flags)
     ]
     shapes = {unit.input_shape for unit in units}
     if len(shapes) > 1:
@@ -213,24 +216,15 @@ def tilts_of(flags):
             f"Expected units of images of one size. Received: {sorted(shapes)}, by "
             "what they see. Export a sampler for each."
         )
-    low, high = black_and_white(flags)
-    if flags.reference == "white":
-        reference = kt.white_noise(units[0].input_shape, flags.mean, flags.stddev)
-    else:
-        reference = named.noise(
-            flags.reference,
-            units[0].input_shape,
-            low,
-            high,
-            flags.contrast,
-            flags.exponent,
-        )
-    return [kt.Tilt(unit, reference, flags.scale) for unit in units], low, high
+    settle_pixels(network, flags)
+    reference = reference_of(units[0].input_shape, flags)
+    return [kt.Tilt(unit, reference, flags.scale) for unit in units]
 
 
-def distinct_labels(flags):
+def distinct_labels(network, flags):
     """Those of --unit, of which a place in the list is one unit's."""
-    labels = named.labels(flags.unit)
+    names = named.names_of(flags.names, flags.model, named.num_classes(network))
+    labels = named.labels(flags.unit, network, names)
     twice = [label for i, label in enumerate(labels) if label in labels[:i]]
     if twice:
         raise ValueError(
@@ -240,19 +234,28 @@ def distinct_labels(flags):
     return labels
 
 
-def black_and_white(flags):
-    """The pixels that bytes 0 and 255 stand for."""
-    low, high = 0.0, 255.0
-    if flags.reference == "white":
-        low = flags.mean - SPREAD * flags.stddev
-        high = flags.mean + SPREAD * flags.stddev
-    low = low if flags.low is None else flags.low
-    high = high if flags.high is None else flags.high
-    if not low < high:
-        raise ValueError(
-            f"Expected --low below --high. Received: {low:g}, {high:g}. Swap them."
-        )
-    return low, high
+def settle_pixels(network, flags):
+    """Set and say the pixels that bytes 0 and 255 stand for."""
+    low, high, of_noise = flags.low, flags.high, flags.stddev and flags.high is None
+    if flags.stddev:
+        edge = SPREAD * flags.stddev
+        low = flags.mean - edge if low is None else low
+        high = flags.mean + edge if high is None else high
+    flags.low, flags.high, reason = named.pixel_range(
+        network, low, high, flags.preprocess
+    )
+    reason = "of the noise" if of_noise else reason
+    print(f"Pixels: black {flags.low:g}, white {flags.high:g}, {reason}", flush=True)
+
+
+def reference_of(shape, flags):
+    """The noise that is tilted: as of train/visualize.py, or that of a --stddev."""
+    if flags.stddev:
+        return kt.white_noise(shape, flags.mean, flags.stddev)
+    return named.noise(
+        *(flags.reference, shape, flags.low, flags.high),
+        *(flags.contrast, flags.exponent),
+    )
 
 
 def at_temperature(tilts, temperature):
@@ -375,12 +378,11 @@ def write(tilts, sampler, certificates, log_partition, flags):
     converged = {name: True for name in names}
     for one in certificates:
         converged[one.unit] &= one.converged
-    low, high = black_and_white(flags)
     final = serving.ServedSampler(
         tilts,
         sampler.schedule,
-        low,
-        high,
+        flags.low,
+        flags.high,
         list(converged.values()),
         flags.temperatures,
         None if log_partition is None else reliable(log_partition),
@@ -407,7 +409,6 @@ def write(tilts, sampler, certificates, log_partition, flags):
 def certificate_document(names, certificates, log_partition, sampler, flags):
     """All that is known of the chains, of values that JSON knows."""
     schedule = sampler.schedule
-    low, high = black_and_white(flags)
     return {
         "converged": all(one.converged for one in certificates),
         "forced": not all(one.converged for one in certificates),
@@ -418,8 +419,8 @@ def certificate_document(names, certificates, log_partition, sampler, flags):
         "log_partition_standard_error": log_partition
         and [[z.standard_error for z in row] for row in log_partition],
         "reference": flags.reference,
-        "black": low,
-        "white": high,
+        "black": flags.low,
+        "white": flags.high,
         "scale": flags.scale,
         "num_iterations": schedule.num_iterations,
         "num_iterations_at_full_tilt": schedule.num_full,
@@ -459,13 +460,12 @@ def readme(names, sampler, certificates, flags):
     for one in bad:
         verdict += f"\n* {one.unit} at temperature {one.temperature:g}: {one.verdict}"
     units = "\n".join(f"| {i} | {name} |" for i, name in enumerate(names))
-    low, high = black_and_white(flags)
     schedule = sampler.schedule
     values = {
         "verdict": verdict,
         "units": units,
-        "low": f"{low:g}",
-        "high": f"{high:g}",
+        "low": f"{flags.low:g}",
+        "high": f"{flags.high:g}",
         "normalized": NORMALIZED if flags.log_partition else ", not normalized",
         "temperatures": ", ".join(f"{t:g}" for t in flags.temperatures),
         "lowest": f"{min(flags.temperatures):g}",
@@ -561,7 +561,5 @@ What they are:
 
     {tree}
 """
-
-
 if __name__ == "__main__":
     main()

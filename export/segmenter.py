@@ -18,6 +18,45 @@ import argparse
 import json
 import pathlib
 
+from keras_tilt_flags import add_import, add_names, count, folder
+
+RULES = {
+    "vote": "the highest mean over its segments, small ones counting more",
+    "paste": "that of the segment that is pasted there, 0 where none is",
+}
+
+
+def parse_flags():
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("model", type=pathlib.Path, help="segmenter.keras of train/segmentation.py")
+    add_import(add)
+    add(
+        "--out",
+        type=folder,
+        default="served/segmenter",
+        help="folder; its last name is that of the model",
+    )
+    add_names(add)
+    add("--rule", choices=RULES, default="vote", help="of labels")
+    add("--max-iou", type=float, default=0.3, help="of segments that are pasted")
+    add("--superpixels", type=count, default=500, help="of an image, at most")
+    add("--side", type=count, default=320, help="of it for them, pixels, at most")
+    add("--seed", type=int, default=7, help="of the image of the golden request")
+    add("--smoke", action="store_true", help="few superpixels")
+    flags = parser.parse_args()
+    if flags.smoke:
+        flags.superpixels = 50
+    return flags
+
+
+if __name__ == "__main__":
+    parse_flags()  # may end here, before the seconds that TensorFlow takes
+
 import keras_tilt as kt  # noqa: F401  (first: it sets TensorFlow's defaults)
 import numpy as np
 import tensorflow as tf
@@ -57,40 +96,10 @@ def main():
 IMAGE = (96, 128)  # of the golden request
 
 
-def parse_flags():
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = parser.add_argument
-    add("model", type=pathlib.Path, help="segmenter.keras of train/segmentation.py")
-    add(
-        "--out",
-        type=pathlib.Path,
-        default=pathlib.Path("served/segmenter"),
-        help="folder; its last name is that of the model",
-    )
-    add(
-        "--names",
-        type=pathlib.Path,
-        help="JSON of the names of the classes: a list, or a dict by their numbers",
-    )
-    add("--rule", choices=masking.RULES, default="vote", help="of labels")
-    add("--max-iou", type=float, default=0.3, help="of segments that are pasted")
-    add("--superpixels", type=named.count, default=500, help="of an image, at most")
-    add("--side", type=named.count, default=320, help="of it for them, pixels, at most")
-    add("--seed", type=int, default=7, help="of the image of the golden request")
-    add("--smoke", action="store_true", help="few superpixels")
-    flags = parser.parse_args()
-    if flags.smoke:
-        flags.superpixels = 50
-    return flags
-
-
 def segmenter_of(flags):
     """What is exported."""
     servable.check_can_write(flags.out)
+    named.use_modules(flags.modules)
     model = named.load_model(flags.model)
     if not isinstance(model, masking.Segmenter):
         raise ValueError(
@@ -114,7 +123,7 @@ def names_of(flags, number):
         names = json.loads(run.read_text()).get("classes", [])
         if len(names) == number:
             return names
-    return named.class_names(flags.names, number)
+    return named.class_names(flags.names, number, flags.model)
 
 
 def readme(segmenter, flags):
@@ -138,10 +147,6 @@ def readme(segmenter, flags):
     return servable.filled(README, values)
 
 
-RULES = {
-    "vote": "the highest mean over its segments, small ones counting more",
-    "paste": "that of the segment that is pasted there, 0 where none is",
-}
 README = """\
 # {name}: a label for every pixel
 
@@ -192,7 +197,5 @@ it; there, ask for `label_bytes`, as images of several sizes cannot be merged.
 
     {tree}
 """
-
-
 if __name__ == "__main__":
     main()

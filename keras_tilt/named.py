@@ -3,10 +3,11 @@
     MODEL.keras     a network, or a `GenerativeClassifier` of one
     alexnet         a network to be trained, or ResNet50, of keras.applications
     class:3         a class, read at one or several sizes of the image
-    conv5:0-7       channels of a layer, on the pixels that they see
+    class:goldfish  the same by its name
+    conv5:0-7       channels of a layer, on the pixels that they see; conv5:all
     caffe           pixels as keras.applications prepares them for a network
 
-The scripts read the flags; what they mean is the same for all of them.
+The scripts read the flags of `keras_tilt_flags`; what they mean is said here, for all.
 """
 
 __all__ = [
@@ -18,34 +19,44 @@ __all__ = [
     "count",
     "image_shape",
     "labels",
+    "layer_table",
     "load_model",
     "load_names",
+    "names_of",
     "network",
     "noise",
+    "num_classes",
+    "pixel_range",
     "preprocessing",
+    "readable_sizes",
     "saved_model",
     "unit_of",
+    "use_modules",
     "use_threads",
 ]
 
 import contextlib
 import difflib
 import functools
+import importlib
+import importlib.util
 import inspect
 import json
+import os
 import pathlib
 import random
+import re
+import sys
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_tilt import graph, networks, outputs
+from keras_tilt.receptive_field import layers_of
 from keras_tilt.reference import box, spectral_noise, squash, white_noise
 from keras_tilt.units import unit
-
-MODES = ("none", "caffe", "tf", "torch")  # of keras.applications
-NOISES = ("spectral", "box", "white")
+from keras_tilt_flags import MODES, NOISES, count
 
 # Functions of (input_shape, num_classes, seed).
 _NETWORKS = {
@@ -62,18 +73,25 @@ _PHOTOS_COVARIANCE = [[4852, 4247, 3865], [4247, 4647, 4403], [3865, 4403, 5075]
 
 @contextlib.contextmanager
 def as_exit():
-    """Within it a ValueError ends the script, with its sentence alone."""
+    """Within it a ValueError or an OSError ends the script, with its sentence alone."""
     try:
         yield
     except ValueError as error:
         raise SystemExit(f"{error}") from error
+    except OSError as error:
+        raise SystemExit(_of_files(error)) from error
 
 
-def count(text):
-    """Return a whole number from 1, or raise a ValueError: the type of a flag."""
-    if not int(text) >= 1:
-        raise ValueError
-    return int(text)
+def _of_files(error):
+    """Return what an OSError says, whole sentences as they are."""
+    if error.filename is None:
+        return str(error)
+    if str(error.strerror).startswith("Expected"):
+        return f"{error.strerror}: {error.filename}"
+    return (
+        "Expected files that can be read and folders that can be written. Received: "
+        f"{error.filename}: {error.strerror}. Mend the rights, or name another one."
+    )
 
 
 def use_threads(number):
@@ -81,6 +99,48 @@ def use_threads(number):
     if number:
         tf.config.threading.set_intra_op_parallelism_threads(number)
         tf.config.threading.set_inter_op_parallelism_threads(number)
+
+
+def use_modules(names):
+    """Import modules with layers of one's own, which Keras then knows by their names.
+
+    Layers that are registered, by `keras.saving.register_keras_serializable`, need the
+    import alone; others, and functions, are known by their plain names afterwards.
+
+    Args:
+        names: list of modules, as in an import, also of the folder that one is in; or
+            of files that end in .py.
+
+    Raises:
+        ValueError: for a module that is not found, or that imports one that is not.
+    """
+    for name in names:
+        module = _imported(name)
+        own = {
+            key: value
+            for key, value in vars(module).items()
+            if (inspect.isclass(value) or inspect.isfunction(value))
+            and value.__module__ == module.__name__
+        }
+        keras.saving.get_custom_objects().update(own)
+
+
+def _imported(name):
+    """Return a module by its name, or of a file."""
+    path = pathlib.Path(name)
+    try:
+        if path.suffix != ".py":
+            sys.path.append(os.getcwd())
+            return importlib.import_module(name)
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+    except (ImportError, OSError) as error:
+        raise ValueError(
+            f"Expected --import of a module that Python finds. Received: {name!r}: "
+            f"{error}. Name it as in an import, or its file, which ends in .py."
+        ) from error
 
 
 def load_model(path):
@@ -98,8 +158,20 @@ def load_model(path):
         return keras.models.load_model(path, compile=False)
     except (OSError, TypeError, ValueError) as error:
         raise ValueError(
-            f"Expected a .keras file that Keras can load. Received: {path}: {error}"
+            "Expected a .keras file that Keras can load. Received: "
+            f"{path}: {_reason(error)}"
         ) from error
+
+
+def _reason(error):
+    """Return why Keras loads no model, without the configuration that it shows."""
+    unknown = re.search(r"Could not locate (class|function) ('[^']*')", f"{error}")
+    if unknown:
+        return (
+            f"the {unknown[1]} {unknown[2]} is not Keras's own. Name the module or the "
+            "file that has it: --import MODULE."
+        )
+    return next(iter(f"{error}".splitlines()), type(error).__name__)
 
 
 def network(text, input_shape, num_classes, seed=0):
@@ -133,15 +205,16 @@ def network(text, input_shape, num_classes, seed=0):
         return _application(text, input_shape, num_classes, seed)
     raise ValueError(
         "Expected --network to name a network, or a .keras file. Received: "
-        f"{text!r}. {_listed(text, [*_NETWORKS, *_APPLICATIONS])}"
+        f"{text!r}. {_listed(text, [*_NETWORKS, *_APPLICATIONS], 'Networks')}"
     )
 
 
-def _listed(text, names):
-    """Return "Near it: ResNet50." of names like the text, or "Networks: " and all."""
+def _listed(text, names, what, most=None):
+    """Return "Near it: ResNet50." of names like the text, or the first: "What: ..."."""
     lower = {name.lower(): name for name in names}
     near = [lower[name] for name in difflib.get_close_matches(text.lower(), lower)]
-    return f"{'Near it' if near else 'Networks'}: {', '.join(near or names)}."
+    shown = near or [*lower.values()][:most]
+    return f"{'Near it' if near else what}: {', '.join(shown)}."
 
 
 def _application(name, input_shape, num_classes, seed):
@@ -192,19 +265,48 @@ def saved_model(path, input_shape, num_classes):
     return model
 
 
-def class_names(path, number):
+def class_names(path, number, model=None):
     """Return the names of so many classes, "class 3" where the file has none.
+
+    Args:
+        path: of --names, or None.
+        number: of classes.
+        model: path of the model, whose own names are taken where there are no others.
 
     Raises:
         ValueError: what `load_names` raises, or for names of other classes.
     """
-    names = load_names(path)
+    names = names_of(path, model, number)
     if not set(names) <= set(range(number)):
         raise ValueError(
             f"Expected --names of the classes 0..{number - 1}. Received: "
             f"{len(names)} names, up to number {max(names)}. Leave out the others."
         )
     return [names.get(i, f"class {i}") for i in range(number)]
+
+
+def names_of(path, model, number=None):
+    """Return the names of classes by their numbers: those given, or the model's own.
+
+    A model's own are in class_names.json beside its file, or in the folder above, where
+    train/imagenet.py writes it.
+
+    Args:
+        path: of --names, or None.
+        model: path of the model, or None.
+        number: of classes; if it is known, a file of other classes is not the model's.
+
+    Raises:
+        ValueError: what `load_names` raises, of the names that were given.
+    """
+    if path is not None or model is None:
+        return load_names(path)
+    for folder in model.absolute().parents[:2]:
+        with contextlib.suppress(ValueError):
+            names = load_names(folder / "class_names.json")
+            if number is None or len(names) == number:
+                return names
+    return {}
 
 
 def load_names(path):
@@ -240,28 +342,119 @@ def load_names(path):
     return found
 
 
-def labels(specifications):
+def labels(specifications, network=None, names=None):
     """Return labels of single units: "class:0-2" -> class:0, class:1, class:2.
 
+    Args:
+        specifications: list of "class:3", "class:0-9", "class:goldfish", "class:all",
+            "LAYER:12", "LAYER:0-7" or "LAYER:all".
+        network: `keras.Model`, of which "all" counts the channels.
+        names: dict of the names of the classes by their numbers.
+
     Raises:
-        ValueError: for a text of another form.
+        ValueError: for a text of another form, and a name that no class has, or several
+            have; an unknown name is told those near it.
     """
-    found = []
-    for text in specifications:
-        layer, _, channels = text.rpartition(":")
-        first, _, last = channels.partition("-")
-        if not (layer and first.isdigit() and (last or first).isdigit()):
-            raise ValueError(
-                "Expected --unit class:3, class:0-9, LAYER:12 or LAYER:0-7. "
-                f"Received: {text}."
-            )
+    return [
+        f"{layer}:{number}"
+        for text in specifications
+        for layer, number in _single_units(text, network, names or {})
+    ]
+
+
+def _single_units(text, network, names):
+    """Return (layer, number) of every unit that a text names."""
+    layer, _, channels = text.rpartition(":")
+    if text.startswith("class:"):
+        layer, channels = "class", text.removeprefix("class:")
+    if layer and channels == "all":
+        return [(layer, number) for number in range(_num_units(network, layer))]
+    first, _, last = channels.partition("-")
+    if layer and first.isdecimal() and (last or first).isdecimal():
         numbers = range(int(first), int(last or first) + 1)
         if not numbers:
             raise ValueError(
                 f"Expected a range that rises, as 0-7. Received: {text}. Turn it round."
             )
-        found += [f"{layer}:{k}" for k in numbers]
-    return found
+        return [(layer, number) for number in numbers]
+    if layer == "class":
+        return [(layer, _class_named(channels, names))]
+    raise ValueError(
+        "Expected --unit class:3, class:0-9, class:NAME, LAYER:12, LAYER:0-7 or "
+        f"LAYER:all. Received: {text}."
+    )
+
+
+def _num_units(network, layer):
+    """Return how many classes a network, or channels a layer, has."""
+    if layer == "class":
+        one = unit(network, class_index=0)
+    else:
+        one = unit(network, f"{layer}:0")
+    ((_, weights),) = one.terms
+    return len(weights)
+
+
+def _class_named(text, names):
+    """Return the number of the class of a name, or of one of several synonyms."""
+    if not names:
+        raise ValueError(
+            "Expected --unit class:3 or class:0-9, or a name with --names of the "
+            f"classes. Received: class:{text}, and no names. Pass --names FILE.json."
+        )
+    wanted = _plain(text)
+    synonyms = {
+        number: {_plain(part) for part in (name, *name.split(","))}
+        for number, name in names.items()
+    }
+    found = [number for number, name in names.items() if _plain(name) == wanted]
+    found = found or [n for n, parts in synonyms.items() if wanted in parts]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ValueError(
+            f"Expected --unit with the name of one class. Received: class:{text}, the "
+            f"name of {len(found)}. Write {' or '.join(f'class:{n}' for n in found)}."
+        )
+    known = sorted(set.union(*synonyms.values()))
+    raise ValueError(
+        "Expected --unit class:NAME with a name of --names. Received: class:"
+        f"{text}. {_listed(wanted, known, 'The first names', most=5)}"
+    )
+
+
+def _plain(name):
+    """Return a name as it is compared: upper case and underscores tell none apart."""
+    return name.strip().lower().replace("_", " ")
+
+
+def layer_table(network):
+    """Return the layers of a network as text: a line for each whose channels are units.
+
+    Columns: how to name all its channels as --unit, its shape, and the patch of the
+    image that one cell of it sees, in pixels; or that it is drawn on the whole image.
+
+    Args:
+        network: functional or Sequential `keras.Model`.
+
+    Raises:
+        ValueError: a network without a graph of layers.
+    """
+    rows = [("--unit", "shape", "sees", "drawn on")]
+    for layer in layers_of(network):
+        sees = layer.receptive_field
+        rows.append(
+            (
+                f"{layer.path}:0-{layer.channels - 1}",
+                " x ".join(map(str, layer.shape)),
+                "-" if sees is None else " x ".join(map(str, sees)),
+                "what it sees" if layer.can_be_cropped else "the whole image",
+            )
+        )
+    if number := num_classes(network):
+        rows.append((f"class:0-{number - 1}", f"{number}", "-", "the whole image"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def class_number(label):
@@ -323,10 +516,38 @@ def _layer_unit(network, label, preprocess):
         return whole
 
 
+def readable_sizes(network, sizes, mode="none"):
+    """Return those of the sizes at which the network's classes can be read.
+
+    A network with a Flatten and a Dense takes images of one size alone, 1.
+
+    Args:
+        network: a `keras.Model` of images of one size.
+        sizes: list, of the image, 1 as the network takes it.
+        mode: of `preprocessing`.
+
+    Returns:
+        sizes: list, [1.0] if there are no others.
+    """
+    found = []
+    for size in sizes:
+        with contextlib.suppress(ValueError):
+            _class_view(network, "class:0", 0, size, mode, 0.0)
+            found.append(size)
+    return found or [1.0]
+
+
+def num_classes(network):
+    """Return the number of outputs of a network of one output [n, classes], or None."""
+    shapes = [tensor.shape for tensor in getattr(network, "outputs", None) or ()]
+    single = len(shapes) == 1 and len(shapes[0]) == 2
+    return shapes[0][1] if single else None
+
+
 def image_shape(network):
     """Return that of the one input that is an image of a known size, or raise."""
-    shape = network.input_shape
-    if isinstance(shape, list) or len(shape) != 4 or None in shape[1:]:
+    shape = getattr(network, "input_shape", None)
+    if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:]:
         raise ValueError(
             "Expected a network of one input, images of one size. Received: input "
             f"shape {shape}. Build it with an Input of [height, width, channels]."
@@ -356,6 +577,73 @@ def preprocessing(mode):
     return lambda images: keras.applications.imagenet_utils.preprocess_input(
         images, data_format="channels_last", mode=mode
     )
+
+
+def pixel_range(network, low=None, high=None, mode="none"):
+    """Return black and white as pixels of a network, and how they are known.
+
+        given, else 255 of a --preprocess, else the white of which the first Rescaling
+        or Normalization makes a number near 1, else 255
+
+    Args:
+        network: a `keras.Model` of images.
+        low: black, if it is given; else 0.
+        high: white, if it is given.
+        mode: of `preprocessing`.
+
+    Returns:
+        low, high: numbers.
+        reason: text.
+
+    Raises:
+        ValueError: unless black is below white.
+
+    Example:
+        >>> layers = [keras.Input((8, 8, 3)), keras.layers.Rescaling(1 / 127.5, -1)]
+        >>> pixel_range(keras.Sequential(layers))[:2]
+        (0.0, 255.0)
+    """
+    white, reason = 255.0, "assumed; --low and --high say otherwise"
+    if high is not None:
+        white, reason = high, "as --high says"
+    elif mode != "none":
+        reason = f"as --preprocess {mode} takes them"
+    else:
+        layer = _scaling_layer(network)
+        found = None if layer is None else _white_of(_gain(layer))
+        if found is not None:
+            white, reason = found, f"as its layer {layer.name!r} takes them"
+    black = 0.0 if low is None else low
+    if not black < white:
+        raise ValueError(
+            f"Expected --low below --high. Received: {black:g}, {white:g}. Swap them, "
+            "or pass both."
+        )
+    return black, white, reason
+
+
+def _scaling_layer(network):
+    """Return the Rescaling or Normalization that pixels meet before any weights."""
+    scaling = (keras.layers.Rescaling, keras.layers.Normalization)
+    for step in graph.steps(network) if graph.has_graph(network) else ():
+        if isinstance(step.operation, scaling):
+            return step.operation
+        if getattr(step.operation, "weights", ()):
+            return None
+    return None
+
+
+def _gain(layer):
+    """Return the factor of a Rescaling or a Normalization, a mean over channels."""
+    if isinstance(layer, keras.layers.Rescaling):
+        return float(np.mean(np.abs(layer.scale)))
+    return float(np.mean(np.asarray(layer.variance) ** -0.5))
+
+
+def _white_of(gain):
+    """Return the white, 1 or 255, that a factor brings near 1, or to 255; or None."""
+    fits = [w for w in (1.0, 255.0) if 0.5 <= w * gain <= 15 or 250 <= w * gain <= 260]
+    return fits[0] if len(fits) == 1 else None
 
 
 def noise(kind, shape, low, high, contrast=0.3, exponent=1.7):

@@ -3,7 +3,7 @@
 __all__ = ["one_pass"]
 
 import tensorflow as tf
-import tqdm
+from tqdm import auto as tqdm
 
 _QUIET = 10.0  # seconds before the bar is shown
 

@@ -1,19 +1,31 @@
 """Pictures of arrays: a function takes numbers, returns a Figure and shows nothing.
 
-Save the figure with `figure.savefig(path)`. Nothing here touches pyplot's state.
+Save the figure with `figure.savefig(path)`. A notebook displays a figure that a cell
+ends in, or `display(figure)`. Nothing here touches pyplot's state.
 """
 
 __all__ = ["image_grid", "label_maps", "trace_plot"]
 
+import io
 import textwrap
 
 import numpy as np
+from matplotlib import figure as matplotlib_figure
 from matplotlib.colors import hsv_to_rgb
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 _TITLE_POINTS = 10
 _LETTER_WIDTH = 0.68  # of its points, at most, on the average of a line
+
+
+class Figure(matplotlib_figure.Figure):
+    """A figure that a notebook displays as a PNG, without pyplot and its magics."""
+
+    def _repr_png_(self):
+        """Return the bytes of a PNG, as IPython asks for them."""
+        part = io.BytesIO()
+        self.canvas.print_figure(part, format="png")
+        return part.getvalue()
 
 
 def image_grid(

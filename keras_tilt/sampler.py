@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from keras_tilt.adaptation import StepSize
 from keras_tilt.arguments import as_array, few

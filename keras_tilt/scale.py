@@ -16,7 +16,7 @@ import math
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from keras_tilt.adaptation import QUARTER_TURN
 from keras_tilt.arguments import as_number, check_count

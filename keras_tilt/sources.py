@@ -32,7 +32,7 @@ import tarfile
 
 import numpy as np
 import tensorflow as tf
-import tqdm
+from tqdm import auto as tqdm
 
 from keras_tilt import image_files, prepared, storage
 from keras_tilt.arguments import as_labels, as_names, check_count

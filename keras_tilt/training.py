@@ -27,7 +27,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 import tensorflow as tf
-import tqdm
+from tqdm import auto as tqdm
 
 from keras_tilt import storage
 from keras_tilt.arguments import check_count

@@ -42,7 +42,8 @@ from keras_tilt.masking.serving import ServedSegmenter
 SAMPLER, ASK, CLASSIFIER, SEGMENTER = (
     f"export/{name}.py" for name in ("sampler", "ask", "classifier", "segmenter")
 )
-UNITS = ("--unit", "class:0-2", "--stddev", "0.5")  # a weak tilt of tight noise
+WHITE = ("--reference", "white", "--stddev", "0.5")  # tight, for a weak tilt
+UNITS = ("--unit", "class:0-2", *WHITE)
 ENOUGH = ("--chains", "16", "--draws", "300", "--burnin", "60")
 TOO_FEW = ("--chains", "2", "--draws", "8", "--burnin", "4", "--ends", "2")
 SIGNATURES = {"serving_default", "sample_png", "sample_each", "start", "resume"}
@@ -415,7 +416,7 @@ class Attempts:
 def attempts(network, tmp_path_factory):
     """Of two units, by chains too few and too short: 4 iterations and 8 draws."""
     folder = tmp_path_factory.mktemp("short") / "short"
-    units = ("--unit", "class:0", "--unit", "class:2", "--stddev", "0.5")
+    units = ("--unit", "class:0", "--unit", "class:2", *WHITE)
     command = (SAMPLER, network, *units, *TOO_FEW, "--out", folder)
     with iterations(interrupt_at=10) as first, pytest.warns(match="2 of 8 draws"):
         interrupted = run_here(*command)
@@ -467,6 +468,83 @@ def test_what_is_exported_by_force_says_so_everywhere(attempts, tmp_path):
     assert run.returncode == 0 and ", not certified" in run.stdout
 
 
+# What is black and white
+
+
+def scaled_network(path, scale):
+    """The small network, of pixels that a Rescaling brings to its own."""
+    first = keras.layers.Rescaling(scale, name="pixels")
+    layers = [keras.Input(small_network.SHAPE), first]
+    keras.Sequential([*layers, *small_network.small_network().layers]).save(path)
+    return path
+
+
+def test_a_sampler_has_the_noise_and_the_pixels_of_pictures_by_default(
+    monkeypatch, tmp_path
+):
+    """Both scripts have one reference, for a network of 0 ... 255: not static."""
+    model = scaled_network(tmp_path / "network.keras", 1 / 255)
+    command = [model, "--unit", "class:0", "--out", tmp_path / "out"]
+    monkeypatch.setattr(sys, "argv", [SAMPLER, *map(str, command)])
+    script = runpy.run_path(str(ROOT / SAMPLER))
+    flags = script["parse_flags"]()
+    (tilt,) = script["tilts_of"](flags)
+    assert (flags.low, flags.high) == (0.0, 255.0)
+    visualize = runpy.run_path(str(ROOT / "train" / "visualize.py"))
+    of_pictures = visualize["parse_flags"]()
+    of_pictures.low, of_pictures.high, of_pictures.scale = 0.0, 255.0, 1.0
+    other = visualize["scaled_tilt"](tilt.unit, None, of_pictures)
+    images = tilt.reference.sample(50, seed=[0, 1]).numpy()
+    np.testing.assert_array_equal(images, other.reference.sample(50, seed=[0, 1]))
+    assert images.min() >= 0 and images.max() <= 255 and images.std() > 20
+
+
+@pytest.mark.parametrize(
+    ("scale", "flags", "low", "high"),
+    [
+        (1 / 255, "", 0, 255),
+        (2.0, "", 0, 1),
+        (2.0, "--preprocess tf", 0, 255),
+        (2.0, "--high 4 --low -1", -1, 4),
+        (2.0, "--reference white", 0, 1),
+        (2.0, "--reference white --stddev 0.5", -1.5, 1.5),
+        (2.0, "--reference white --stddev 0.5 --mean 1 --high 2", -0.5, 2),
+    ],
+)
+def test_black_and_white_are_given_found_or_those_of_the_noise(
+    monkeypatch, tmp_path, capsys, scale, flags, low, high
+):
+    model = scaled_network(tmp_path / "network.keras", scale)
+    command = [SAMPLER, str(model), "--unit", "class:0", *flags.split()]
+    monkeypatch.setattr(sys, "argv", command)
+    script = runpy.run_path(str(ROOT / SAMPLER))
+    flags = script["parse_flags"]()
+    script["tilts_of"](flags)
+    assert (flags.low, flags.high) == (low, high)
+    assert f"black {low:g}, white {high:g}, " in capsys.readouterr().out
+
+
+def test_a_classifier_of_several_outputs_is_refused_in_a_sentence(tmp_path):
+    inputs = keras.Input((8, 8, 3))
+    flat = keras.layers.Flatten()(inputs)
+    outputs = [keras.layers.Dense(3)(flat), keras.layers.Dense(2)(flat)]
+    for several in (outputs, dict(zip("ab", outputs, strict=True))):
+        keras.Model(inputs, several).save(tmp_path / "two.keras")
+        run = run_here(CLASSIFIER, tmp_path / "two.keras", "--out", tmp_path / "out")
+        assert run.returncode == 1 and not (tmp_path / "out").exists()
+        assert "Expected a network of one output [n, classes]. Received" in run.stderr
+        assert "[(None, 3), (None, 2)]" in run.stderr
+
+
+def test_asking_says_what_it_was_asked_and_nothing_else(exported, tmp_path):
+    """In a process of its own, where TensorFlow has its say when it starts."""
+    out = tmp_path / "asked.png"
+    run = run_alone(ASK, exported, "--unit", 0, "--images", 2, "--out", out)
+    assert (run.returncode, run.stderr) == (0, "")
+    lines = run.stdout.splitlines()
+    assert len(lines) == 5 and lines[0].startswith("Golden request: the golden")
+
+
 # Flags
 
 
@@ -482,6 +560,8 @@ def test_what_is_exported_by_force_says_so_everywhere(attempts, tmp_path):
         ("--unit class:0 --unit conv1:0", "[(3, 3, 1), (8, 8, 1)], by what they see."),
         ("--unit class:0 --low 2 --high 1", "--low below --high. Received: 2, 1."),
         ("--unit class:0 --sizes 0.5", "Here: pass --sizes 1."),
+        ("--unit class:0 --stddev 1", "with --reference white alone"),
+        ("--unit class:0 --reference white --mean 1", "a --stddev for a --mean"),
         ("--unit class:0 --chains 1", "two --chains"),
         ("--unit class:0 --draws 3", "four --draws"),
         ("--unit class:0 --most-iterations 1", "two --most-iterations"),
@@ -538,7 +618,7 @@ def test_a_temperature_given_twice_is_one(monkeypatch):
 
 def test_log_prob_is_the_log_density_less_log_z_where_that_is_known(network, tmp_path):
     """And log Z at temperature 1/2 is the log of the mean of exp(2 f) over q."""
-    flags = ("--unit", "class:1", "--stddev", "0.5", "--temperatures", "0.5")
+    flags = ("--unit", "class:1", *WHITE, "--temperatures", "0.5")
     command = (SAMPLER, network, *flags, *TOO_FEW, "--force", "--log-partition")
     run = run_here(*command, "--out", tmp_path / "one")
     assert run.returncode == 0, run.stderr

@@ -661,7 +661,15 @@ def test_the_folder_of_another_run_is_refused_with_the_flag_that_differs(
 def test_a_folder_that_cannot_be_written_is_refused(run, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     text = refused(run, capsys, *SMALL, "--out", tmp_path / "file")
-    assert str(tmp_path / "file") in text and "folders that can be written" in text
+    assert f"Received: {tmp_path / 'file'}, which is a file." in text
+
+
+def test_the_names_of_the_classes_are_beside_a_run(whole):
+    out = whole[0]
+    for model in (out / "run").glob("*.keras"):
+        names = named.names_of(None, model)
+        assert names and list(names) == list(range(len(names)))
+    assert json.loads((out / "class_names.json").read_text()) == list(names.values())
 
 
 # The whole way

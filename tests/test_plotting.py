@@ -1,7 +1,10 @@
 """Figures state one scale, hold every image and every chain, and show nothing."""
 
+import io
 import sys
 
+import matplotlib.figure
+import matplotlib.image
 import numpy as np
 import pytest
 
@@ -133,3 +136,38 @@ def test_label_maps_have_a_column_each_and_white_where_there_is_no_class():
     assert [text.get_text() for text in legend.get_texts()] == ["sky", "road"]
     colours = [patch.get_facecolor()[:3] for patch in legend.get_patches()]
     np.testing.assert_allclose(first[0, :2], colours)
+
+
+# Notebooks
+
+
+def figures():
+    images = np.linspace(0, 1, 2 * 8 * 8).reshape(2, 8, 8, 1)
+    coloured = np.zeros([8, 8, 3], np.uint8)
+    return [
+        image_grid(images),
+        trace_plot(np.zeros([9, 2])),
+        label_maps([coloured], [[np.zeros([8, 8], int)]], ["sky"], ["found"]),
+    ]
+
+
+@pytest.mark.parametrize("figure", figures(), ids=["grid", "traces", "maps"])
+def test_a_notebook_is_handed_a_png_without_pyplot(figure):
+    """IPython asks an object for `_repr_png_`, and takes a PNG before text."""
+    png = figure._repr_png_()
+    height, width = decoded(png).shape[:2]
+    inches = figure.get_size_inches()
+    assert (width, height) == tuple((inches * figure.dpi).astype(int))
+    assert decoded(png).std() > 0
+    assert isinstance(figure, matplotlib.figure.Figure)
+
+
+def decoded(png):
+    return matplotlib.image.imread(io.BytesIO(png))
+
+
+def test_displaying_a_figure_leaves_it_as_it_is():
+    """It can be saved, and displayed again, with equal bytes."""
+    figure = figures()[0]
+    before, canvas = figure._repr_png_(), figure.canvas
+    assert figure._repr_png_() == before and figure.canvas is canvas

@@ -5,6 +5,7 @@ Scripts run as a user runs them, in processes of their own; a sweep costs about 
 
 import argparse
 import fcntl
+import importlib
 import json
 import os
 import pathlib
@@ -22,6 +23,7 @@ import tensorflow as tf
 from small_transformer import small_transformer
 
 import keras_tilt
+from keras_tilt import masking, named
 
 ROOT = pathlib.Path(__file__).parents[1]
 # A folder with a __main__.py is a script, too.
@@ -110,6 +112,94 @@ def test_flags_are_in_kebab_case(script, monkeypatch, capsys):
     _, parser = help_of(script, monkeypatch, capsys)
     flags = [flag for action in parser._actions for flag in action.option_strings]
     assert all(re.fullmatch(r"-h|--[a-z]+(-[a-z]+)*", flag) for flag in flags), flags
+
+
+# Flags that are read before TensorFlow is
+
+READ_FLAGS = """\
+import contextlib, io, json, os, runpy, sys
+found, commands = [], json.load(sys.stdin)
+for script, *flags in commands:
+    sys.argv = [script, *flags]
+    sys.path[0] = os.path.dirname(script)
+    said, code = io.StringIO(), None
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except SystemExit as end:
+            code = end.code
+    heavy = {"keras", "keras_tilt", "matplotlib", "numpy", "scipy", "tensorflow"}
+    found.append([code, said.getvalue(), sorted(heavy & sys.modules.keys())])
+json.dump(found, sys.stdout)
+"""
+
+
+@pytest.fixture(scope="module")
+def read_flags(tmp_path_factory):
+    """{(script, case): (code, text, heavy modules)}, all in one process without any."""
+    folder = tmp_path_factory.mktemp("flags")
+    (folder / "file").write_text("")
+    cases = {
+        "help": ["--help"],
+        "typo": ["--sede", "3"],
+        "out is a file": ["--out", str(folder / "file"), "--sede"],
+        "out is a folder": ["--out", str(folder), "--sede"],
+        "out is below a file": ["--out", str(folder / "file" / "a" / "b"), "--sede"],
+    }
+    keys = [(script, case) for script in SCRIPTS for case in cases]
+    mains = [s / "__main__.py" if s.is_dir() else s for s, _ in keys]
+    commands = [[str(m), *cases[c]] for m, (_, c) in zip(mains, keys, strict=True)]
+    run = subprocess.run(
+        [sys.executable, "-c", READ_FLAGS],
+        input=json.dumps(commands),
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    return dict(zip(keys, json.loads(run.stdout), strict=True))
+
+
+@every_script
+def test_help_and_typos_are_told_before_tensorflow_is_imported(script, read_flags):
+    assert read_flags[script, "help"][0] == 0
+    assert read_flags[script, "typo"][0] == 2
+    for case in ("help", "typo"):
+        code, text, heavy = read_flags[script, case]
+        assert "usage: " in text and heavy == [], (case, text)
+
+
+@every_script
+def test_an_out_that_cannot_be_written_is_told_at_once(script, read_flags):
+    """A script writes either a folder or a file, and neither below a file."""
+    told = {
+        case: f"Expected a f{text.partition('Expected a f')[2]}"
+        for (of_script, case), (code, text, heavy) in read_flags.items()
+        if of_script == script and code == 2 and "which is a f" in text and not heavy
+    }
+    assert len(told) == 2 and "which is a file" in told["out is below a file"]
+    (other,) = told.keys() - {"out is below a file"}
+    taken = other.removeprefix("out is a ")
+    wanted = {"file": "folder", "folder": "file"}[taken]
+    assert told[other].startswith(f"Expected a {wanted}")
+    assert f"which is a {taken}. Name " in told[other]
+
+
+@pytest.mark.parametrize(
+    ("script", "flag", "choices"),
+    [
+        ("train/segmentation.py", "--design", masking.DESIGNS),
+        ("export/segmenter.py", "--rule", masking.RULES),
+        ("train/visualize.py", "--preprocess", named.MODES),
+        ("export/sampler.py", "--reference", named.NOISES),
+    ],
+)
+def test_choices_are_those_of_the_library(script, flag, choices, read_flags):
+    """They are written down where TensorFlow is not imported."""
+    text = read_flags[ROOT / script, "help"][1]
+    shown = re.search(rf"{flag} {{([^}}]*)}}", text)
+    assert sorted(shown[1].split(",")) == sorted(choices)
 
 
 # train/mnist.py
@@ -609,6 +699,105 @@ def test_a_folder_of_another_unit_is_not_taken_for_this_one(script, tmp_path):
     (tmp_path / "report.json").write_text(json.dumps(report))
     with pytest.raises(SystemExit, match="another unit"):
         script["visualized_before"](tmp_path, {"unit": "a_b:1"})
+
+
+def listed_output(script, monkeypatch, capsys, *flags):
+    """What train/visualize.py prints, in this process."""
+    visualize = script["visualize"]
+    monkeypatch.setattr(sys, "argv", ["visualize.py", *map(str, flags)])
+    visualize(script["parse_flags"]())
+    return capsys.readouterr().out
+
+
+def flat_network(tmp_path):
+    """A .keras file of an ordinary network, of a Flatten and a Dense."""
+    layers = [
+        keras.Input((16, 16, 3)),
+        keras.layers.Rescaling(1 / 255),
+        keras.layers.Conv2D(4, 3, activation="relu", name="conv"),
+        keras.layers.Flatten(),
+        keras.layers.Dense(3, name="dense"),
+    ]
+    keras.Sequential(layers).save(tmp_path / "network.keras")
+    return tmp_path / "network.keras"
+
+
+SHORT = ("--smoke", "--scale", "1", "--draws", "4")
+
+
+def test_a_network_of_one_size_is_read_at_it_and_said(
+    script, monkeypatch, capsys, tmp_path
+):
+    """By a name beside it, too; a --sizes that cannot be is refused."""
+    network, out = flat_network(tmp_path), tmp_path / "out"
+    (tmp_path / "class_names.json").write_text(json.dumps(["cat", "dog", "bird"]))
+    flags = (network, "--unit", "class:bird", *SHORT, "--out", out)
+    said = listed_output(script, monkeypatch, capsys, *flags)
+    assert "read at 1 of the image alone, as the network does not take 0.7" in said
+    assert "Pixels: black 0, white 255, as its layer 'rescaling" in said
+    (unit,) = json.loads((out / "summary.json").read_text())
+    assert (unit["unit"], unit["name"]) == ("class:2", "bird")
+    assert unit["settings"]["sizes"] == "[1.0]"
+    with pytest.raises(SystemExit, match="pass --sizes 1"):
+        listed_output(script, monkeypatch, capsys, *flags, "--sizes", "1", "0.5")
+
+
+def test_a_list_of_layers_names_units_and_draws_nothing(
+    script, monkeypatch, capsys, tmp_path
+):
+    flags = (flat_network(tmp_path), "--list", "--out", tmp_path / "out")
+    said = listed_output(script, monkeypatch, capsys, *flags)
+    rows = [line.split() for line in said.splitlines()]
+    assert ["conv:0-3", "14", "x", "14", "x", "4"] in [row[:6] for row in rows]
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(SystemExit):
+        listed_output(script, monkeypatch, capsys, flags[0])
+    assert "Expected a --unit. Received: none." in capsys.readouterr().err
+
+
+def two_headed(tmp_path):
+    inputs = keras.Input((12, 12, 3))
+    x = keras.layers.Conv2D(4, 3, name="conv")(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    outputs = {"kind": keras.layers.Dense(3)(x), "age": keras.layers.Dense(1)(x)}
+    keras.Model(inputs, outputs).save(tmp_path / "two.keras")
+    return tmp_path / "two.keras"
+
+
+def test_inner_units_of_a_network_of_several_outputs_are_drawn(
+    script, monkeypatch, capsys, tmp_path
+):
+    """A class of it is refused in a sentence: of which output, it does not say."""
+    network, out = two_headed(tmp_path), tmp_path / "out"
+    flags = (network, *SHORT, "--out", out)
+    listed_output(script, monkeypatch, capsys, *flags, "--unit", "conv:1")
+    (unit,) = json.loads((out / "summary.json").read_text())
+    assert unit["unit"] == "conv:1"
+    with pytest.raises(SystemExit, match="Expected a network .*output"):
+        listed_output(script, monkeypatch, capsys, *flags, "--unit", "class:0")
+
+
+def test_layers_of_ones_own_are_imported_by_the_script(
+    script, monkeypatch, capsys, tmp_path
+):
+    """A network that does not load without --import."""
+    module = tmp_path / "layers_of_mine.py"
+    module.write_text(
+        "import keras\nclass Mine(keras.layers.Layer):\n"
+        "    pointwise = True\n    def call(self, x):\n        return x / 2\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    mine = importlib.import_module("layers_of_mine").Mine
+    layers = [keras.Input((8, 8, 1)), mine(), keras.layers.Conv2D(2, 3, name="conv")]
+    keras.Sequential(layers).save(tmp_path / "mine.keras")
+    sys.modules.pop("layers_of_mine")
+    sys.path.remove(str(tmp_path))
+    flags = (tmp_path / "mine.keras", "--list")
+    with pytest.raises(SystemExit, match="'Mine' is not .* --import MODULE"):
+        listed_output(script, monkeypatch, capsys, *flags)
+    said = listed_output(script, monkeypatch, capsys, *flags, "--import", module)
+    assert "conv:0-1" in said and "3 x 3" in said
+    keras.saving.get_custom_objects().pop("Mine")
 
 
 # benchmarks

@@ -24,9 +24,42 @@ import argparse
 import json
 import pathlib
 
+from keras_tilt_flags import add_import, count, folder, positive
+
+
+def parse_flags():
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("model", type=pathlib.Path, help=".keras file of a digit network")
+    add_import(add)
+    add("--out", type=folder, default="out/digits", help="folder")
+    add("--chains", type=count, default=8, help="chains per digit")
+    add("--draws", type=count, default=200, help="draws kept per chain")
+    add("--burnin", type=count, default=150, help="iterations before the first draw")
+    add("--leapfrog-steps", type=count, default=20, help="per iteration")
+    add("--signal-to-noise", type=positive, default=0.8, help="per pixel, wanted")
+    add("--stddev", type=positive, help="of the reference instead, in units of a pixel")
+    add("--high", type=positive, help="white, as a pixel of the network; else it says")
+    add("--paper", action="store_true", help="the paper's setting for LeNet")
+    add("--seed", type=int, default=7, help="equal seeds give equal samples")
+    add("--smoke", action="store_true", help="two chains, a few short iterations")
+    flags = parser.parse_args()
+    if flags.smoke:
+        flags.chains, flags.draws, flags.burnin, flags.leapfrog_steps = 2, 8, 8, 2
+    return flags
+
+
+if __name__ == "__main__":
+    parse_flags()  # may end here, before the seconds that TensorFlow takes
+
 import keras_tilt as kt
-import keras
 import numpy as np
+
+from keras_tilt import graph, named
 
 PILOT_STDDEV = 10.0  # of Caffe's pixels, which are those of a file / 256
 PAPER_STDDEV = 10.0
@@ -35,7 +68,10 @@ PAPER_STDDEV = 10.0
 def main():
     """Chooses the reference, samples, writes numbers, then pictures."""
     flags = parse_flags()
-    network = load_network(flags.model)
+    with named.as_exit():
+        named.use_modules(flags.modules)
+        network = load_network(flags.model)
+        _, flags.high, _ = named.pixel_range(network, None, flags.high)
     if flags.paper:
         stddev, settings = PAPER_STDDEV * caffe_pixel(flags), dict(kt.PAPER_LENET)
         if flags.smoke:
@@ -61,31 +97,6 @@ def main():
     print_places(flags.out)
 
 
-def parse_flags():
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = parser.add_argument
-    add("model", type=pathlib.Path, help=".keras file of a digit network")
-    add("--out", type=pathlib.Path, default=pathlib.Path("out/digits"), help="folder")
-    add("--chains", type=int, default=8, help="chains per digit")
-    add("--draws", type=int, default=200, help="draws kept per chain")
-    add("--burnin", type=int, default=150, help="iterations before the first draw")
-    add("--leapfrog-steps", type=int, default=20, help="per iteration")
-    add("--signal-to-noise", type=float, default=0.8, help="per pixel, wanted")
-    add("--stddev", type=float, help="of the reference instead, in units of a pixel")
-    add("--high", type=float, default=255.0, help="white, as a pixel of the network")
-    add("--paper", action="store_true", help="the paper's setting for LeNet")
-    add("--seed", type=int, default=7, help="equal seeds give equal samples")
-    add("--smoke", action="store_true", help="two chains, a few short iterations")
-    flags = parser.parse_args()
-    if flags.smoke:
-        flags.chains, flags.draws, flags.burnin, flags.leapfrog_steps = 2, 8, 8, 2
-    return flags
-
-
 def load_network(path):
     """The network of logits of a saved GenerativeClassifier, or a plain exit."""
     if not path.is_file():
@@ -93,7 +104,16 @@ def load_network(path):
             f"Expected a .keras file. Received: {path}, which is not there. "
             "Train one with: python train/mnist.py --embedded --out out/mnist"
         )
-    return keras.models.load_model(path).network
+    model = named.load_model(path)
+    network = graph.network_of(model)
+    shape = named.image_shape(network)
+    if named.num_classes(network) is None:
+        raise ValueError(
+            "Expected a network of images and one output [n, digits]. Received: "
+            f"{path}, of images {shape} and other outputs. Train one with: "
+            "python train/mnist.py --embedded --out out/mnist"
+        )
+    return network
 
 
 def class_tilts(network, stddev):

@@ -20,20 +20,143 @@ import argparse
 import contextlib
 import dataclasses
 import functools
+import json
 import os
 import pathlib
 import sys
 import typing
+
+from keras_tilt_flags import MODES, add_import, count, folder, natural, positive, share
+
+OBJECTIVES = ("generative", "discriminative", "mix")
+SCHEDULES = ("step", "inverse", "cosine", "constant")
+
+
+def parse_flags():
+    """The command line; --smoke shrinks the defaults."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    _add_images(parser.add_argument_group("images").add_argument)
+    _add_training(parser.add_argument_group("training").add_argument)
+    _add_running(parser.add_argument_group("running").add_argument)
+    flags = parser.parse_args()
+    if flags.smoke:
+        shrink(flags)
+    if flags.objective == "generative" and flags.generative_epochs > flags.epochs:
+        parser.error(
+            "--generative-epochs must not exceed --epochs. Received: "
+            f"{flags.generative_epochs} of {flags.epochs}."
+        )
+    of_batches = ("queue", "classes_per_batch", "labelled_per_batch")
+    given = [f"--{n.replace('_', '-')}" for n in of_batches if getattr(flags, n)]
+    if given and flags.objective == "discriminative":
+        parser.error(
+            f"{given[0]} is for --objective generative or mix. "
+            "Received: discriminative."
+        )
+    if flags.classes_per_batch and flags.labelled_per_batch:
+        parser.error(
+            "--classes-per-batch and --labelled-per-batch each say what a batch is. "
+            "Received: both. Leave one out."
+        )
+    if flags.queue % flags.batch_size:
+        parser.error(
+            f"--queue must be a multiple of --batch-size, {flags.batch_size}, since "
+            f"whole batches are kept. Received: {flags.queue}."
+        )
+    return flags
+
+
+def _add_images(add):
+    add(
+        "--data-dir",
+        type=pathlib.Path,
+        default=os.environ.get("KERAS_TILT_DATA"),
+        help="folder of the images",
+    )
+    add(
+        "--dataset",
+        default="imagenet2012",
+        help="a name of TFDS, a .npz in --data-dir, or synthetic",
+    )
+    add("--labelled-fraction", type=share, help="of each class; the rest: draws of q")
+    add("--unlabelled", type=pathlib.Path, help="folder of images, more draws of q")
+    add("--size", type=count, help="of the crop in pixels; the network's own")
+    add("--shorter-side", type=count, help="before it; of photos 8/7 of the crop")
+    add("--pad", type=natural, help="pixels around small images; an eighth of the crop")
+    add("--mirror", action=argparse.BooleanOptionalAction, default=True, help="half")
+    add("--preprocess", choices=MODES, default="none", help="of pixels, Keras's")
+    add("--max-corrupt", type=share, default=0.001, help="share that may be unreadable")
+
+
+def _add_training(add):
+    add(
+        "--network",
+        default="alexnet",
+        help="alexnet, zf_fast, lenet, convnet, one of keras.applications, or a .keras "
+        "file",
+    )
+    add_import(add)
+    add("--objective", choices=OBJECTIVES, default="generative", help="to begin with")
+    add("--mix-weight", type=share, default=0.5, help="of the generative loss in a mix")
+    add("--epochs", type=count, default=70, help="in all")
+    add(
+        "--generative-epochs",
+        type=count,
+        default=45,
+        help="before the discriminative",
+    )
+    add("--batch-size", type=count, default=256, help="images, of all replicas")
+    add("--learning-rate", type=positive, default=0.01, help="at the start")
+    add("--refining-learning-rate", type=positive, default=0.003, help="DG after GG")
+    add("--schedule", choices=SCHEDULES, default="step", help="of each phase")
+    add("--decay-steps", type=count, default=100_000, help="to a tenth (step)")
+    add("--warmup-steps", type=natural, default=0, help="in which the rate rises")
+    add("--momentum", type=share, default=0.9, help="of SGD")
+    add("--weight-decay", type=share, default=5e-4, help="on weights, not on biases")
+    add("--queue", type=natural, default=0, help="past images kept as draws of q")
+    add("--classes-per-batch", type=count, help="equally many images of each")
+    add("--labelled-per-batch", type=count, help="where others have no label")
+    add(
+        "--calibrate",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="set the biases by Bayes' rule at the switch",
+    )
+    add("--calibration-images", type=count, default=50_000, help="for that")
+    add("--sync-batch-norm", action="store_true", help="statistics of all replicas")
+    add("--seed", type=natural, default=0, help="of weights, order, crops and dropout")
+
+
+def _add_running(add):
+    add("--out", type=folder, default="out/imagenet", help="folder")
+    add("--save-every", type=count, default=500, help="steps")
+    add("--eval-only", type=pathlib.Path, help="a .keras file to evaluate")
+    add("--dry-run", action="store_true", help="say what would be done")
+    add("--smoke", action="store_true", help="two epochs of a few made-up images")
+
+
+def shrink(flags):
+    """The same in a minute."""
+    flags.dataset, flags.size = "synthetic", 67
+    flags.epochs, flags.generative_epochs, flags.batch_size = 2, 1, 16
+    flags.queue = 0 if flags.objective == "discriminative" else 32
+    flags.calibration_images = 64
+
+
+if __name__ == "__main__":
+    parse_flags()  # may end here, before the seconds that TensorFlow takes
 
 import keras_tilt as kt
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt import assertions, batches, evaluation, graph, named, sources, training
+from keras_tilt import assertions, batches, evaluation, graph, named, sources, storage
+from keras_tilt import training
 
-OBJECTIVES = ("generative", "discriminative", "mix")
-SCHEDULES = ("step", "inverse", "cosine", "constant")
 # Pixels of the crop. Others take the size of the images, or else of SMALL, or 224.
 SIZES = {
     "alexnet": 227,
@@ -48,7 +171,7 @@ ILSVRC = (1_281_167, 50_000)  # images, of 1,000 classes
 SYNTHETIC = 256  # pixels
 CROPS = {"center": "center crop", "five": "center + 4 corners"}
 # Flags that the result does not depend on, or that show in what is trained.
-UNSAVED = ("data_dir", "out", "save_every", "eval_only", "dry_run", "smoke")
+UNSAVED = ("data_dir", "out", "save_every", "eval_only", "dry_run", "smoke", "modules")
 
 
 class Images(typing.NamedTuple):
@@ -224,6 +347,7 @@ def main():
     network = str(flags.eval_only or flags.network)
     chief = strategy.extended.should_checkpoint
     with plain_exit(), quiet(unless=chief):
+        named.use_modules(flags.modules)
         train, test = opened(flags.dataset, flags.data_dir, flags.seed, flags.dry_run)
         train = with_labels_of(
             train, flags.labelled_fraction, flags.unlabelled, flags.seed
@@ -272,6 +396,7 @@ def main():
         if flags.dry_run:
             print(plan(model, images, phases))
             return
+        save_names(train.class_names, flags.out)
         found = trained(
             model,
             phases,
@@ -286,148 +411,12 @@ def main():
         print(f"Models and records: {flags.out / 'run'}")
 
 
-def parse_flags():
-    """The command line; --smoke shrinks the defaults."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    _add_images(parser.add_argument_group("images").add_argument)
-    _add_training(parser.add_argument_group("training").add_argument)
-    _add_running(parser.add_argument_group("running").add_argument)
-    flags = parser.parse_args()
-    if flags.smoke:
-        shrink(flags)
-    if flags.objective == "generative" and flags.generative_epochs > flags.epochs:
-        parser.error(
-            "--generative-epochs must not exceed --epochs. Received: "
-            f"{flags.generative_epochs} of {flags.epochs}."
-        )
-    of_batches = ("queue", "classes_per_batch", "labelled_per_batch")
-    given = [f"--{n.replace('_', '-')}" for n in of_batches if getattr(flags, n)]
-    if given and flags.objective == "discriminative":
-        parser.error(
-            f"{given[0]} is for --objective generative or mix. "
-            "Received: discriminative."
-        )
-    if flags.classes_per_batch and flags.labelled_per_batch:
-        parser.error(
-            "--classes-per-batch and --labelled-per-batch each say what a batch is. "
-            "Received: both. Leave one out."
-        )
-    if flags.queue % flags.batch_size:
-        parser.error(
-            f"--queue must be a multiple of --batch-size, {flags.batch_size}, since "
-            f"whole batches are kept. Received: {flags.queue}."
-        )
-    return flags
-
-
-def _add_images(add):
-    add(
-        "--data-dir",
-        type=pathlib.Path,
-        default=os.environ.get("KERAS_TILT_DATA"),
-        help="folder of the images",
-    )
-    add(
-        "--dataset",
-        default="imagenet2012",
-        help="a name of TFDS, a .npz in --data-dir, or synthetic",
-    )
-    add("--labelled-fraction", type=share, help="of each class; the rest: draws of q")
-    add("--unlabelled", type=pathlib.Path, help="folder of images, more draws of q")
-    add("--size", type=named.count, help="of the crop in pixels; the network's own")
-    add("--shorter-side", type=named.count, help="before it; of photos 8/7 of the crop")
-    add("--pad", type=natural, help="pixels around small images; an eighth of the crop")
-    add("--mirror", action=argparse.BooleanOptionalAction, default=True, help="half")
-    add("--preprocess", choices=named.MODES, default="none", help="of pixels, Keras's")
-    add("--max-corrupt", type=share, default=0.001, help="share that may be unreadable")
-
-
-def _add_training(add):
-    add(
-        "--network",
-        default="alexnet",
-        help="alexnet, zf_fast, lenet, convnet, one of keras.applications, or a .keras "
-        "file",
-    )
-    add("--objective", choices=OBJECTIVES, default="generative", help="to begin with")
-    add("--mix-weight", type=share, default=0.5, help="of the generative loss in a mix")
-    add("--epochs", type=named.count, default=70, help="in all")
-    add(
-        "--generative-epochs",
-        type=named.count,
-        default=45,
-        help="before the discriminative",
-    )
-    add("--batch-size", type=named.count, default=256, help="images, of all replicas")
-    add("--learning-rate", type=positive, default=0.01, help="at the start")
-    add("--refining-learning-rate", type=positive, default=0.003, help="DG after GG")
-    add("--schedule", choices=SCHEDULES, default="step", help="of each phase")
-    add("--decay-steps", type=named.count, default=100_000, help="to a tenth (step)")
-    add("--warmup-steps", type=natural, default=0, help="in which the rate rises")
-    add("--momentum", type=share, default=0.9, help="of SGD")
-    add("--weight-decay", type=share, default=5e-4, help="on weights, not on biases")
-    add("--queue", type=natural, default=0, help="past images kept as draws of q")
-    add("--classes-per-batch", type=named.count, help="equally many images of each")
-    add("--labelled-per-batch", type=named.count, help="where others have no label")
-    add(
-        "--calibrate",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="set the biases by Bayes' rule at the switch",
-    )
-    add("--calibration-images", type=named.count, default=50_000, help="for that")
-    add("--sync-batch-norm", action="store_true", help="statistics of all replicas")
-    add("--seed", type=natural, default=0, help="of weights, order, crops and dropout")
-
-
-def _add_running(add):
-    add("--out", type=pathlib.Path, default=pathlib.Path("out/imagenet"), help="folder")
-    add("--save-every", type=named.count, default=500, help="steps")
-    add("--eval-only", type=pathlib.Path, help="a .keras file to evaluate")
-    add("--dry-run", action="store_true", help="say what would be done")
-    add("--smoke", action="store_true", help="two epochs of a few made-up images")
-
-
-def share(text):
-    """A number in [0, 1]: the type of a flag."""
-    if not 0.0 <= float(text) <= 1.0:
-        raise ValueError
-    return float(text)
-
-
-def natural(text):
-    """A whole number from 0: the type of a flag."""
-    if not int(text) >= 0:
-        raise ValueError
-    return int(text)
-
-
-def positive(text):
-    """A number above 0: the type of a flag."""
-    if not 0.0 < float(text) < float("inf"):
-        raise ValueError
-    return float(text)
-
-
-def shrink(flags):
-    """The same in a minute."""
-    flags.dataset, flags.size = "synthetic", 67
-    flags.epochs, flags.generative_epochs, flags.batch_size = 2, 1, 16
-    flags.queue = 0 if flags.objective == "discriminative" else 32
-    flags.calibration_images = 64
-
-
 @contextlib.contextmanager
 def plain_exit():
     """Within it an error that says what to do ends the script with its sentence."""
     try:
         with named.as_exit():
             yield
-    except OSError as error:
-        raise SystemExit(of_files(error)) from error
     except tf.errors.InvalidArgumentError as error:
         sentence = assertions.sentence_of(error)
         if sentence is None:
@@ -436,18 +425,6 @@ def plain_exit():
     except KeyboardInterrupt as error:
         print("\nInterrupted. Run the same again to go on.", file=sys.stderr)
         raise SystemExit(130) from error
-
-
-def of_files(error):
-    """What an OSError says, whole sentences as they are."""
-    if error.filename is None:
-        return str(error)
-    if str(error.strerror).startswith("Expected"):
-        return f"{error.strerror}: {error.filename}"
-    return (
-        "Expected files that can be read and folders that can be written. Received: "
-        f"{error.filename}: {error.strerror}. Mend the rights, or name another one."
-    )
 
 
 def chosen_strategy():
@@ -585,6 +562,13 @@ def built(network, images, seed, sync_batch_norm):
     if sync_batch_norm:
         found = synchronized(found)
     return kt.GenerativeClassifier(found)
+
+
+def save_names(class_names, out):
+    """Writes class_names.json, of which scripts take the names of a model's classes."""
+    text = json.dumps(list(class_names)) + "\n"
+    out.mkdir(parents=True, exist_ok=True)
+    storage.replace(out / "class_names.json", lambda part: part.write(text.encode()))
 
 
 def settings_of(values, images):

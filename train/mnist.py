@@ -16,17 +16,76 @@ share one results file (start each with --threads 1).
 """
 
 import argparse
-import pathlib
+
+from keras_tilt_flags import count, file, folder, positive
+
+PAPER_ERROR = {"DG": 1.03, "GG": 0.85, "GG+DG": 0.76}  # from memory, unverified
+
+
+def parse_flags():
+    """The command line; --smoke shrinks the defaults."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--data-dir", help="folder of mnist.npz or of prepared TFDS data")
+    add("--embedded", action="store_true", help="the package's 6,000 images instead")
+    add(
+        "--schemes",
+        nargs="+",
+        default=list(PAPER_ERROR),
+        choices=PAPER_ERROR,
+        help="which to run",
+    )
+    add(
+        "--seeds",
+        nargs="+",
+        type=int,
+        default=[0, 1, 2, 3, 4],
+        help="of initial weights and order of images, one run each",
+    )
+    add("--seed", type=int, help="one seed; short for --seeds SEED")
+    add("--epochs", type=count, default=25, help="epochs of every scheme")
+    add("--generative-epochs", type=count, default=16, help="of GG+DG")
+    add("--learning-rate", type=positive, default=0.01, help="at step 0 of DG and GG")
+    add("--refining-learning-rate", type=positive, default=0.003, help="DG after GG")
+    add("--batch-size", type=count, default=64, help="images per step")
+    add(
+        "--calibrate",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="fold the calibrated bias in at the switch from GG to DG",
+    )
+    add("--threads", type=count, help="TensorFlow threads; all cores by default")
+    add("--results", type=file, help="records, default OUT/mnist.json")
+    add("--out", type=folder, default="out/mnist", help="models")
+    add("--smoke", action="store_true", help="one seed, two epochs, embedded images")
+    flags = parser.parse_args()
+    if flags.seed is not None:
+        flags.seeds = [flags.seed]
+    if flags.smoke:
+        flags.seeds, flags.epochs, flags.generative_epochs = flags.seeds[:1], 2, 1
+    if not 0 < flags.generative_epochs < flags.epochs:
+        parser.error(
+            "--generative-epochs must lie between 1 and --epochs - 1. Received: "
+            f"{flags.generative_epochs} of {flags.epochs}."
+        )
+    flags.results = flags.results or flags.out / "mnist.json"
+    return flags
+
+
+if __name__ == "__main__":
+    parse_flags()  # may end here, before the seconds that TensorFlow takes
 
 import keras_tilt as kt
 import keras
 import numpy as np
-import tqdm
+from tqdm import auto as tqdm
 
 from keras_tilt import comparison, named, storage, training
 
 SWITCH = "generative_epochs"
-PAPER_ERROR = {"DG": 1.03, "GG": 0.85, "GG+DG": 0.76}  # from memory, unverified
 PAPER_IMAGES = 60_000  # that it trains on
 
 
@@ -83,59 +142,6 @@ def main():
                 train_run(run, train, test, flags.results, flags.out, progress)
     print(table(comparison.read_records(flags.results), settings))
     print(f"Records: {flags.results}\nModels:  {flags.out}")
-
-
-def parse_flags():
-    """The command line; --smoke shrinks the defaults."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--data-dir", help="folder of mnist.npz or of prepared TFDS data")
-    add("--embedded", action="store_true", help="the package's 6,000 images instead")
-    add(
-        "--schemes",
-        nargs="+",
-        default=list(PAPER_ERROR),
-        choices=PAPER_ERROR,
-        help="which to run",
-    )
-    add(
-        "--seeds",
-        nargs="+",
-        type=int,
-        default=[0, 1, 2, 3, 4],
-        help="of initial weights and order of images, one run each",
-    )
-    add("--seed", type=int, help="one seed; short for --seeds SEED")
-    add("--epochs", type=int, default=25, help="epochs of every scheme")
-    add("--generative-epochs", type=int, default=16, help="of GG+DG")
-    add("--learning-rate", type=float, default=0.01, help="at step 0 of DG and GG")
-    add("--refining-learning-rate", type=float, default=0.003, help="DG after GG")
-    add("--batch-size", type=int, default=64, help="images per step")
-    add(
-        "--calibrate",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="fold the calibrated bias in at the switch from GG to DG",
-    )
-    add("--threads", type=int, help="TensorFlow threads; all cores by default")
-    add("--results", type=pathlib.Path, help="records, default OUT/mnist.json")
-    add("--out", type=pathlib.Path, default=pathlib.Path("out/mnist"), help="models")
-    add("--smoke", action="store_true", help="one seed, two epochs, embedded images")
-    flags = parser.parse_args()
-    if flags.seed is not None:
-        flags.seeds = [flags.seed]
-    if flags.smoke:
-        flags.seeds, flags.epochs, flags.generative_epochs = flags.seeds[:1], 2, 1
-    if not 0 < flags.generative_epochs < flags.epochs:
-        parser.error(
-            "--generative-epochs must lie between 1 and --epochs - 1. Received: "
-            f"{flags.generative_epochs} of {flags.epochs}."
-        )
-    flags.results = flags.results or flags.out / "mnist.json"
-    return flags
 
 
 def load(data_dir):

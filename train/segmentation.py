@@ -25,11 +25,92 @@ import json
 import os
 import pathlib
 
+from keras_tilt_flags import add_import, count, folder
+
+DATASETS = ("npz", "voc", "context", "coco", "synthetic")
+PROPOSED_BY = ("proposals", "superpixels")
+
+
+def parse_flags():
+    """The command line; --smoke shrinks the defaults."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--data", help=".npz, folder, or `synthetic`; in --data-dir if it is there")
+    add("--data-dir", default=os.environ.get("KERAS_TILT_DATA"), help="folder")
+    add("--dataset", choices=DATASETS, help="kind of data, where it is not plain")
+    add("--sbd", help="folder of SBD, for more images of VOC to train on")
+    add("--voc", help="VOCdevkit folder with the images of PASCAL-Context")
+    add("--stuff", nargs="*", default=[], help="classes of an .npz that are stuff")
+    add("--background", help="class of an .npz that is none of the others")
+    add("--split", help="to judge on, default val; of COCO validation")
+    add("--network", default="convnet", help="NETWORK.keras, or a name: new weights")
+    add_import(add)
+    add("--layer", default="relu3", help="whose map is masked")
+    add("--size", type=count, nargs=2, default=[120, 160], help="of its images")
+    add("--design", choices=("A", "B", "box"), default="A", help="box: without masks")
+    add(
+        "--pursuit",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="of segments of stuff; without it stuff is an object",
+    )
+    add("--classifier", choices=("softmax", "svm"), default="softmax", help="at last")
+    add(
+        "--train-network",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="all weights, not only those above the map",
+    )
+    add("--epochs", type=count, default=8, help="of fine-tuning")
+    add(
+        "--fine-tuned",
+        type=pathlib.Path,
+        help="fine_tuned.keras of a run with this design, not to do it again",
+    )
+    add("--learning-rate", type=float, default=1e-3, help="Adam's, cosine to 0")
+    add("--hidden", type=count, default=512, help="width of a pathway")
+    add("--images", type=count, default=4, help="in a batch")
+    add("--segments", type=count, default=64, help="of an image in a batch")
+    add(
+        "--none-up-to",
+        type=float,
+        default=0.5,
+        help="IoU or purity below which a segment is none; the paper's is 0.3",
+    )
+    add("--smallest-object", type=count, default=20, help="to train on, pixels")
+    add("--max-iou", type=float, default=0.3, help="of segments that are pasted")
+    add("--proposals", type=folder, help="folder, default OUT/proposals")
+    add(
+        "--proposed-by",
+        choices=PROPOSED_BY,
+        default="proposals",
+        help="superpixels: those that a server makes",
+    )
+    add("--pictures", type=count, default=10, help="images drawn")
+    add("--threads", type=count, help="TensorFlow threads; all cores by default")
+    add("--seed", type=int, default=0, help="of weights, order and pursuit")
+    add("--out", type=folder, default="out/segmentation", help="folder of the run")
+    add("--smoke", action="store_true", help="2 epochs of a few synthetic scenes")
+    flags = parser.parse_args()
+    if flags.smoke:
+        flags.data, flags.epochs, flags.size = "synthetic", 2, [60, 80]
+        flags.hidden, flags.train_network = 32, True
+    flags.proposals = flags.proposals or flags.out / "proposals"
+    flags.split = flags.split or ("validation" if flags.dataset == "coco" else "val")
+    return flags
+
+
+if __name__ == "__main__":
+    parse_flags()  # may end here, before the seconds that TensorFlow takes
+
 import keras_tilt as kt
 import keras
 import numpy as np
 import tensorflow as tf
-import tqdm
+from tqdm import auto as tqdm
 
 from keras_tilt import masking, named, storage
 
@@ -42,6 +123,7 @@ def main():
     flags = parse_flags()
     named.use_threads(flags.threads)
     with named.as_exit():
+        named.use_modules(flags.modules)
         train, test = scenes_of(flags)
         backbone = backbone_of(flags, len(train.class_names))
         segmenter = segmenter_of(flags, train)
@@ -65,82 +147,6 @@ def main():
     )
     print(table(result))
     draw(maps, test, flags.out / "pictures.png")
-
-
-def parse_flags():
-    """The command line; --smoke shrinks the defaults."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--data", help=".npz, folder, or `synthetic`; in --data-dir if it is there")
-    add("--data-dir", default=os.environ.get("KERAS_TILT_DATA"), help="folder")
-    add("--dataset", choices=DATASETS, help="kind of data, where it is not plain")
-    add("--sbd", help="folder of SBD, for more images of VOC to train on")
-    add("--voc", help="VOCdevkit folder with the images of PASCAL-Context")
-    add("--stuff", nargs="*", default=[], help="classes of an .npz that are stuff")
-    add("--background", help="class of an .npz that is none of the others")
-    add("--split", help="to judge on, default val; of COCO validation")
-    add("--network", default="convnet", help="NETWORK.keras, or a name: new weights")
-    add("--layer", default="relu3", help="whose map is masked")
-    add("--size", type=named.count, nargs=2, default=[120, 160], help="of its images")
-    add("--design", choices=masking.DESIGNS, default="A", help="box: without masks")
-    add(
-        "--pursuit",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="of segments of stuff; without it stuff is an object",
-    )
-    add("--classifier", choices=("softmax", "svm"), default="softmax", help="at last")
-    add(
-        "--train-network",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="all weights, not only those above the map",
-    )
-    add("--epochs", type=named.count, default=8, help="of fine-tuning")
-    add(
-        "--fine-tuned",
-        type=pathlib.Path,
-        help="fine_tuned.keras of a run with this design, not to do it again",
-    )
-    add("--learning-rate", type=float, default=1e-3, help="Adam's, cosine to 0")
-    add("--hidden", type=named.count, default=512, help="width of a pathway")
-    add("--images", type=named.count, default=4, help="in a batch")
-    add("--segments", type=named.count, default=64, help="of an image in a batch")
-    add(
-        "--none-up-to",
-        type=float,
-        default=0.5,
-        help="IoU or purity below which a segment is none; the paper's is 0.3",
-    )
-    add("--smallest-object", type=named.count, default=20, help="to train on, pixels")
-    add("--max-iou", type=float, default=0.3, help="of segments that are pasted")
-    add("--proposals", type=pathlib.Path, help="folder, default OUT/proposals")
-    add(
-        "--proposed-by",
-        choices=PROPOSED_BY,
-        default="proposals",
-        help="superpixels: those that a server makes",
-    )
-    add("--pictures", type=named.count, default=10, help="images drawn")
-    add("--threads", type=named.count, help="TensorFlow threads; all cores by default")
-    add("--seed", type=int, default=0, help="of weights, order and pursuit")
-    out = pathlib.Path("out/segmentation")
-    add("--out", type=pathlib.Path, default=out, help="folder of the run")
-    add("--smoke", action="store_true", help="2 epochs of a few synthetic scenes")
-    flags = parser.parse_args()
-    if flags.smoke:
-        flags.data, flags.epochs, flags.size = "synthetic", 2, [60, 80]
-        flags.hidden, flags.train_network = 32, True
-    flags.proposals = flags.proposals or flags.out / "proposals"
-    flags.split = flags.split or ("validation" if flags.dataset == "coco" else "val")
-    return flags
-
-
-DATASETS = ("npz", "voc", "context", "coco", "synthetic")
-PROPOSED_BY = ("proposals", "superpixels")
 
 
 def scenes_of(flags):

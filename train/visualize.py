@@ -31,16 +31,100 @@ import pathlib
 import sys
 import time
 
+from keras_tilt_flags import (
+    MODES,
+    add_import,
+    add_names,
+    add_pixels,
+    add_reference,
+    add_units,
+    check_units,
+    count,
+    folder,
+    positive,
+)
+
+# Of the norm of the noise. A patch has few pixels, and its noise little to hide a unit.
+SIGNAL_OF_IMAGE, SIGNAL_OF_PATCH = 0.14, 0.6
+SIZES = (1.0, 0.7, 0.5, 0.35)  # of the image
+
+
+def parse_flags():
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("model", type=pathlib.Path, help=".keras file of a network of images")
+    add_import(add)
+    add_units(add)
+    add("--out", type=folder, default="out/units", help="folder")
+    add_pixels(add)
+    add_reference(add)
+    add(
+        "--sizes",
+        type=positive,
+        nargs="+",
+        help="of the image at which a class is read, 1 as the network takes it; if it "
+        f"is not given, those of {' '.join(map(str, SIZES))} that the network can take",
+    )
+    add("--posterior-weight", type=float, default=2.0, help="of log p(class | x)")
+    add(
+        "--signal",
+        type=float,
+        help="share that the tilt moves noise by; if it is not given, "
+        f"{SIGNAL_OF_IMAGE} for units of the whole image, else {SIGNAL_OF_PATCH}",
+    )
+    add("--scale", type=float, help="of the tilt instead, in place of --signal")
+    add("--chains", type=count, default=4, help="for each unit")
+    add("--draws", type=count, default=10, help="of each chain")
+    add(
+        "--burnin",
+        type=count,
+        default=30,
+        help="iterations before the first draw",
+    )
+    add("--approach-step", type=float, default=0.06, help="while the tilt rises")
+    add(
+        "--max-leapfrog-steps",
+        type=count,
+        default=20,
+        help="gradients per iteration",
+    )
+    add(
+        "--compare",
+        choices=("langevin", "maximisation"),
+        nargs="+",
+        default=[],
+        help="with as many gradients, beside the samples",
+    )
+    add_names(add)
+    add(
+        "--judge", type=pathlib.Path, help=".keras file of another network, for classes"
+    )
+    add("--judge-preprocess", choices=MODES, default="none", help="of its pixels")
+    add("--seed", type=int, default=7, help="equal seeds give equal samples")
+    add("--smoke", action="store_true", help="two chains, a few short iterations")
+    flags = parser.parse_args()
+    check_units(parser, flags)
+    if flags.smoke:
+        flags.chains, flags.draws, flags.burnin, flags.max_leapfrog_steps = 2, 4, 6, 2
+        flags.approach_step, flags.sizes = 0.5, flags.sizes and flags.sizes[:2]
+    return flags
+
+
+if __name__ == "__main__":
+    parse_flags()  # may end here, before the seconds that TensorFlow takes
+
 import keras_tilt as kt
 import numpy as np
 import tensorflow as tf
 from scipy.spatial.distance import pdist
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from keras_tilt import graph, named
 
-# Of the norm of the noise. A patch has few pixels, and its noise little to hide a unit.
-SIGNAL_OF_IMAGE, SIGNAL_OF_PATCH = 0.14, 0.6
 COARSE = 16  # pixels along an edge of the images whose distances are compared
 KEPT = 10  # states of each chain
 
@@ -57,10 +141,22 @@ def main():
 def visualize(flags):
     """Samples unit by unit, numbers first; then one picture and one table of all."""
     with named.as_exit():
+        named.use_modules(flags.modules)
         network = load_network(flags.model)
+        if flags.list:
+            print(named.layer_table(network))
+            return
+        flags.low, flags.high, reason = named.pixel_range(
+            network, flags.low, flags.high, flags.preprocess
+        )
+        print(
+            f"Pixels: black {flags.low:g}, white {flags.high:g}, {reason}", flush=True
+        )
         judges = judges_of(network, flags)
-        names = named.load_names(flags.names)
-        units = units_of(network, flags)
+        names = named.names_of(flags.names, flags.model, named.num_classes(network))
+        labels = named.labels(flags.unit, network, names)
+        flags.sizes = sizes_of(network, labels, flags)
+        units = units_of(network, labels, flags)
     found, left_out = [], []
     for label, unit in units.items():
         name = names.get(named.class_number(label), label)
@@ -80,104 +176,33 @@ def visualize(flags):
         raise SystemExit("\n".join(left_out))
 
 
-def parse_flags():
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = parser.add_argument
-    add("model", type=pathlib.Path, help=".keras file of a network of images")
-    add(
-        "--unit",
-        action="append",
-        required=True,
-        help="class:3, class:0-9, LAYER:12 or LAYER:0-7; may be repeated",
-    )
-    add("--out", type=pathlib.Path, default=pathlib.Path("out/units"), help="folder")
-    add(
-        "--preprocess",
-        choices=named.MODES,
-        default="none",
-        help="of pixels, as Keras's",
-    )
-    add("--low", type=float, default=0.0, help="black, as a pixel of the network")
-    add("--high", type=float, default=255.0, help="white: 1 if its pixels are 0 ... 1")
-    add(
-        "--reference",
-        choices=named.NOISES,
-        default="spectral",
-        help="noise of a 1/f spectrum within the range; uniform in it; Gaussian",
-    )
-    add("--exponent", type=float, default=1.7, help="of 1/f")
-    add("--contrast", type=float, default=0.3, help="sd of a pixel, of the range")
-    add(
-        "--sizes",
-        type=float,
-        nargs="+",
-        default=[1.0, 0.7, 0.5, 0.35],
-        help="of the image at which a class is read, 1 as the network takes it",
-    )
-    add("--posterior-weight", type=float, default=2.0, help="of log p(class | x)")
-    add(
-        "--signal",
-        type=float,
-        help="share that the tilt moves noise by; if it is not given, "
-        f"{SIGNAL_OF_IMAGE} for units of the whole image, else {SIGNAL_OF_PATCH}",
-    )
-    add("--scale", type=float, help="of the tilt instead, in place of --signal")
-    add("--chains", type=named.count, default=4, help="for each unit")
-    add("--draws", type=named.count, default=10, help="of each chain")
-    add(
-        "--burnin",
-        type=named.count,
-        default=30,
-        help="iterations before the first draw",
-    )
-    add("--approach-step", type=float, default=0.06, help="while the tilt rises")
-    add(
-        "--max-leapfrog-steps",
-        type=named.count,
-        default=20,
-        help="gradients per iteration",
-    )
-    add(
-        "--compare",
-        choices=("langevin", "maximisation"),
-        nargs="+",
-        default=[],
-        help="with as many gradients, beside the samples",
-    )
-    add(
-        "--names",
-        type=pathlib.Path,
-        help="JSON of the names of the classes: a list, or a dict by their numbers",
-    )
-    add(
-        "--judge", type=pathlib.Path, help=".keras file of another network, for classes"
-    )
-    add("--judge-preprocess", choices=named.MODES, default="none", help="of its pixels")
-    add("--seed", type=int, default=7, help="equal seeds give equal samples")
-    add("--smoke", action="store_true", help="two chains, a few short iterations")
-    flags = parser.parse_args()
-    if not flags.low < flags.high:
-        parser.error(f"Expected --low below --high: {flags.low:g}, {flags.high:g}.")
-    if flags.smoke:
-        flags.chains, flags.draws, flags.burnin, flags.max_leapfrog_steps = 2, 4, 6, 2
-        flags.approach_step, flags.sizes = 0.5, flags.sizes[:2]
-    return flags
-
-
 # The units
 
 
-def units_of(network, flags):
+def sizes_of(network, labels, flags):
+    """Sizes at which classes are read: those asked for, or those that can be."""
+    if flags.sizes:
+        return flags.sizes
+    wanted = list(SIZES[:2] if flags.smoke else SIZES)
+    if all(named.class_number(label) is None for label in labels):
+        return wanted
+    found = named.readable_sizes(network, wanted, flags.preprocess)
+    if others := [f"{size:g}" for size in wanted if size not in found]:
+        print(
+            f"Sizes: classes are read at {' '.join(f'{size:g}' for size in found)} of "
+            f"the image alone, as the network does not take {' '.join(others)} of it",
+            flush=True,
+        )
+    return found
+
+
+def units_of(network, labels, flags):
     """All units by their labels, before any is sampled."""
     return {
         label: named.unit_of(
             network, label, flags.preprocess, flags.sizes, flags.posterior_weight
         )
-        for label in named.labels(flags.unit)
+        for label in labels
     }
 
 
@@ -207,7 +232,7 @@ class Judge:
 
     def __init__(self, network, mode):
         self.network, self.preprocess = network, named.preprocessing(mode)
-        self.num_classes = network.output_shape[-1]
+        self.num_classes = named.num_classes(network) or 0  # of several outputs
 
     def __call__(self, images):
         """Outputs, [n, classes]."""
@@ -281,7 +306,7 @@ def settings_of(flags):
     return digests | {
         key: str(value)
         for key, value in sorted(vars(flags).items())
-        if key not in ("unit", "out", "names", *files)
+        if key not in ("unit", "list", "out", "names", "modules", *files)
     }
 
 

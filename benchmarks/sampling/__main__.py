@@ -48,21 +48,10 @@ import os
 import pathlib
 import platform
 
-from cost import cost_of_lenet, cost_of_squeezenet
-from efficiency import ess_lenet, ess_weak
-from networks import colour_unit
-from other_library import beside_blackjax
-from picture import ess_picture
-from pixels import pixels
-from rounds import rounded
-from tables import table
-
-import keras
-import tensorflow as tf
+from keras_tilt_flags import file
 
 PARTS = ("cost", "ess", "pixels", "blackjax")
 REGIMES = ("weak", "lenet", "picture")
-
 # Arguments of the function that measures a case; steps are leapfrog steps.
 STEPS = (1, 2, 3, 4, 6, 8, 12, 16)
 PIXELS = (100, 1_000, 10_000, 100_000, 1_000_000)
@@ -83,6 +72,47 @@ FULL = {
     "blackjax lenet": dict(num_chains=32, rounds=8, steps=STEPS)
     | dict(num_gradients=1200, num_burnin_steps=400),
 }
+
+
+def parse_flags():
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="to measure")
+    add("--regimes", nargs="+", choices=REGIMES, default=list(REGIMES), help="of ess")
+    gradients = FULL["ess picture"]["num_gradients"]
+    add("--picture-gradients", type=int, default=gradients, help="of every variant")
+    add(
+        "--data-dir",
+        type=pathlib.Path,
+        default=pathlib.Path(os.environ.get("KERAS_TILT_DATA", "../shared/data")),
+        help="folder of squeezenet_keras.npz and squeezenet_keras.py",
+    )
+    add("--seed", type=int, default=0, help="of all chains")
+    add("--out", type=file, default="out/bench_sampling.json", help="table")
+    add("--again", action="store_true", help="measure also what is in the file")
+    add("--smoke", action="store_true", help="few gradients, and no SqueezeNet")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    parse_flags()  # may end here, before the seconds that TensorFlow takes
+
+from cost import cost_of_lenet, cost_of_squeezenet
+from efficiency import ess_lenet, ess_weak
+from networks import colour_unit
+from other_library import beside_blackjax
+from picture import ess_picture
+from pixels import pixels
+from rounds import rounded
+from tables import table
+
+import keras
+import tensorflow as tf
+
 FEW = dict(num_gradients=20, num_burnin_steps=10, rounds=1)
 SMOKE = {
     "cost lenet": dict(num_steps=3, rounds=3),
@@ -111,35 +141,6 @@ def main():
             save(flags.out, found)
         print(table(case, found[case]["result"]), flush=True)
     print(f"Written to {flags.out}")
-
-
-def parse_flags():
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="to measure")
-    add("--regimes", nargs="+", choices=REGIMES, default=list(REGIMES), help="of ess")
-    gradients = FULL["ess picture"]["num_gradients"]
-    add("--picture-gradients", type=int, default=gradients, help="of every variant")
-    add(
-        "--data-dir",
-        type=pathlib.Path,
-        default=pathlib.Path(os.environ.get("KERAS_TILT_DATA", "../shared/data")),
-        help="folder of squeezenet_keras.npz and squeezenet_keras.py",
-    )
-    add("--seed", type=int, default=0, help="of all chains")
-    add(
-        "--out",
-        type=pathlib.Path,
-        default=pathlib.Path("out/bench_sampling.json"),
-        help="table",
-    )
-    add("--again", action="store_true", help="measure also what is in the file")
-    add("--smoke", action="store_true", help="few gradients, and no SqueezeNet")
-    return parser.parse_args()
 
 
 def cases(parts, regimes, smoke, picture_gradients):

@@ -2,7 +2,7 @@
 
 import keras_tilt as kt
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from networks import natural_noise
 from rounds import in_turns, median_ratio, ratio_of_sums, timed

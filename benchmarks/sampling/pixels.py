@@ -3,7 +3,7 @@
 import keras_tilt as kt
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from keras_tilt.adaptation import QUARTER_TURN
 from runs import KERNELS, Run, chains_of

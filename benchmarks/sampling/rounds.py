@@ -3,7 +3,7 @@
 import time
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 
 def in_turns(names, rounds, title):

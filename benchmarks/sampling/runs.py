@@ -6,7 +6,7 @@ from keras_tilt.chains import Settings
 import arviz
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 KERNELS = ("split", "hmc")
 ACCEPT = 0.8

@@ -15,8 +15,8 @@ __all__ = ["Machines", "answers_of", "fit"]
 import typing
 
 import numpy as np
-import tqdm
 from sklearn.svm import LinearSVC
+from tqdm import auto as tqdm
 
 MEAN_NORM = 20.0
 _TRUE, _LITTLE = 0.999, 0.3  # IoU or purity of positive and negative examples
