@@ -20,8 +20,9 @@ setup(
     author="The keras_tilt authors",
     license="MIT",
     license_files=["LICENSE"],
-    packages=["keras_tilt", "keras_tilt.masking"],
-    py_modules=["keras_tilt_flags"],
+    packages=["keras_tilt", "keras_tilt.masking", "keras_tilt_flags"],
+    # Outside of keras_tilt for Python, as to import that imports TensorFlow.
+    package_dir={"keras_tilt_flags": "keras_tilt/flags"},
     package_data={"keras_tilt": ["embedded/*"]},
     python_requires=">=3.11",
     install_requires=requirements(),

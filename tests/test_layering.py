@@ -35,6 +35,7 @@ ROOMS = {
     "diagnostics": set(),
     "evaluation": {"objective", "passes"},
     "features": {"gradients", "graph", "outputs"},
+    "flags": set(),
     "gradients": set(),
     "graph": set(),
     "image_files": set(),
