@@ -189,9 +189,6 @@ class Samples:
 
         Raises:
             ValueError: if there is none, or it is another file.
-
-        Example:
-            >>> samples = keras_tilt.Samples.load("samples.nc")  # doctest: +SKIP
         """
         data = read_netcdf(path)
         if _NUMBERS not in data.attrs:

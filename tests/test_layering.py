@@ -287,7 +287,7 @@ def test_libraries_stay_in_their_rooms(room):
 @pytest.mark.parametrize("room", MODULES)
 def test_only_scripts_read_flags_or_write_files(room):
     source = MODULES[room].read_text()
-    assert not libraries_of(source) & FLAGS
+    assert room == "flags" or not libraries_of(source) & FLAGS
     assert "sys.argv" not in source
     assert room in WRITING_ROOMS or not written_by(source)
 
