@@ -9,6 +9,7 @@ serves all others: it is kept with the network, and goes with it.
 
 __all__ = ["chains_of", "checked_tilts", "sampled_together", "stacked_response"]
 
+import numpy as np
 import tensorflow as tf
 
 from keras_tilt import kept
@@ -95,6 +96,7 @@ def chains_of(tilts, kernel, rows, num_chains, mass=1.0, ladder=None):
     """
     first, units = tilts[0], [tilt.unit for tilt in tilts]
     of_units = all(isinstance(unit, Unit) for unit in units)
+    ladder = None if ladder is None else tuple(np.asarray(ladder).tolist())
 
     def made():
         return ChainGraphs(

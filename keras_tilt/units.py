@@ -261,19 +261,17 @@ def _scaled(unit, scalar):
 
 
 def read_out(values, weights):
-    """Return sum_c values[..., n, c] weights[..., c]: [..., n].
+    """Return sum_c values[n, c] weights[c]: [n].
 
     Channels of weight 0 are not read, whatever they hold, and one channel of weight 1
     is returned bit by bit.
 
     Args:
-        values: float32 [n, channels], or a row of them for each unit [units, n,
-            channels].
-        weights: array [channels], or [units, channels].
+        values: float32 [n, channels].
+        weights: array [channels].
     """
     channels, weights = nonzero(weights)
-    values = tf.gather(values, channels, axis=-1, batch_dims=channels.ndim - 1)
-    return weighted_sum(values, weights[..., None, :])
+    return weighted_sum(tf.gather(values, channels, axis=-1), weights)
 
 
 def nonzero(weights):

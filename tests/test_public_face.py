@@ -155,6 +155,9 @@ def thinned(tilt, kernel, plain, folder, strategy):
 def ladder(tilt, kernel, plain, folder, strategy):
     found = draw(tilt, kernel, inverse_temperatures=(1.0, 0.4))
     assert_is_a_sample(found, tilt)
+    for form in ([1.0, 0.4], np.array([1.0, 0.4])):
+        again = draw(tilt, kernel, inverse_temperatures=form)
+        np.testing.assert_array_equal(again.noise, found.noise)
     assert found.swap_accept_rate.shape == (1,)
 
 
