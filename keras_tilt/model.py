@@ -79,12 +79,11 @@ class GenerativeClassifier(keras.Model):
     starts from it.
 
     Args:
-        network: `keras.Model` of one input, images, to logits `[batch, classes]`: no
-            softmax or sigmoid at its end.
+        network: `keras.Model`, images, or several inputs with images first, to logits
+            `[batch, classes]`: no softmax or sigmoid at its end.
 
     Raises:
-        ValueError: a network of several inputs, or whose output is not `[batch,
-            classes]` logits.
+        ValueError: a network whose output is not `[batch, classes]` logits.
 
     Example:
         >>> network = keras_tilt.lenet()
@@ -744,13 +743,6 @@ def _policy(network):
 
 
 def _num_classes(network):
-    inputs = getattr(network, "inputs", None) or []
-    if len(inputs) > 1:
-        raise ValueError(
-            "`network` must have one input, images. Received: "
-            f"{[tensor.name for tensor in inputs]}. Build one of the images alone, "
-            "with the others fixed: keras.Model(images, network([images, ...]))."
-        )
     shape = getattr(network, "output_shape", None)
     if isinstance(shape, list | dict):
         raise ValueError(

@@ -397,11 +397,12 @@ def test_the_error_of_a_network_of_labels_says_why():
         kt.GenerativeClassifier(net(dense("sigmoid")))
 
 
-def test_a_network_of_several_inputs_is_no_classifier():
+def test_what_a_network_of_several_inputs_returns_is_found_as_well():
     inputs = [keras.Input(SHAPE, name="left"), keras.Input(SHAPE, name="right")]
     top = dense()(L.Flatten()(L.Add()(inputs)))
-    with pytest.raises(ValueError, match="one input.*'left', 'right'"):
-        kt.GenerativeClassifier(keras.Model(inputs, top))
+    kt.GenerativeClassifier(keras.Model(inputs, top))
+    with pytest.raises(ValueError, match="must end in logits"):
+        kt.GenerativeClassifier(keras.Model(inputs, L.Softmax()(top)))
 
 
 def test_a_class_is_read_where_the_network_has_an_output_activation_inside_a_graph():
