@@ -143,8 +143,10 @@ def _keeps_values(step):
         return False
     before = _noise(step.node.input_tensors[0].shape)
     after = _run(step, [before])
-    same_count = after.shape.num_elements() == np.size(before)
-    return same_count and _is_close(tf.reshape(after, before.shape), before)
+    if after.shape.num_elements() != np.size(before):
+        return False
+    with tf.init_scope():
+        return _is_close(tf.reshape(after, before.shape), before)
 
 
 def _activation(step):

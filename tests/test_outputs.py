@@ -293,6 +293,14 @@ def test_no_head_of_logits_is_taken_for_probabilities(name):
     np.testing.assert_allclose(f(IMAGES), network(IMAGES)[:, 1], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", [HEADS, SOFTMAXES, SIGMOIDS])
+def test_a_class_is_read_inside_of_a_graph_as_outside(kind):
+    for name, head in kind.items():
+        f = kt.unit(functional(head), class_index=1)
+        inside = tf.function(f.__call__, autograph=False)(IMAGES)
+        np.testing.assert_allclose(inside, f(IMAGES), 1e-4, 1e-5, err_msg=name)
+
+
 def test_logits_of_an_application_are_not_taken_for_probabilities():
     network = keras.applications.MobileNetV2(
         weights=None, input_shape=(32, 32, 3), classes=4, classifier_activation=None
