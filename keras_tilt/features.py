@@ -419,7 +419,7 @@ def _with_a_gradient(preprocess):
     """Return the same function, which fails if an operation in it has no gradient."""
 
     def prepared(images):
-        with tf.GradientTape() as tape:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(images)
             made = preprocess(images)
         if tf.is_tensor(made) and made.dtype.is_floating:

@@ -418,7 +418,7 @@ def _in_inference(generator):
 def _image_shape(generate, latent_shape):
     """Shape of one image, found by generating two, which must have a gradient."""
     noise = tf.zeros([2, *latent_shape])
-    with tf.GradientTape() as tape:
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(noise)
         try:
             images = generate(noise)

@@ -196,7 +196,7 @@ class Tilt:
         if noise is None:
             noise = self.to_noise(images)
         noise = tf.convert_to_tensor(noise, self.base.dtype)
-        with tf.GradientTape() as tape:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(noise)
             f = self.response(self.to_images(noise))
         zero = tf.UnconnectedGradients.ZERO
