@@ -106,11 +106,13 @@ def parse_flags():
     add("--judge-preprocess", choices=MODES, default="none", help="of its pixels")
     add("--seed", type=int, default=7, help="equal seeds give equal samples")
     add("--smoke", action="store_true", help="two chains, a few short iterations")
+    parser.set_defaults(scale_step=0.1)  # of the leapfrog that finds the scale
     flags = parser.parse_args()
     check_units(parser, flags)
     if flags.smoke:
         flags.chains, flags.draws, flags.burnin, flags.max_leapfrog_steps = 2, 4, 6, 2
         flags.approach_step, flags.sizes = 0.5, flags.sizes and flags.sizes[:2]
+        flags.scale_step = 0.4
     return flags
 
 
@@ -347,7 +349,9 @@ def scaled_tilt(unit, signal, flags):
     if flags.scale is not None:
         return kt.Tilt(unit, reference, flags.scale)
     tilt = kt.Tilt(unit, reference)
-    return kt.scale_for_signal(tilt, signal, seed=flags.seed, num_chains=2)
+    return kt.scale_for_signal(
+        tilt, signal, seed=flags.seed, num_chains=2, step_size=flags.scale_step
+    )
 
 
 def check_whole(samples, num_draws):
