@@ -28,6 +28,7 @@ from keras_tilt.arguments import check_count
 from keras_tilt.assertions import given, sentence_of
 from keras_tilt.passes import one_pass
 from keras_tilt.reference_queue import ReferenceQueue, pooled
+from keras_tilt.row_metrics import given_rows
 
 __all__ = ["Calibration", "GenerativeClassifier"]
 
@@ -159,7 +160,9 @@ class GenerativeClassifier(keras.Model):
                 (1 - a) discriminative + a generative.
             queue: number of past batches whose logits stay as more draws of q in the
                 sums over images: see `keras_tilt.reference_queue`. It starts empty.
-            metrics: Keras metrics of (class indices, logits); labelled images only. In
+            metrics: Keras metrics, of labelled images and their logits, whether they
+                compare class indices (`SparseCategoricalAccuracy`) or one-hot rows
+                (`CategoricalAccuracy`); one's own are given class indices. In
                 generative training the logits are calibrated by the rho and Z of recent
                 batches, and the accuracy of the outputs as they stand is logged as
                 `uncalibrated_accuracy`.
@@ -186,8 +189,8 @@ class GenerativeClassifier(keras.Model):
         with self.distribute_strategy.scope():
             super().compile(
                 optimizer=optimizer,
-                metrics=metrics,
-                weighted_metrics=weighted_metrics,
+                metrics=given_rows(metrics),
+                weighted_metrics=given_rows(weighted_metrics),
                 run_eagerly=run_eagerly,
                 steps_per_execution=steps_per_execution,
                 jit_compile=jit_compile,
@@ -243,6 +246,10 @@ class GenerativeClassifier(keras.Model):
                 keras.KerasTensor([None], "int32"),
                 keras.KerasTensor([None, self.num_classes], "float32"),
             )
+            # Some make their variables only where they are told of a first label.
+            one = tf.zeros([1], tf.int32), tf.zeros([1, self.num_classes])
+            self._compile_metrics.update_state(*one)
+            self._compile_metrics.reset_state()
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Nothing is left to build: see `_build_for_training`."""

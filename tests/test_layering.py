@@ -77,6 +77,7 @@ ROOMS = {
         "outputs",
         "passes",
         "reference_queue",
+        "row_metrics",
     },
     "named": {
         "graph",
@@ -108,6 +109,7 @@ ROOMS = {
     "prepared": set(),
     "reference_queue": set(),
     "reference": {"arguments", "gradients", "spectrum", "transports"},
+    "row_metrics": set(),
     "sampler": {
         "adaptation",
         "arguments",
