@@ -150,6 +150,10 @@ def test_missing_folders_and_lists_of_voc_are_named(tmp_path):
         scenes.voc(tmp_path, "test")
     with pytest.raises(ValueError, match="Segmentation/val.txt to name images"):
         scenes.voc(tmp_path, "val")
+    (named,) = tmp_path.rglob("Segmentation/val.txt")
+    named.write_bytes("katze_groß".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"Segmentation/val.txt to be text in UTF-8"):
+        scenes.voc(tmp_path, "val")
 
 
 @pytest.mark.parametrize("folder", ["SegmentationClass", "SegmentationObject"])
@@ -372,6 +376,9 @@ def test_bad_files_of_context_are_told_apart(tmp_path):
         scenes.pascal_context(*arguments)
     (tmp_path / "labels.txt").write_text("wood\n")
     with pytest.raises(ValueError, match='labels.txt to have lines as "1: accordion"'):
+        scenes.pascal_context(*arguments)
+    (tmp_path / "labels.txt").write_bytes(b"1: fa\xe7ade\n")
+    with pytest.raises(ValueError, match="labels.txt to be text in UTF-8"):
         scenes.pascal_context(*arguments)
 
 

@@ -366,12 +366,23 @@ def _ids(file):
             f"Expected a list of images. Received: {file}, which is none. Lists there: "
             f"{', '.join(sorted(others)) or 'none'}."
         )
-    ids = [line.split()[0] for line in file.read_text().splitlines() if line.strip()]
+    ids = [line.split()[0] for line in _lines(file)]
     if not ids:
         raise ValueError(
             f"Expected {file} to name images. Received: an empty list. Unpack it again."
         )
     return ids
+
+
+def _lines(file):
+    """Return the lines of a text that are not empty."""
+    try:
+        lines = file.read_text("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"Expected {file} to be text in UTF-8. Received: {error}. Save it as UTF-8."
+        ) from error
+    return [line for line in lines if line.strip()]
 
 
 # PASCAL-Context
@@ -435,7 +446,7 @@ def _numbered_names(file):
             f"Expected {file.name} of PASCAL-Context. Received: {file}, which is none. "
             "Put trainval, labels.txt and 59_labels.txt into one folder."
         )
-    lines = [line for line in file.read_text().splitlines() if line.strip()]
+    lines = _lines(file)
     try:
         pairs = [line.split(":") for line in lines]
         named = {int(number): name.replace(" ", "") for number, name in pairs}
