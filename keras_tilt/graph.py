@@ -95,10 +95,10 @@ def has_graph(network):
     is_model = isinstance(network, keras.Model) and bool(
         getattr(network, "inputs", None)
     )
-    return is_model and _is_called_as_in_keras(network)
+    return is_model and is_called_as_in_keras(network)
 
 
-def _is_called_as_in_keras(operation):
+def is_called_as_in_keras(operation):
     """Whether what the operation computes is a `call` of Keras, not an override."""
     module = getattr(type(operation).call, "__module__", None) or ""
     return module.split(".")[0] == "keras"
@@ -109,7 +109,7 @@ def is_opaque(operation):
 
     A function within it, or a class of its own, may be anything.
     """
-    if not _is_called_as_in_keras(operation) or isinstance(
+    if not is_called_as_in_keras(operation) or isinstance(
         operation, keras.layers.Lambda
     ):
         return True

@@ -660,14 +660,15 @@ def _reads(step, axis):
     if step.kind != "call":
         return _Reads(1, 1, 0)
     if isinstance(layer, _CONVOLUTIONS + _POOLINGS):
+        _check_slides(step)
         return _sliding(step, axis)
-    if isinstance(layer, keras.layers.ZeroPadding2D):
+    if _is_layer(layer, keras.layers.ZeroPadding2D):
         return _Reads(1, 1, layer.padding[axis - 1][0])
-    if isinstance(layer, keras.layers.Cropping2D):
+    if _is_layer(layer, keras.layers.Cropping2D):
         return _Reads(1, 1, -layer.cropping[axis - 1][0])
-    if isinstance(layer, keras.layers.Conv2DTranspose):
+    if _is_layer(layer, keras.layers.Conv2DTranspose):
         return _transposed(layer, axis)
-    if isinstance(layer, keras.layers.UpSampling2D) and layer.interpolation in _UP:
+    if _is_layer(layer, keras.layers.UpSampling2D) and layer.interpolation in _UP:
         return _UP[layer.interpolation](layer.size[axis - 1])
     reads = {"alone": _Reads(1, 1, 0), "whole": None}
     how = _how_places_act(step)
@@ -743,7 +744,7 @@ def _how_places_act(step):
     layer = step.operation
     if _is_known_pointwise(step):
         return "alone"
-    if isinstance(layer, _WHOLE) or _is_operation(layer, _REDUCTIONS):
+    if _is_layer(layer, _WHOLE) or _is_operation(layer, _REDUCTIONS):
         return "whole"
     if len(step.node.output_tensors[0].shape) != 4:
         return "whole"
@@ -761,15 +762,20 @@ def _acts_alone(step):
 def _is_known_pointwise(step):
     """Whether each cell is made of the same cell below, as one can tell by the kind."""
     layer = step.operation
-    if isinstance(layer, _POINTWISE) or getattr(layer, "pointwise", False) is True:
+    if _is_layer(layer, _POINTWISE) or getattr(layer, "pointwise", False) is True:
         return True
-    if isinstance(layer, _ALONG_CHANNELS):
+    if _is_layer(layer, _ALONG_CHANNELS):
         return _is_along_channels(step)
     if _is_operation(layer, _OPERATIONS_ALONG_CHANNELS + _REDUCTIONS):
         return _is_along_channels(step)
     if _is_operation(layer, ["GetItem"]):
         return _takes_channels(step)
     return _is_operation(layer, _POINTWISE_OPERATIONS)
+
+
+def _is_layer(layer, kinds):
+    """Whether it is a layer of these kinds, and does not override what they compute."""
+    return isinstance(layer, kinds) and graph.is_called_as_in_keras(layer)
 
 
 def _is_operation(operation, names):
@@ -808,6 +814,51 @@ def _is_broadcast(step, index, axis):
 # Trials: what an unknown layer does
 
 _TRIED = weakref.WeakKeyDictionary()  # {node: _Tried}
+
+
+def _check_slides(step):
+    """Raise if a convolution or pooling with a `call` of its own sees as none does.
+
+    Away from padding, a cell must be what the layer makes of its window alone.
+    """
+    layer = step.operation
+    if graph.is_called_as_in_keras(layer):
+        return
+    if step.node not in _TRIED:
+        try:
+            with tf.init_scope():
+                how = "alone" if _slides(step) else "which sees other places"
+        except _FAILURES as error:
+            how = f"which fails when it is tried ({type(error).__name__})"
+        _TRIED[step.node] = _Tried(how)
+    if _TRIED[step.node].how != "alone":
+        raise ValueError(
+            "Expected convolutions and poolings that see what their kernel size, "
+            f"strides and padding say. Received: layer {step.path!r}, "
+            f"{type(layer).__name__}, with a `call` of its own, "
+            f"{_TRIED[step.node].how}. Name a layer below."
+        )
+
+
+def _slides(step):
+    """Whether an inner cell of random maps is made of its window, without padding."""
+    layer, (tensor,) = step.operation, step.node.input_tensors
+    window, cell, sides = [], [], []
+    for axis in (1, 2):
+        size, stride, pad, _ = _sliding(step, axis)
+        # As many more cells as leave the padding as it is.
+        more = stride * math.ceil(2 * size / stride)
+        sides.append((tensor.shape[axis] or size) + more)
+        cell.append(sides[-1] // (3 * stride))  # not its own mirror image
+        first = cell[-1] * stride - pad
+        window.append(slice(first, first + size))
+    maps = np.random.default_rng(0).normal(size=(1, *sides, tensor.shape[-1]))
+    whole = _with_new_weights(step, np.random.default_rng(1))([maps])
+    without_padding = graph.view(layer, padding="valid")
+    alone = _with_new_weights(step, np.random.default_rng(1), without_padding)
+    made = alone([maps[:, window[0], window[1]]])
+    expected = whole[:, cell[0] : cell[0] + 1, cell[1] : cell[1] + 1]
+    return made.shape == expected.shape and not np.any(_differ(expected, made))
 
 
 class _Tried(typing.NamedTuple):
@@ -897,8 +948,14 @@ def _changed(rng, values, axes, inside):
     return np.where(change[..., None], rng.uniform(50, 100, values.shape), values)
 
 
-def _with_new_weights(step, rng):
-    """Return the function of values that a step is, of weights drawn anew."""
+def _with_new_weights(step, rng, layer=None):
+    """Return the function of values that a step is, of weights drawn anew.
+
+    Args:
+        step: of a graph.
+        rng: NumPy's, of the weights.
+        layer: to call in place of the step's own, a view of it.
+    """
     variables = getattr(step.operation, "variables", [])
     drawn = [(variable, _drawn(rng, variable)) for variable in variables]
 
@@ -908,7 +965,7 @@ def _with_new_weights(step, rng):
             for values, tensor in zip(maps, step.node.input_tensors, strict=True)
         ]
         with keras.StatelessScope(state_mapping=drawn):
-            made = keras.tree.flatten(graph.call(step, inputs))
+            made = keras.tree.flatten(graph.call(step, inputs, layer))
         return tf.concat([tf.cast(part, tf.float32) for part in made], -1).numpy()
 
     return call

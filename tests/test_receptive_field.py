@@ -445,6 +445,107 @@ def test_a_layer_of_weights_for_each_place_has_a_receptive_field_and_no_crop(lay
         unit(network, "top:0").crop()
 
 
+class Standardised(layers.Conv2D):
+    """A convolution with a `call` of its own, that sees what a convolution sees."""
+
+    def call(self, x):
+        mean, variance = tf.nn.moments(self.kernel.value, [0, 1, 2])
+        kernel = (self.kernel - mean) / tf.sqrt(variance + 1e-6)
+        made = tf.nn.conv2d(x, kernel, self.strides, self.padding.upper())
+        return self.activation(made + self.bias)
+
+
+class Blurred(layers.Conv2D):
+    """One that sees more than it says."""
+
+    def call(self, x):
+        return super().call(keras.ops.average_pool(x, 3, 1, "same"))
+
+
+class Turned(layers.MaxPooling2D):
+    """One that says where it does not see."""
+
+    def call(self, x):
+        return super().call(keras.ops.flip(x, axis=1))
+
+
+class Mirrored(layers.Activation):
+    """No activation but by name."""
+
+    def call(self, x):
+        return super().call(keras.ops.flip(x, axis=2))
+
+
+class Doubled(layers.Activation):
+    """An activation with a `call` of its own."""
+
+    def call(self, x):
+        return 2.0 * super().call(x)
+
+
+class Shifted(layers.ZeroPadding2D):
+    """No padding but by name."""
+
+    def call(self, x):
+        return keras.ops.roll(super().call(x), 1, axis=1)
+
+
+class Mean(layers.GlobalAveragePooling2D):
+    """A mean of all places that keeps its axes, and adds them to the map."""
+
+    def call(self, x):
+        return x + keras.ops.mean(x, axis=(1, 2), keepdims=True)
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize("strides", [1, 2])
+def test_a_convolution_with_a_call_of_its_own_is_one_if_it_sees_as_one(
+    padding, strides
+):
+    mine = Standardised(3, 3, strides, padding, activation="relu", name="mine")
+    plain = layers.Conv2D(3, 3, strides, padding, activation="relu", name="plain")
+    shape = (24, 23, 2)
+    field = receptive_field(with_a_layer(mine, shape), "top")
+    assert field == receptive_field(with_a_layer(plain, shape), "top")
+    f = unit(with_a_layer(mine, shape), "top:0", position=(4, 4))
+    crop, images = f.crop(), np.random.default_rng(0).normal(size=(2, *shape))
+    (top, end), (left, right) = field.window(4, 4)
+    images = images.astype(np.float32)
+    patch = images[:, top:end, left:right]
+    np.testing.assert_allclose(crop(patch), f(images), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: Blurred(3, 3, padding="same", name="mine"),
+        lambda: Blurred(3, 3, kernel_initializer="zeros", name="mine"),
+        lambda: Turned(2, name="mine"),
+        lambda: Mirrored("relu", name="mine"),
+        lambda: Shifted(1, name="mine"),
+    ],
+)
+def test_a_layer_whose_call_does_something_else_than_its_kind_is_named(layer):
+    network = with_a_layer(layer())
+    with pytest.raises(ValueError, match="Received: layer 'mine', .*, which "):
+        receptive_field(network, "top")
+    assert receptive_field(network, "conv").size == (3, 3)
+
+
+def test_an_activation_with_a_call_of_its_own_acts_on_each_place():
+    network = with_a_layer(Doubled("relu"))
+    assert receptive_field(network, "top").size == (5, 5)
+    assert unit(network, "top:0").crop().input_shape == (5, 5, 2)
+
+
+def test_a_mean_that_keeps_its_places_sees_the_whole():
+    whole = ReceptiveField((12, 11), (0, 0), (0, 0))
+    assert receptive_field(with_a_layer(Mean()), "top") == whole
+
+
 def refuse(x):
     tf.debugging.assert_less(x, 0.0)
     return x
