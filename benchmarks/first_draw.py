@@ -11,9 +11,9 @@ Both sides alternate in one process, each time on a network that was newly built
 medians are compared. Beside the seconds of the clock stand those of the processor,
 which say less of what else the machine does.
 
-Expected: first / plain below 2 for the networks of keras.applications, and far more for
+Expected: first / plain below 2 for these networks of keras.applications, and 9 for
 LeNet, whose gradient is traced in a twentieth of a second; a second draw in well under
-a second. About ten minutes on two cores.
+a second. About six minutes on two cores.
 
 Source: ours.
 """

@@ -15,14 +15,16 @@ import keras
 import tensorflow as tf
 
 # Of Keras's own, what starts with "Sparse" and these compare something else.
-_NOT_OF_ROWS = ("Accuracy", "IoU", "MeanIoU", "Mean", "MeanMetricWrapper", "Metric")
+_NOT_OF_ROWS = """
+    Accuracy IoU MeanIoU Mean MeanMetricWrapper Metric Sum
+""".split()
 
 
 def given_rows(metrics):
     """The same metrics; those of Keras that compare rows are wrapped by `OfRows`.
 
-    Metrics of one's own, also those derived from `keras.metrics.Metric` and `Mean`, are
-    left as they are, and are told class indices.
+    Metrics of one's own, also those derived from `keras.metrics.Metric`, `Mean` and
+    `Sum`, are left as they are, and are told class indices.
 
     Args:
         metrics: as `compile` takes them: None, or metrics, names and functions in a

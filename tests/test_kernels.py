@@ -1,5 +1,6 @@
 """Every kernel keeps every tilted density, and the rotation is as exact as it says."""
 
+import keras
 import numpy as np
 import pytest
 import targets
@@ -9,6 +10,7 @@ from scipy import stats
 
 from keras_tilt.kernels import (
     KERNELS,
+    Response,
     SplitHamiltonianMonteCarlo,
     Trajectory,
     chain_seeds,
@@ -623,3 +625,18 @@ def test_all_kernels_are_given_the_same_gradient(kernel, in_graph):
     exact = 2 * weight * np.cos(2 * weight * noise + weight) + 0.5 * weight
     exact -= 0 if kernel == "split" else noise
     np.testing.assert_allclose(found, exact, atol=1e-5)
+
+
+def test_only_the_gradient_by_the_noise_is_traced():
+    """Of a dense layer: f, and one product for the slope; none for its weights."""
+    network = keras.Sequential([keras.Input([3]), keras.layers.Dense(2)])
+    response = Response(lambda noise: network(noise)[:, 0])
+
+    @tf.function
+    def both(noise):
+        return response.value_and_gradient(noise)
+
+    graph = both.get_concrete_function(tf.TensorSpec([4, 3])).graph
+    (inner,) = graph.as_graph_def().library.function
+    kinds = [node.op for node in inner.node_def]
+    assert kinds.count("MatMul") == 2

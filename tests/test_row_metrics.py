@@ -35,6 +35,7 @@ METRICS = {
     "sparse_top2": (lambda: M.SparseTopKCategoricalAccuracy(2), False),
     "sparse function": (lambda: M.sparse_categorical_accuracy, False),
     "own": (lambda: mean_index, False),
+    "own sum": (lambda: IndexSum(name="own"), False),
     "own mean": (lambda: M.MeanMetricWrapper(mean_index, name="own"), False),
 }
 BY_NAME = ("categorical_accuracy", "CategoricalAccuracy", "mse", "accuracy")
@@ -43,6 +44,14 @@ BY_NAME = ("categorical_accuracy", "CategoricalAccuracy", "mse", "accuracy")
 @keras.saving.register_keras_serializable("test_row_metrics")
 class Derived(keras.metrics.CategoricalAccuracy):
     """A user's own, of a metric that compares rows."""
+
+
+@keras.saving.register_keras_serializable("test_row_metrics")
+class IndexSum(keras.metrics.Sum):
+    """A user's own, of class indices."""
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        super().update_state(y_true, sample_weight)
 
 
 @keras.saving.register_keras_serializable("test_row_metrics")
@@ -83,8 +92,9 @@ def last_of(logs, but=("loss", "discriminative_loss")):
 @pytest.mark.parametrize("name", METRICS)
 def test_a_metric_is_that_of_logits_and_labels(name, form):
     model = build([passed(name)])
-    for _ in range(2):  # the second starts anew
-        logs = model.evaluate(IMAGES, FORMS[form], verbose=0, return_dict=True)
+    for count in (20, 60):  # the second starts anew
+        images, labels = IMAGES[:count], FORMS[form][:count]
+        logs = model.evaluate(images, labels, verbose=0, return_dict=True)
     logits = model.predict(IMAGES, verbose=0)
     np.testing.assert_allclose(
         last_of(logs), expected(name, logits, LABELS), rtol=1e-5, atol=1e-6
