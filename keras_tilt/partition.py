@@ -43,7 +43,14 @@ from keras_tilt.chains import State, check_start, is_standard_normal
 from keras_tilt.diagnostics import pareto_k
 from keras_tilt.importance import kish_ess
 from keras_tilt.plan import Plan, check_plan, stateless_seed
-from keras_tilt.storage import Record, Run, fingerprint, parts_within, under, within
+from keras_tilt.storage.run_folder import (
+    Record,
+    Run,
+    fingerprint,
+    parts_within,
+    under,
+    within,
+)
 from keras_tilt.tilt import Tilt
 from keras_tilt.tilt_groups import chains_of, checked_tilts, sampled_together
 

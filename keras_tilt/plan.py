@@ -26,7 +26,7 @@ from keras_tilt.adaptation import (
 from keras_tilt.arguments import as_array, as_number, check_count
 from keras_tilt.chains import MOST_CHAINS, Settings, is_standard_normal
 from keras_tilt.kernels import KERNELS
-from keras_tilt.storage import fingerprint
+from keras_tilt.storage.run_folder import fingerprint
 
 _STEPS_ELSEWHERE = 10  # where the noise is not N(0, I), and has no quarter turn
 

@@ -34,7 +34,7 @@ from keras_tilt.chains import (
 from keras_tilt.diagnostics import diagnose, worst_pixel
 from keras_tilt.plan import Plan, check_plan, stateless_seed
 from keras_tilt.samples import Images, Samples
-from keras_tilt.storage import (
+from keras_tilt.storage.run_folder import (
     Record,
     Run,
     check_holds_only,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from keras_tilt.diagnostics import Diagnostics, Scalar, inference_data, read_netcdf
-from keras_tilt.storage import replace_path
+from keras_tilt.storage.run_folder import replace_path
 
 _NUMBERS = "keras_tilt"  # attribute of a file, of what are no arrays of draws
 

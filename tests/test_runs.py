@@ -20,7 +20,7 @@ from keras_tilt import chains, sampler, storage
 from keras_tilt.kernels import KERNELS
 from keras_tilt.reference import white_noise
 from keras_tilt.sampler import sample
-from keras_tilt.storage import Run
+from keras_tilt.storage.run_folder import Run
 from keras_tilt.tilt import Tilt
 from keras_tilt.units import unit
 

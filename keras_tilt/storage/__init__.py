@@ -1,0 +1,1 @@
+"""What is written to disk: runs that resume, and files replaced as a whole."""
