@@ -101,7 +101,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras_tilt import named, servable, serving, signatures
-from keras_tilt.graph import network_of
+from keras_tilt.networks.graph import network_of
 from keras_tilt.kernels import value_and_gradient
 from keras_tilt.several import variables_of
 from tqdm.auto import tqdm

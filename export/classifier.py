@@ -51,7 +51,8 @@ import keras_tilt as kt  # noqa: F401  (first: it sets TensorFlow's defaults)
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt import graph, named, servable, serving, signatures
+from keras_tilt import named, servable, serving, signatures
+from keras_tilt.networks import graph
 
 
 def main():

@@ -153,7 +153,8 @@ import keras_tilt as kt
 import numpy as np
 from tqdm.auto import tqdm
 
-from keras_tilt import certificate, graph, named, servable, serving, signatures
+from keras_tilt import certificate, named, servable, serving, signatures
+from keras_tilt.networks import graph
 
 
 def main():

@@ -6,11 +6,11 @@ from keras_tilt.callbacks import UnitSamples
 from keras_tilt.diagnostics import Diagnostics
 from keras_tilt.importance import expectation, kish_ess, normalized_weights
 from keras_tilt.model import Calibration, GenerativeClassifier
-from keras_tilt.networks import alexnet, convnet, lenet, zf_fast
+from keras_tilt.networks.architectures import alexnet, convnet, lenet, zf_fast
 from keras_tilt.objective import discriminative_loss, generative_loss, mixed_loss
 from keras_tilt.optimizer import CaffeSGD, Continued, InverseDecay, WarmUp
 from keras_tilt.partition import LogPartition, generative_log_prob, log_partition
-from keras_tilt.receptive_field import receptive_field
+from keras_tilt.networks.receptive_fields import receptive_field
 from keras_tilt.reference import (
     box,
     frequency_bands,

@@ -2,7 +2,7 @@
 
     features: images [n, height, width, channels] -> [n, channels]
 
-A reading (`keras_tilt.graph`) says where in the network they are read; here are the
+A reading (`keras_tilt.networks.graph`) says where in the network they are read; here are the
 preparation of the images, the other inputs, and what there is to read.
 """
 
@@ -24,8 +24,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt import graph, outputs
 from keras_tilt.gradients import named_if_missing
+from keras_tilt.networks import graph, outputs
 
 
 @dataclasses.dataclass(frozen=True)

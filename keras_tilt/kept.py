@@ -19,7 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt import graph
+from keras_tilt.networks import graph
 
 _MOST = 8  # graphs of one network; those used last stay
 _NAME = "_keras_tilt_kept"

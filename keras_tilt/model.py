@@ -22,10 +22,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt import graph, outputs
 from keras_tilt import objective as objectives
 from keras_tilt.arguments import check_count
 from keras_tilt.assertions import given, sentence_of
+from keras_tilt.networks import graph, outputs
 from keras_tilt.passes import one_pass
 from keras_tilt.reference_queue import ReferenceQueue, pooled
 from keras_tilt.row_metrics import given_rows

@@ -52,8 +52,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt import graph, networks, outputs
-from keras_tilt.receptive_field import layers_of
+from keras_tilt import networks
+from keras_tilt.networks import graph, outputs
+from keras_tilt.networks.receptive_fields import layers_of
 from keras_tilt.reference import box, spectral_noise, squash, white_noise
 from keras_tilt.units import unit
 from keras_tilt_flags import MODES, NOISES, count

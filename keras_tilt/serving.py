@@ -23,7 +23,6 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt import graph, outputs
 from keras_tilt.adaptation import (
     QUARTER_TURN,
     annealed_scale,
@@ -33,6 +32,7 @@ from keras_tilt.adaptation import (
 from keras_tilt.arguments import as_names, check_count
 from keras_tilt.chains import is_standard_normal
 from keras_tilt.kernels import Response, SplitHamiltonianMonteCarlo, chain_seeds
+from keras_tilt.networks import graph, outputs
 from keras_tilt.several import choice, variables_of
 from keras_tilt.signatures import (
     after,

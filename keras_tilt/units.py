@@ -20,7 +20,6 @@ import numbers
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt import graph
 from keras_tilt.arguments import as_array, as_number
 from keras_tilt.features import (
     Features,
@@ -31,7 +30,8 @@ from keras_tilt.features import (
     layer_reading,
     prepare,
 )
-from keras_tilt.receptive_field import Cell, cell_and_window, hull
+from keras_tilt.networks import graph
+from keras_tilt.networks.receptive_fields import Cell, cell_and_window, hull
 
 _LISTED = 4  # more channels than this have one name, "conv5:direction 3f2a1b"
 

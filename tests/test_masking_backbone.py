@@ -6,8 +6,8 @@ import pytest
 import small_network
 
 import keras_tilt as kt
-from keras_tilt import graph
 from keras_tilt.masking import backbone
+from keras_tilt.networks import graph
 
 
 def images(*shape):

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 import keras_tilt as kt
-from keras_tilt.networks import (
+from keras_tilt.networks.architectures import (
     ILSVRC_MEAN,
     LocalResponseNormalization,
     SplitConv2D,

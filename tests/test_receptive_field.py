@@ -10,8 +10,13 @@ import tensorflow as tf
 from keras import layers
 
 import keras_tilt as kt
-from keras_tilt import graph, named
-from keras_tilt.receptive_field import ReceptiveField, layers_of, receptive_field
+from keras_tilt import named
+from keras_tilt.networks import graph
+from keras_tilt.networks.receptive_fields import (
+    ReceptiveField,
+    layers_of,
+    receptive_field,
+)
 from keras_tilt.units import unit
 
 SHAPE = (30, 26, 2)

@@ -13,8 +13,9 @@ from keras import layers
 from small_transformer import small_transformer
 
 import keras_tilt as kt
-from keras_tilt import graph, named
+from keras_tilt import named
 from keras_tilt.model import GenerativeClassifier
+from keras_tilt.networks import graph
 from keras_tilt.several import UnitStack, shared, stack
 from keras_tilt.units import Unit, unit
 

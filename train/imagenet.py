@@ -154,7 +154,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt import assertions, batches, evaluation, graph, named, sources, storage
+from keras_tilt import assertions, batches, evaluation, named, sources, storage
+from keras_tilt.networks import graph
 from keras_tilt import training
 
 # Pixels of the crop. Others take the size of the images, or else of SMALL, or 224.

@@ -10,7 +10,7 @@ __all__ = ["backbone"]
 
 import keras
 
-from keras_tilt import graph
+from keras_tilt.networks import graph
 
 
 def backbone(network, layer, size=None):

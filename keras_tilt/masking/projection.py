@@ -28,8 +28,8 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt import graph
-from keras_tilt.receptive_field import receptive_field
+from keras_tilt.networks import graph
+from keras_tilt.networks.receptive_fields import receptive_field
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +75,7 @@ def cells_of(network, layer):
         cells: `Cells`, of pixels of the network's input.
 
     Raises:
-        ValueError: what `keras_tilt.receptive_field` raises; a layer without a map;
+        ValueError: what `keras_tilt.networks.receptive_fields` raises; a layer without a map;
             images of no fixed size.
 
     Example:

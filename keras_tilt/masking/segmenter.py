@@ -15,7 +15,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt import graph
 from keras_tilt.arguments import check_count
 from keras_tilt.masking.pooling import PYRAMID, bin_sums, pyramid_pool
 from keras_tilt.masking.projection import (
@@ -24,6 +23,7 @@ from keras_tilt.masking.projection import (
     segment_counts,
     thresholded,
 )
+from keras_tilt.networks import graph
 
 DESIGNS = ("box", "A", "B")
 _THRESHOLD = 0.5

@@ -36,7 +36,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt import graph
+from keras_tilt.networks import graph
 
 # Output activations by what they are called, with the probabilities that each stands
 # for; the first whose values agree is the one.

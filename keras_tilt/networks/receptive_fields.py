@@ -41,7 +41,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt import graph
+from keras_tilt.networks import graph
 
 _CONVOLUTIONS = (
     keras.layers.Conv2D,

@@ -1,0 +1,1 @@
+"""Convolutional networks, and how a network is read."""
