@@ -11,7 +11,7 @@ from keras_tilt.objective import discriminative_loss, generative_loss, mixed_los
 from keras_tilt.optimizer import CaffeSGD, Continued, InverseDecay, WarmUp
 from keras_tilt.partition import LogPartition, generative_log_prob, log_partition
 from keras_tilt.networks.receptive_fields import receptive_field
-from keras_tilt.reference import (
+from keras_tilt.reference.distributions.distributions import (
     box,
     frequency_bands,
     latent,
@@ -22,7 +22,7 @@ from keras_tilt.reference import (
 from keras_tilt.sampler import PAPER_LENET, sample
 from keras_tilt.samples import Samples
 from keras_tilt.scale import scale_for_signal
-from keras_tilt.spectrum import Spectrum, fit_spectrum
+from keras_tilt.reference.distributions.spectrum import Spectrum, fit_spectrum
 from keras_tilt.tilt import Tilt
 from keras_tilt.training import Phase, train
 from keras_tilt.units import Unit, unit

@@ -24,8 +24,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt.gradients import named_if_missing
 from keras_tilt.networks import graph, outputs
+from keras_tilt.reference.distributions.gradients import named_if_missing
 
 
 @dataclasses.dataclass(frozen=True)

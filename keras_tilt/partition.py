@@ -232,7 +232,7 @@ def log_partition(
             with another run.
 
     Example:
-        >>> from keras_tilt.reference import white_noise
+        >>> from keras_tilt.reference.distributions import white_noise
         >>> total = lambda images: tf.reduce_sum(images, axis=[1, 2, 3])
         >>> tilt = Tilt(total, white_noise([2, 2, 1]))
         >>> found = log_partition(tilt, seed=7, progress=False)  # exactly 2

@@ -159,7 +159,7 @@ def sample(
             or its gradient is not finite there, or a `directory` with another run.
 
     Example:
-        >>> from keras_tilt.reference import white_noise
+        >>> from keras_tilt.reference.distributions import white_noise
         >>> total = lambda images: tf.reduce_sum(images, axis=[1, 2, 3])
         >>> tilt = Tilt(total, white_noise([2, 2, 1]))
         >>> samples = sample(tilt, 4, 10, 10, seed=7, progress=False)

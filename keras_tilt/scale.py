@@ -61,7 +61,7 @@ def scale_for_signal(
             posterior near zero does not.
 
     Example:
-        >>> from keras_tilt.reference import white_noise
+        >>> from keras_tilt.reference.distributions import white_noise
         >>> total = lambda images: tf.reduce_sum(images, axis=[1, 2, 3])
         >>> tilt = Tilt(total, white_noise([10, 10, 1]))
         >>> 0.3 < scale_for_signal(tilt, 0.4, seed=7, progress=False).scale < 0.6

@@ -17,7 +17,7 @@ from keras_tilt.chains import (
     projection_directions,
 )
 from keras_tilt.kernels import KERNELS
-from keras_tilt.reference import box, white_noise
+from keras_tilt.reference.distributions.distributions import box, white_noise
 from keras_tilt.sampler import sample
 from keras_tilt.tilt import Tilt
 

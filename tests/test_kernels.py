@@ -18,7 +18,11 @@ from keras_tilt.kernels import (
     transition_kernel,
     value_and_gradient,
 )
-from keras_tilt.reference import latent, spectral_noise, squash
+from keras_tilt.reference.distributions.distributions import (
+    latent,
+    spectral_noise,
+    squash,
+)
 from keras_tilt.tilt import Tilt
 
 SHAPE = targets.SHAPE

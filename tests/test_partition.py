@@ -21,7 +21,7 @@ from keras_tilt.partition import (
     number_on_path,
     planned_path,
 )
-from keras_tilt.reference import latent, white_noise
+from keras_tilt.reference.distributions.distributions import latent, white_noise
 from keras_tilt.tilt import Tilt
 from keras_tilt.units import unit
 

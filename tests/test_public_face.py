@@ -20,7 +20,8 @@ import tensorflow_probability as tfp
 from small_network import SHAPE, small_network
 
 import keras_tilt as kt
-from keras_tilt import kernels, named, reference, scale
+from keras_tilt import kernels, named, scale
+from keras_tilt.reference.distributions import distributions
 
 CHAINS, DRAWS, BURNIN = 4, 4, 3
 ROOT = pathlib.Path(__file__).parents[1]
@@ -38,7 +39,7 @@ def generator():
     )
 
 
-# How each reference is made; by the names of keras_tilt.reference, and what else there
+# How each reference is made; by the names of keras_tilt.reference.distributions, and what else there
 # is: compositions, and a distribution that is nobody's transport.
 REFERENCES = {
     "white_noise": lambda: kt.white_noise(SHAPE, 0.2, 0.7),
@@ -57,7 +58,9 @@ REFERENCES = {
         tfp.distributions.Laplace(np.zeros(SHAPE, np.float32), 0.5), 3
     ),
 }
-NO_REFERENCES = {"frequency_bands"}  # of the names that keras_tilt.reference exports
+NO_REFERENCES = {
+    "frequency_bands"
+}  # of the names that keras_tilt.reference.distributions exports
 WITHOUT_DENSITY = {"latent", "latent of a function", "squash of latent"}
 NOT_NORMAL = {"other"}
 
@@ -229,7 +232,7 @@ def plain(network):
 
 
 def test_every_reference_kernel_and_argument_is_entered():
-    functions = set(reference.__all__) - NO_REFERENCES
+    functions = set(distributions.__all__) - NO_REFERENCES
     assert functions == functions & {name.split()[0] for name in REFERENCES}
     assert set().union(*WAYS.values()) == set(inspect.signature(kt.sample).parameters)
     assert {*named.NOISES} <= {"spectral", "box", "white"}, "enter it in SERVED"

@@ -12,7 +12,7 @@ from data_files import data_file
 from scipy import stats
 
 from keras_tilt.data import embedded_mnist
-from keras_tilt.reference import (
+from keras_tilt.reference.distributions.distributions import (
     box,
     frequency_bands,
     latent,
@@ -20,9 +20,13 @@ from keras_tilt.reference import (
     squash,
     white_noise,
 )
-from keras_tilt.spectrum import Spectrum, fit_spectrum, power_law
+from keras_tilt.reference.distributions.spectrum import (
+    Spectrum,
+    fit_spectrum,
+    power_law,
+)
+from keras_tilt.reference.distributions.transports import NormalToSpectrum
 from keras_tilt.tilt import Tilt
-from keras_tilt.transports import NormalToSpectrum
 
 SHAPE = (2, 3, 1)
 REFERENCES = {

@@ -18,7 +18,7 @@ from small_network import small_network
 
 from keras_tilt import chains, sampler, storage
 from keras_tilt.kernels import KERNELS
-from keras_tilt.reference import white_noise
+from keras_tilt.reference.distributions.distributions import white_noise
 from keras_tilt.sampler import sample
 from keras_tilt.storage.run_folder import Run
 from keras_tilt.tilt import Tilt
@@ -215,7 +215,7 @@ SCRIPT = """
     import sys
     import tensorflow as tf
     from keras_tilt import sampler
-    from keras_tilt.reference import white_noise
+    from keras_tilt.reference.distributions import white_noise
     from keras_tilt.tilt import Tilt
     sampler._SAVE_EVERY = 0.0
     tilt = Tilt(lambda z: tf.reduce_sum(tf.sin(3 * z), axis=1), white_noise([5]))

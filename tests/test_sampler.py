@@ -16,7 +16,11 @@ from small_network import small_network
 from keras_tilt.kernels import KERNELS, chain_seeds, transition_kernel
 from keras_tilt.partition import log_partition
 from keras_tilt.plan import stateless_seed
-from keras_tilt.reference import spectral_noise, squash, white_noise
+from keras_tilt.reference.distributions.distributions import (
+    spectral_noise,
+    squash,
+    white_noise,
+)
 from keras_tilt.sampler import PAPER_LENET, sample
 from keras_tilt.samples import Images
 from keras_tilt.tilt import Tilt

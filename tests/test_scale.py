@@ -9,7 +9,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from keras_tilt import scale
-from keras_tilt.reference import squash, white_noise
+from keras_tilt.reference.distributions.distributions import squash, white_noise
 from keras_tilt.scale import scale_for_signal
 from keras_tilt.tilt import Tilt
 

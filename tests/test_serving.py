@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 import keras_tilt as kt
 from keras_tilt import serving, signatures
-from keras_tilt.transports import carry
+from keras_tilt.reference.distributions.transports import carry
 
 ROWS = signatures.MOST_ROWS
 

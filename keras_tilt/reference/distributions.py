@@ -26,9 +26,14 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from keras_tilt.arguments import as_array
-from keras_tilt.gradients import named_if_missing
-from keras_tilt.spectrum import Spectrum, check_left_out, log_rings, power_law
-from keras_tilt.transports import (
+from keras_tilt.reference.distributions.gradients import named_if_missing
+from keras_tilt.reference.distributions.spectrum import (
+    Spectrum,
+    check_left_out,
+    log_rings,
+    power_law,
+)
+from keras_tilt.reference.distributions.transports import (
     Box,
     Generator,
     NormalToBox,

@@ -1,0 +1,1 @@
+"""References q, as transports of white noise."""
