@@ -25,7 +25,7 @@ from keras_tilt.scale import scale_for_signal
 from keras_tilt.reference.distributions.spectrum import Spectrum, fit_spectrum
 from keras_tilt.tilt import Tilt
 from keras_tilt.training import Phase, train
-from keras_tilt.units import Unit, unit
+from keras_tilt.units.selection.selection import Unit, unit
 
 __all__ = [
     "PAPER_LENET",

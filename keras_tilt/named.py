@@ -61,7 +61,7 @@ from keras_tilt.reference.distributions.distributions import (
     squash,
     white_noise,
 )
-from keras_tilt.units import unit
+from keras_tilt.units.selection.selection import unit
 from keras_tilt_flags import MODES, NOISES, count
 
 # Functions of (input_shape, num_classes, seed).

@@ -33,7 +33,6 @@ from keras_tilt.arguments import as_names, check_count
 from keras_tilt.chains import is_standard_normal
 from keras_tilt.kernels import Response, SplitHamiltonianMonteCarlo, chain_seeds
 from keras_tilt.networks import graph, outputs
-from keras_tilt.several import choice, variables_of
 from keras_tilt.signatures import (
     after,
     checked_rows,
@@ -42,7 +41,8 @@ from keras_tilt.signatures import (
     upright,
 )
 from keras_tilt.tilt_groups import checked_tilts
-from keras_tilt.units import unit
+from keras_tilt.units.selection.groups import choice, variables_of
+from keras_tilt.units.selection.selection import unit
 
 _AT_ONCE = 16  # rows that may run beside each other, each in its own piece of graph
 # Factors of f below this are this: the smallest float32 are flushed to 0, by which f

@@ -14,9 +14,9 @@ import tensorflow as tf
 
 from keras_tilt import kept
 from keras_tilt.chains import ChainGraphs, Chains
-from keras_tilt.several import shared, stack
 from keras_tilt.tilt import Tilt
-from keras_tilt.units import Unit
+from keras_tilt.units.selection.groups import shared, stack
+from keras_tilt.units.selection.selection import Unit
 
 
 def checked_tilts(tilt):

@@ -154,4 +154,7 @@ def test_docstring_examples_run(name):
 def test_the_examples_are_found():
     """Otherwise the test above could pass without running anything."""
     assert len(EXAMPLES) >= 12
-    assert {"keras_tilt.units.unit", "keras_tilt.sampler.sample"} <= EXAMPLES.keys()
+    assert {
+        "keras_tilt.units.selection.unit",
+        "keras_tilt.sampler.sample",
+    } <= EXAMPLES.keys()

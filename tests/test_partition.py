@@ -23,7 +23,7 @@ from keras_tilt.partition import (
 )
 from keras_tilt.reference.distributions.distributions import latent, white_noise
 from keras_tilt.tilt import Tilt
-from keras_tilt.units import unit
+from keras_tilt.units.selection.selection import unit
 
 SMALL = (2, 1, 1)
 MIDDLE = (5, 10, 1)

@@ -22,7 +22,7 @@ from keras_tilt.reference.distributions.distributions import white_noise
 from keras_tilt.sampler import sample
 from keras_tilt.storage.run_folder import Run
 from keras_tilt.tilt import Tilt
-from keras_tilt.units import unit
+from keras_tilt.units.selection.selection import unit
 
 BURNIN, DRAWS = 6, 12
 SHAPE = targets.SHAPE

@@ -24,7 +24,7 @@ from keras_tilt.reference.distributions.distributions import (
 from keras_tilt.sampler import PAPER_LENET, sample
 from keras_tilt.samples import Images
 from keras_tilt.tilt import Tilt
-from keras_tilt.units import unit
+from keras_tilt.units.selection.selection import unit
 
 SHAPE = targets.SHAPE
 FEW = 4.0  # standard errors

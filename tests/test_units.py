@@ -16,8 +16,8 @@ import keras_tilt as kt
 from keras_tilt import named
 from keras_tilt.model import GenerativeClassifier
 from keras_tilt.networks import graph
-from keras_tilt.several import UnitStack, shared, stack
-from keras_tilt.units import Unit, unit
+from keras_tilt.units.selection.groups import UnitStack, shared, stack
+from keras_tilt.units.selection.selection import Unit, unit
 
 SHAPE = (12, 12, 1)
 CLASSES = 5

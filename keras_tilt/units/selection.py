@@ -21,7 +21,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_tilt.arguments import as_array, as_number
-from keras_tilt.features import (
+from keras_tilt.networks import graph
+from keras_tilt.networks.receptive_fields import Cell, cell_and_window, hull
+from keras_tilt.units.selection.features import (
     Features,
     check_preprocess,
     class_reading,
@@ -30,8 +32,6 @@ from keras_tilt.features import (
     layer_reading,
     prepare,
 )
-from keras_tilt.networks import graph
-from keras_tilt.networks.receptive_fields import Cell, cell_and_window, hull
 
 _LISTED = 4  # more channels than this have one name, "conv5:direction 3f2a1b"
 

@@ -14,7 +14,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt.units import Unit, common_shape, nonzero, weighted_sum
+from keras_tilt.units.selection.selection import (
+    Unit,
+    common_shape,
+    nonzero,
+    weighted_sum,
+)
 
 
 @dataclasses.dataclass(frozen=True)

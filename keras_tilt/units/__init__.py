@@ -1,0 +1,1 @@
+"""Units f of a network."""
