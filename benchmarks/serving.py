@@ -102,7 +102,7 @@ import numpy as np
 import tensorflow as tf
 from keras_tilt import named, servable, serving, signatures
 from keras_tilt.networks.graph import network_of
-from keras_tilt.kernels import value_and_gradient
+from keras_tilt.sampling.kernels import value_and_gradient
 from keras_tilt.units.selection.groups import variables_of
 from tqdm.auto import tqdm
 

@@ -2,8 +2,8 @@
 
 from keras_tilt import _start  # noqa: F401  (first: it imports TensorFlow quietly)
 from keras_tilt import batches, data, evaluation, plotting, servable, serving, sources
-from keras_tilt.callbacks import UnitSamples
-from keras_tilt.diagnostics import Diagnostics
+from keras_tilt.sampling.callbacks import UnitSamples
+from keras_tilt.sampling.diagnostics import Diagnostics
 from keras_tilt.importance import expectation, kish_ess, normalized_weights
 from keras_tilt.model import Calibration, GenerativeClassifier
 from keras_tilt.networks.architectures import alexnet, convnet, lenet, zf_fast
@@ -19,9 +19,9 @@ from keras_tilt.reference.distributions.distributions import (
     squash,
     white_noise,
 )
-from keras_tilt.sampler import PAPER_LENET, sample
-from keras_tilt.samples import Samples
-from keras_tilt.scale import scale_for_signal
+from keras_tilt.sampling.sampler import PAPER_LENET, sample
+from keras_tilt.sampling.samples import Samples
+from keras_tilt.sampling.tilt_scale import scale_for_signal
 from keras_tilt.reference.distributions.spectrum import Spectrum, fit_spectrum
 from keras_tilt.tilt import Tilt
 from keras_tilt.training import Phase, train

@@ -26,8 +26,8 @@ import math
 import numpy as np
 from scipy import stats
 
-from keras_tilt.adaptation import num_rising
-from keras_tilt.chains import functionals, projection_directions
+from keras_tilt.sampling.adaptation import num_rising
+from keras_tilt.sampling.chains import functionals, projection_directions
 
 LENGTHS = 10  # of the autocorrelation: what a chain remembers is exp(-10)
 _FALSE_ALARMS = 1e-3  # of a unit whose ends are right

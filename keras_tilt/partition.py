@@ -37,12 +37,13 @@ import tensorflow as tf
 from scipy import optimize, special
 from tqdm.auto import tqdm
 
-from keras_tilt.adaptation import StepSize
 from keras_tilt.arguments import check_count
-from keras_tilt.chains import State, check_start, is_standard_normal
-from keras_tilt.diagnostics import pareto_k
 from keras_tilt.importance import kish_ess
-from keras_tilt.plan import Plan, check_plan, stateless_seed
+from keras_tilt.sampling.adaptation import StepSize
+from keras_tilt.sampling.chains import State, check_start, is_standard_normal
+from keras_tilt.sampling.diagnostics import pareto_k
+from keras_tilt.sampling.schedule import Plan, check_plan, stateless_seed
+from keras_tilt.sampling.tilt_groups import chains_of, checked_tilts, sampled_together
 from keras_tilt.storage.run_folder import (
     Record,
     Run,
@@ -52,7 +53,6 @@ from keras_tilt.storage.run_folder import (
     within,
 )
 from keras_tilt.tilt import Tilt
-from keras_tilt.tilt_groups import chains_of, checked_tilts, sampled_together
 
 METHODS = ("annealed", "importance")
 

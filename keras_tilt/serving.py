@@ -11,7 +11,7 @@ a batch, because a convolution may round differently at another place or size of
 row is the same, bit for bit, whatever stands beside it. How long a chain is is in the
 graph, and no client can change it.
 
-Source: Dai, Lu and Wu (2015) for the densities; for the chains `keras_tilt.kernels`.
+Source: Dai, Lu and Wu (2015) for the densities; for the chains `keras_tilt.sampling.kernels`.
 """
 
 __all__ = ["Schedule", "ServedClassifier", "ServedSampler", "planned"]
@@ -23,16 +23,21 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt.adaptation import (
+from keras_tilt.arguments import as_names, check_count
+from keras_tilt.networks import graph, outputs
+from keras_tilt.sampling.adaptation import (
     QUARTER_TURN,
     annealed_scale,
     jittered,
     leapfrog_steps,
 )
-from keras_tilt.arguments import as_names, check_count
-from keras_tilt.chains import is_standard_normal
-from keras_tilt.kernels import Response, SplitHamiltonianMonteCarlo, chain_seeds
-from keras_tilt.networks import graph, outputs
+from keras_tilt.sampling.chains import is_standard_normal
+from keras_tilt.sampling.kernels import (
+    Response,
+    SplitHamiltonianMonteCarlo,
+    chain_seeds,
+)
+from keras_tilt.sampling.tilt_groups import checked_tilts
 from keras_tilt.signatures import (
     after,
     checked_rows,
@@ -40,7 +45,6 @@ from keras_tilt.signatures import (
     traced,
     upright,
 )
-from keras_tilt.tilt_groups import checked_tilts
 from keras_tilt.units.selection.groups import choice, variables_of
 from keras_tilt.units.selection.selection import unit
 

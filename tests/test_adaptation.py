@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_tilt.adaptation import (
+from keras_tilt.sampling.adaptation import (
     QUARTER_TURN,
     StepSize,
     annealed_scale,

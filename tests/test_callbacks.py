@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import keras_tilt as kt
-from keras_tilt.callbacks import UnitSamples
+from keras_tilt.sampling.callbacks import UnitSamples
 
 SHAPE = (6, 6, 1)
 
@@ -74,14 +74,14 @@ def test_images_curves_and_verdicts_of_every_epoch_are_there(tmp_path):
 
 def test_chains_go_on_from_the_epoch_before(tmp_path, monkeypatch):
     starts = []
-    original = kt.callbacks.sample
+    original = kt.sampling.callbacks.sample
 
     def spy(tilt, *args, initial_noise=None, **kwargs):
         samples = original(tilt, *args, initial_noise=initial_noise, **kwargs)
         starts.append((initial_noise, samples.noise[-1]))
         return samples
 
-    monkeypatch.setattr(kt.callbacks, "sample", spy)
+    monkeypatch.setattr(kt.sampling.callbacks, "sample", spy)
     fitted(tilts_of, tmp_path)
     assert starts[0][0] is None and starts[1][0] is None
     for before, after in ((0, 2), (1, 3)):

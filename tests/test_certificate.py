@@ -106,7 +106,7 @@ def test_as_many_iterations_are_planned_as_are_needed_and_no_more(time):
     found = certificate.needed_iterations(time, most=10**4)
 
     def full(count):
-        rise = [kt.adaptation.annealed_scale(i, count) for i in range(count)]
+        rise = [kt.sampling.adaptation.annealed_scale(i, count) for i in range(count)]
         return sum(share == 1 for share in rise)
 
     assert full(found) >= certificate.LENGTHS * time > full(found - 1)

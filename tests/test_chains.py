@@ -7,7 +7,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from scipy import stats
 
-from keras_tilt.chains import (
+from keras_tilt.reference.distributions.distributions import box, white_noise
+from keras_tilt.sampling.chains import (
     ChainGraphs,
     Chains,
     Settings,
@@ -16,9 +17,8 @@ from keras_tilt.chains import (
     is_standard_normal,
     projection_directions,
 )
-from keras_tilt.kernels import KERNELS
-from keras_tilt.reference.distributions.distributions import box, white_noise
-from keras_tilt.sampler import sample
+from keras_tilt.sampling.kernels import KERNELS
+from keras_tilt.sampling.sampler import sample
 from keras_tilt.tilt import Tilt
 
 tfd = tfp.distributions

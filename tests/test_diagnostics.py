@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from arviz_stats.base import array_stats
 
-from keras_tilt import diagnostics
-from keras_tilt.diagnostics import diagnose, inference_data, worst_pixel
+from keras_tilt.sampling import diagnostics
+from keras_tilt.sampling.diagnostics import diagnose, inference_data, worst_pixel
 
 DRAWS, CHAINS, PIXELS = 500, 8, 12
 

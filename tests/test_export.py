@@ -105,7 +105,7 @@ def run_alone(script, *arguments):
 def iterations(interrupt_at=None):
     """List of the iterations of long chains within it, with Ctrl-C at one of them."""
     begun = []
-    draw = kt.sampler._Together.iterate
+    draw = kt.sampling.sampler._Together.iterate
 
     def iterate(self, position, states):
         if position.iteration == interrupt_at:
@@ -114,7 +114,7 @@ def iterations(interrupt_at=None):
         return draw(self, position, states)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kt.sampler._Together, "iterate", iterate)
+        patch.setattr(kt.sampling.sampler._Together, "iterate", iterate)
         yield begun
 
 

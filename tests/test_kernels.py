@@ -8,7 +8,12 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from scipy import stats
 
-from keras_tilt.kernels import (
+from keras_tilt.reference.distributions.distributions import (
+    latent,
+    spectral_noise,
+    squash,
+)
+from keras_tilt.sampling.kernels import (
     KERNELS,
     Response,
     SplitHamiltonianMonteCarlo,
@@ -17,11 +22,6 @@ from keras_tilt.kernels import (
     trajectory,
     transition_kernel,
     value_and_gradient,
-)
-from keras_tilt.reference.distributions.distributions import (
-    latent,
-    spectral_noise,
-    squash,
 )
 from keras_tilt.tilt import Tilt
 

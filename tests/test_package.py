@@ -156,5 +156,5 @@ def test_the_examples_are_found():
     assert len(EXAMPLES) >= 12
     assert {
         "keras_tilt.units.selection.unit",
-        "keras_tilt.sampler.sample",
+        "keras_tilt.sampling.sampler.sample",
     } <= EXAMPLES.keys()

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from keras_tilt.adaptation import QUARTER_TURN, StepSize
-from keras_tilt.plan import Plan
+from keras_tilt.sampling.adaptation import QUARTER_TURN, StepSize
+from keras_tilt.sampling.schedule import Plan
 
 SCALE = np.array([2.0, 3.0])
 

@@ -20,8 +20,9 @@ import tensorflow_probability as tfp
 from small_network import SHAPE, small_network
 
 import keras_tilt as kt
-from keras_tilt import kernels, named, scale
+from keras_tilt import named
 from keras_tilt.reference.distributions import distributions
+from keras_tilt.sampling import kernels, tilt_scale
 
 CHAINS, DRAWS, BURNIN = 4, 4, 3
 ROOT = pathlib.Path(__file__).parents[1]
@@ -294,7 +295,10 @@ def test_scale_for_signal_takes_every_reference(name, network):
         return
     found = kt.scale_for_signal(tilt, 0.1, seed=3, progress=False)
     assert found.unit is tilt.unit and 0 < found.scale < np.inf
-    assert scale.scale_for_signal(tilt, 0.2, seed=3, progress=False).scale > found.scale
+    assert (
+        tilt_scale.scale_for_signal(tilt, 0.2, seed=3, progress=False).scale
+        > found.scale
+    )
 
 
 def test_unit_samples_take_every_reference(network, tmp_path):
@@ -362,7 +366,7 @@ def _run(command):
 
 
 def test_nothing_of_a_network_is_left_when_it_is_dropped():
-    """Whatever graphs were kept for it: see `keras_tilt.kept`."""
+    """Whatever graphs were kept for it: see `keras_tilt.sampling.kept`."""
     import weakref
 
     dropped = small_network(seed=5)

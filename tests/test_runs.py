@@ -16,10 +16,11 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from small_network import small_network
 
-from keras_tilt import chains, sampler, storage
-from keras_tilt.kernels import KERNELS
+from keras_tilt import storage
 from keras_tilt.reference.distributions.distributions import white_noise
-from keras_tilt.sampler import sample
+from keras_tilt.sampling import chains, sampler
+from keras_tilt.sampling.kernels import KERNELS
+from keras_tilt.sampling.sampler import sample
 from keras_tilt.storage.run_folder import Run
 from keras_tilt.tilt import Tilt
 from keras_tilt.units.selection.selection import unit

@@ -13,16 +13,16 @@ import tensorflow_probability as tfp
 from scipy import stats
 from small_network import small_network
 
-from keras_tilt.kernels import KERNELS, chain_seeds, transition_kernel
 from keras_tilt.partition import log_partition
-from keras_tilt.plan import stateless_seed
 from keras_tilt.reference.distributions.distributions import (
     spectral_noise,
     squash,
     white_noise,
 )
-from keras_tilt.sampler import PAPER_LENET, sample
-from keras_tilt.samples import Images
+from keras_tilt.sampling.kernels import KERNELS, chain_seeds, transition_kernel
+from keras_tilt.sampling.sampler import PAPER_LENET, sample
+from keras_tilt.sampling.samples import Images
+from keras_tilt.sampling.schedule import stateless_seed
 from keras_tilt.tilt import Tilt
 from keras_tilt.units.selection.selection import unit
 

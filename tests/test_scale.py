@@ -8,9 +8,9 @@ import targets
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_tilt import scale
 from keras_tilt.reference.distributions.distributions import squash, white_noise
-from keras_tilt.scale import scale_for_signal
+from keras_tilt.sampling import tilt_scale
+from keras_tilt.sampling.tilt_scale import scale_for_signal
 from keras_tilt.tilt import Tilt
 
 SHAPE = (20, 20, 1)
@@ -95,7 +95,7 @@ def test_units_and_references_without_a_scale_are_errors():
 
 
 def test_an_f_that_does_not_rise_as_far_is_an_error(monkeypatch):
-    monkeypatch.setattr(scale, "_MOST", 2)
+    monkeypatch.setattr(tilt_scale, "_MOST", 2)
     target = targets.linear(SHAPE)
     with pytest.raises(ValueError, match="f must rise far enough"):
         fitted(Tilt(target.unit, target.reference()))

@@ -637,7 +637,7 @@ def test_pictures_that_are_interrupted_are_not_done_and_go_on(
     flags += ["--chains", "2", "--burnin", "4", "--draws", "8", "--sizes", "1"]
     flags += ["--max-leapfrog-steps", "2"]
     flags_of(script, monkeypatch, *flags)
-    draw = keras_tilt.sampler._Together.iterate
+    draw = keras_tilt.sampling.sampler._Together.iterate
 
     def interrupted(self, position, states):
         if position.iteration == 10:
@@ -645,7 +645,7 @@ def test_pictures_that_are_interrupted_are_not_done_and_go_on(
         return draw(self, position, states)
 
     with monkeypatch.context() as patched, pytest.warns(match="2 of 8 draws"):
-        patched.setattr(keras_tilt.sampler._Together, "iterate", interrupted)
+        patched.setattr(keras_tilt.sampling.sampler._Together, "iterate", interrupted)
         with pytest.raises(SystemExit) as stop:
             script["main"]()
     assert stop.value.code == 130
@@ -658,7 +658,7 @@ def test_pictures_that_are_interrupted_are_not_done_and_go_on(
         begun.append(position.iteration)
         return draw(self, position, states)
 
-    monkeypatch.setattr(keras_tilt.sampler._Together, "iterate", first)
+    monkeypatch.setattr(keras_tilt.sampling.sampler._Together, "iterate", first)
     script["main"]()
     assert begun[:3] == [10, 11, 0]  # then the class
     assert len(list(tmp_path.rglob("report.json"))) == 2
@@ -671,14 +671,14 @@ def test_interrupted_langevin_chains_are_not_taken_for_whole(script, monkeypatch
         keras_tilt.white_noise((2, 2, 1)),
     )
     assert script["langevin"](tilt, 12, flags).shape == (2, 2, 2, 1)
-    draw = keras_tilt.sampler._Together.iterate
+    draw = keras_tilt.sampling.sampler._Together.iterate
 
     def interrupted(self, position, states):
         if position.iteration == 11:
             raise KeyboardInterrupt
         return draw(self, position, states)
 
-    monkeypatch.setattr(keras_tilt.sampler._Together, "iterate", interrupted)
+    monkeypatch.setattr(keras_tilt.sampling.sampler._Together, "iterate", interrupted)
     with pytest.warns(match="1 of 6 draws"), pytest.raises(KeyboardInterrupt):
         script["langevin"](tilt, 12, flags)
 

@@ -6,10 +6,14 @@ import targets
 import tensorflow as tf
 
 import keras_tilt as kt
-from keras_tilt.chains import functional_names, functionals, projection_directions
-from keras_tilt.diagnostics import diagnose, worst_pixel
 from keras_tilt.reference.distributions.distributions import white_noise
-from keras_tilt.sampler import sample
+from keras_tilt.sampling.chains import (
+    functional_names,
+    functionals,
+    projection_directions,
+)
+from keras_tilt.sampling.diagnostics import diagnose, worst_pixel
+from keras_tilt.sampling.sampler import sample
 from keras_tilt.tilt import Tilt
 
 SHAPE = (8, 8, 3)

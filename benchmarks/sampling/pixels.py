@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm.auto import tqdm
 
-from keras_tilt.adaptation import QUARTER_TURN
+from keras_tilt.sampling.adaptation import QUARTER_TURN
 from runs import KERNELS, Run, chains_of
 
 

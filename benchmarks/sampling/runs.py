@@ -1,8 +1,8 @@
 """Chains that are advanced from here, and what their draws are worth."""
 
-from keras_tilt.adaptation import QUARTER_TURN, StepSize
-from keras_tilt import tilt_groups
-from keras_tilt.chains import Settings
+from keras_tilt.sampling.adaptation import QUARTER_TURN, StepSize
+from keras_tilt.sampling import tilt_groups
+from keras_tilt.sampling.chains import Settings
 import arviz
 import numpy as np
 import tensorflow as tf

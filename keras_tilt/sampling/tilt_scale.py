@@ -6,7 +6,7 @@ A linear f = g.z + b moves the mean of the noise by scale g, and f by scale |g|^
 left side is the square of that move, the right one that share of E|z|^2. A logit of one
 network has another unit than that of the next, and this rule none.
 
-Source: ours; for the dynamics see `keras_tilt.kernels`.
+Source: ours; for the dynamics see `keras_tilt.sampling.kernels`.
 """
 
 __all__ = ["scale_for_signal"]
@@ -18,12 +18,12 @@ import numpy as np
 import tensorflow as tf
 from tqdm.auto import tqdm
 
-from keras_tilt.adaptation import QUARTER_TURN
 from keras_tilt.arguments import as_number, check_count
-from keras_tilt.chains import Settings, check_start, is_standard_normal
-from keras_tilt.plan import stateless_seed
+from keras_tilt.sampling.adaptation import QUARTER_TURN
+from keras_tilt.sampling.chains import Settings, check_start, is_standard_normal
+from keras_tilt.sampling.schedule import stateless_seed
+from keras_tilt.sampling.tilt_groups import chains_of
 from keras_tilt.tilt import Tilt
-from keras_tilt.tilt_groups import chains_of
 
 _NUM_DRAWS = 64  # of q, for the mean and the spread of f there
 _BLOCK = 16  # of them in one go

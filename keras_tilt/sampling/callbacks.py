@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_tilt.arguments import as_number, check_count
-from keras_tilt.sampler import sample
+from keras_tilt.sampling.sampler import sample
 from keras_tilt.tilt import Tilt
 
 

@@ -11,7 +11,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from keras_tilt.diagnostics import Diagnostics, Scalar, inference_data, read_netcdf
+from keras_tilt.sampling.diagnostics import (
+    Diagnostics,
+    Scalar,
+    inference_data,
+    read_netcdf,
+)
 from keras_tilt.storage.run_folder import replace_path
 
 _NUMBERS = "keras_tilt"  # attribute of a file, of what are no arrays of draws
@@ -98,7 +103,7 @@ class Samples:
         num_leapfrog_steps: per iteration, on average.
         swap_accept_rate: [temperatures - 1], share of accepted swaps between neighbours
             on the ladder; empty without one.
-        diagnostics: a `keras_tilt.diagnostics.Diagnostics`.
+        diagnostics: a `keras_tilt.sampling.diagnostics.Diagnostics`.
         to_images: T, noise [n, ...] -> images [n, ...]; None of loaded samples.
         event_shape: shape of one image.
         saved_images: None, or of loaded samples [num_results / thin, num_chains, ...].
@@ -128,7 +133,7 @@ class Samples:
         return Images(self.noise, self.to_images, self.event_shape)
 
     def to_arviz(self):
-        """An `arviz.InferenceData`: see `keras_tilt.diagnostics.inference_data`."""
+        """An `arviz.InferenceData`: see `keras_tilt.sampling.diagnostics.inference_data`."""
         functionals = {"f": self.f, **self.functionals}
         return inference_data(
             functionals,

@@ -12,8 +12,8 @@ __all__ = ["chains_of", "checked_tilts", "sampled_together", "stacked_response"]
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt import kept
-from keras_tilt.chains import ChainGraphs, Chains
+from keras_tilt.sampling import kept
+from keras_tilt.sampling.chains import ChainGraphs, Chains
 from keras_tilt.tilt import Tilt
 from keras_tilt.units.selection.groups import shared, stack
 from keras_tilt.units.selection.selection import Unit
@@ -88,7 +88,7 @@ def chains_of(tilts, kernel, rows, num_chains, mass=1.0, ladder=None):
 
     Args:
         tilts: list of `Tilt`, one group of `sampled_together`.
-        kernel: a name that `keras_tilt.kernels.transition_kernel` knows.
+        kernel: a name that `keras_tilt.sampling.kernels.transition_kernel` knows.
         rows: the numbers of the rows, by which their chains draw.
         num_chains: of each row.
         mass: of the kernel "split", broadcastable to the noise of one chain.

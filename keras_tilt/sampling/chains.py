@@ -27,7 +27,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_tilt.arguments import few
-from keras_tilt.kernels import (
+from keras_tilt.sampling.kernels import (
     DIVERGENCE,
     Response,
     SplitHamiltonianMonteCarlo,
@@ -84,7 +84,7 @@ class ChainGraphs:
         kernel: a name that `transition_kernel` knows.
         inverse_temperatures: None, or factors of f on a ladder of replicas of every
             chain, the first of them 1. States are then [ladder, rows, chains, ...].
-        autograph: as in `keras_tilt.kernels.Response`.
+        autograph: as in `keras_tilt.sampling.kernels.Response`.
     """
 
     def __init__(
