@@ -4,12 +4,16 @@ from keras_tilt import _start  # noqa: F401  (first: it imports TensorFlow quiet
 from keras_tilt import batches, data, evaluation, plotting, servable, serving, sources
 from keras_tilt.sampling.callbacks import UnitSamples
 from keras_tilt.sampling.diagnostics import Diagnostics
-from keras_tilt.importance import expectation, kish_ess, normalized_weights
+from keras_tilt.partition.importance import expectation, kish_ess, normalized_weights
 from keras_tilt.model import Calibration, GenerativeClassifier
 from keras_tilt.networks.architectures import alexnet, convnet, lenet, zf_fast
 from keras_tilt.objective import discriminative_loss, generative_loss, mixed_loss
 from keras_tilt.optimizer import CaffeSGD, Continued, InverseDecay, WarmUp
-from keras_tilt.partition import LogPartition, generative_log_prob, log_partition
+from keras_tilt.partition.estimators import (
+    LogPartition,
+    generative_log_prob,
+    log_partition,
+)
 from keras_tilt.networks.receptive_fields import receptive_field
 from keras_tilt.reference.distributions.distributions import (
     box,

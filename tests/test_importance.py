@@ -5,7 +5,7 @@ import pytest
 import targets
 import tensorflow as tf
 
-from keras_tilt.importance import (
+from keras_tilt.partition.importance import (
     expectation,
     kish_ess,
     normalized_log_weights,

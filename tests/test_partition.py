@@ -12,8 +12,7 @@ from scipy import special, stats
 
 import keras_tilt
 from keras_tilt import partition
-from keras_tilt.importance import kish_ess
-from keras_tilt.partition import (
+from keras_tilt.partition.estimators import (
     bennett,
     generative_log_prob,
     log_partition,
@@ -21,6 +20,7 @@ from keras_tilt.partition import (
     number_on_path,
     planned_path,
 )
+from keras_tilt.partition.importance import kish_ess
 from keras_tilt.reference.distributions.distributions import latent, white_noise
 from keras_tilt.tilt import Tilt
 from keras_tilt.units.selection.selection import unit

@@ -13,7 +13,7 @@ import tensorflow_probability as tfp
 from scipy import stats
 from small_network import small_network
 
-from keras_tilt.partition import log_partition
+from keras_tilt.partition.estimators import log_partition
 from keras_tilt.reference.distributions.distributions import (
     spectral_noise,
     squash,

@@ -38,7 +38,7 @@ from scipy import optimize, special
 from tqdm.auto import tqdm
 
 from keras_tilt.arguments import check_count
-from keras_tilt.importance import kish_ess
+from keras_tilt.partition.importance import kish_ess
 from keras_tilt.sampling.adaptation import StepSize
 from keras_tilt.sampling.chains import State, check_start, is_standard_normal
 from keras_tilt.sampling.diagnostics import pareto_k
