@@ -111,7 +111,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt import batches, comparison, evaluation, named, sources
+from keras_tilt import comparison, evaluation, named
+from keras_tilt.data import batches
+from keras_tilt.data import sources
 
 PAIRS = [
     ("DG", "GG"),

@@ -46,7 +46,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import auto as tqdm
 
-from keras_tilt import batches
+from keras_tilt.data import batches
 from keras_tilt.objective import column_statistics, generative_loss
 from keras_tilt.reference_queue import ReferenceQueue, pooled
 

@@ -52,7 +52,8 @@ import numpy as np
 import tensorflow as tf
 from train_step import error_of_median
 
-from keras_tilt import batches, sources
+from keras_tilt.data import batches
+from keras_tilt.data import sources
 
 SIDE, CLASSES, QUEUE = 227, 1000, 65_536
 VARIANTS = ("stock", "discriminative", "generative", "queue")

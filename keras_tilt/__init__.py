@@ -1,7 +1,9 @@
 """Any convolutional classifier as probability densities: p(x) = exp(f(x)) q(x) / Z."""
 
 from keras_tilt import _start  # noqa: F401  (first: it imports TensorFlow quietly)
-from keras_tilt import batches, data, evaluation, plotting, servable, serving, sources
+from keras_tilt import data, evaluation, plotting, servable, serving
+from keras_tilt.data import batches
+from keras_tilt.data import sources
 from keras_tilt.sampling.callbacks import UnitSamples
 from keras_tilt.sampling.diagnostics import Diagnostics
 from keras_tilt.partition.importance import expectation, kish_ess, normalized_weights

@@ -21,7 +21,7 @@ __all__ = [
 import keras
 import tensorflow as tf
 
-from keras_tilt import image_files
+from keras_tilt.data import image_files
 
 MOST_PIXELS = 2**24  # of an image: float32 counts of more are not exact
 MOST_ROWS = 64  # of a request; a server that batches makes no larger ones either

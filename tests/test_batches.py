@@ -10,7 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 import keras_tilt as kt
-from keras_tilt import batches, sources
+from keras_tilt.data import batches, sources
 
 LABELS = np.repeat([0, 1, 2, 3, 4, -1], [20, 20, 20, 20, 9, 31])
 

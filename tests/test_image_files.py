@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from keras_tilt import batches, sources
+from keras_tilt.data import batches, sources
 from keras_tilt.masking import scenes
 
 SIZE = (32, 40)

@@ -11,7 +11,7 @@ import tensorflow_probability as tfp
 from data_files import data_file
 from scipy import stats
 
-from keras_tilt.data import embedded_mnist
+from keras_tilt.data.mnist import embedded_mnist
 from keras_tilt.reference.distributions.distributions import (
     box,
     frequency_bands,

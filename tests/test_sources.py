@@ -15,7 +15,7 @@ import tensorflow as tf
 from data_files import data_file
 from PIL import Image
 
-from keras_tilt import batches, sources
+from keras_tilt.data import batches, sources
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 

@@ -34,8 +34,9 @@ import numpy as np
 import tensorflow as tf
 from tqdm import auto as tqdm
 
-from keras_tilt import image_files, prepared, storage
+from keras_tilt import storage
 from keras_tilt.arguments import as_labels, as_names, check_count
+from keras_tilt.data import image_files, prepared
 
 # What is held in memory: sets of encoded images, and sets of pixels made of them.
 _LARGEST_IN_MEMORY = 2**31  # bytes
