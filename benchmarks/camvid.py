@@ -88,7 +88,8 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from keras_tilt import comparison, storage
+from keras_tilt import storage
+from keras_tilt.training import results
 
 SCRIPT = pathlib.Path(__file__).parents[1] / "train" / "segmentation.py"
 STUFF = ("sky", "building", "road", "pavement", "tree", "fence")
@@ -121,10 +122,10 @@ def main():
     for seed, run in itertools.product(flags.seeds, flags.runs):
         key = {"run": run, "seed": seed, **settings}
         with alone(folder, run, seed):
-            if not comparison.records_of(key, flags.results):
+            if not results.records_of(key, flags.results):
                 record = key | {"result": result_of(run, seed, folder, flags)}
-                comparison.append_records(flags.results, [record])
-    print(table(comparison.read_records(flags.results), settings))
+                results.append_records(flags.results, [record])
+    print(table(results.read_records(flags.results), settings))
     print(f"Records: {flags.results}")
 
 
@@ -225,7 +226,7 @@ def rows(what, runs):
     lines = [f"{what:{width}}  seeds" + "".join(f"{name:>17}" for name in COLUMNS)]
     for name, by_seed in runs.items():
         cells = [[of(r) for r in by_seed.values()] for of in COLUMNS.values()]
-        shown = "".join(f"{comparison.mean_sd(values):>17}" for values in cells)
+        shown = "".join(f"{results.mean_sd(values):>17}" for values in cells)
         lines.append(f"{name:{width}}{len(by_seed):7}{shown}")
     return lines
 
@@ -253,7 +254,7 @@ def tests(runs, pairs):
     lines, pairs = [], list(pairs)
     for name in ("paste", "vote", "paste, stuff", "vote, stuff"):
         found = [
-            comparison.paired_test(one, runs[one], other, runs[other], COLUMNS[name])
+            results.paired_test(one, runs[one], other, runs[other], COLUMNS[name])
             for one, other in pairs
         ]
         lines += [f"{name}:", *sum(found, [])] if any(found) else []

@@ -111,7 +111,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt import comparison, evaluation, named
+from keras_tilt import named
+from keras_tilt.training import results
+from keras_tilt.training import evaluation
 from keras_tilt.data import batches
 from keras_tilt.data import sources
 
@@ -152,10 +154,10 @@ def main():
     flags.out.mkdir(parents=True, exist_ok=True)
     for seed, scheme in itertools.product(flags.seeds, flags.schemes):
         run = {"scheme": scheme, "seed": seed, **settings}
-        if not comparison.records_of(run, flags.results):
+        if not results.records_of(run, flags.results):
             record = trained(run, train, test, strangers, flags.out)
-            comparison.append_records(flags.results, [record])
-    print(table(comparison.read_records(flags.results), settings))
+            results.append_records(flags.results, [record])
+    print(table(results.read_records(flags.results), settings))
     print(f"Records: {flags.results}")
 
 
@@ -314,13 +316,13 @@ def table(records, settings):
     for scheme, by_seed in runs.items():
         if by_seed:
             cells = (
-                comparison.mean_sd([of(r) for r in by_seed.values()])
+                results.mean_sd([of(r) for r in by_seed.values()])
                 for of in columns.values()
             )
             shown = "".join(f"{cell:>17}" for cell in cells)
             lines.append(f"{scheme:14}{len(by_seed):6}{shown}")
     for one, other in PAIRS:
-        lines += comparison.paired_test(one, runs[one], other, runs[other], _error)
+        lines += results.paired_test(one, runs[one], other, runs[other], _error)
     return "\n".join(lines)
 
 

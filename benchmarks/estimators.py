@@ -7,7 +7,7 @@ a training, 6 late in it). For batches
 
     uniform       drawn from all images
     K classes     of 256 / K images each (`batches.by_classes`)
-    queue         uniform, with N past images (`keras_tilt.reference_queue`)
+    queue         uniform, with N past images (`keras_tilt.training.reference_queue`)
 
 this prints the mean of the estimates along the true gradient (1 = unbiased), and the
 cosine between the estimate of one step and the true one. A minute on two cores.
@@ -47,8 +47,8 @@ import tensorflow as tf
 from tqdm import auto as tqdm
 
 from keras_tilt.data import batches
-from keras_tilt.objective import column_statistics, generative_loss
-from keras_tilt.reference_queue import ReferenceQueue, pooled
+from keras_tilt.training.losses import column_statistics, generative_loss
+from keras_tilt.training.reference_queue import ReferenceQueue, pooled
 
 CLASSES, IMAGES_OF_CLASS, BATCH = 1000, 20, 256
 LABELS = np.repeat(np.arange(CLASSES, dtype=np.int32), IMAGES_OF_CLASS)

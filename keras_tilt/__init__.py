@@ -1,16 +1,17 @@
 """Any convolutional classifier as probability densities: p(x) = exp(f(x)) q(x) / Z."""
 
 from keras_tilt import _start  # noqa: F401  (first: it imports TensorFlow quietly)
-from keras_tilt import data, evaluation, plotting, servable, serving
+from keras_tilt import data, plotting, servable, serving
+from keras_tilt.training import evaluation
 from keras_tilt.data import batches
 from keras_tilt.data import sources
 from keras_tilt.sampling.callbacks import UnitSamples
 from keras_tilt.sampling.diagnostics import Diagnostics
 from keras_tilt.partition.importance import expectation, kish_ess, normalized_weights
-from keras_tilt.model import Calibration, GenerativeClassifier
+from keras_tilt.training.classifier import Calibration, GenerativeClassifier
 from keras_tilt.networks.architectures import alexnet, convnet, lenet, zf_fast
-from keras_tilt.objective import discriminative_loss, generative_loss, mixed_loss
-from keras_tilt.optimizer import CaffeSGD, Continued, InverseDecay, WarmUp
+from keras_tilt.training.losses import discriminative_loss, generative_loss, mixed_loss
+from keras_tilt.training.optimizers import CaffeSGD, Continued, InverseDecay, WarmUp
 from keras_tilt.partition.estimators import (
     LogPartition,
     generative_log_prob,
@@ -30,7 +31,7 @@ from keras_tilt.sampling.samples import Samples
 from keras_tilt.sampling.tilt_scale import scale_for_signal
 from keras_tilt.reference.distributions.spectrum import Spectrum, fit_spectrum
 from keras_tilt.tilt import Tilt
-from keras_tilt.training import Phase, train
+from keras_tilt.training.run import Phase, train
 from keras_tilt.units.selection.selection import Unit, unit
 
 __all__ = [

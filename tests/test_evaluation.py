@@ -8,7 +8,7 @@ import scipy.stats
 import tensorflow as tf
 
 import keras_tilt as kt
-from keras_tilt import evaluation
+from keras_tilt.training import evaluation
 
 EPSILON = np.finfo(np.float32).eps
 RANDOM = np.random.default_rng(0)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import keras_tilt as kt
-from keras_tilt.optimizer import Continued, WarmUp
+from keras_tilt.training.optimizers import Continued, WarmUp
 
 EPSILON = np.finfo(np.float32).eps
 SHAPES = {"kernel": [3, 4], "bias": [4]}

@@ -11,8 +11,8 @@ import scipy.special
 import tensorflow as tf
 
 from keras_tilt import generative_loss
-from keras_tilt.objective import column_statistics
-from keras_tilt.reference_queue import ReferenceQueue, pooled
+from keras_tilt.training.losses import column_statistics
+from keras_tilt.training.reference_queue import ReferenceQueue, pooled
 
 EPSILON = np.finfo(np.float32).eps
 NUM_CLASSES = 6

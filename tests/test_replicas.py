@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 import keras_tilt as kt
-from keras_tilt import objective
+from keras_tilt.training import losses
 
 IMAGES = np.random.default_rng(0).uniform(size=[64, 8, 8, 1]).astype(np.float32)
 LABELS = np.random.default_rng(1).integers(-1, 4, 64).astype(np.int32)
@@ -117,7 +117,7 @@ def test_a_softmax_local_to_each_replica_would_be_seen(
     strategy, monkeypatch, num_images
 ):
     one = trained("generative", num_images)
-    monkeypatch.setattr(objective, "_num_replicas", lambda: 1)
+    monkeypatch.setattr(losses, "_num_replicas", lambda: 1)
     naive = trained("generative", num_images, strategy=strategy)
     ours, true = naive[0]["generative_loss"], one[0]["generative_loss"]
     assert abs(ours - true) > 1e-2 * abs(true)

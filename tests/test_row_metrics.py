@@ -170,7 +170,7 @@ def test_a_saved_model_has_them(name, tmp_path):
 
 def test_every_metric_of_keras_of_which_it_is_said_is_one():
     """The names of those that compare no rows are names of Keras's metrics."""
-    from keras_tilt.row_metrics import _NOT_OF_ROWS
+    from keras_tilt.training.metrics import _NOT_OF_ROWS
 
     known = {name for name, of in vars(M).items() if inspect.isclass(of)}
     assert known.issuperset(_NOT_OF_ROWS)

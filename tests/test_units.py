@@ -14,8 +14,8 @@ from small_transformer import small_transformer
 
 import keras_tilt as kt
 from keras_tilt import named
-from keras_tilt.model import GenerativeClassifier
 from keras_tilt.networks import graph
+from keras_tilt.training.classifier import GenerativeClassifier
 from keras_tilt.units.selection.groups import UnitStack, shared, stack
 from keras_tilt.units.selection.selection import Unit, unit
 

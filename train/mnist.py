@@ -83,7 +83,8 @@ import keras
 import numpy as np
 from tqdm import auto as tqdm
 
-from keras_tilt import comparison, named, storage, training
+from keras_tilt import named, storage, training
+from keras_tilt.training import results
 
 SWITCH = "generative_epochs"
 PAPER_IMAGES = 60_000  # that it trains on
@@ -140,7 +141,7 @@ def main():
             progress.set_description(f"{run['scheme']} seed {run['seed']}")
             with named.as_exit():
                 train_run(run, train, test, flags.results, flags.out, progress)
-    print(table(comparison.read_records(flags.results), settings))
+    print(table(results.read_records(flags.results), settings))
     print(f"Records: {flags.results}\nModels:  {flags.out}")
 
 
@@ -186,7 +187,7 @@ def phases(run, train):
 
 def train_run(run, train, test, results, out, progress):
     """Trains one scheme with one seed from wherever it stands, and records it."""
-    done, before = len(comparison.records_of(run, results)), progress.n
+    done, before = len(results.records_of(run, results)), progress.n
     if done == run["epochs"]:
         progress.update(done)
         return
@@ -206,14 +207,14 @@ def train_run(run, train, test, results, out, progress):
     records = [*shared, *(record(run, row) for row in rows)]
     if run["scheme"] == "GG":
         records[-1]["test_error_calibrated"] = calibrated_error(model, train, test)
-    comparison.append_records(results, records[done:])
+    results.append_records(results, records[done:])
     progress.n = before + run["epochs"]
     progress.refresh()
 
 
 def starting_point(run, plan, results, out):
     """A new model and its phases; or, for GG+DG, GG's of that epoch and its records."""
-    shared = comparison.records_of({**run, "scheme": "GG"}, results)[: run[SWITCH]]
+    shared = results.records_of({**run, "scheme": "GG"}, results)[: run[SWITCH]]
     path = checkpoint({**run, "scheme": "GG"}, out, run[SWITCH])
     network = kt.lenet(seed=run["seed"], scale=kt.data.PIXEL_SCALE)
     model = kt.GenerativeClassifier(network)
@@ -276,7 +277,7 @@ def table(records, settings):
         raw = [r["test_error"] for r in runs.values()]
         calibrated = [r["test_error_calibrated"] for r in runs.values()]
         lines.append(
-            f"{scheme:8}{len(runs):6}{comparison.mean_sd(raw):>16}{comparison.mean_sd(calibrated):>16}"
+            f"{scheme:8}{len(runs):6}{results.mean_sd(raw):>16}{results.mean_sd(calibrated):>16}"
             + (f"{PAPER_ERROR[scheme]:9.2f}" if of_paper else "")
         )
     if of_paper:
@@ -286,7 +287,7 @@ def table(records, settings):
 
 def compared(discriminative, refined):
     """The line of the paired test."""
-    return comparison.paired_test(
+    return results.paired_test(
         "DG", discriminative, "GG+DG", refined, lambda record: record["test_error"]
     )
 
