@@ -100,7 +100,9 @@ import keras_tilt as kt
 import keras
 import numpy as np
 import tensorflow as tf
-from keras_tilt import named, servable, serving, signatures
+from keras_tilt import named, serving
+from keras_tilt.serving import servable
+from keras_tilt.serving import requests
 from keras_tilt.networks.graph import network_of
 from keras_tilt.sampling.kernels import value_and_gradient
 from keras_tilt.units.selection.groups import variables_of
@@ -227,7 +229,7 @@ def exported(settings, folder):
         ("sample_png" if "sample_png" in functions else "serving_default", row),
         list(warmup.items()),
         {"certificate.json": settings},
-        signatures.MOST_ROWS,
+        requests.MOST_ROWS,
         "{name}\n\n{start}\n\n    {tree}\n",
     )
     return dataclasses.replace(served, version=version)

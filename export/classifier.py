@@ -51,7 +51,9 @@ import keras_tilt as kt  # noqa: F401  (first: it sets TensorFlow's defaults)
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt import named, servable, serving, signatures
+from keras_tilt import named, serving
+from keras_tilt.serving import servable
+from keras_tilt.serving import requests
 from keras_tilt.networks import graph
 
 
@@ -69,7 +71,7 @@ def main():
         ("classify_bytes", golden),
         [("classify_bytes", golden), ("serving_default", {"image": image})],
         {"class_names.json": list(names)},
-        signatures.MOST_ROWS,
+        requests.MOST_ROWS,
         readme(classifier, flags),
     )
     kind = "classes" if classifier.has_classes else "labels"
@@ -139,8 +141,8 @@ def readme(classifier, flags):
         "classes": len(classifier.class_names),
         "low": f"{flags.low:g}",
         "high": f"{flags.high:g}",
-        "rows": signatures.MOST_ROWS,
-        "pixels": f"{signatures.MOST_PIXELS:,}",
+        "rows": requests.MOST_ROWS,
+        "pixels": f"{requests.MOST_PIXELS:,}",
     }
     return servable.filled(README, values)
 

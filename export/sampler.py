@@ -11,7 +11,7 @@ own operations, and beside it model.config, batching.config, compose.yaml and RE
 with the lines that start a server and ask it. Equal seeds give equal images, whatever
 else is in a request.
 
-Before that the chains are certified (`keras_tilt.certificate`): long adapted chains of
+Before that the chains are certified (`keras_tilt.serving.certificate`): long adapted chains of
 every unit must converge, a served chain must be ten autocorrelation times long, and the
 ends of served chains must agree with the long ones. An export that fails is refused
 unless --force, and then says so in its certificate and in every answer. Steps and
@@ -153,7 +153,10 @@ import keras_tilt as kt
 import numpy as np
 from tqdm.auto import tqdm
 
-from keras_tilt import certificate, named, servable, serving, signatures
+from keras_tilt import named, serving
+from keras_tilt.serving import certificate
+from keras_tilt.serving import servable
+from keras_tilt.serving import requests
 from keras_tilt.networks import graph
 
 
@@ -334,8 +337,8 @@ def certified(sampler, tilts, long_runs, flags):
 def ends_of(sampler, unit, temperature, flags):
     """Noise, f and acceptance of served chains of one unit."""
     parts = []
-    for first in range(0, flags.ends, signatures.MOST_ROWS):
-        rows = np.arange(first, min(flags.ends, first + signatures.MOST_ROWS))
+    for first in range(0, flags.ends, requests.MOST_ROWS):
+        rows = np.arange(first, min(flags.ends, first + requests.MOST_ROWS))
         parts.append(sampler.functions["start"](**request(unit, rows, temperature)))
     joined = ("noise", "f", "accept_rate")
     return [np.concatenate([part[name] for part in parts]) for name in joined]
@@ -402,7 +405,7 @@ def write(tilts, sampler, certificates, log_partition, flags):
         (golden, request(len(tilts) - 1, [flags.seed], flags.temperatures[0])),
         list(warmup.items()),
         {"certificate.json": document},
-        signatures.MOST_ROWS,
+        requests.MOST_ROWS,
         readme(names, final, certificates, flags),
     )
 
@@ -474,7 +477,7 @@ def readme(names, sampler, certificates, flags):
         "iterations": schedule.num_iterations,
         "rising": schedule.num_rising,
         "gradients": schedule.num_gradients.max(),
-        "rows": signatures.MOST_ROWS,
+        "rows": requests.MOST_ROWS,
         "shape": ", ".join(map(str, sampler.shape)),
         "png": PNG if "sample_png" in sampler.functions else "",
         "xla": XLA if flags.xla else "",

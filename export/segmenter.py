@@ -61,7 +61,9 @@ import keras_tilt as kt  # noqa: F401  (first: it sets TensorFlow's defaults)
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt import masking, named, servable, signatures
+from keras_tilt import masking, named
+from keras_tilt.serving import servable
+from keras_tilt.serving import requests
 from keras_tilt.masking import serving
 
 
@@ -86,7 +88,7 @@ def main():
         ("label_bytes", golden),
         list(warmup.items()),
         {"class_names.json": list(segmenter.class_names)},
-        signatures.MOST_ROWS,
+        requests.MOST_ROWS,
         readme(segmenter, flags),
     )
     print(f"Written: {version}, a segmenter of {len(segmenter.class_names)} classes")
@@ -135,8 +137,8 @@ def readme(segmenter, flags):
     values = {
         "asking": servable.asking("label_bytes", written),
         "classes": len(segmenter.class_names),
-        "rows": signatures.MOST_ROWS,
-        "pixels": f"{signatures.MOST_PIXELS:,}",
+        "rows": requests.MOST_ROWS,
+        "pixels": f"{requests.MOST_PIXELS:,}",
         "last": serving.MOST_SEGMENTS - 1,
         "rule": RULES[flags.rule],
         "superpixels": flags.superpixels,

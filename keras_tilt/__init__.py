@@ -1,7 +1,8 @@
 """Any convolutional classifier as probability densities: p(x) = exp(f(x)) q(x) / Z."""
 
 from keras_tilt import _start  # noqa: F401  (first: it imports TensorFlow quietly)
-from keras_tilt import data, plotting, servable, serving
+from keras_tilt import data, plotting, serving
+from keras_tilt.serving import servable
 from keras_tilt.training import evaluation
 from keras_tilt.data import batches
 from keras_tilt.data import sources

@@ -9,7 +9,9 @@ import pytest
 import small_network
 import tensorflow as tf
 
-from keras_tilt import masking, servable, serving, signatures
+from keras_tilt import masking, serving
+from keras_tilt.serving import servable
+from keras_tilt.serving import requests
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
@@ -53,7 +55,7 @@ def served(small_sampler, tmp_path_factory):
         ("serving_default", golden),
         [(name, golden) for name in ("serving_default", "sample_png", "sample_each")],
         {"certificate.json": {}},
-        signatures.MOST_ROWS,
+        requests.MOST_ROWS,
         "{start}",
     )
     return folder

@@ -8,7 +8,7 @@ import pytest
 import targets
 
 import keras_tilt as kt
-from keras_tilt import certificate
+from keras_tilt.serving import certificate
 
 ENOUGH = 100  # iterations at the full tilt
 

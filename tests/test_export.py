@@ -3,7 +3,7 @@
     export/sampler.py       a version of a servable with its certificate, or a refusal
     export/ask.py           the golden response and a picture, by TensorFlow alone
     export/classifier.py    logits and probabilities of files of images
-    keras_tilt/servable.py  the writer of both
+    keras_tilt/serving/servable.py  the writer of both
 
 A process of its own starts TensorFlow anew, for 10 s: two scripts run in one, the
 others in this process. The file takes about 110 s.
@@ -36,8 +36,9 @@ from tensorflow_serving.config import model_server_config_pb2
 from test_scripts import ROOT, beside_progress, run_script
 
 import keras_tilt as kt
-from keras_tilt import certificate, masking, servable, signatures
+from keras_tilt import masking
 from keras_tilt.masking.serving import ServedSegmenter
+from keras_tilt.serving import certificate, requests, servable
 
 SAMPLER, ASK, CLASSIFIER, SEGMENTER = (
     f"export/{name}.py" for name in ("sampler", "ask", "classifier", "segmenter")
@@ -249,7 +250,7 @@ def test_the_configurations_are_what_the_server_reads(exported):
     assert model.name == "classes" and model.base_path == "/models/classes"
     assert model.model_platform == "tensorflow"
     found = serving_stand_in.batching_parameters(exported / "batching.config")
-    assert found["max_batch_size"] == signatures.MOST_ROWS
+    assert found["max_batch_size"] == requests.MOST_ROWS
     assert found["batch_timeout_micros"] == 0 and not found["allowed_batch_sizes"]
 
 
@@ -382,7 +383,7 @@ def test_what_the_graph_refuses_ends_in_its_sentence(
 def test_more_images_than_a_request_has_rows_are_asked_for_all_the_same(
     exported, tmp_path
 ):
-    count = signatures.MOST_ROWS + 1
+    count = requests.MOST_ROWS + 1
     run = run_here(ASK, exported, "--images", count, "--out", tmp_path / "asked.png")
     assert run.returncode == 0, run.stderr
     assert run.stdout.count("unit 0, seed ") == count

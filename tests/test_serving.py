@@ -13,10 +13,11 @@ import tensorflow_probability as tfp
 from PIL import Image, ImageOps
 
 import keras_tilt as kt
-from keras_tilt import serving, signatures
+from keras_tilt import serving
 from keras_tilt.reference.distributions.transports import carry
+from keras_tilt.serving import requests
 
-ROWS = signatures.MOST_ROWS
+ROWS = requests.MOST_ROWS
 
 
 def rows_of(seeds, unit=0, temperature=1.0):

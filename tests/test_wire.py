@@ -33,7 +33,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from keras_tilt.signatures import MOST_ROWS
+from keras_tilt.serving.requests import MOST_ROWS
 
 SAMPLER = {"unit": "int32", "seed": "int32", "temperature": "float32"}
 SAMPLE = {

@@ -20,7 +20,7 @@ from keras_tilt.masking.examples import fit_image, fit_labels
 from keras_tilt.masking.pasting import RULES, paste, vote
 from keras_tilt.masking.segmenter import Segmenter
 from keras_tilt.masking.superpixels import segments_of
-from keras_tilt.signatures import (
+from keras_tilt.serving.requests import (
     MOST_PIXELS,
     after,
     checked_file,

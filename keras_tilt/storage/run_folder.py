@@ -5,7 +5,7 @@
     noise.npy  the states drawn
 
 state.npz is replaced as a whole, so that a run killed at any moment leaves a good one.
-Nothing else writes files, but `keras_tilt.servable` and TensorBoard's writers.
+Nothing else writes files, but `keras_tilt.serving.servable` and TensorBoard's writers.
 """
 
 __all__ = [

@@ -38,13 +38,7 @@ from keras_tilt.sampling.kernels import (
     chain_seeds,
 )
 from keras_tilt.sampling.tilt_groups import checked_tilts
-from keras_tilt.signatures import (
-    after,
-    checked_rows,
-    read_once,
-    traced,
-    upright,
-)
+from keras_tilt.serving.requests import after, checked_rows, read_once, traced, upright
 from keras_tilt.units.selection.groups import choice, variables_of
 from keras_tilt.units.selection.selection import unit
 
