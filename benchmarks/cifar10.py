@@ -111,7 +111,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt import named
+from keras_tilt.cli import named
 from keras_tilt.training import results
 from keras_tilt.training import evaluation
 from keras_tilt.data import batches

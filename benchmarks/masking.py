@@ -72,7 +72,8 @@ import numpy as np
 import tensorflow as tf
 from tqdm import auto as tqdm
 
-from keras_tilt import masking, named
+from keras_tilt import masking
+from keras_tilt.cli import named
 from keras_tilt.masking import pooling, projection
 
 REGIONS_AT_ONCE = 32

@@ -51,7 +51,8 @@ import keras_tilt as kt  # noqa: F401  (first: it sets TensorFlow's defaults)
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt import named, serving
+from keras_tilt import serving
+from keras_tilt.cli import named
 from keras_tilt.serving import servable
 from keras_tilt.serving import requests
 from keras_tilt.networks import graph

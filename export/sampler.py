@@ -153,7 +153,8 @@ import keras_tilt as kt
 import numpy as np
 from tqdm.auto import tqdm
 
-from keras_tilt import named, serving
+from keras_tilt import serving
+from keras_tilt.cli import named
 from keras_tilt.serving import certificate
 from keras_tilt.serving import servable
 from keras_tilt.serving import requests

@@ -61,7 +61,8 @@ import keras_tilt as kt  # noqa: F401  (first: it sets TensorFlow's defaults)
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt import masking, named
+from keras_tilt import masking
+from keras_tilt.cli import named
 from keras_tilt.serving import servable
 from keras_tilt.serving import requests
 from keras_tilt.masking import serving

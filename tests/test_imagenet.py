@@ -26,7 +26,8 @@ from PIL import Image
 from test_scripts import beside_progress, run_script
 
 import keras_tilt as kt
-from keras_tilt import named, training
+from keras_tilt import training
+from keras_tilt.cli import named
 from keras_tilt.data import batches
 
 ROOT = pathlib.Path(__file__).parents[1]

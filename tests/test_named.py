@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 import keras_tilt as kt
-from keras_tilt import named
+from keras_tilt.cli import named
 
 
 def test_names_are_a_list_or_a_dict_of_names_or_pairs(tmp_path):

@@ -13,7 +13,8 @@ import pytest
 import tensorflow as tf
 
 import keras_tilt as kt
-from keras_tilt import named, serving
+from keras_tilt import serving
+from keras_tilt.cli import named
 
 L = keras.layers
 SHAPE, CLASSES = (8, 8, 3), 3

@@ -20,7 +20,7 @@ import tensorflow_probability as tfp
 from small_network import SHAPE, small_network
 
 import keras_tilt as kt
-from keras_tilt import named
+from keras_tilt.cli import named
 from keras_tilt.reference.distributions import distributions
 from keras_tilt.sampling import kernels, tilt_scale
 

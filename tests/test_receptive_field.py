@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_tilt as kt
-from keras_tilt import named
+from keras_tilt.cli import named
 from keras_tilt.networks import graph
 from keras_tilt.networks.receptive_fields import (
     ReceptiveField,

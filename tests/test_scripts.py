@@ -23,7 +23,8 @@ import tensorflow as tf
 from small_transformer import small_transformer
 
 import keras_tilt
-from keras_tilt import masking, named
+from keras_tilt import masking
+from keras_tilt.cli import named
 
 ROOT = pathlib.Path(__file__).parents[1]
 # A folder with a __main__.py is a script, too.

@@ -13,7 +13,7 @@ from keras import layers
 from small_transformer import small_transformer
 
 import keras_tilt as kt
-from keras_tilt import named
+from keras_tilt.cli import named
 from keras_tilt.networks import graph
 from keras_tilt.training.classifier import GenerativeClassifier
 from keras_tilt.units.selection.groups import UnitStack, shared, stack

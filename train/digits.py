@@ -59,7 +59,7 @@ if __name__ == "__main__":
 import keras_tilt as kt
 import numpy as np
 
-from keras_tilt import named
+from keras_tilt.cli import named
 from keras_tilt.networks import graph
 
 PILOT_STDDEV = 10.0  # of Caffe's pixels, which are those of a file / 256

@@ -154,7 +154,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt import assertions, named, storage
+from keras_tilt import assertions, storage
+from keras_tilt.cli import named
 from keras_tilt.training import evaluation
 from keras_tilt.data import batches
 from keras_tilt.data import sources

@@ -83,7 +83,8 @@ import keras
 import numpy as np
 from tqdm import auto as tqdm
 
-from keras_tilt import named, storage, training
+from keras_tilt import storage, training
+from keras_tilt.cli import named
 from keras_tilt.training import results
 
 SWITCH = "generative_epochs"

@@ -112,7 +112,8 @@ import numpy as np
 import tensorflow as tf
 from tqdm import auto as tqdm
 
-from keras_tilt import masking, named, storage
+from keras_tilt import masking, storage
+from keras_tilt.cli import named
 
 AP_THRESHOLDS = (0.5, 0.7)
 RECALL_OF = (100, 200, 500, 1000)  # proposals, and of all

@@ -125,7 +125,7 @@ import tensorflow as tf
 from scipy.spatial.distance import pdist
 from tqdm.auto import tqdm
 
-from keras_tilt import named
+from keras_tilt.cli import named
 from keras_tilt.networks import graph
 
 COARSE = 16  # pixels along an edge of the images whose distances are compared

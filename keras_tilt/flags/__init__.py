@@ -10,7 +10,7 @@ before that, so that --help and a mistyped flag are answered at once:
 
     import keras_tilt as kt
 
-What the flags mean is in `keras_tilt.named`.
+What the flags mean is in `keras_tilt.cli.named`.
 """
 
 __all__ = [

@@ -1,0 +1,1 @@
+"""What scripts share: networks, units and noise by the names of flags."""
