@@ -2,7 +2,7 @@
 
 import pathlib
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 ROOT = pathlib.Path(__file__).resolve().parent
 
@@ -20,10 +20,10 @@ setup(
     author="The keras_tilt authors",
     license="MIT",
     license_files=["LICENSE"],
-    packages=["keras_tilt", "keras_tilt.masking", "keras_tilt_flags"],
+    packages=[*find_packages(include=["keras_tilt*"]), "keras_tilt_flags"],
     # Outside of keras_tilt for Python, as to import that imports TensorFlow.
     package_dir={"keras_tilt_flags": "keras_tilt/flags"},
-    package_data={"keras_tilt": ["embedded/*"]},
+    package_data={"keras_tilt.data": ["embedded/*"]},
     python_requires=">=3.11",
     install_requires=requirements(),
     extras_require={

@@ -194,7 +194,7 @@ COLUMNS = {
 
 def table(records, settings):
     """A line for each run, mean +- sd over seeds, and paired tests; so by network."""
-    found = results(records, settings, "run")
+    found = by_value(records, settings, "run")
     runs = {run: found[run] for run in RUNS if run in found}
     lines = [
         ", ".join(f"{name} {value}" for name, value in settings.items()),
@@ -204,14 +204,14 @@ def table(records, settings):
         *tests(runs, [(a, b) for a, b in PAIRS if a in runs and b in runs]),
     ]
     shared = {name: settings[name] for name in settings if name != "network"}
-    networks = results(records, shared | {"run": "A"}, "network")
+    networks = by_value(records, shared | {"run": "A"}, "network")
     if len(networks) > 1:
         lines += ["", "A, by network", *rows("network", networks)]
         lines += tests(networks, itertools.combinations(networks, 2))
     return "\n".join(lines)
 
 
-def results(records, settings, name):
+def by_value(records, settings, name):
     """Results by the value of a name and by seed, of records with these settings."""
     found = {}
     for r in records:

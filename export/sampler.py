@@ -11,11 +11,11 @@ own operations, and beside it model.config, batching.config, compose.yaml and RE
 with the lines that start a server and ask it. Equal seeds give equal images, whatever
 else is in a request.
 
-Before that the chains are certified (`keras_tilt.serving.certificate`): long adapted chains of
-every unit must converge, a served chain must be ten autocorrelation times long, and the
-ends of served chains must agree with the long ones. An export that fails is refused
-unless --force, and then says so in its certificate and in every answer. Steps and
-counts are found here, and frozen.
+Before that the chains are certified (`keras_tilt.serving.certificate`): long adapted
+chains of every unit must converge, a served chain must be ten autocorrelation times
+long, and the ends of served chains must agree with the long ones. An export that fails
+is refused unless --force, and then says so in its certificate and in every answer.
+Steps and counts are found here, and frozen.
 
 Expected: the ten digits of the example are certified, with chains of about 40
 iterations, in three to five minutes on two cores. A run that was interrupted goes on

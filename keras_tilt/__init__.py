@@ -2,38 +2,51 @@
 
 from keras_tilt import _start  # noqa: F401  (first: it imports TensorFlow quietly)
 from keras_tilt import data, plotting, serving
-from keras_tilt.serving import servable
-from keras_tilt.training import evaluation
-from keras_tilt.data import batches
-from keras_tilt.data import sources
-from keras_tilt.sampling.callbacks import UnitSamples
-from keras_tilt.sampling.diagnostics import Diagnostics
-from keras_tilt.partition.importance import expectation, kish_ess, normalized_weights
-from keras_tilt.training.classifier import Calibration, GenerativeClassifier
-from keras_tilt.networks.architectures import alexnet, convnet, lenet, zf_fast
-from keras_tilt.training.losses import discriminative_loss, generative_loss, mixed_loss
-from keras_tilt.training.optimizers import CaffeSGD, Continued, InverseDecay, WarmUp
-from keras_tilt.partition.estimators import (
+from keras_tilt.data import batches, sources
+from keras_tilt.networks import alexnet, convnet, lenet, receptive_field, zf_fast
+from keras_tilt.partition import (
     LogPartition,
+    expectation,
     generative_log_prob,
+    kish_ess,
     log_partition,
+    normalized_weights,
 )
-from keras_tilt.networks.receptive_fields import receptive_field
-from keras_tilt.reference.distributions.distributions import (
+from keras_tilt.reference import (
+    Spectrum,
     box,
+    fit_spectrum,
     frequency_bands,
     latent,
     spectral_noise,
     squash,
     white_noise,
 )
-from keras_tilt.sampling.sampler import PAPER_LENET, sample
-from keras_tilt.sampling.samples import Samples
-from keras_tilt.sampling.tilt_scale import scale_for_signal
-from keras_tilt.reference.distributions.spectrum import Spectrum, fit_spectrum
+from keras_tilt.sampling import (
+    PAPER_LENET,
+    Diagnostics,
+    Samples,
+    UnitSamples,
+    sample,
+    scale_for_signal,
+)
+from keras_tilt.serving import servable
 from keras_tilt.tilt import Tilt
-from keras_tilt.training.run import Phase, train
-from keras_tilt.units.selection.selection import Unit, unit
+from keras_tilt.training import (
+    Calibration,
+    CaffeSGD,
+    Continued,
+    GenerativeClassifier,
+    InverseDecay,
+    Phase,
+    WarmUp,
+    discriminative_loss,
+    evaluation,
+    generative_loss,
+    mixed_loss,
+    train,
+)
+from keras_tilt.units import Unit, unit
 
 __all__ = [
     "PAPER_LENET",

@@ -21,8 +21,8 @@ from collections.abc import Callable
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_tilt.reference.distributions.gradients import named_if_missing
-from keras_tilt.reference.distributions.transports import carry, carry_back
+from keras_tilt.reference.gradients import named_if_missing
+from keras_tilt.reference.transports import carry, carry_back
 
 tfd = tfp.distributions
 

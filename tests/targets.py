@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 from scipy import stats
 
-from keras_tilt.reference.distributions.distributions import box, white_noise
+from keras_tilt.reference.distributions import box, white_noise
 
 SHAPE = (3, 3, 1)
 

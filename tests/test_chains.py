@@ -7,7 +7,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from scipy import stats
 
-from keras_tilt.reference.distributions.distributions import box, white_noise
+from keras_tilt.reference.distributions import box, white_noise
 from keras_tilt.sampling.chains import (
     ChainGraphs,
     Chains,

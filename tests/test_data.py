@@ -13,7 +13,7 @@ import keras_tilt as kt
 from keras_tilt import data
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-EMBEDDED = ROOT / "keras_tilt" / "embedded"
+EMBEDDED = ROOT / "keras_tilt" / "data" / "embedded"
 
 
 def tiny_arrays(train=6, test=3):

@@ -308,7 +308,7 @@ def test_data_without_an_end_are_refused_at_once(pass_over, name):
 
 def test_what_does_not_say_that_it_ends_shows_a_bar(monkeypatch, capfd):
     """A generator: whether it ends cannot be known, that it goes on can be seen."""
-    monkeypatch.setattr(kt.passes, "_QUIET", 0.0)
+    monkeypatch.setattr(kt.validation, "_QUIET", 0.0)
 
     def images():
         for number in range(3):

@@ -8,7 +8,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from scipy import stats
 
-from keras_tilt.reference.distributions.distributions import (
+from keras_tilt.reference.distributions import (
     latent,
     spectral_noise,
     squash,

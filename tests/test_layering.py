@@ -1,243 +1,98 @@
-"""Imports obey the page of rooms: data flows one way, effects live at the edges.
+"""The wings read as the equation, and import downwards only.
 
-    data -> network -> logits or unit -> tilt -> samples -> diagnostics -> figure
+    p(x) = exp(f(x)) q(x) / Z      f: units, q: reference, p: tilt and sampling,
+                                   Z: partition
 
-A new module must be entered in ROOMS, with the rooms it may import from.
+A new wing must be entered in WINGS, with the wings that it may import from.
 """
 
 import ast
-import pathlib
 
+import house
 import pytest
 
-PACKAGE = pathlib.Path(__file__).parents[1] / "keras_tilt"
-
-
-def room_of(path):
-    """ "sampler" of sampler.py, "masking.layers" of masking/layers.py."""
-    parts = path.relative_to(PACKAGE).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[1:] and parts[-1] == "__init__" else parts)
-
-
-MODULES = {room_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
-
-ROOMS = {
+MODULES = house.modules()
+BASE = {"validation", "storage"}
+# From the bottom to the top: each may import from those named, and from itself.
+WINGS = {
     "_start": set(),
-    "adaptation": set(),
-    "arguments": set(),
-    "assertions": set(),
-    "batches": {"arguments"},
-    "callbacks": {"arguments", "sampler", "tilt"},
-    "certificate": {"adaptation", "chains"},
-    "chains": {"arguments", "kernels"},
-    "comparison": {"storage"},
-    "data": {"arguments", "batches", "prepared"},
-    "diagnostics": set(),
-    "evaluation": {"objective", "passes"},
-    "features": {"gradients", "graph", "outputs"},
-    "flags": set(),
-    "gradients": set(),
-    "graph": set(),
-    "image_files": set(),
-    "importance": set(),
-    "kept": {"graph"},
-    "kernels": {"gradients"},
-    "masking.assignment": {"masking.segments"},
-    "masking.backbone": {"graph"},
-    "masking.examples": {"masking.assignment"},
-    "masking.layers": {"masking.pooling", "masking.projection"},
-    "masking.pasting": set(),
-    "masking.pooling": set(),
-    "masking.projection": {"graph", "receptive_field"},
-    "masking.proposals": {"arguments", "masking.segments"},
-    "masking.scenes": {"arguments", "prepared"},
-    "masking.scores": set(),
-    "masking.segmenter": {
-        "arguments",
-        "graph",
-        "masking.pooling",
-        "masking.projection",
-    },
-    "masking.segments": {"arguments"},
-    "masking.serving": {
-        "arguments",
-        "masking.examples",
-        "masking.pasting",
-        "masking.segmenter",
-        "masking.superpixels",
-        "signatures",
-    },
-    "masking.superpixels": {"arguments", "masking.examples"},
-    "masking.svm": set(),
-    "model": {
-        "arguments",
-        "assertions",
-        "graph",
-        "objective",
-        "outputs",
-        "passes",
-        "reference_queue",
-        "row_metrics",
-    },
-    "named": {
-        "graph",
-        "networks",
-        "outputs",
-        "receptive_field",
-        "reference",
-        "units",
-    },
-    "networks": set(),
-    "objective": {"assertions"},
-    "optimizer": set(),
-    "outputs": {"graph"},
-    "partition": {
-        "adaptation",
-        "arguments",
-        "chains",
-        "diagnostics",
-        "importance",
-        "plan",
-        "storage",
-        "tilt",
-        "tilt_groups",
-    },
-    "passes": set(),
-    "plan": {"adaptation", "arguments", "chains", "kernels", "storage"},
     "plotting": set(),
-    "receptive_field": {"graph"},
-    "prepared": set(),
-    "reference_queue": set(),
-    "reference": {"arguments", "gradients", "spectrum", "transports"},
-    "row_metrics": set(),
-    "sampler": {
-        "adaptation",
-        "arguments",
-        "chains",
-        "diagnostics",
-        "plan",
-        "samples",
-        "storage",
-        "tilt",
-        "tilt_groups",
-    },
-    "samples": {"diagnostics", "storage"},
-    "scale": {"adaptation", "arguments", "chains", "plan", "tilt", "tilt_groups"},
-    "servable": set(),
-    "serving": {
-        "adaptation",
-        "arguments",
-        "chains",
-        "graph",
-        "kernels",
-        "outputs",
-        "several",
-        "signatures",
-        "tilt_groups",
-        "units",
-    },
-    "several": {"units"},
-    "signatures": {"image_files"},
-    "sources": {"arguments", "image_files", "prepared", "storage"},
-    "spectrum": {"arguments", "passes"},
-    "storage": set(),
-    "tilt": {"gradients", "transports"},
-    "tilt_groups": {"chains", "kept", "several", "tilt", "units"},
-    "training": {"arguments", "storage"},
-    "transports": set(),
-    "units": {"arguments", "features", "graph", "receptive_field"},
+    "validation": set(),
+    "storage": {"validation"},
+    "networks": {"validation"},
+    "data": BASE,
+    "reference": {"validation"},
+    "tilt": {"reference"},
+    "units": {"validation", "networks", "reference"},
+    "sampling": BASE | {"networks", "reference", "units", "tilt"},
+    "partition": BASE | {"reference", "units", "tilt", "sampling"},
+    "training": BASE | {"networks"},
+    "serving": BASE | {"networks", "data", "reference", "units", "tilt", "sampling"},
+    "masking": BASE | {"networks", "data", "serving"},
+    "flags": set(),
 }
-ROOMS["masking"] = {room for room in ROOMS if room.startswith("masking.")}
-ROOMS["__init__"] = set(ROOMS) - {"masking"} - ROOMS["masking"]
+WINGS["cli"] = set(WINGS)
+WINGS["__init__"] = set(WINGS) - {"flags", "cli", "masking"}
 
-# The only rooms that may import a library.
+# The only places that may import a library.
 ONLY_IN = {
     "matplotlib": {"plotting"},
     "pycocotools": {"masking.segments"},
     "skimage": {"masking.proposals", "masking.scenes"},
     "sklearn": {"masking.proposals", "masking.svm"},
-    "tensorflow_datasets": {
-        "data",
-        "masking.scenes",
-        "prepared",
-        "sources",
-    },
+    "tensorflow_datasets": {"data", "masking.scenes"},
 }
-WITHOUT_KERAS = {
-    "adaptation",
-    "arguments",
-    "assertions",
-    "batches",
-    "certificate",
-    "chains",
-    "comparison",
-    "diagnostics",
-    "evaluation",
-    "image_files",
-    "importance",
-    "kernels",
-    "masking.assignment",
-    "masking.examples",
-    "masking.pasting",
-    "masking.pooling",
-    "masking.proposals",
-    "masking.scenes",
-    "masking.scores",
-    "masking.segments",
-    "masking.svm",
-    "objective",
-    "partition",
-    "passes",
-    "plan",
-    "plotting",
-    "prepared",
-    "reference",
-    "reference_queue",
-    "sampler",
-    "samples",
-    "scale",
-    "servable",
-    "sources",
-    "spectrum",
-    "storage",
-    "tilt",
-    "transports",
+# Keras is known where networks are: to all others they are functions of tensors.
+WITH_KERAS = {
+    "_start",
+    "cli",
+    "masking.backbones",
+    "masking.layers",
+    "masking.projection",
+    "masking.segmenter",
+    "masking.serving",
+    "masking.superpixels",
+    "networks",
+    "sampling.callbacks",
+    "sampling.kept",
+    "sampling.tilt_groups",
+    "serving.requests",
+    "serving.sampler",
+    "training.classifier",
+    "training.metrics",
+    "training.optimizers",
+    "training.run",
+    "units",
 }
-# Reading flags is left to the scripts, writing files to them and to two rooms.
-WRITING_ROOMS = {"servable", "storage"}
+# Reading flags is left to the scripts, writing files to them and to these.
+READS_FLAGS = {"cli", "flags"}
+WRITES_FILES = {"serving.servable", "storage"}
 FLAGS = {"argparse", "getopt", "optparse"}
 WRITERS = {"write_text", "write_bytes", "savefig", "save", "savez", "savez_compressed"}
 
 
-def imports_of(source):
-    """Every module imported, also inside functions, as dotted names."""
-    names = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            origin = ["keras_tilt"] * bool(node.level) + [node.module] * bool(
-                node.module
-            )
-            names |= {".".join([*origin, alias.name]) for alias in node.names}
-    return names
+def wing_of(name):
+    """ "sampling" of sampling.kernels; "__init__" of the package's own face."""
+    return name.split(".")[0]
 
 
-def rooms_of(source):
-    """The rooms imported from; the package itself counts as one, "keras_tilt"."""
-    paths = [name.split(".") for name in imports_of(source)]
-    return {_room_within(path) for path in paths if path[0] == PACKAGE.name}
-
-
-def _room_within(path):
-    """The room of a dotted path that begins with the package: of a.b.name, a.b."""
-    inner = ".".join(path[1:3])
-    return inner if inner in ROOMS else ".".join(path[:2][-1:])
+def is_in(name, places):
+    """Whether a module is one of some places, or within one."""
+    return any(f"{name}.".startswith(f"{place}.") for place in places)
 
 
 def libraries_of(source):
     """Top-level packages imported."""
-    return {name.split(".")[0] for name in imports_of(source)}
+    return {name.split(".")[0] for name in house.imports_of(source)}
+
+
+def text_of(name):
+    return MODULES[name].read_text(encoding="utf-8")
+
+
+def wings_imported(name):
+    """Wings that a module imports from, its own left out."""
+    return {wing_of(other) for other in house.imported_by(name)} - {wing_of(name)}
 
 
 def written_by(source):
@@ -260,38 +115,51 @@ def written_by(source):
     return opened | ({name for name, _ in named} & WRITERS)
 
 
-def test_every_room_is_on_the_page():
-    assert MODULES.keys() == ROOMS.keys(), "Enter a new module in ROOMS."
+def test_every_wing_is_in_the_table():
+    assert {wing_of(name) for name in MODULES} == WINGS.keys()
 
 
-@pytest.mark.parametrize("room", MODULES)
-def test_rooms_import_only_what_the_page_allows(room):
-    assert rooms_of(MODULES[room].read_text()) <= ROOMS.get(room, set())
+def test_the_table_points_downwards():
+    above = list(WINGS)
+    for wing, below in WINGS.items():
+        if wing not in ("__init__", "cli"):
+            assert all(above.index(one) < above.index(wing) for one in below), wing
 
 
-def test_the_page_has_no_circle():
-    """Rooms can be entered one after the other, each after all it imports from."""
-    entered = set()
-    while ready := {r for r in ROOMS.keys() - entered if ROOMS[r] <= entered}:
-        entered |= ready
-    assert entered == ROOMS.keys()
+@pytest.mark.parametrize("name", MODULES)
+def test_wings_import_downwards_only(name):
+    assert wings_imported(name) <= WINGS[wing_of(name)]
 
 
-@pytest.mark.parametrize("room", MODULES)
-def test_libraries_stay_in_their_rooms(room):
-    libraries = libraries_of(MODULES[room].read_text())
-    assert (
-        not {name for name, rooms in ONLY_IN.items() if room not in rooms} & libraries
-    )
-    assert not (room in WITHOUT_KERAS and libraries & {"keras", "tf_keras"})
+def test_no_circle_is_in_a_wing():
+    """Modules can be read one after the other, each after all it imports from."""
+    imports = {
+        name: house.imported_by(name) for name in MODULES if "__init__" not in name
+    }
+    read = {name for name in MODULES if "__init__" in name}  # faces hand names on
+    while ready := {n for n in imports.keys() - read if imports[n] <= read}:
+        read |= ready
+    assert read == MODULES.keys()
 
 
-@pytest.mark.parametrize("room", MODULES)
-def test_only_scripts_read_flags_or_write_files(room):
-    source = MODULES[room].read_text()
-    assert room == "flags" or not libraries_of(source) & FLAGS
+@pytest.mark.parametrize("name", MODULES)
+def test_libraries_stay_in_their_rooms(name):
+    libraries = libraries_of(text_of(name))
+    for library, places in ONLY_IN.items():
+        assert library not in libraries or is_in(name, places), library
+    assert not libraries & {"keras", "tf_keras"} or is_in(name, WITH_KERAS)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_only_scripts_read_flags_or_write_files(name):
+    source = text_of(name)
+    assert is_in(name, READS_FLAGS) or not libraries_of(source) & FLAGS
     assert "sys.argv" not in source
-    assert room in WRITING_ROOMS or not written_by(source)
+    assert is_in(name, WRITES_FILES) or not written_by(source)
+
+
+def test_no_name_with_an_underscore_crosses_files():
+    assert not house.private_names_taken()
 
 
 @pytest.mark.parametrize(
@@ -306,27 +174,19 @@ def test_only_scripts_read_flags_or_write_files(room):
         "def f():\n    from keras_tilt.tilt import Tilt",
     ],
 )
-def test_no_form_of_import_escapes(line):
-    assert rooms_of(line) == {"tilt"}
+def test_no_form_of_import_escapes(line, monkeypatch, tmp_path):
+    path = tmp_path / "new.py"
+    path.write_text(line)
+    monkeypatch.setattr(house, "modules", lambda: MODULES | {"networks.new": path})
+    assert wings_imported("networks.new") == {"tilt"}
+    assert not wings_imported("networks.new") <= WINGS["networks"]
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "from keras_tilt.masking import layers",
-        "from keras_tilt.masking.layers import FeatureMasking",
-        "import keras_tilt.masking.layers as layers",
-        "from .masking import layers",
-    ],
-)
-def test_rooms_of_a_folder_are_told_apart(line):
-    assert rooms_of(line) == {"masking.layers"}
-    assert rooms_of("from keras_tilt.masking import Segmenter") == {"masking"}
-
-
-def test_the_package_itself_is_no_way_around():
-    assert rooms_of("import keras_tilt as kt") == {"keras_tilt"}
-    assert rooms_of("import keras, keras_tilted") == set()
+def test_a_module_of_a_wing_is_told_from_its_face(monkeypatch, tmp_path):
+    path = tmp_path / "new.py"
+    path.write_text("from keras_tilt.units import Unit\nimport keras_tilt.units.groups")
+    monkeypatch.setattr(house, "modules", lambda: MODULES | {"new": path})
+    assert house.imported_by("new") == {"units.__init__", "units.groups"}
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import scipy.special
 import tensorflow as tf
 
 from keras_tilt import discriminative_loss, generative_loss, kish_ess, mixed_loss
-from keras_tilt.assertions import sentence_of
 from keras_tilt.training.losses import column_statistics
+from keras_tilt.validation import sentence_of
 
 FLOAT32 = np.finfo(np.float32).eps
 

@@ -11,7 +11,7 @@ import tensorflow_probability as tfp
 from scipy import special, stats
 
 import keras_tilt
-from keras_tilt import partition
+from keras_tilt.partition import estimators
 from keras_tilt.partition.estimators import (
     bennett,
     generative_log_prob,
@@ -21,9 +21,9 @@ from keras_tilt.partition.estimators import (
     planned_path,
 )
 from keras_tilt.partition.importance import kish_ess
-from keras_tilt.reference.distributions.distributions import latent, white_noise
+from keras_tilt.reference.distributions import latent, white_noise
 from keras_tilt.tilt import Tilt
-from keras_tilt.units.selection.selection import unit
+from keras_tilt.units.selection import unit
 
 SMALL = (2, 1, 1)
 MIDDLE = (5, 10, 1)
@@ -89,7 +89,7 @@ def bracketed(found, exact):
 
 
 @by_name([target for shape in SHAPES for target in targets.all_targets(shape)[4:]])
-@pytest.mark.parametrize("method", partition.METHODS)
+@pytest.mark.parametrize("method", estimators.METHODS)
 def test_a_constant_is_its_own_log_z_if_it_is_constant(target, method):
     found = estimate(tilt_of(target), method)
     assert found.value == pytest.approx(target.log_partition, abs=1e-6)
@@ -97,7 +97,7 @@ def test_a_constant_is_its_own_log_z_if_it_is_constant(target, method):
     assert not found.is_reliable and "exact only if it is constant" in found.verdict
 
 
-@pytest.mark.parametrize("method", partition.METHODS)
+@pytest.mark.parametrize("method", estimators.METHODS)
 def test_a_unit_that_no_draw_has_roused_is_not_to_be_trusted(method):
     rare = Tilt(lambda x: 10 * tf.nn.relu(x[:, 0] - 4.5), white_noise([1]))
     found = estimate(rare, method)  # log Z is 5
@@ -322,7 +322,7 @@ def test_tilts_that_share_a_layer_are_walked_together_and_alone_alike():
 
 def test_equal_seeds_give_equal_numbers_and_others_do_not():
     tilt = tilt_of(targets.relu(SMALL))
-    for method in partition.METHODS:
+    for method in estimators.METHODS:
         one, same, other = (estimate(tilt, method, seed=seed) for seed in (5, 5, 6))
         assert one.value == same.value != other.value
 
@@ -332,7 +332,7 @@ def test_an_interrupted_annealing_goes_on_to_the_same_number(tmp_path, monkeypat
     settings = {"num_steps": 40, "num_chains": 20}
     whole = estimate(tilt, **settings)
     directory = tmp_path / "run"
-    number = partition.number_on_path
+    number = estimators.number_on_path
     for stop in (3, 55, 110):
 
         def interrupted(iteration, num_steps, stop=stop):
@@ -340,10 +340,10 @@ def test_an_interrupted_annealing_goes_on_to_the_same_number(tmp_path, monkeypat
                 raise KeyboardInterrupt
             return number(iteration, num_steps)
 
-        monkeypatch.setattr(partition, "number_on_path", interrupted)
+        monkeypatch.setattr(estimators, "number_on_path", interrupted)
         with pytest.raises(KeyboardInterrupt):
             estimate(tilt, directory=directory, **settings)
-    monkeypatch.setattr(partition, "number_on_path", number)
+    monkeypatch.setattr(estimators, "number_on_path", number)
     resumed = estimate(tilt, directory=directory, **settings)
     np.testing.assert_array_equal(resumed.log_weights, whole.log_weights)
     np.testing.assert_array_equal(
@@ -358,7 +358,7 @@ def test_an_interrupted_annealing_goes_on_to_the_same_number(tmp_path, monkeypat
 def test_what_the_pilot_found_is_saved_before_the_first_walk(tmp_path, monkeypatch):
     saved = []
     monkeypatch.setattr(
-        partition.Run, "checkpoint", lambda run, parts: saved.append(parts)
+        estimators.Run, "checkpoint", lambda run, parts: saved.append(parts)
     )
     settings = {"num_steps": 2, "num_chains": 20, "directory": tmp_path / "run"}
     estimate(tilt_of(targets.relu(SMALL)), **settings)
@@ -367,13 +367,13 @@ def test_what_the_pilot_found_is_saved_before_the_first_walk(tmp_path, monkeypat
 
 def test_leapfrog_steps_are_numbered_along_the_path_and_beyond_it_at_p(monkeypatch):
     numbers = []
-    settings_with = partition.Plan.settings_with
+    settings_with = estimators.Plan.settings_with
 
     def spy(plan, step_size, number, scale):
         numbers.append(number)
         return settings_with(plan, step_size, number, scale)
 
-    monkeypatch.setattr(partition.Plan, "settings_with", spy)
+    monkeypatch.setattr(estimators.Plan, "settings_with", spy)
     estimate(tilt_of(targets.relu(SMALL)), num_steps=4, num_chains=20)
     assert numbers[-12:] == [1, 2, 3, 4, 5, 6, 6, 5, 4, 3, 2, 1]
 
@@ -530,7 +530,7 @@ def test_walks_that_turn_before_they_have_come_to_p_are_seen(rise, accepted, rea
     f = np.random.default_rng(0).standard_normal([60, 400])
     f += np.linspace(0, rise, 60)[:, None]
     is_accepted = np.arange(100) < 100 * accepted
-    reasons = partition._walk_reasons(f, is_accepted)
+    reasons = estimators._walk_reasons(f, is_accepted)
     assert reasons == ([] if reason is None else [reason])
 
 
@@ -539,13 +539,13 @@ def test_the_bracket_of_normal_weights_is_no_reason():
         for spread in (0.2, 0.7, 2.0):
             there, back = gaussian_walks(64, spread, seed=seed)
             value, _ = bennett(there, back)
-            assert partition._bracket_reasons(there, back, value) == [], (seed, spread)
+            assert estimators._bracket_reasons(there, back, value) == [], (seed, spread)
 
 
 def test_walks_back_that_began_elsewhere_are_seen():
     there, back = gaussian_walks(200, 0.5)
-    assert partition._weight_reasons(there, back, 100.0, 0.1) == []
-    (reason,) = partition._weight_reasons(there, back - 1.0, 100.0, 0.1)
+    assert estimators._weight_reasons(there, back, 100.0, 0.1) == []
+    (reason,) = estimators._weight_reasons(there, back - 1.0, 100.0, 0.1)
     assert "nats more than walks back" in reason
 
 
@@ -576,7 +576,7 @@ def test_other_wrong_arguments_are_errors():
         estimate([tilt, other], directory="somewhere")
 
 
-@pytest.mark.parametrize("method", partition.METHODS)
+@pytest.mark.parametrize("method", estimators.METHODS)
 def test_a_unit_that_is_not_finite_under_q_is_an_error(method):
     tilt = Tilt(lambda x: tf.math.log(x[:, 0]), white_noise([2]))
     with pytest.raises(ValueError, match="must be finite"):

@@ -21,8 +21,8 @@ from small_network import SHAPE, small_network
 
 import keras_tilt as kt
 from keras_tilt.cli import named
-from keras_tilt.reference.distributions import distributions
-from keras_tilt.sampling import kernels, tilt_scale
+from keras_tilt.reference import distributions
+from keras_tilt.sampling import kernels
 
 CHAINS, DRAWS, BURNIN = 4, 4, 3
 ROOT = pathlib.Path(__file__).parents[1]
@@ -40,8 +40,8 @@ def generator():
     )
 
 
-# How each reference is made; by the names of keras_tilt.reference.distributions, and what else there
-# is: compositions, and a distribution that is nobody's transport.
+# How each reference is made; by the names of its wing, and what else there is:
+# compositions, and a distribution that is nobody's transport.
 REFERENCES = {
     "white_noise": lambda: kt.white_noise(SHAPE, 0.2, 0.7),
     "box": lambda: kt.box(SHAPE, -1.0, 1.0),
@@ -59,9 +59,7 @@ REFERENCES = {
         tfp.distributions.Laplace(np.zeros(SHAPE, np.float32), 0.5), 3
     ),
 }
-NO_REFERENCES = {
-    "frequency_bands"
-}  # of the names that keras_tilt.reference.distributions exports
+NO_REFERENCES = {"frequency_bands"}  # of the names of that module
 WITHOUT_DENSITY = {"latent", "latent of a function", "squash of latent"}
 NOT_NORMAL = {"other"}
 
@@ -295,10 +293,8 @@ def test_scale_for_signal_takes_every_reference(name, network):
         return
     found = kt.scale_for_signal(tilt, 0.1, seed=3, progress=False)
     assert found.unit is tilt.unit and 0 < found.scale < np.inf
-    assert (
-        tilt_scale.scale_for_signal(tilt, 0.2, seed=3, progress=False).scale
-        > found.scale
-    )
+    stronger = kt.scale_for_signal(tilt, 0.2, seed=3, progress=False)
+    assert stronger.scale > found.scale
 
 
 def test_unit_samples_take_every_reference(network, tmp_path):

@@ -17,7 +17,7 @@ from keras_tilt.networks.receptive_fields import (
     layers_of,
     receptive_field,
 )
-from keras_tilt.units.selection.selection import unit
+from keras_tilt.units.selection import unit
 
 SHAPE = (30, 26, 2)
 SEEDS = range(24)

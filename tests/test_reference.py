@@ -12,7 +12,7 @@ from data_files import data_file
 from scipy import stats
 
 from keras_tilt.data.mnist import embedded_mnist
-from keras_tilt.reference.distributions.distributions import (
+from keras_tilt.reference.distributions import (
     box,
     frequency_bands,
     latent,
@@ -20,12 +20,12 @@ from keras_tilt.reference.distributions.distributions import (
     squash,
     white_noise,
 )
-from keras_tilt.reference.distributions.spectrum import (
+from keras_tilt.reference.spectrum import (
     Spectrum,
     fit_spectrum,
     power_law,
 )
-from keras_tilt.reference.distributions.transports import NormalToSpectrum
+from keras_tilt.reference.transports import NormalToSpectrum
 from keras_tilt.tilt import Tilt
 
 SHAPE = (2, 3, 1)

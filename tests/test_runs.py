@@ -16,14 +16,14 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from small_network import small_network
 
-from keras_tilt import storage
-from keras_tilt.reference.distributions.distributions import white_noise
+from keras_tilt.reference.distributions import white_noise
 from keras_tilt.sampling import chains, sampler
 from keras_tilt.sampling.kernels import KERNELS
 from keras_tilt.sampling.sampler import sample
+from keras_tilt.storage import run_folder
 from keras_tilt.storage.run_folder import Run
 from keras_tilt.tilt import Tilt
-from keras_tilt.units.selection.selection import unit
+from keras_tilt.units.selection import unit
 
 BURNIN, DRAWS = 6, 12
 SHAPE = targets.SHAPE
@@ -306,7 +306,7 @@ def test_a_run_interrupted_while_it_is_lengthened_is_the_whole_run(
         with pytest.warns(UserWarning, match="interrupted: 4 of 12"):
             run(directory=tmp_path / "run")
     with monkeypatch.context() as patch:  # the disk is full while the states grow
-        patch.setattr(storage.os, "replace", None)
+        patch.setattr(run_folder.os, "replace", None)
         with pytest.raises(TypeError):
             run(directory=tmp_path / "run", num_results=DRAWS + 1)
     assert_same(run(directory=tmp_path / "run"), whole)
@@ -519,7 +519,7 @@ def test_a_checkpoint_that_fails_leaves_the_last_good_one(tmp_path, monkeypatch)
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(storage.np, "savez", full)
+    monkeypatch.setattr(run_folder.np, "savez", full)
     with pytest.raises(OSError, match="No space left"):
         store.checkpoint({"iteration": 2})
     assert store.load()["iteration"] == 1

@@ -14,7 +14,7 @@ from scipy import stats
 from small_network import small_network
 
 from keras_tilt.partition.estimators import log_partition
-from keras_tilt.reference.distributions.distributions import (
+from keras_tilt.reference.distributions import (
     spectral_noise,
     squash,
     white_noise,
@@ -24,7 +24,7 @@ from keras_tilt.sampling.sampler import PAPER_LENET, sample
 from keras_tilt.sampling.samples import Images
 from keras_tilt.sampling.schedule import stateless_seed
 from keras_tilt.tilt import Tilt
-from keras_tilt.units.selection.selection import unit
+from keras_tilt.units.selection import unit
 
 SHAPE = targets.SHAPE
 FEW = 4.0  # standard errors

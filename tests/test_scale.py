@@ -8,7 +8,7 @@ import targets
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_tilt.reference.distributions.distributions import squash, white_noise
+from keras_tilt.reference.distributions import squash, white_noise
 from keras_tilt.sampling import tilt_scale
 from keras_tilt.sampling.tilt_scale import scale_for_signal
 from keras_tilt.tilt import Tilt

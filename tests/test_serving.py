@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 import keras_tilt as kt
 from keras_tilt import serving
-from keras_tilt.reference.distributions.transports import carry
+from keras_tilt.reference.transports import carry
 from keras_tilt.serving import requests
 
 ROWS = requests.MOST_ROWS

@@ -7,7 +7,7 @@ import small_network
 import tensorflow as tf
 
 import keras_tilt as kt
-from keras_tilt.units.selection.groups import choice, stack, variables_of
+from keras_tilt.units.groups import choice, stack, variables_of
 
 
 def images(n=4):

@@ -9,7 +9,7 @@ import targets
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_tilt.reference.distributions.distributions import box, latent, white_noise
+from keras_tilt.reference.distributions import box, latent, white_noise
 from keras_tilt.tilt import Tilt
 
 tfb, tfd = tfp.bijectors, tfp.distributions

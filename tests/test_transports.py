@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from keras_tilt.reference.distributions.transports import NormalToBox, hartley
+from keras_tilt.reference.transports import NormalToBox, hartley
 
 SIZES = [(4, 5), (5, 4), (3, 3), (6, 6), (1, 4), (5, 1), (1, 1), (2, 2)]
 PRECISION = 100 * np.finfo(np.float32).eps

@@ -6,7 +6,7 @@ import targets
 import tensorflow as tf
 
 import keras_tilt as kt
-from keras_tilt.reference.distributions.distributions import white_noise
+from keras_tilt.reference.distributions import white_noise
 from keras_tilt.sampling.chains import (
     functional_names,
     functionals,

@@ -21,7 +21,7 @@ import tensorflow as tf
 import trained_child
 
 import keras_tilt as kt  # (first: it sets TensorFlow's environment defaults)
-from keras_tilt import training
+from keras_tilt.training import run
 
 BATCH, SAVE_EVERY = 16, 3
 NUM_IMAGES = 61  # four batches, the last of 13 images, 7 and 6
@@ -79,7 +79,7 @@ class EndAt(keras.callbacks.Callback):
 def worker(folder, how="", step=-1):
     """One of them: writes what it has at the end beside the run."""
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    training._AGREE_EVERY = 2
+    run._AGREE_EVERY = 2
     index = strategy.cluster_resolver.task_id
     own = folder.with_name(f"{folder.name}-{index}")
     end = EndAt(own.with_suffix(".waits"), index, how, int(step))

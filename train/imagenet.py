@@ -154,7 +154,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt import assertions, storage
+from keras_tilt import validation, storage
 from keras_tilt.cli import named
 from keras_tilt.training import evaluation
 from keras_tilt.data import batches
@@ -423,7 +423,7 @@ def plain_exit():
         with named.as_exit():
             yield
     except tf.errors.InvalidArgumentError as error:
-        sentence = assertions.sentence_of(error)
+        sentence = validation.sentence_of(error)
         if sentence is None:
             raise
         raise SystemExit(sentence) from error

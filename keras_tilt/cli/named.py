@@ -55,13 +55,13 @@ import tensorflow as tf
 from keras_tilt import networks
 from keras_tilt.networks import graph, outputs
 from keras_tilt.networks.receptive_fields import layers_of
-from keras_tilt.reference.distributions.distributions import (
+from keras_tilt.reference.distributions import (
     box,
     spectral_noise,
     squash,
     white_noise,
 )
-from keras_tilt.units.selection.selection import unit
+from keras_tilt.units.selection import unit
 from keras_tilt_flags import MODES, NOISES, count
 
 # Functions of (input_shape, num_classes, seed).

@@ -1,1 +1,13 @@
-"""Images."""
+"""Images and labels: where they are, in which order they come, and in which batches."""
+
+from keras_tilt.data import batches, sources
+from keras_tilt.data.mnist import PIXEL_SCALE, embedded_mnist, load_mnist, pipeline
+
+__all__ = [
+    "PIXEL_SCALE",
+    "batches",
+    "embedded_mnist",
+    "load_mnist",
+    "pipeline",
+    "sources",
+]

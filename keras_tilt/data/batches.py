@@ -24,7 +24,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt.arguments import as_labels, check_count
+from keras_tilt.validation import as_labels, check_count
 
 # Streams of random numbers of one (seed, epoch); uniform_order has the one without.
 _BATCHES, _CUTS = 1, 2

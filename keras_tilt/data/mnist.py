@@ -20,9 +20,9 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt.arguments import as_labels, check_count
 from keras_tilt.data.batches import uniform_order
 from keras_tilt.data.prepared import UNREADABLE
+from keras_tilt.validation import as_labels, check_count
 
 PIXEL_SCALE = 1 / 256
 DATA_DIR_VARIABLE = "KERAS_TILT_DATA"

@@ -35,8 +35,8 @@ import tensorflow as tf
 from tqdm import auto as tqdm
 
 from keras_tilt import storage
-from keras_tilt.arguments import as_labels, as_names, check_count
 from keras_tilt.data import image_files, prepared
+from keras_tilt.validation import as_labels, as_names, check_count
 
 # What is held in memory: sets of encoded images, and sets of pixels made of them.
 _LARGEST_IN_MEMORY = 2**31  # bytes

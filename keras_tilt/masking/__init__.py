@@ -17,13 +17,13 @@ from keras_tilt.masking import (
     svm,
 )
 from keras_tilt.masking.assignment import Assignment, assign, purities, pursue
-from keras_tilt.masking.backbone import backbone
+from keras_tilt.masking.backbones import backbone
+from keras_tilt.masking.labelling import RULES, found_objects, label_map, paste, vote
 from keras_tilt.masking.layers import (
     FeatureMasking,
     MaskProjection,
     SpatialPyramidPooling,
 )
-from keras_tilt.masking.pasting import RULES, found_objects, label_map, paste, vote
 from keras_tilt.masking.pooling import pyramid_pool
 from keras_tilt.masking.projection import (
     Cells,

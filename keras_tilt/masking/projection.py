@@ -75,7 +75,7 @@ def cells_of(network, layer):
         cells: `Cells`, of pixels of the network's input.
 
     Raises:
-        ValueError: what `keras_tilt.networks.receptive_fields` raises; a layer without a map;
+        ValueError: what `keras_tilt.receptive_field` raises; a layer without a map;
             images of no fixed size.
 
     Example:

@@ -33,8 +33,8 @@ import scipy.io
 from PIL import Image
 from skimage import measure
 
-from keras_tilt.arguments import as_label_map, as_names, check_count
 from keras_tilt.data import prepared
+from keras_tilt.validation import as_label_map, as_names, check_count
 
 _VOC_CLASSES = (
     "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable "

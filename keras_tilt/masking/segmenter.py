@@ -15,7 +15,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt.arguments import check_count
 from keras_tilt.masking.pooling import PYRAMID, bin_sums, pyramid_pool
 from keras_tilt.masking.projection import (
     boxes_of,
@@ -24,6 +23,7 @@ from keras_tilt.masking.projection import (
     thresholded,
 )
 from keras_tilt.networks import graph
+from keras_tilt.validation import check_count
 
 DESIGNS = ("box", "A", "B")
 _THRESHOLD = 0.5

@@ -34,7 +34,7 @@ from numbers import Integral
 import numpy as np
 import scipy.sparse
 
-from keras_tilt.arguments import as_label_map, check_count
+from keras_tilt.validation import as_label_map, check_count
 
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError)
 

@@ -15,9 +15,8 @@ import functools
 
 import tensorflow as tf
 
-from keras_tilt.arguments import as_names, check_count
 from keras_tilt.masking.examples import fit_image, fit_labels
-from keras_tilt.masking.pasting import RULES, paste, vote
+from keras_tilt.masking.labelling import RULES, paste, vote
 from keras_tilt.masking.segmenter import Segmenter
 from keras_tilt.masking.superpixels import segments_of
 from keras_tilt.serving.requests import (
@@ -29,6 +28,7 @@ from keras_tilt.serving.requests import (
     read_once,
     traced,
 )
+from keras_tilt.validation import as_names, check_count
 
 MOST_SEGMENTS = 4096  # that a client may number
 _AT_ONCE = 2  # rows that run beside each other: their images are in memory

@@ -20,8 +20,8 @@ __all__ = ["lab", "merge_tree", "segments_of", "slic"]
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt.arguments import check_count
 from keras_tilt.masking.examples import resize_labels
+from keras_tilt.validation import check_count
 
 # Units of CIE Lab per step between superpixels. Of 2 to 25 with the best label of each
 # superpixel on CamVid; 10 to 20 differ little.

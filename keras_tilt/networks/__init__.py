@@ -1,1 +1,29 @@
-"""Convolutional networks, and how a network is read."""
+"""Convolutional networks of the papers, and how any network is read."""
+
+from keras_tilt.networks.architectures import (
+    ILSVRC_MEAN,
+    LocalResponseNormalization,
+    SplitConv2D,
+    alexnet,
+    convnet,
+    lenet,
+    zf_fast,
+)
+from keras_tilt.networks.receptive_fields import (
+    ReceptiveField,
+    layers_of,
+    receptive_field,
+)
+
+__all__ = [
+    "ILSVRC_MEAN",
+    "LocalResponseNormalization",
+    "ReceptiveField",
+    "SplitConv2D",
+    "alexnet",
+    "convnet",
+    "layers_of",
+    "lenet",
+    "receptive_field",
+    "zf_fast",
+]

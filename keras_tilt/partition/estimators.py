@@ -37,7 +37,6 @@ import tensorflow as tf
 from scipy import optimize, special
 from tqdm.auto import tqdm
 
-from keras_tilt.arguments import check_count
 from keras_tilt.partition.importance import kish_ess
 from keras_tilt.sampling.adaptation import StepSize
 from keras_tilt.sampling.chains import State, check_start, is_standard_normal
@@ -53,6 +52,7 @@ from keras_tilt.storage.run_folder import (
     within,
 )
 from keras_tilt.tilt import Tilt
+from keras_tilt.validation import check_count
 
 METHODS = ("annealed", "importance")
 

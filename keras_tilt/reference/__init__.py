@@ -1,1 +1,23 @@
-"""References q, as transports of white noise."""
+"""References q: distributions of images x = T(z), as transports of white noise z."""
+
+from keras_tilt.reference.distributions import (
+    box,
+    frequency_bands,
+    latent,
+    spectral_noise,
+    squash,
+    white_noise,
+)
+from keras_tilt.reference.spectrum import Spectrum, fit_spectrum, power_law
+
+__all__ = [
+    "Spectrum",
+    "box",
+    "fit_spectrum",
+    "frequency_bands",
+    "latent",
+    "power_law",
+    "spectral_noise",
+    "squash",
+    "white_noise",
+]

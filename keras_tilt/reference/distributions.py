@@ -25,21 +25,21 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_tilt.arguments import as_array
-from keras_tilt.reference.distributions.gradients import named_if_missing
-from keras_tilt.reference.distributions.spectrum import (
+from keras_tilt.reference.gradients import named_if_missing
+from keras_tilt.reference.spectrum import (
     Spectrum,
     check_left_out,
     log_rings,
     power_law,
 )
-from keras_tilt.reference.distributions.transports import (
+from keras_tilt.reference.transports import (
     Box,
     Generator,
     NormalToBox,
     NormalToSpectrum,
     Squashed,
 )
+from keras_tilt.validation import as_array
 
 tfb = tfp.bijectors
 tfd = tfp.distributions

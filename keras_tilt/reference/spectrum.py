@@ -15,8 +15,7 @@ import dataclasses
 
 import numpy as np
 
-from keras_tilt.arguments import as_array, as_number
-from keras_tilt.passes import one_pass
+from keras_tilt.validation import as_array, as_number, one_pass
 
 _BATCH = 16  # images transformed at once
 

@@ -14,9 +14,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt.arguments import as_number, check_count
 from keras_tilt.sampling.sampler import sample
 from keras_tilt.tilt import Tilt
+from keras_tilt.validation import as_number, check_count
 
 
 class UnitSamples(keras.callbacks.Callback):

@@ -26,7 +26,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt.arguments import few
 from keras_tilt.sampling.kernels import (
     DIVERGENCE,
     Response,
@@ -35,6 +34,7 @@ from keras_tilt.sampling.kernels import (
     kinetic_energy,
     transition_kernel,
 )
+from keras_tilt.validation import few
 
 MOST_CHAINS = 2**16  # of a row: chain j of row i has the number i * MOST_CHAINS + j
 

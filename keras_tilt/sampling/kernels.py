@@ -36,7 +36,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_tilt.reference.distributions.gradients import named_if_missing
+from keras_tilt.reference.gradients import named_if_missing
 
 KERNELS = ("split", "hmc", "mala")
 DIVERGENCE = 1000.0  # nats; as in Stan: an energy error as large is a step too long

@@ -3,8 +3,9 @@
     p(z) = exp(scale f(T(z))) base(z) / Z,     x = T(z)
 
 Every iteration draws a momentum from N(0, I), follows Hamilton's equations, and accepts
-the end with probability min(1, exp(H_start - H_end)): see `keras_tilt.sampling.kernels`. A
-warm-up finds the step (`keras_tilt.sampling.adaptation`), which is then frozen.
+the end with probability min(1, exp(H_start - H_end)): see
+`keras_tilt.sampling.kernels`. A warm-up finds the step
+(`keras_tilt.sampling.adaptation`), which is then frozen.
 
 Source: Dai, Lu and Wu (2015), section on generative visualization; Neal (2011), "MCMC
 using Hamiltonian dynamics". The paper works on images with a fixed step; we work on the
@@ -23,7 +24,6 @@ import numpy as np
 import tensorflow as tf
 from tqdm.auto import tqdm
 
-from keras_tilt.arguments import as_array, few
 from keras_tilt.sampling.adaptation import StepSize
 from keras_tilt.sampling.chains import (
     State,
@@ -45,6 +45,7 @@ from keras_tilt.storage.run_folder import (
     within,
 )
 from keras_tilt.tilt import Tilt
+from keras_tilt.validation import as_array, few
 
 # The paper's run on the last layer of LeNet, to be used with the reference
 # white_noise(shape, mean=0.0, stddev=10.0). Numbers of the paper as remembered, not

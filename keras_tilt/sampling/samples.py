@@ -133,7 +133,7 @@ class Samples:
         return Images(self.noise, self.to_images, self.event_shape)
 
     def to_arviz(self):
-        """An `arviz.InferenceData`: see `keras_tilt.sampling.diagnostics.inference_data`."""
+        """Return an `arviz.InferenceData`, as `sampling.diagnostics` makes it."""
         functionals = {"f": self.f, **self.functionals}
         return inference_data(
             functionals,

@@ -17,7 +17,6 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_tilt.arguments import as_array, as_number, check_count
 from keras_tilt.sampling.adaptation import (
     QUARTER_TURN,
     annealed_scale,
@@ -27,6 +26,7 @@ from keras_tilt.sampling.adaptation import (
 from keras_tilt.sampling.chains import MOST_CHAINS, Settings, is_standard_normal
 from keras_tilt.sampling.kernels import KERNELS
 from keras_tilt.storage.run_folder import fingerprint
+from keras_tilt.validation import as_array, as_number, check_count
 
 _STEPS_ELSEWHERE = 10  # where the noise is not N(0, I), and has no quarter turn
 

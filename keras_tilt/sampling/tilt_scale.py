@@ -18,12 +18,12 @@ import numpy as np
 import tensorflow as tf
 from tqdm.auto import tqdm
 
-from keras_tilt.arguments import as_number, check_count
 from keras_tilt.sampling.adaptation import QUARTER_TURN
 from keras_tilt.sampling.chains import Settings, check_start, is_standard_normal
 from keras_tilt.sampling.schedule import stateless_seed
 from keras_tilt.sampling.tilt_groups import chains_of
 from keras_tilt.tilt import Tilt
+from keras_tilt.validation import as_number, check_count
 
 _NUM_DRAWS = 64  # of q, for the mean and the spread of f there
 _BLOCK = 16  # of them in one go

@@ -11,7 +11,8 @@ a batch, because a convolution may round differently at another place or size of
 row is the same, bit for bit, whatever stands beside it. How long a chain is is in the
 graph, and no client can change it.
 
-Source: Dai, Lu and Wu (2015) for the densities; for the chains `keras_tilt.sampling.kernels`.
+Source: Dai, Lu and Wu (2015) for the densities; for the chains see
+`keras_tilt.sampling.kernels`.
 """
 
 __all__ = ["Schedule", "ServedClassifier", "ServedSampler", "planned"]
@@ -23,7 +24,6 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt.arguments import as_names, check_count
 from keras_tilt.networks import graph, outputs
 from keras_tilt.sampling.adaptation import (
     QUARTER_TURN,
@@ -39,8 +39,9 @@ from keras_tilt.sampling.kernels import (
 )
 from keras_tilt.sampling.tilt_groups import checked_tilts
 from keras_tilt.serving.requests import after, checked_rows, read_once, traced, upright
-from keras_tilt.units.selection.groups import choice, variables_of
-from keras_tilt.units.selection.selection import unit
+from keras_tilt.units.groups import choice, variables_of
+from keras_tilt.units.selection import unit
+from keras_tilt.validation import as_names, check_count
 
 _AT_ONCE = 16  # rows that may run beside each other, each in its own piece of graph
 # Factors of f below this are this: the smallest float32 are flushed to 0, by which f

@@ -1,1 +1,23 @@
-"""Training."""
+"""Training by the generative gradient, the discriminative one, or a mix of both."""
+
+from keras_tilt.training import evaluation
+from keras_tilt.training.classifier import Calibration, GenerativeClassifier
+from keras_tilt.training.losses import discriminative_loss, generative_loss, mixed_loss
+from keras_tilt.training.optimizers import CaffeSGD, Continued, InverseDecay, WarmUp
+from keras_tilt.training.run import Phase, Stopped, train
+
+__all__ = [
+    "CaffeSGD",
+    "Calibration",
+    "Continued",
+    "GenerativeClassifier",
+    "InverseDecay",
+    "Phase",
+    "Stopped",
+    "WarmUp",
+    "discriminative_loss",
+    "evaluation",
+    "generative_loss",
+    "mixed_loss",
+    "train",
+]

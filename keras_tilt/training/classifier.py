@@ -22,13 +22,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt.arguments import check_count
-from keras_tilt.assertions import given, sentence_of
 from keras_tilt.networks import graph, outputs
-from keras_tilt.passes import one_pass
 from keras_tilt.training import losses as objectives
 from keras_tilt.training.metrics import given_rows
 from keras_tilt.training.reference_queue import ReferenceQueue, pooled
+from keras_tilt.validation import check_count, given, one_pass, sentence_of
 
 __all__ = ["Calibration", "GenerativeClassifier"]
 
@@ -159,7 +157,7 @@ class GenerativeClassifier(keras.Model):
             objective: "generative", "discriminative", or a number a in [0, 1] for
                 (1 - a) discriminative + a generative.
             queue: number of past batches whose logits stay as more draws of q in the
-                sums over images: see `keras_tilt.training.reference_queue`. It starts empty.
+                sums over images, empty at first: `keras_tilt.training.reference_queue`.
             metrics: Keras metrics, of labelled images and their logits, whether they
                 compare class indices (`SparseCategoricalAccuracy`) or one-hot rows
                 (`CategoricalAccuracy`); one's own are given class indices. In

@@ -26,8 +26,8 @@ import scipy.special
 import scipy.stats
 import tensorflow as tf
 
-from keras_tilt.passes import one_pass
 from keras_tilt.training.losses import class_numbers
+from keras_tilt.validation import one_pass
 
 
 class Predictions(typing.NamedTuple):

@@ -15,7 +15,7 @@ import typing
 
 import tensorflow as tf
 
-from keras_tilt.assertions import given
+from keras_tilt.validation import given
 
 __all__ = [
     "ColumnStatistics",

@@ -7,9 +7,9 @@ with m images in the batch, n of them labelled. Sums over images are all that th
 generative gradient needs of others, so that a past batch is three numbers per class,
 whatever its size. Past logits are constants, of the weights they were made with.
 
-Without a queue these are the formulas of `keras_tilt.training.losses`. With one the images of
-the batch remain the draws by which E_p[dF/dw] is estimated, and Z and rho become those
-of many: counting the queue as draws of E_p, too, whose gradient is lost, would take the
+Without a queue these are the formulas of `keras_tilt.training.losses`. With one the
+images of the batch remain the draws by which E_p[dF/dw] is estimated, and Z and rho
+become those of many: counting the queue as draws of E_p, too, whose gradient is lost, would take the
 weight from the negative term and leave the positive one. rho is averaged like Z, for a
 class is more frequent than it should be in just those batches in which it occurs.
 

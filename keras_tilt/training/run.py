@@ -30,7 +30,7 @@ import tensorflow as tf
 from tqdm import auto as tqdm
 
 from keras_tilt import storage
-from keras_tilt.arguments import check_count
+from keras_tilt.validation import check_count
 
 _BAR = "{desc}{percentage:3.0f}%|{bar}| {remaining} left, {rate_fmt}{postfix}"
 _SHOWN = {"kish_ess": "Kish ESS", "accuracy": "accuracy"}  # beside the loss

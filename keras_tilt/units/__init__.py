@@ -1,1 +1,8 @@
-"""Units f of a network."""
+"""Units f: one number per image, read from a network."""
+
+from keras_tilt.units.selection import Unit, unit
+
+__all__ = [
+    "Unit",
+    "unit",
+]

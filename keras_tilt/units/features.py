@@ -2,8 +2,8 @@
 
     features: images [n, height, width, channels] -> [n, channels]
 
-A reading (`keras_tilt.networks.graph`) says where in the network they are read; here are the
-preparation of the images, the other inputs, and what there is to read.
+A reading (`keras_tilt.networks.graph`) says where in the network they are read; here
+are the preparation of the images, the other inputs, and what there is to read.
 """
 
 __all__ = [
@@ -25,7 +25,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_tilt.networks import graph, outputs
-from keras_tilt.reference.distributions.gradients import named_if_missing
+from keras_tilt.reference.gradients import named_if_missing
 
 
 @dataclasses.dataclass(frozen=True)

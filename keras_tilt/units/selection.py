@@ -20,10 +20,9 @@ import numbers
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt.arguments import as_array, as_number
 from keras_tilt.networks import graph
 from keras_tilt.networks.receptive_fields import Cell, cell_and_window, hull
-from keras_tilt.units.selection.features import (
+from keras_tilt.units.features import (
     Features,
     check_preprocess,
     class_reading,
@@ -32,6 +31,7 @@ from keras_tilt.units.selection.features import (
     layer_reading,
     prepare,
 )
+from keras_tilt.validation import as_array, as_number
 
 _LISTED = 4  # more channels than this have one name, "conv5:direction 3f2a1b"
 

@@ -1,4 +1,9 @@
-"""Arguments as numbers: what is none is an error that names the argument."""
+"""Checks of arguments, of tensors in a graph, and of data that is read once.
+
+An argument that is not what it must be is an error that names it: what was expected,
+what was received, what to do. In a graph the same is an assertion of TensorFlow, which
+prints its parts in brackets of its own; `sentence_of` finds the sentence in that.
+"""
 
 __all__ = [
     "as_array",
@@ -8,11 +13,21 @@ __all__ = [
     "as_number",
     "check_count",
     "few",
+    "given",
+    "one_pass",
+    "sentence_of",
 ]
 
 import numbers
+import re
 
 import numpy as np
+import tensorflow as tf
+from tqdm import auto as tqdm
+
+_MARK = "keras_tilt: "
+_ALL = 2**31 - 1  # entries of a tensor that a failed assertion prints
+_QUIET = 10.0  # seconds before the bar of a pass is shown
 
 
 def as_array(name, value, dtype=np.float64, what="a number or an array of numbers"):
@@ -160,6 +175,85 @@ def check_count(name, value, smallest, largest=2**31 - 1):
 def few(values):
     """The first numbers of an array, for an error."""
     return ", ".join(f"{value:.4g}" for value in np.ravel(values)[:4])
+
+
+# Tensors in a graph
+
+
+def given(tensor, condition, *parts):
+    """The tensor, once a condition holds.
+
+    XLA has no assertions: there it is the tensor whatever holds.
+
+    Args:
+        tensor: what is needed only then.
+        condition: bool `[]`.
+        *parts: of the sentence of the error, str and tensors, joined by spaces; one
+            that begins with a full stop ends what is before it.
+
+    Raises:
+        tf.errors.InvalidArgumentError: if it does not hold, in a graph when it runs.
+    """
+    data = [f"{_MARK}{parts[0]}", *parts[1:]]
+    if tf.executing_eagerly():
+        if not condition:
+            words = " ".join(map(_as_printed, data))
+            raise tf.errors.InvalidArgumentError(None, None, _joined(words))
+        return tensor
+    check = tf.debugging.Assert(condition, data, summarize=_ALL)
+    with tf.control_dependencies([check]):
+        return tf.identity(tensor)
+
+
+def sentence_of(error):
+    """What an error of TensorFlow says if it began as one of ours, or None.
+
+    Args:
+        error: of `given`, or of a Python function in a graph whose own error begins
+            with "keras_tilt: ".
+    """
+    message = error.message or ""
+    asserted = re.search(rf"assertion failed: \[{_MARK}([^\n]*)\]", message)
+    if asserted is not None:
+        words = asserted[1].replace("] [", " ")
+        return _joined(re.sub(r"\\(['\"\\])", r"\1", words))
+    raised = re.search(rf"{_MARK}([^\n]*)", message)
+    return None if raised is None else raised[1]
+
+
+def _as_printed(part):
+    """As TensorFlow prints a part in a graph."""
+    return part if isinstance(part, str) else " ".join(map(str, np.ravel(part)))
+
+
+def _joined(words):
+    return words.replace(" . ", ". ")
+
+
+# Data
+
+
+def one_pass(name, batches, doing):
+    """The batches of a data set, one after the other.
+
+    Args:
+        name: of the argument, for an error.
+        batches: `tf.data.Dataset` or another iterable.
+        doing: word of the bar.
+
+    Raises:
+        ValueError: a data set that says of itself that it has no end.
+    """
+    cardinality = getattr(batches, "cardinality", None)
+    count = int(cardinality() if callable(cardinality) else cardinality or -2)
+    if count == tf.data.INFINITE_CARDINALITY:
+        raise ValueError(
+            f"`{name}` must be a data set that ends, as it is read once from the first "
+            "batch to the last. Received: one without an end. Leave out `repeat()`, or "
+            "pass a part, `.take(steps)`."
+        )
+    total = count if count >= 0 else None  # that of a generator is not known
+    return tqdm.tqdm(batches, doing, total, unit="batch", leave=False, delay=_QUIET)
 
 
 def _short(value):

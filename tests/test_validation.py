@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_tilt.arguments import as_array, as_labels, as_number
+from keras_tilt.validation import as_array, as_labels, as_number
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from keras_tilt.masking import scores, segments
-from keras_tilt.masking.pasting import label_map, paste, vote
+from keras_tilt.masking.labelling import label_map, paste, vote
 
 
 def pasted_by_hand(members, sizes, values, max_iou, threshold, fill):
