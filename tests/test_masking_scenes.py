@@ -13,6 +13,7 @@ import scipy.io
 from data_files import data_file
 from PIL import Image
 
+from keras_tilt.data import tfds_builders
 from keras_tilt.masking import scenes
 from keras_tilt.masking.scenes import Scene
 
@@ -553,7 +554,7 @@ def test_coco_that_is_not_prepared_is_never_fetched(prepared, tmp_path):
 
 
 def test_coco_that_cannot_be_read_at_random_must_be_small(prepared, monkeypatch):
-    monkeypatch.setattr(scenes, "_LARGEST_IN_MEMORY", 100)
+    monkeypatch.setattr(tfds_builders, "_LARGEST_IN_MEMORY", 100)
     scenes.coco_panoptic(prepared[0]["array_record"], "validation")
     message = "tfds convert_format --dataset_version_dir=.*2017_panoptic/1.1.0 --out"
     with pytest.raises(ValueError, match=message):
@@ -574,7 +575,7 @@ def test_coco_converted_beside_its_first_format_is_read_at_random(
         "alternativeFileFormats": ["array_record"],
     }
     info.write_text(json.dumps(content))
-    monkeypatch.setattr(scenes, "_LARGEST_IN_MEMORY", 100)
+    monkeypatch.setattr(tfds_builders, "_LARGEST_IN_MEMORY", 100)
     found = scenes.coco_panoptic(tmp_path, "validation")
     assert_scene(found[0], *written[found.name(0)])
 

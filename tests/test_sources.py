@@ -15,7 +15,7 @@ import tensorflow as tf
 from data_files import data_file
 from PIL import Image
 
-from keras_tilt.data import batches, sources
+from keras_tilt.data import batches, sources, tfds_builders
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -394,7 +394,7 @@ def test_labels_are_read_once_and_again_when_damaged(tmp_path):
 
 def test_a_set_that_cannot_be_read_at_random_must_be_small(tmp_path, monkeypatch):
     prepared_set(tmp_path, "tfrecord")
-    monkeypatch.setattr(sources, "_LARGEST_IN_MEMORY", 100)
+    monkeypatch.setattr(tfds_builders, "_LARGEST_IN_MEMORY", 100)
     message = "tfds convert_format --dataset_version_dir=.*tiny/1.0.0 --out_file_format"
     with pytest.raises(ValueError, match=message):
         sources.tfds_named("tiny", tmp_path, "train")

@@ -8,7 +8,9 @@ reads photographs as they are stored, often on their side: `upright` turns them.
 Source: TIFF 6.0, section 8, and Exif 2.3, section 4.6.4, for the orientation.
 """
 
-__all__ = ["decoded", "upright"]
+__all__ = ["decoded", "decoder", "upright"]
+
+import functools
 
 import tensorflow as tf
 
@@ -59,6 +61,12 @@ def upright(data, channels):
 
     turned_or_not = tf.cond(orientation > 1, turned, lambda: pixels)
     return tf.ensure_shape(turned_or_not, [None, None, channels])
+
+
+@functools.cache
+def decoder(channels):
+    """Return `upright` to that many channels; two of one number are the same object."""
+    return functools.partial(upright, channels=channels)
 
 
 def _orientation(data):

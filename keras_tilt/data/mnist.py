@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_tilt.data.batches import uniform_order
-from keras_tilt.data.prepared import UNREADABLE
+from keras_tilt.data.npz_archives import keys_of, read_npz
 from keras_tilt.validation import as_labels, check_count
 
 PIXEL_SCALE = 1 / 256
@@ -180,20 +180,11 @@ def _passes(count, seed, first_epoch, first_step):
 
 
 def _read_npz(path):
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except UNREADABLE as error:
-        raise ValueError(
-            f"Expected {path} to be a complete .npz archive. Received: a file of "
-            f"{path.stat().st_size} bytes that cannot be read ({error}). "
-            f"It may be truncated: fetch it again. {_HOW_TO_GET}"
-        ) from error
-    missing = [key for key in _KEYS if key not in arrays]
-    if missing:
+    arrays = read_npz(path, _KEYS, advice=_HOW_TO_GET)
+    if len(arrays) < len(_KEYS):
         raise ValueError(
             f"Expected {path} to hold the arrays {', '.join(_KEYS)}. "
-            f"Received: {', '.join(arrays) or 'none'}. {_HOW_TO_GET}"
+            f"Received: {keys_of(path)}. {_HOW_TO_GET}"
         )
     return tuple(
         _checked_split(path, split, arrays[f"x_{split}"], arrays[f"y_{split}"])

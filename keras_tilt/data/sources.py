@@ -35,11 +35,11 @@ import tensorflow as tf
 from tqdm import auto as tqdm
 
 from keras_tilt import storage
-from keras_tilt.data import image_files, prepared
+from keras_tilt.data import npz_archives, tfds_builders
+from keras_tilt.data.image_files import decoder
 from keras_tilt.validation import as_labels, as_names, check_count
 
-# What is held in memory: sets of encoded images, and sets of pixels made of them.
-_LARGEST_IN_MEMORY = 2**31  # bytes
+_LARGEST_IN_MEMORY = 2**31  # bytes of decoded images; larger sets stay encoded
 _FILES_BESIDE = 256  # open files that are left to everything but a data set
 _FILES = re.compile(r"\.(jpe?g|png)", re.IGNORECASE)
 _ARCHIVES = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
@@ -133,7 +133,7 @@ def npz(path, split=None, class_names=None):
     pixels = f"x_{split}"
     buffer, offsets = (f"{split}_{k}" if split else k for k in ("buf", "off"))
     labels = f"y_{split}" if split else "y"
-    found = prepared.read_npz(
+    found = npz_archives.read_npz(
         path, (pixels, buffer, offsets, labels, "class_names", "wnids")
     )
     if class_names is None:
@@ -145,7 +145,7 @@ def npz(path, split=None, class_names=None):
     if not {buffer, offsets, labels} <= found.keys():
         raise ValueError(
             f"Expected {path} to hold the arrays {pixels} and {labels}, or {buffer}, "
-            f"{offsets} and {labels}. Received: {prepared.keys_of(path)}. "
+            f"{offsets} and {labels}. Received: {npz_archives.keys_of(path)}. "
             "Name one of its splits."
         )
     images = _slices(path, found[buffer], found[offsets], len(found[labels]))
@@ -194,14 +194,14 @@ def _in_memory(images, labels, class_names, channels, name):
         class_names=_names(labels, class_names),
         image_shape=None,
         fetch=functools.partial(tf.gather, held),
-        decode=_decoder(channels),
+        decode=decoder(channels),
         name=name,
     )
 
 
 def _pixels_of_one_size(images, channels):
     """Return pixels uint8 [n, ...] of encoded images, None unless all can be had."""
-    decode = _decoder(channels)
+    decode = decoder(channels)
     if not images:
         return None
     try:
@@ -288,14 +288,8 @@ def _images_in(directory):
         )
 
 
-@functools.cache
-def _decoder(channels):
-    """Return a function: bytes of a JPEG, PNG, GIF or BMP -> pixels."""
-    return functools.partial(image_files.upright, channels=channels)
-
-
 def _decode_file(path):
-    return _decoder(3)(tf.io.read_file(path))
+    return decoder(3)(tf.io.read_file(path))
 
 
 # TFDS
@@ -312,7 +306,7 @@ def tfds_named(name, data_dir, split):
         data_dir: the folder of TFDS, that holds <name>/<version>.
         split: such as "train", "validation" or "train[:10%]".
     """
-    builder = prepared.required(name, data_dir)
+    builder = tfds_builders.required(name, data_dir)
     return _of_builder(builder, split)
 
 
@@ -333,7 +327,7 @@ def imagenet(data_dir, split):
         source: class names are the 1,000 wnids in order, such as "n01440764".
     """
     data_dir = pathlib.Path(data_dir).expanduser()
-    builder = prepared.find("imagenet2012", data_dir) or _built_imagenet(data_dir)
+    builder = tfds_builders.find("imagenet2012", data_dir) or _built_imagenet(data_dir)
     return _of_builder(builder, split)
 
 
@@ -354,7 +348,7 @@ def _of_builder(builder, split):
 
     builder = _as_array_record(builder)
     _check_features(builder, tfds.features.Image, tfds.features.ClassLabel)
-    prepared.check_split(builder, split)
+    tfds_builders.check_split(builder, split)
     if builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
         return _of_array_record(builder, split)
     return _of_tfrecord(builder, split)
@@ -363,7 +357,7 @@ def _of_builder(builder, split):
 def _of_tfrecord(builder, split):
     import tensorflow_datasets as tfds
 
-    prepared.check_room(builder, split, _LARGEST_IN_MEMORY)
+    tfds_builders.check_room(builder, split)
     undecoded = {"image": tfds.decode.SkipDecoding()}
     dataset = builder.as_dataset(split=split, decoders=undecoded)
     rows = [(row["image"], row["label"]) for row in tfds.as_numpy(dataset)]
@@ -401,7 +395,7 @@ def _of_array_record(builder, split):
         class_names=builder.info.features["label"].names,
         image_shape=None if None in image.shape else image.shape,
         fetch=part("image", tf.string),
-        decode=_decoder(image.shape[-1]),
+        decode=decoder(image.shape[-1]),
         name=name,
     )
 
@@ -663,23 +657,14 @@ def _check_labels(labels, num_classes):
 
 def _slices(path, buffer, offsets, count):
     """Return the encoded images in a buffer, a list of bytes."""
-    if (
-        buffer.dtype != np.uint8
-        or offsets.shape != (count + 1,)
-        or np.any(np.diff(offsets) < 0)
-        or offsets[0] < 0
-        or offsets[-1] > len(buffer)
-    ):
+    if not npz_archives.are_encoded(buffer, offsets, count):
         raise ValueError(
             f"Expected {path} to hold a buffer of bytes, n labels, and n + 1 offsets "
             f"that rise from 0 to its length. Received: {buffer.dtype} "
             f"{list(buffer.shape)}, {count} labels and {len(offsets)} offsets up to "
             f"{offsets[-1]}. Write the file again."
         )
-    return [
-        buffer[start:stop].tobytes()
-        for start, stop in zip(offsets[:-1], offsets[1:], strict=True)
-    ]
+    return [npz_archives.encoded_image(buffer, offsets, i) for i in range(count)]
 
 
 def _check_classes(directory, found, class_names):

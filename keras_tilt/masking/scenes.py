@@ -33,7 +33,7 @@ import scipy.io
 from PIL import Image
 from skimage import measure
 
-from keras_tilt.data import prepared
+from keras_tilt.data import npz_archives, tfds_builders
 from keras_tilt.validation import as_label_map, as_names, check_count
 
 _VOC_CLASSES = (
@@ -68,9 +68,8 @@ _COCO_OBJECTS = 80  # of 133 classes, ordered by category id; the rest is stuff
 
 _VOID = 255  # where a data set does not say otherwise
 _VOID_NAMES = ("unlabelled", "unlabeled", "void")
-_LARGEST_IN_MEMORY = 2**31  # bytes
 _UNREADABLE = (
-    *prepared.UNREADABLE,
+    *npz_archives.UNREADABLE,
     Image.DecompressionBombError,
     scipy.io.matlab.MatReadError,
     IndexError,
@@ -488,8 +487,8 @@ def coco_panoptic(data_dir, split):
 
     Source: Kirillov et al. 2019; classes by category id: panoptic_coco_categories.json.
     """
-    builder = prepared.required(_COCO, data_dir)
-    prepared.check_split(builder, split)
+    builder = tfds_builders.required(_COCO, data_dir)
+    tfds_builders.check_split(builder, split)
     rows = _rows(builder, split)
     names = builder.info.features["panoptic_objects"]["label"].names
     return Scenes(
@@ -546,7 +545,7 @@ def _rows(builder, split):
         return builder.as_data_source(
             split, decoders=decoders, file_format=array_record
         )
-    prepared.check_room(builder, split, _LARGEST_IN_MEMORY)
+    tfds_builders.check_room(builder, split)
     return list(builder.as_dataset(split, decoders=decoders).as_numpy_iterator())
 
 
@@ -622,7 +621,7 @@ def _image_reader(path, split, found):
         return lambda where, i: pixels[i].copy()
     offsets = found[f"{split}_off"]
     return lambda where, i: _pixels(
-        where, buffer[offsets[i] : offsets[i + 1]].tobytes()
+        where, npz_archives.encoded_image(buffer, offsets, i)
     )
 
 
@@ -630,12 +629,12 @@ def _read_npz(path, split):
     """Return the arrays of a split, by name, and class_names."""
     pixels, labels = f"x_{split}", f"y_{split}"
     encoded = {f"{split}_buf", f"{split}_off"}
-    found = prepared.read_npz(path, {pixels, labels, "class_names", *encoded})
+    found = npz_archives.read_npz(path, {pixels, labels, "class_names", *encoded})
     has_images = pixels in found or encoded <= found.keys()
     if not has_images or not {labels, "class_names"} <= found.keys():
         raise ValueError(
             f"Expected {path} to hold {labels}, class_names, and {pixels} or "
-            f"{' and '.join(sorted(encoded))}. Received: {prepared.keys_of(path)}. "
+            f"{' and '.join(sorted(encoded))}. Received: {npz_archives.keys_of(path)}. "
             "Name one of its splits."
         )
     _check_arrays(path, split, found)
@@ -647,7 +646,8 @@ def _check_arrays(path, split, found):
     pixels = found.get(f"x_{split}")
     if pixels is None:
         buffer, offsets = found[f"{split}_buf"], found[f"{split}_off"]
-        right = _are_encoded(buffer, offsets, len(labels) if labels.ndim else 0)
+        count = len(labels) if labels.ndim else 0
+        right = npz_archives.are_encoded(buffer, offsets, count)
         received = f"{split}_buf {_kind(buffer)}, {split}_off {_kind(offsets)}"
     else:
         right = pixels.dtype == np.uint8 and pixels.shape == (*labels.shape, 3)
@@ -659,16 +659,6 @@ def _check_arrays(path, split, found):
             "that rise from 0 to the length of their buffer. Received: "
             f"y_{split} {_kind(labels)}, {received}. Write the file again."
         )
-
-
-def _are_encoded(buffer, offsets, count):
-    return (
-        buffer.dtype == np.uint8
-        and offsets.shape == (count + 1,)
-        and offsets[0] >= 0
-        and np.all(np.diff(offsets) >= 0)
-        and offsets[-1] <= len(buffer)
-    )
 
 
 def _kind(array):

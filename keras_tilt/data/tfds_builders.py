@@ -1,36 +1,14 @@
-"""Data that are there, as TFDS has prepared them or in an .npz, or what is there.
+"""Data sets that TFDS has prepared: the builder that reads one, or how to make it.
 
 Nothing is ever downloaded, and nothing prepared here.
 """
 
-__all__ = [
-    "UNREADABLE",
-    "check_room",
-    "check_split",
-    "find",
-    "keys_of",
-    "read_npz",
-    "required",
-]
+__all__ = ["check_room", "check_split", "find", "required"]
 
 import os
-import zipfile
-import zlib
 
-import numpy as np
-
-# What NumPy raises on damaged archives; TypeError when it is a single array instead.
-UNREADABLE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    OSError,
-    ValueError,
-    TypeError,
-)
-
-
-# TFDS
+# Sets of encoded images that can only be read from the start are held in memory.
+_LARGEST_IN_MEMORY = 2**31  # bytes
 
 
 def find(name, data_dir):
@@ -76,45 +54,14 @@ def check_split(builder, split):
         )
 
 
-def check_room(builder, split, largest):
+def check_room(builder, split):
     """Raise a ValueError for more bytes than are to be held in memory."""
     size = builder.info.splits[split].num_bytes
-    if size > largest:
+    if size > _LARGEST_IN_MEMORY:
         raise ValueError(
             f"Expected {builder.data_path} in array_record, or at most "
-            f"{largest} bytes. Received: {size} bytes in "
+            f"{_LARGEST_IN_MEMORY} bytes. Received: {size} bytes in "
             f"{builder.info.file_format.value}, which is read only from the start. "
             "Convert it (needs apache-beam): tfds convert_format "
             f"--dataset_version_dir={builder.data_path} --out_file_format=array_record."
         )
-
-
-# Archives
-
-
-def read_npz(path, keys):
-    """Return the arrays of an .npz that have one of the names.
-
-    Raises:
-        FileNotFoundError: if it is not there.
-        ValueError: if it cannot be read.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"Expected an .npz file. Received: {path}, which is none. Check the path."
-        )
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {key: archive[key] for key in keys if key in archive.files}
-    except UNREADABLE as error:
-        raise ValueError(
-            f"Expected {path} to be a complete .npz archive. Received: a file of "
-            f"{path.stat().st_size} bytes that cannot be read ({error}). "
-            "It may be truncated: fetch it again."
-        ) from error
-
-
-def keys_of(path):
-    """Return the names of the arrays of an .npz as text, for an error."""
-    with np.load(path, allow_pickle=False) as archive:
-        return ", ".join(sorted(archive.files)) or "none"
