@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import resource
+import shutil
 import tarfile
 
 import numpy as np
@@ -16,6 +17,7 @@ from data_files import data_file
 from PIL import Image
 
 from keras_tilt.data import batches, sources, tfds_builders
+from keras_tilt.data.sources import array_records, in_memory
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -211,7 +213,7 @@ def test_other_encoded_images_stay_encoded(tmp_path, case, monkeypatch):
     if case == "unreadable":
         files[2] = b"text"
     if case == "large":
-        monkeypatch.setattr(sources, "_LARGEST_IN_MEMORY", 100)
+        monkeypatch.setattr(in_memory, "_LARGEST_IN_MEMORY", 100)
     write_encoded(tmp_path / "x.npz", files, [0] * 6)
     source = sources.npz(tmp_path / "x.npz", "train")
     assert source.decode is not None and source.image_shape is None
@@ -429,9 +431,9 @@ def test_there_may_be_more_files_than_a_process_may_open_at_first():
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (600, before[1]))
-        sources._allow_open_files(300)
+        array_records.allow_open_files(300)
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 600
-        sources._allow_open_files(1024)
+        array_records.allow_open_files(1024)
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= 1024 + 256
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
@@ -568,7 +570,7 @@ def test_a_full_disk_is_told_before_the_build(tmp_path, monkeypatch):
     write_archives(tmp_path)
     (tmp_path / "imagenet2012" / "incomplete.x_5.1.0").mkdir(parents=True)
     full = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr(sources.shutil, "disk_usage", lambda _: full)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
     with pytest.raises(OSError, match="Received: 1000 bytes.*killed build.*incomplete"):
         sources.imagenet(tmp_path, "train")
 

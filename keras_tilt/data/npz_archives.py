@@ -1,6 +1,8 @@
 """Arrays of .npz files, or an error that says what is there instead.
 
-image i of encoded images = the bytes buffer[offsets[i] : offsets[i + 1]]
+    image i of encoded images = the bytes buffer[offsets[i] : offsets[i + 1]]
+
+Nothing is unpickled.
 """
 
 __all__ = [

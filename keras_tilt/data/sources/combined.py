@@ -1,0 +1,114 @@
+"""Sources made of other sources: two as one, and fewer labels.
+
+    image i of both = image i of the first where i < n, else image i - n of the second
+
+Images stay where they are: only indices and labels change.
+"""
+
+__all__ = ["concatenated", "unlabelled", "with_labelled_fraction"]
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from keras_tilt.data.sources.image_source import Source
+
+
+def concatenated(first, second):
+    """Return the source of the images of one source, then those of another.
+
+    Both must give pixels of one shape, or both encoded images. Their classes must be
+    the same, unless the second has no labels.
+    """
+    _check_alike(first, second)
+    fetch, decode = _joined_reading(first, second)
+    count = len(first.labels)
+    return Source(
+        labels=np.concatenate([first.labels, second.labels]),
+        class_names=first.class_names,
+        image_shape=first.image_shape
+        if first.image_shape == second.image_shape
+        else None,
+        fetch=fetch,
+        decode=decode,
+        name=lambda i: first.name(i) if i < count else second.name(i - count),
+    )
+
+
+def _joined_reading(first, second):
+    """Return `fetch` and `decode` of both; an element of strings says whose it is."""
+    count = len(first.labels)
+    same = first.decode == second.decode
+
+    def fetch(numbers):
+        here = numbers < count
+        parts = [
+            first.fetch(tf.boolean_mask(numbers, here)),
+            second.fetch(tf.boolean_mask(numbers - count, ~here)),
+        ]
+        if not same:
+            parts = [
+                tf.strings.join([mark, z]) for mark, z in zip("12", parts, strict=True)
+            ]
+        sorted_places = tf.argsort(tf.cast(~here, tf.int32), stable=True)
+        return tf.gather(tf.concat(parts, 0), tf.math.invert_permutation(sorted_places))
+
+    def decode(element):
+        rest = tf.strings.substr(element, 1, 2**31 - 1)
+        return tf.cond(
+            tf.strings.substr(element, 0, 1) == "1",
+            lambda: first.decode(rest),
+            lambda: second.decode(rest),
+        )
+
+    return fetch, first.decode if same else decode
+
+
+def _check_alike(first, second):
+    pixels = [source.decode is None for source in (first, second)]
+    if any(pixels) and (
+        pixels[0] != pixels[1] or first.image_shape != second.image_shape
+    ):
+        raise ValueError(
+            "Expected two sources of pixels of one shape, or two of encoded images. "
+            f"Received: shapes {first.image_shape} and {second.image_shape}. "
+            "Store them alike."
+        )
+    if first.class_names != second.class_names and np.any(second.labels >= 0):
+        raise ValueError(
+            "Expected the class names of both sources to be the same. Received: "
+            f"{', '.join(first.class_names[:3])}, ... and "
+            f"{', '.join(second.class_names[:3])}, .... Pass `class_names` of the "
+            "first to the second, or `unlabelled(second)`."
+        )
+
+
+def unlabelled(source):
+    """Return the same images without their labels."""
+    return dataclasses.replace(source, labels=np.full_like(source.labels, -1))
+
+
+def with_labelled_fraction(source, fraction, seed):
+    """Return the same images, of which only some keep their labels.
+
+    Of the n_c images of class c, max(1, round(fraction n_c)) do, the first of a
+    permutation drawn from (seed, c): a smaller fraction keeps a part of a larger one's.
+
+    Args:
+        source: a `Source`.
+        fraction: share of labelled images, in 0..1.
+        seed: a non-negative integer.
+    """
+    if not 0 <= fraction <= 1:
+        raise ValueError(
+            "`fraction` must be a share of the labelled images, in 0..1. "
+            f"Received: {fraction!r}. Pass for example fraction=0.1."
+        )
+    labels = np.full_like(source.labels, -1)
+    for c in np.unique(source.labels[source.labels >= 0]):
+        members = np.flatnonzero(source.labels == c)
+        count = max(1, round(fraction * len(members)))
+        kept = np.random.default_rng([seed, c]).permutation(members)[:count]
+        labels[kept] = c
+    return dataclasses.replace(source, labels=labels)

@@ -1,0 +1,113 @@
+"""Folders of image files: one folder for each class, or unlabelled images alone.
+
+    label of <folder>/<class>/<file> = the place of <class> among the class names
+
+Files are read when asked for, in a graph.
+"""
+
+__all__ = ["folder"]
+
+import functools
+import os
+import pathlib
+import re
+
+import tensorflow as tf
+
+from keras_tilt.data.image_files import decoder
+from keras_tilt.data.sources.image_source import Source
+from keras_tilt.validation import as_names
+
+_FILES = re.compile(r"\.(jpe?g|png)", re.IGNORECASE)
+
+
+def folder(directory, class_names=None):
+    """Return the source of a folder with one folder of .jpg, .jpeg or .png per class.
+
+    A folder of images without folders is a source of unlabelled images. Photographs
+    are turned upright where their EXIF data say so; see `image_files` for what else
+    becomes of a file.
+
+    Args:
+        directory: the folder; in it, folders named as the classes.
+        class_names: names by class, for a validation folder those of the training
+            source, so that numbers agree; by default the folders, sorted.
+    """
+    directory = pathlib.Path(directory).expanduser()
+    if not directory.is_dir():
+        raise FileNotFoundError(
+            f"Expected a folder of images. Received: {directory}, which is none. "
+            "Pass the folder that holds the folders of the classes."
+        )
+    found = sorted(entry.name for entry in directory.iterdir() if entry.is_dir())
+    found = [name for name in found if not name.startswith(".")]
+    if class_names is None:
+        class_names = map(_legible, found)
+    names = as_names("class_names", class_names)
+    _check_classes(directory, found, names)
+    files = [(c, file) for c in found for file in _images_in(directory / c)]
+    loose = _images_in(directory)
+    _check_files(directory, found, files, loose)
+    numbers = {name: number for number, name in enumerate(names)}
+    return _of_files(
+        directory,
+        [os.path.join(*file) for file in files] or loose,
+        [numbers[_legible(c)] for c, _ in files] or [-1] * len(loose),
+        names,
+    )
+
+
+def _of_files(directory, files, labels, class_names):
+    with tf.device("CPU"):
+        paths = tf.constant([os.fsencode(directory / file) for file in files])
+    return Source(
+        labels=labels,
+        class_names=class_names,
+        image_shape=None,
+        fetch=functools.partial(tf.gather, paths),
+        decode=_decode_file,
+        name=lambda i: _legible(files[i]),
+    )
+
+
+def _decode_file(path):
+    return decoder(3)(tf.io.read_file(path))
+
+
+def _legible(name):
+    """Return a name of a file as text, of whose bytes those that are not UTF-8 are hex.
+
+    Python holds such bytes as surrogates, which can neither be printed nor stored.
+    """
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
+def _images_in(directory):
+    with os.scandir(directory) as entries:
+        return sorted(
+            entry.name
+            for entry in entries
+            if _FILES.fullmatch(os.path.splitext(entry.name)[1])
+            and not entry.name.startswith(".")
+        )
+
+
+def _check_classes(directory, found, class_names):
+    unknown = sorted(set(map(_legible, found)) - set(class_names))
+    if unknown:
+        raise ValueError(
+            f"Expected the folders in {directory} to be named as the "
+            f"{len(class_names)} classes. Received: {', '.join(unknown[:3])}. "
+            "Rename them, or pass the `class_names` of the training source."
+        )
+
+
+def _check_files(directory, found, files, loose):
+    empty = sorted(set(found) - {name for name, _ in files})
+    if empty or bool(files) == bool(loose):
+        raise ValueError(
+            f"Expected {directory} to hold .jpg, .jpeg or .png images in one folder "
+            f"per class, or images alone. Received: {len(found)} folders, "
+            f"{len(empty)} of them without images ({', '.join(empty[:3]) or 'none'}), "
+            f"and {len(loose)} images beside them. Move or remove what does not belong."
+        )
