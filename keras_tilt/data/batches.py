@@ -18,157 +18,24 @@ __all__ = [
     "uniform_order",
 ]
 
-import math
 import os
 
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt.validation import as_labels, check_count
+from keras_tilt.data.corrupt import Corrupt
+from keras_tilt.data.crops import (
+    cut_at_center,
+    cut_at_random,
+    cut_five_times,
+    scaling,
+)
+from keras_tilt.data.orders import by_classes, by_labelled, uniform_order
+from keras_tilt.validation import check_count
 
-# Streams of random numbers of one (seed, epoch); uniform_order has the one without.
-_BATCHES, _CUTS = 1, 2
+# The stream of random numbers of (seed, epoch) that settles cuts; `orders` has others.
+_CUTS = 2
 _THREADS = os.cpu_count()
-_SHOWN = 10  # names in an error
-
-
-class Corrupt:
-    """The images that could not be decoded, and how many of them are too many.
-
-    Pass one object to the batches of every epoch: an image is counted once.
-
-    Args:
-        limit: share of the images of a source, in 0..1, that may be left out, rounded
-            up to whole images: any limit above 0 allows one image, 0 allows none.
-    """
-
-    def __init__(self, limit=0.001):
-        if not 0 <= limit <= 1:
-            raise ValueError(
-                "`limit` must be a share of the images, in 0..1. "
-                f"Received: {limit!r}. Pass for example limit=0.001."
-            )
-        self.limit = limit
-        self._found = {}  # by id of the source: it, and names by number
-
-    @property
-    def names(self):
-        """What the sources call the images left out so far, sorted."""
-        return sorted(
-            {name for _, names in self._found.values() for name in names.values()}
-        )
-
-    def add(self, source, numbers):
-        """Record images of a source; raise a ValueError once they are too many."""
-        _, names = self._found.setdefault(id(source), (source, {}))
-        names.update({int(i): source.name(int(i)) for i in numbers})
-        allowed = math.ceil(self.limit * len(source.labels))
-        if len(names) > allowed:
-            first = sorted(names.values())
-            more = ["..."] * (len(first) > _SHOWN)
-            raise ValueError(
-                f"keras_tilt: At most {allowed} of {len(source.labels)} images may be "
-                f"unreadable (limit {self.limit:g}). Received: {len(names)}, "
-                f"{', '.join(first[:_SHOWN] + more)}. Save them as PNG or JPEG, or "
-                "raise the limit."
-            )
-
-
-# Orders
-
-
-def uniform_order(count, seed, epoch):
-    """Return a permutation of all images, int64 [count]."""
-    return np.random.default_rng([seed, epoch]).permutation(count)
-
-
-def by_classes(labels, batch_size, classes_per_batch, seed, epoch):
-    """Return the order in which every batch has K classes, equally many images of each.
-
-    The K = `classes_per_batch` classes of a batch follow one another through
-    permutations of all classes, so that every class has its turn before any returns;
-    so do the images of a class. Images without label do not take part.
-
-    Args:
-        labels: classes, integers [n]; -1 marks an unlabelled image.
-        batch_size: images per batch, a multiple of K.
-        classes_per_batch: K.
-        seed: a non-negative integer.
-        epoch: number of the pass, from 0.
-
-    Returns:
-        order: int64 [labelled // batch_size * batch_size].
-    """
-    labels = as_labels("labels", labels)
-    members = [np.flatnonzero(labels == c) for c in np.unique(labels[labels >= 0])]
-    _check_classes(len(members), batch_size, classes_per_batch)
-    rng = np.random.default_rng([seed, epoch, _BATCHES])
-    steps = sum(map(len, members)) // batch_size
-    share = batch_size // classes_per_batch
-    classes = _cycled(rng, np.arange(len(members)), steps, classes_per_batch)
-    order = np.empty([steps, classes_per_batch, share], np.int64)
-    for c, images in enumerate(members):
-        turns = classes == c
-        order[turns] = _cycled(rng, images, turns.sum(), share)
-    return _mixed(rng, order.reshape(steps, batch_size))
-
-
-def by_labelled(labels, batch_size, labelled_per_batch, seed, epoch):
-    """Return the order in which every batch has M labelled images.
-
-    Labelled and unlabelled images each follow one another through permutations of
-    their own: few labelled images are seen more often than the many others.
-
-    Args:
-        labels: classes, integers [n]; -1 marks an unlabelled image.
-        batch_size: images per batch.
-        labelled_per_batch: M, at most `batch_size`.
-        seed: a non-negative integer.
-        epoch: number of the pass, from 0.
-
-    Returns:
-        order: int64 [n // batch_size * batch_size].
-    """
-    labels = as_labels("labels", labels)
-    check_count("batch_size", batch_size, 1)
-    check_count("labelled_per_batch", labelled_per_batch, 0, batch_size)
-    shares = [labelled_per_batch, batch_size - labelled_per_batch]
-    kinds = [np.flatnonzero(labels >= 0), np.flatnonzero(labels < 0)]
-    _check_kinds(kinds, shares)
-    rng = np.random.default_rng([seed, epoch, _BATCHES])
-    steps = len(labels) // batch_size
-    rows = [
-        _cycled(rng, images, steps, share)
-        for images, share in zip(kinds, shares, strict=True)
-        if share
-    ]
-    return _mixed(rng, np.concatenate(rows, axis=1))
-
-
-def _cycled(rng, items, rows, length):
-    """Return items [rows, length], each used as often as any other, up to one.
-
-    The items are gone through in permutations. Where a row ends one and begins the
-    next, the items it holds come last in the next: with length <= len(items), the rest
-    of the row is at most the len(items) - held others, so no row holds one twice.
-    """
-    needed, count = rows * length, 0
-    used = np.empty(needed + len(items), np.int64)
-    while count < needed:
-        held = used[count - count % length : count]
-        fresh = rng.permutation(items)
-        again = np.isin(fresh, held)
-        used[count : count + len(items)] = np.r_[fresh[~again], fresh[again]]
-        count += len(items)
-    return used[:needed].reshape(rows, length)
-
-
-def _mixed(rng, order):
-    """Shuffle within each batch: replicas that share one get the same kind of part."""
-    return rng.permuted(order, axis=1).ravel()
-
-
-# Batches
 
 
 def training_batches(
@@ -233,10 +100,10 @@ def training_batches(
     if not mirror:
         table[:, 2] = 1.0
     here = slice(first_step * batch_size, steps * batch_size)
-    scaled = _scaling(source, shorter_side, crop, pad)
+    scaled = scaling(source, shorter_side, crop, pad)
 
     def cut(images, numbers, rows):
-        return _cut_at_random(scaled(images, numbers), crop, pad, rows)
+        return cut_at_random(scaled(images, numbers), crop, pad, rows)
 
     return _batches(source, (order[here], table[here]), batch_size, cut, corrupt)
 
@@ -264,13 +131,13 @@ def evaluation_batches(
             left, bottom right -, pixels in [0, 255]; labels int32 [batch]).
     """
     _check_batches(source, batch_size, crop, shorter_side)
-    cuts = {"center": _cut_at_center, "five": _cut_five_times}
+    cuts = {"center": cut_at_center, "five": cut_five_times}
     if crops not in cuts:
         raise ValueError(
             f"`crops` must be one of {', '.join(cuts)}. Received: {crops!r}. "
             "Pass crops='center' for one image each."
         )
-    scaled = _scaling(source, shorter_side, crop)
+    scaled = scaling(source, shorter_side, crop)
 
     def cut(images, numbers, _):
         return cuts[crops](scaled(images, numbers), crop)
@@ -379,112 +246,6 @@ def _options():
     return options
 
 
-# Images
-
-
-def _scaling(source, shorter_side, crop, pad=0):
-    """Return a function: images, their numbers -> images large enough for the crop."""
-    if shorter_side is not None:
-        return lambda images, numbers: _scaled(images, shorter_side)
-    if source.image_shape is not None:
-        return lambda images, numbers: images
-    return _large_enough(source, crop, pad)
-
-
-def _scaled(images, shorter_side):
-    """Scale images [..., height, width, channels] to a shorter side, in pixels."""
-    size = _size(images)
-    shorter = tf.reduce_min(size)
-    target = (size * shorter_side + shorter // 2) // shorter
-    # Smoothing costs more than decoding, and shows in what is more than halved.
-    return tf.cond(
-        shorter > 2 * shorter_side,
-        lambda: tf.image.resize(images, target, antialias=True),
-        lambda: tf.image.resize(images, target),
-    )
-
-
-def _large_enough(source, crop, pad):
-    """Return a function: an image, its number -> the image, or an error naming it."""
-
-    def refuse(size, number):
-        raise ValueError(
-            f"keras_tilt: Images must have at least the size of `crop`, {crop}. "
-            f"Received: {source.name(int(number))}, {tuple(size.tolist())}. "
-            "Pass `shorter_side`, or a smaller crop."
-        )
-
-    def checked(image, number):
-        size = _size(image)
-        done = tf.cond(
-            tf.reduce_all((size + 2 * pad >= crop) & (size > pad)),
-            lambda: tf.constant(0),
-            lambda: tf.numpy_function(refuse, [size, number], tf.int32),
-        )
-        with tf.control_dependencies([done]):
-            return tf.identity(image)
-
-    return checked
-
-
-def _cut_at_random(images, crop, pad, rows):
-    """Cut an image where a row [3] says, or a batch where rows [batch, 3] say.
-
-    The first pixel down is floor(u (room + 1)), of a side that is extended by `pad`
-    and has `room` more than the crop; so across. Mirrored if the third is below 1/2.
-    """
-    room = _size(images) + 2 * pad - crop
-    first = tf.cast(rows[..., :2] * tf.cast(room + 1, rows.dtype), tf.int32)
-    mirrored = rows[..., 2] < 0.5
-    if images.shape.rank == 4:
-        return _gathered(images, first - pad, crop, mirrored)
-    if pad:
-        images = tf.pad(images, [[pad, pad], [pad, pad], [0, 0]], "REFLECT")
-    image = _cut(images, first, crop)
-    return tf.cond(mirrored, lambda: tf.reverse(image, [1]), lambda: image)
-
-
-def _gathered(images, first, crop, mirrored):
-    """Cut a batch at as many places; for small images 5 times as fast as one by one."""
-    side = _size(images)
-    down = _reflected(first[:, :1] + tf.range(crop[0]), side[0])
-    across = _reflected(first[:, 1:] + tf.range(crop[1]), side[1])
-    across = tf.where(mirrored[:, None], across[:, ::-1], across)
-    images = tf.gather(images, down, axis=1, batch_dims=1)
-    return tf.gather(images, across, axis=2, batch_dims=1)
-
-
-def _reflected(places, side):
-    """Indices into a side of those into its extension: -1 is 1, side is side - 2."""
-    return (side - 1) - tf.abs((side - 1) - tf.abs(places))
-
-
-def _cut_at_center(images, crop):
-    return _cut(images, (_size(images) - crop) // 2, crop)
-
-
-def _cut_five_times(images, crop):
-    """Center, top left, top right, bottom left, bottom right: [..., 5, *crop, c]."""
-    room = _size(images) - crop
-    corners = [room * corner for corner in ([0, 0], [0, 1], [1, 0], [1, 1])]
-    cuts = [_cut(images, corner, crop) for corner in (room // 2, *corners)]
-    return tf.stack(cuts, axis=-4)
-
-
-def _cut(images, corner, crop):
-    (top, left), (height, width) = tf.unstack(corner), crop
-    cut = images[..., top : top + height, left : left + width, :]
-    return tf.ensure_shape(cut, [*images.shape[:-3], *crop, images.shape[-1]])
-
-
-def _size(images):
-    """Height and width of images [..., height, width, channels], int32 [2]."""
-    return tf.shape(images)[-3:-1]
-
-
-# Checks
-
-
 def _check_batches(source, batch_size, crop, shorter_side, pad=0):
     check_count("batch_size", batch_size, 1)
     check_count("pad", pad, 0)
@@ -520,25 +281,3 @@ def _checked_order(source, order):
             f"{order.dtype} {list(order.shape)}. Draw it from the labels of `source`."
         )
     return order.astype(np.int64)
-
-
-def _check_classes(num_classes, batch_size, classes_per_batch):
-    check_count("batch_size", batch_size, 1)
-    check_count("classes_per_batch", classes_per_batch, 1)
-    if classes_per_batch > num_classes or batch_size % classes_per_batch:
-        raise ValueError(
-            f"`classes_per_batch` must be at most {num_classes}, the classes with "
-            f"images, and divide `batch_size`, {batch_size}. "
-            f"Received: {classes_per_batch}. Choose a smaller divisor."
-        )
-
-
-def _check_kinds(kinds, shares):
-    for kind, images, share in zip(
-        ("labelled", "unlabelled"), kinds, shares, strict=True
-    ):
-        if share and not len(images):
-            raise ValueError(
-                f"Expected {kind} images, {share} for each batch. Received: labels "
-                "without any. Change `labelled_per_batch`."
-            )

@@ -20,7 +20,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt.data.batches import uniform_order
+from keras_tilt.data.orders import uniform_order
 from keras_tilt.data.npz_archives import keys_of, read_npz
 from keras_tilt.validation import as_labels, check_count
 
