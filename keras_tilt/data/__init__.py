@@ -1,7 +1,8 @@
 """Images and labels: where they are, in which order they come, and in which batches."""
 
 from keras_tilt.data import batches, sources
-from keras_tilt.data.mnist import PIXEL_SCALE, embedded_mnist, load_mnist, pipeline
+from keras_tilt.data.mnist import embedded_mnist, load_mnist
+from keras_tilt.data.pipelines import PIXEL_SCALE, pipeline
 
 __all__ = [
     "PIXEL_SCALE",
