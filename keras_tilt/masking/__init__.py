@@ -32,7 +32,7 @@ from keras_tilt.masking.projection import (
     project_segments,
 )
 from keras_tilt.masking.segmenter import DESIGNS, Segmenter
-from keras_tilt.masking.segments import Segments
+from keras_tilt.masking.segments.atoms import Segments
 
 __all__ = [
     "DESIGNS",

@@ -20,7 +20,8 @@ import dataclasses
 
 import numpy as np
 
-from keras_tilt.masking.segments import Segments, of_masks
+from keras_tilt.masking.segments.atoms import Segments
+from keras_tilt.masking.segments.masks import of_masks
 
 POSITIVE_IOU, NEGATIVE = 0.5, (0.1, 0.3)
 PURE = 0.6

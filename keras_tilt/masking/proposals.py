@@ -23,7 +23,7 @@ from skimage.color import rgb2lab
 from skimage.segmentation import felzenszwalb
 from sklearn.cluster import ward_tree
 
-from keras_tilt.masking.segments import Segments, joined
+from keras_tilt.masking.segments.atoms import Segments, joined
 from keras_tilt.validation import check_count
 
 _SCALES = (30, 60, 120, 240, 480)

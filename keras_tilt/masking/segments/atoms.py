@@ -6,37 +6,26 @@
 so that areas, overlaps and counts of labels are products of matrices, whose size does
 not depend on that of the image.
 
-Source: IoU of segments, Everingham et al. 2010; run lengths, the masks of
-COCO, Lin et al. 2014.
+Source: IoU of segments, Everingham et al. 2010.
 """
 
 __all__ = [
     "Segments",
-    "arrays",
     "best_iou",
+    "check_same_size",
+    "checked_binary",
     "joined",
-    "of_arrays",
-    "of_file",
-    "of_label_map",
-    "of_masks",
-    "of_rle",
+    "over_few_atoms",
     "recall",
 ]
 
 import dataclasses
 import functools
-import json
-import pathlib
-import zipfile
-import zlib
-from numbers import Integral
 
 import numpy as np
 import scipy.sparse
 
 from keras_tilt.validation import as_label_map, check_count
-
-_UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -66,7 +55,7 @@ class Segments:
 
     def __post_init__(self):
         atoms = as_label_map("atoms", self.atoms)
-        members = _checked_binary("members", self.members, "[segments, atoms]")
+        members = checked_binary("members", self.members, "[segments, atoms]")
         _check_fit(atoms, members)
         _check_have_pixels(members)
         object.__setattr__(self, "atoms", atoms)
@@ -129,7 +118,7 @@ class Segments:
             segments: `Segments`; atoms that none of them tells apart are one, those
                 that lie in none of them are -1.
         """
-        return _over_few_atoms(self.atoms, self.members[indices])
+        return over_few_atoms(self.atoms, self.members[indices])
 
     def pixels_by_label(self, labels, num_labels):
         """Pixels of every segment under every label, int64 [segments, num_labels].
@@ -166,7 +155,7 @@ class Segments:
 
     def _pixels_under(self, labels, num_labels):
         """As `pixels_by_label`, in a float that is exact and fast to multiply."""
-        _check_same_size(self.shape, labels.shape)
+        check_same_size(self.shape, labels.shape)
         exact = np.float32 if labels.size <= 2**24 else np.float64
         counted = (self.atoms >= 0) & (labels >= 0)
         pixels = scipy.sparse.coo_array(
@@ -197,119 +186,19 @@ def recall(proposals, truth, threshold=0.5):
     return best_iou(proposals, truth) >= threshold
 
 
-# Of masks, label maps, run lengths
-
-
-def of_masks(masks):
-    """The segments of masks.
+# Fewer atoms, and those of several sets
+def over_few_atoms(atoms, members):
+    """Return the segments, their atoms joined where no segment tells them apart.
 
     Args:
-        masks: bool, or of values 0 and 1, [segments, height, width].
-
-    Returns:
-        segments: `Segments`; their atoms are the classes of pixels that lie in the same
-            masks.
-
-    Raises:
-        ValueError: for masks of other values or of several sizes, or an empty one.
-
-    Example:
-        >>> segments = of_masks([[[1, 1, 0]], [[0, 1, 0]]])
-        >>> segments.atoms
-        array([[ 0,  1, -1]], dtype=int32)
-        >>> segments.members
-        array([[ True,  True],
-               [False,  True]])
+        atoms: the atom of every pixel, [height, width]; -1 for none.
+        members: bool [segments, atoms].
     """
-    masks = _checked_binary("masks", masks, "[segments, height, width]")
-    height, width = masks.shape[1:]
-    pixels = np.arange(height * width).reshape(height, width)
-    return _over_few_atoms(pixels, masks.reshape(len(masks), height * width))
-
-
-def of_label_map(labels):
-    """The segments of a label map: one for every value from 0 on, in their order.
-
-    Args:
-        labels: integers, [height, width]; -1 where there is no segment.
-
-    Raises:
-        ValueError: for labels that are no integers, or no map.
-
-    Example:
-        >>> of_label_map([[7, 7, -1, 3]]).areas
-        array([1, 2])
-    """
-    labels = as_label_map("labels", labels)
-    values, atoms = np.unique(labels, return_inverse=True)
-    count = np.count_nonzero(values >= 0)
-    return Segments(atoms - (len(values) - count), np.eye(count, dtype=bool))
-
-
-def of_rle(encoded, shape=None):
-    """The segments of run lengths, as COCO writes them.
-
-    Args:
-        encoded: list of dicts of "size", [height, width], and "counts": compressed,
-            bytes or str, or run lengths, whole numbers [k]. Arrays, lists and tuples
-            are the same.
-        shape: (height, width) of the image; by default the "size" of the first.
-
-    Raises:
-        ValueError: for what is none, has another size, or does not fill it.
-
-    Example:
-        >>> of_rle([{"size": [2, 2], "counts": [1, 2, 1]}]).masks().astype(int)
-        array([[[0, 1],
-                [1, 0]]])
-    """
-    height, width = _size_of_all(encoded, shape)
-    masks = np.zeros([len(encoded), height, width], bool)
-    for number, rle in enumerate(encoded):
-        masks[number] = _decoded(rle["counts"], height, width, number)
-    return of_masks(masks)
-
-
-def _decoded(counts, height, width, number):
-    """The mask, [height, width], of the run lengths of a segment."""
-    from pycocotools import mask
-
-    size = [height, width]
-    try:
-        counts = np.asarray(counts).tolist()  # of text it is the text
-        if not isinstance(counts, str | bytes):
-            counts = _checked_lengths(counts)
-            counts = mask.frPyObjects({"counts": counts, "size": size}, *size)["counts"]
-        # Too many pixels are an error. Too few would be decoded, and leave the rest of
-        # the memory as it was.
-        if _decodes({"counts": counts, "size": [height * width - 1, 1]}):
-            raise ValueError("these are fewer pixels")
-        return mask.decode({"counts": counts, "size": size})
-    except (ValueError, TypeError, OverflowError) as error:
-        raise ValueError(
-            f"Expected run lengths of {height} x {width} pixels. Received: as number "
-            f"{number} {str(counts)[:40]} ({error}). They alternate between pixels "
-            "outside and inside, down one column after the other."
-        ) from error
-
-
-def _checked_lengths(counts):
-    if not all(isinstance(count, Integral) for count in np.ravel(counts).tolist()):
-        raise ValueError("these are no whole numbers")
-    return counts
-
-
-def _decodes(rle):
-    from pycocotools import mask
-
-    try:
-        mask.decode(rle)
-    except ValueError:
-        return False
-    return True
-
-
-# Of several sets
+    used = members.any(axis=0)
+    numbers = _numbered(members[:, used].T)
+    renumbered = np.full(len(used) + 1, -1)
+    renumbered[:-1][used] = numbers
+    return Segments(renumbered[atoms], members[:, used][:, _first_places(numbers)])
 
 
 def joined(*several):
@@ -339,7 +228,7 @@ def joined(*several):
             for segments, part in zip(several, parts, strict=True)
         ]
     )
-    return _over_few_atoms(pieces, members[_first_places(_numbered(members))])
+    return over_few_atoms(pieces, members[_first_places(_numbered(members))])
 
 
 def _common_pieces(several):
@@ -360,15 +249,6 @@ def _common_pieces(several):
     return pieces, [atoms.ravel()[first] for atoms in several]
 
 
-def _over_few_atoms(atoms, members):
-    """The segments, their atoms joined where no segment tells them apart."""
-    used = members.any(axis=0)
-    numbers = _numbered(members[:, used].T)
-    renumbered = np.full(len(used) + 1, -1)
-    renumbered[:-1][used] = numbers
-    return Segments(renumbered[atoms], members[:, used][:, _first_places(numbers)])
-
-
 def _numbered(rows):
     """The number of every row of a matrix of bool: equal rows have equal numbers."""
     known = {}
@@ -383,126 +263,15 @@ def _first_places(numbers):
     return np.unique(numbers, return_index=True)[1]
 
 
-# In files
-
-
-def of_file(path, shape=None):
-    """The segments of an image in a file, in one of these layouts.
-
-    An .npz with `masks` [segments, height, width], or `labels` [height, width], or what
-    `arrays` returns. A .json with a list of run lengths, as `of_rle` takes them, or of
-    dicts that hold them under "segmentation".
-
-    Args:
-        path: the file.
-        shape: (height, width) of the image; needed where a .json may be an empty list.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it holds something else, or segments of an image of another size.
-    """
-    path = pathlib.Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"Expected a file of segments. Received: {path}, which is none. "
-            "Check the path."
-        )
-    try:
-        is_json = path.suffix == ".json"
-        segments = _of_json(path, shape) if is_json else _of_npz(path)
-        if shape is not None:
-            _check_same_size(shape, segments.shape)
-    except _UNREADABLE as error:
-        raise ValueError(
-            f"Expected {path} to hold the segments of an image. Received: a file that "
-            f"does not. {error}"
-        ) from error
-    return segments
-
-
-def _of_json(path, shape):
-    items = json.loads(path.read_bytes())
-    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise ValueError(
-            "Expected a list of run lengths, each a dict. Received: "
-            f"{str(items)[:60]}. Write a list, also of one segment."
-        )
-    return of_rle([item.get("segmentation", item) for item in items], shape)
-
-
-def _of_npz(path):
-    if not zipfile.is_zipfile(path):
-        raise ValueError(
-            f"Expected an .npz or a .json. Received: {path.name}, which is no archive. "
-            "Write it with np.savez, or fetch it again."
-        )
-    with np.load(path, allow_pickle=False) as archive:
-        found = dict(archive)
-    if {"atoms", "members"} <= found.keys():
-        return of_arrays(found)
-    if "masks" in found:
-        return of_masks(found["masks"])
-    if "labels" in found:
-        return of_label_map(found["labels"])
-    raise ValueError(
-        "Expected the array `masks`, or `labels`, or `atoms` and `members`. Received: "
-        f"{', '.join(found) or 'none'}. Name it so."
-    )
-
-
-def arrays(segments):
-    """The segments as arrays for an .npz, of which `of_arrays` makes them again.
-
-    Args:
-        segments: `Segments`.
-
-    Returns:
-        arrays: dict of "atoms", the smallest integers that hold them [height, width],
-            and "members", uint8 [segments, ceil(atoms / 8)].
-
-    Example:
-        >>> arrays(of_masks([[[1, 1, 0]], [[0, 1, 0]]]))["members"]
-        array([[192],
-               [ 64]], dtype=uint8)
-    """
-    smallest = np.min_scalar_type(-1 - segments.members.shape[1])
-    return {
-        "atoms": segments.atoms.astype(smallest),
-        "members": np.packbits(segments.members, axis=1),
-    }
-
-
-def of_arrays(arrays):
-    """The segments that `arrays` was given: the same atoms and members.
-
-    Args:
-        arrays: dict of "atoms" and "members".
-
-    Raises:
-        ValueError: if one is missing, or they do not fit each other.
-    """
-    if not {"atoms", "members"} <= arrays.keys():
-        raise ValueError(
-            "Expected the arrays `atoms` and `members`. Received: "
-            f"{', '.join(arrays) or 'none'}. Pass what `arrays` returned."
-        )
-    atoms = as_label_map("atoms", arrays["atoms"])
-    members = np.asarray(arrays["members"])
-    count = int(atoms.max()) + 1
-    if members.dtype != np.uint8 or members.shape[1:] != (-(-count // 8),):
-        raise ValueError(
-            f"Expected `members` uint8 [segments, {-(-count // 8)}], packed bits of "
-            f"{count} atoms. Received: {members.dtype} {list(members.shape)}. "
-            "Pass what `arrays` returned."
-        )
-    return Segments(atoms, np.unpackbits(members, axis=1, count=count).astype(bool))
-
-
 # Checks
+def checked_binary(name, values, axes):
+    """Return an array of bool, of one of bool or of 0 and 1.
 
-
-def _checked_binary(name, values, axes):
-    """An array of bool, of one of bool or of 0 and 1."""
+    Args:
+        name: of the argument, for an error.
+        values: the array.
+        axes: their names, such as "[segments, height, width]".
+    """
     try:
         values = np.asarray(values)
     except ValueError as error:  # rows of several lengths
@@ -552,7 +321,8 @@ def _check_below(labels, num_labels):
         )
 
 
-def _check_same_size(expected, received):
+def check_same_size(expected, received):
+    """Raise a ValueError unless two pairs (height, width) are equal."""
     if tuple(expected) != tuple(received):
         raise ValueError(
             f"Expected the height and width of one image, {tuple(expected)}. Received: "
@@ -567,35 +337,4 @@ def _check_any(several):
             "segments has a set of none: pass it."
         )
     for segments in several:
-        _check_same_size(several[0].shape, segments.shape)
-
-
-def _size_of_all(encoded, shape):
-    """(height, width) of run lengths, which must be the same for all."""
-    for rle in encoded:
-        if not isinstance(rle, dict) or not {"size", "counts"} <= rle.keys():
-            raise ValueError(
-                "Expected run lengths as a dict of size and counts. Received: "
-                f"{str(rle)[:60]}. Polygons must be turned into these first."
-            )
-    sizes = [shape] * (shape is not None) + [rle["size"] for rle in encoded]
-    if not sizes:
-        raise ValueError(
-            "Expected run lengths, or the size of the image. Received: none and no "
-            "size. Pass shape=(height, width)."
-        )
-    sizes = [_checked_size(size) for size in sizes]
-    for size in sizes:
-        _check_same_size(sizes[0], size)
-    return sizes[0]
-
-
-def _checked_size(size):
-    """(height, width), whole numbers of Python, of a list, a tuple or an array."""
-    numbers = np.asarray(size)
-    if numbers.shape != (2,) or numbers.dtype.kind not in "iu" or numbers.min() < 1:
-        raise ValueError(
-            "Expected a size, [height, width] in pixels. Received: "
-            f"{str(size)[:60]}. Pass two positive whole numbers."
-        )
-    return tuple(numbers.tolist())
+        check_same_size(several[0].shape, segments.shape)
