@@ -144,6 +144,22 @@ def training_batches(
             turn = slice(None, None, -1 if rng.random() < 0.5 else None)
             yield image[:, turn], some.atoms[:, turn], some.members, labels[chosen]
 
+    dataset = _fitted_batches(examples, size, images, segments)
+    return dataset.apply(
+        tf.data.experimental.assert_cardinality(-(-number // images))
+    ).prefetch(2)
+
+
+def _fitted_batches(examples, size, images, segments):
+    """Return batches of `images` at one size, with as many segments each.
+
+    Args:
+        examples: function that yields (image, atoms, members, labels), of any sizes.
+        size: (height, width) of the network.
+        images: images in a batch.
+        segments: segments of an image; those that are missing have weight 0.
+    """
+
     def fitted(image, atoms, members, labels):
         missing = segments - tf.shape(labels)[0]
         inputs = {
@@ -168,10 +184,7 @@ def training_batches(
         [segments],
         [segments],
     )
-    dataset = dataset.map(fitted).padded_batch(images, shapes)
-    return dataset.apply(
-        tf.data.experimental.assert_cardinality(-(-number // images))
-    ).prefetch(2)
+    return dataset.map(fitted).padded_batch(images, shapes)
 
 
 def draw(labels, num_classes, count, positive, rng):

@@ -89,23 +89,7 @@ class Segmenter(keras.Model):
         **kwargs,
     ):
         super().__init__(name=name, **kwargs)
-        if design not in DESIGNS:
-            raise ValueError(
-                f"`design` must be one of {', '.join(DESIGNS)}. Received: {design!r}. "
-                'Choose "A", which masks a pathway of its own.'
-            )
-        if not levels or max(levels) != levels[0]:
-            raise ValueError(
-                "`levels` must begin with the finest, which design B masks. Received: "
-                f"{levels}. Pass for example {PYRAMID}."
-            )
-        check_count("num_classes", num_classes, 1)
-        check_count("chunk", chunk, 1)
-        if background is not None and not 0 <= background < num_classes:
-            raise ValueError(
-                f"`background` must be one of the classes 0..{num_classes - 1}. "
-                f"Received: {background!r}. Leave it out if every pixel has a class."
-            )
+        _check_arguments(num_classes, design, levels, chunk, background)
         self.cells = cells_of(network, layer)
         network.trainable = train_network
         self.network, self.layer = network, layer
@@ -265,3 +249,23 @@ def _in_chunks(function, parts, chunk):
     made = tf.transpose(made, [1, 0, 2, 3])
     made = tf.reshape(made, [images, chunks * chunk, made.shape[-1]])
     return made[:, :segments]
+
+
+def _check_arguments(num_classes, design, levels, chunk, background):
+    if design not in DESIGNS:
+        raise ValueError(
+            f"`design` must be one of {', '.join(DESIGNS)}. Received: {design!r}. "
+            'Choose "A", which masks a pathway of its own.'
+        )
+    if not levels or max(levels) != levels[0]:
+        raise ValueError(
+            "`levels` must begin with the finest, which design B masks. Received: "
+            f"{levels}. Pass for example {PYRAMID}."
+        )
+    check_count("num_classes", num_classes, 1)
+    check_count("chunk", chunk, 1)
+    if background is not None and not 0 <= background < num_classes:
+        raise ValueError(
+            f"`background` must be one of the classes 0..{num_classes - 1}. "
+            f"Received: {background!r}. Leave it out if every pixel has a class."
+        )
