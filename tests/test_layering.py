@@ -37,10 +37,10 @@ WINGS["__init__"] = set(WINGS) - {"flags", "cli", "masking"}
 # The only places that may import a library.
 ONLY_IN = {
     "matplotlib": {"plotting"},
-    "pycocotools": {"masking.segments"},
-    "skimage": {"masking.proposals", "masking.scenes"},
+    "pycocotools": {"masking.segments.run_lengths"},
+    "skimage": {"masking.proposals", "masking.scenes.labelled_images"},
     "sklearn": {"masking.proposals", "masking.svm"},
-    "tensorflow_datasets": {"data", "masking.scenes"},
+    "tensorflow_datasets": {"data", "masking.scenes.coco"},
 }
 # Keras is known where networks are: to all others they are functions of tensors.
 WITH_KERAS = {

@@ -216,7 +216,7 @@ def test_a_rare_class_is_drawn_first_as_often_as_a_frequent_one():
     assert abs(np.mean(first) - 0.5) < 5 * 0.5 / np.sqrt(2000)
 
 
-# Support vector machines
+# Linear SVMs
 
 
 def test_answers_are_for_true_ones_against_what_is_little_and_nothing_between():
@@ -244,17 +244,17 @@ def separable(seed=0, images=6):
     return vectors, assignment_of
 
 
-def test_machines_find_the_planes_that_separate():
+def test_linear_svms_find_the_planes_that_separate():
     vectors, assignment_of = separable()
-    machines = svm.fit(
+    svms = svm.fit(
         vectors.__getitem__, assignment_of, 6, seed=0, penalty=10.0, progress=False
     )
-    margins = machines.margins(np.concatenate(vectors))
+    margins = svms.margins(np.concatenate(vectors))
     truth = np.concatenate(vectors)[:, :2] > 0
     assert np.mean((margins > 0) == truth) > 0.97
-    assert np.abs(machines.kernel[:2].diagonal()).min() > 5 * np.abs(
-        machines.kernel[2:]
-    ).max(initial=0)
+    assert np.abs(svms.kernel[:2].diagonal()).min() > 5 * np.abs(svms.kernel[2:]).max(
+        initial=0
+    )
 
 
 def test_hard_negatives_are_used():
@@ -262,7 +262,7 @@ def test_hard_negatives_are_used():
     vectors, assignment_of = separable(1)
     wrong = []
     for hard in (0, 50):
-        machines = svm.fit(
+        svms = svm.fit(
             vectors.__getitem__,
             assignment_of,
             6,
@@ -272,7 +272,7 @@ def test_hard_negatives_are_used():
             hard_negatives=hard,
             progress=False,
         )
-        margins = machines.margins(np.concatenate(vectors))
+        margins = svms.margins(np.concatenate(vectors))
         wrong.append(np.mean((margins > 0) != (np.concatenate(vectors)[:, :2] > 0)))
     assert wrong[1] < wrong[0] / 2
 
@@ -285,8 +285,8 @@ def test_a_class_that_never_occurs_has_margins_of_minus_one():
         found.measures[:, 0] = 0
         return found
 
-    machines = svm.fit(vectors.__getitem__, without_first, 6, seed=0, progress=False)
-    np.testing.assert_array_equal(machines.margins(vectors[0])[:, 0], -1)
+    svms = svm.fit(vectors.__getitem__, without_first, 6, seed=0, progress=False)
+    np.testing.assert_array_equal(svms.margins(vectors[0])[:, 0], -1)
 
 
 def test_no_example_at_all_is_an_error():

@@ -164,11 +164,16 @@ def test_scores_are_probabilities_of_the_classes_or_margins():
     none = np.exp(logits[..., 3]) / np.exp(logits).sum(axis=-1)
     np.testing.assert_allclose(scores.sum(axis=-1), 1 - none, rtol=1e-5)
     rng = np.random.default_rng(0)
-    machines = svm.Machines(rng.normal(size=[12, 3]), rng.normal(size=3))
-    segmenter.set_machines(machines)
-    expected = machines.margins(segmenter.embed(inputs).numpy())
+    svms = svm.LinearSVMs(rng.normal(size=[12, 3]), rng.normal(size=3))
+    segmenter.set_svms(svms)
+    expected = svms.margins(segmenter.embed(inputs).numpy())
     np.testing.assert_allclose(segmenter.scores(inputs), expected, rtol=1e-4, atol=1e-5)
     assert segmenter.get_config()["margins"]
+
+
+def test_first_names_of_linear_svms_stay():
+    assert svm.Machines is svm.LinearSVMs
+    assert Segmenter.set_machines is Segmenter.set_svms
 
 
 def test_the_network_is_trained_only_if_asked_for_and_its_statistics_never():

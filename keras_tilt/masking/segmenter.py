@@ -50,8 +50,8 @@ class Segmenter(keras.Model):
         chunk: segments at a time at inference.
         train_network: whether the network's weights are trained, too, which is set as
             its `trainable`. What a batch normalization has learned of the data stays.
-        margins: whether the logits are margins of support vector machines, of which
-            the scores are not a softmax.
+        margins: whether the logits are margins of linear SVMs, of which the scores are
+            not a softmax.
         background: class of what is none of the others, if there is one: no segment is
             trained as it, and its score is that of none.
 
@@ -126,7 +126,7 @@ class Segmenter(keras.Model):
     def scores(self, inputs):
         """Scores of the classes, float32 [n, segments, num_classes].
 
-        Probabilities, or the margins of support vector machines.
+        Probabilities, or the margins of linear SVMs.
         """
         logits = self(inputs)
         values = logits if self.margins else tf.nn.softmax(logits)
@@ -135,15 +135,17 @@ class Segmenter(keras.Model):
             columns[self.background] = self.num_classes
         return tf.gather(values, columns, axis=-1)
 
-    def set_machines(self, machines):
-        """Put support vector machines in the place of the last layer.
+    def set_svms(self, svms):
+        """Put linear SVMs in the place of the last layer.
 
         Args:
-            machines: `keras_tilt.masking.svm.Machines`, fitted to what `embed` gives.
+            svms: `keras_tilt.masking.svm.LinearSVMs`, fitted to what `embed` returns.
         """
-        kernel = np.pad(machines.kernel, [(0, 0), (0, 1)])
-        self.classifier.set_weights([kernel, np.append(machines.bias, 0)])
+        kernel = np.pad(svms.kernel, [(0, 0), (0, 1)])
+        self.classifier.set_weights([kernel, np.append(svms.bias, 0)])
         self.margins = True
+
+    set_machines = set_svms  # its first name
 
     def embed(self, inputs, training=False):
         """What the classifier reads of each segment, [n, segments, width]."""

@@ -1,4 +1,4 @@
-"""One linear support vector machine for each class, in the place of the softmax.
+"""One linear SVM (support vector machine) for each class, in place of the softmax.
 
     margin_c(x) = w_c . x + b_c      min |w_c|^2 / 2 + C sum max(0, 1 - y margin_c(x))^2
 
@@ -10,7 +10,7 @@ Source: Girshick et al., "Rich feature hierarchies", CVPR 2014; Dai, He and
 Sun, CVPR 2015. Vectors are scaled to a mean norm.
 """
 
-__all__ = ["Machines", "answers_of", "fit"]
+__all__ = ["LinearSVMs", "Machines", "answers_of", "fit"]
 
 import typing
 
@@ -23,7 +23,7 @@ _TRUE, _LITTLE = 0.999, 0.3  # IoU or purity of positive and negative examples
 _BIAS = 10.0  # of the constant that the bias multiplies, so that it is hardly penalized
 
 
-class Machines(typing.NamedTuple):
+class LinearSVMs(typing.NamedTuple):
     """Linear functions of what a `Segmenter` embeds, one for each class.
 
     Attributes:
@@ -39,6 +39,9 @@ class Machines(typing.NamedTuple):
         return vectors @ self.kernel + self.bias
 
 
+Machines = LinearSVMs  # its first name
+
+
 def fit(
     embed,
     assignment_of,
@@ -50,7 +53,7 @@ def fit(
     hard_negatives=50,
     progress=True,
 ):
-    """Return machines that tell each class from the rest.
+    """Return linear SVMs that tell each class from the rest.
 
     Args:
         embed: function of the number of an image that returns the vectors of all its
@@ -64,7 +67,7 @@ def fit(
         progress: whether to show a progress bar.
 
     Returns:
-        machines: `Machines`; margins of a class without an example are -1, of one
+        svms: `LinearSVMs`; margins of a class without an example are -1, of one
             with none against it 1.
 
     Raises:
@@ -80,9 +83,9 @@ def fit(
     _check_examples(answers)
     scale = MEAN_NORM / np.linalg.norm(vectors, axis=1).mean()
     examples = [_of_class(vectors, answers[:, c]) for c in range(answers.shape[1])]
-    machines = _fitted(examples, scale, penalty, progress)
+    svms = _fitted(examples, scale, penalty, progress)
     for i in tqdm.trange(number, desc="Hard negatives", disable=not progress):
-        harder = _hard(embed(i), assignment_of(i), machines, hard_negatives)
+        harder = _hard(embed(i), assignment_of(i), svms, hard_negatives)
         for (_, negative), more in zip(examples, harder, strict=True):
             negative.append(more)
     return _fitted(examples, scale, penalty, progress)
@@ -118,24 +121,24 @@ def _of_class(vectors, answers):
     return [vectors[answers > 0]], [vectors[answers < 0]]
 
 
-def _hard(vectors, assignment, machines, most):
+def _hard(vectors, assignment, svms, most):
     """Return vectors against each class within or beyond the margin, nearest first."""
     against = answers_of(assignment) < 0
-    margins = np.where(against, machines.margins(vectors), -np.inf)
+    margins = np.where(against, svms.margins(vectors), -np.inf)
     hardest = np.argsort(-margins, axis=0)[:most]
     return [vectors[rows[margins[rows, c] > -1]] for c, rows in enumerate(hardest.T)]
 
 
 def _fitted(examples, scale, penalty, progress):
-    """Return the machines of the examples of every class."""
+    """Return the linear SVMs of the examples of every class."""
     fitted = [
         _fitted_one(np.concatenate(positive), np.concatenate(negative), scale, penalty)
         for positive, negative in tqdm.tqdm(
-            examples, desc="Machines", disable=not progress
+            examples, desc="Linear SVMs", disable=not progress
         )
     ]
     kernels, biases = zip(*fitted, strict=True)
-    return Machines(
+    return LinearSVMs(
         np.stack(kernels, axis=1).astype(np.float32), np.array(biases, np.float32)
     )
 
@@ -144,12 +147,10 @@ def _fitted_one(positive, negative, scale, penalty):
     """Return (kernel [width], bias)."""
     if not len(positive) or not len(negative):
         return np.zeros(positive.shape[1]), 1.0 if len(positive) else -1.0
-    machine = LinearSVC(
-        C=penalty, intercept_scaling=_BIAS, max_iter=10_000, random_state=0
-    )
+    svm = LinearSVC(C=penalty, intercept_scaling=_BIAS, max_iter=10_000, random_state=0)
     answers = np.repeat([1, -1], [len(positive), len(negative)])
-    machine.fit(scale * np.concatenate([positive, negative]), answers)
-    return scale * machine.coef_[0], machine.intercept_[0]
+    svm.fit(scale * np.concatenate([positive, negative]), answers)
+    return scale * svm.coef_[0], svm.intercept_[0]
 
 
 def _check_examples(answers):
