@@ -20,9 +20,11 @@ __all__ = [
 
 import numbers
 import re
+from collections.abc import Iterable
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 from tqdm import auto as tqdm
 
 _MARK = "keras_tilt: "
@@ -63,7 +65,7 @@ def as_number(name, value):
     return float(number)
 
 
-def as_labels(name, labels):
+def as_labels(name: str, labels: ArrayLike) -> np.ndarray:
     """Class numbers, int32 [n], of integers of any type.
 
     Args:
@@ -108,7 +110,7 @@ def as_labels(name, labels):
     return whole
 
 
-def as_label_map(name, values):
+def as_label_map(name: str, values: ArrayLike) -> np.ndarray:
     """A label of every pixel, int32 [height, width], of integers of any type.
 
     Raises:
@@ -129,7 +131,7 @@ def as_label_map(name, values):
     return values.astype(np.int32, copy=False)
 
 
-def as_names(name, values):
+def as_names(name: str, values: Iterable) -> list[str]:
     """A list of text, of names that may be bytes in UTF-8 or numbers.
 
     NumPy holds names as bytes, too, and stores them so; `str` of such a name is another

@@ -541,14 +541,14 @@ def refused(run, capsys, *flags, **options):
 @pytest.mark.parametrize(
     ("flags", "dataset", "message"),
     [
-        ((), "none.npz", "none.npz, which is none"),
+        ((), "none.npz", "none.npz, which is not a file"),
         ((), "cifar10", "Expected cifar10 prepared by TFDS"),
         (("--data-dir", "nowhere"), "imagenet2012", "no imagenet2012, and no ILSVRC"),
         (("--network", "alexnet"), "tiny.npz", "--size of at most 16 pixels"),
         (("--network", "resnet50"), "tiny.npz", "Near it: ResNet50"),
         (("--network", "none.keras"), "tiny.npz", "none.keras, which is not there"),
         (("--eval-only", "none.keras"), "tiny.npz", "none.keras, which is not there"),
-        (("--unlabelled", "nowhere"), "tiny.npz", "nowhere, which is none"),
+        (("--unlabelled", "nowhere"), "tiny.npz", "nowhere, which is not a folder"),
         (("--labelled-per-batch", 8), "tiny.npz", "Expected unlabelled images"),
         (("--classes-per-batch", 3), "tiny.npz", "divide `batch_size`"),
         (("--pad", 16), "tiny.npz", "`crop` must fit"),
@@ -604,7 +604,7 @@ def test_labels_of_no_class_are_refused(run, tmp_path, capsys):
 def test_folders_that_are_no_classes_are_refused(run, data, tmp_path, capsys):
     ask = functools.partial(refused, run, capsys, *SMALL, "--data-dir", tmp_path)
     shutil.copytree(data / "train", tmp_path / "train")
-    assert f"{tmp_path / 'val'}, which is none" in ask(**FOLDERS)
+    assert f"{tmp_path / 'val'}, which is not a folder" in ask(**FOLDERS)
     shutil.copytree(data / "val", tmp_path / "val")
     (tmp_path / "val" / "other").mkdir()
     assert "named as the 4 classes. Received: other" in ask(**FOLDERS)

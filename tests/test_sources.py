@@ -223,7 +223,7 @@ def test_other_encoded_images_stay_encoded(tmp_path, case, monkeypatch):
 
 def test_bad_npz_files_are_told_apart(tmp_path):
     path = tmp_path / "x.npz"
-    with pytest.raises(FileNotFoundError, match=r"x.npz, which is none"):
+    with pytest.raises(FileNotFoundError, match=r"x.npz, which is not a file"):
         sources.npz(path, "train")
     path.write_bytes(b"PK")
     with pytest.raises(ValueError, match="2 bytes that cannot be read"):
@@ -307,7 +307,7 @@ def test_names_of_files_that_are_not_utf8_are_read_and_told(name, tmp_path):
 
 
 def test_bad_folders_are_told_apart(tmp_path):
-    with pytest.raises(FileNotFoundError, match="none, which is none"):
+    with pytest.raises(FileNotFoundError, match="none, which is not a folder"):
         sources.folder(tmp_path / "none")
     with pytest.raises(ValueError, match="0 folders, 0 of them .* and 0 images"):
         sources.folder(tmp_path)

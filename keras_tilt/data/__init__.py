@@ -1,4 +1,4 @@
-"""Images and labels: where they are, in which order they come, and in which batches."""
+"""Images and labels: where they are stored, their order, and their batches."""
 
 from keras_tilt.data import batches, sources
 from keras_tilt.data.mnist import embedded_mnist, load_mnist

@@ -1,12 +1,12 @@
-"""Batches of images whose every bit follows from three numbers: seed, epoch and step.
+"""Batches of images that are functions of three integers: seed, epoch and step.
 
-    order of epoch e   = a function of (seed, e), int64 [steps * batch_size]
+    order of epoch e   = a function of (seed, e), image indices int64 [m]
     batch t of epoch e = images order[t b], ..., order[t b + b - 1], b = batch_size,
-                         image order[p] cut where row p of table(seed, e) says
+                         image order[p] cropped by row p of table(seed, e)
 
-Nothing is drawn while batches are read, so a training stopped at any step goes on from
-the two whole numbers (epoch, step), whatever the number of threads. Images that cannot
-be decoded are left out of their batch; the place of every other image stays.
+Nothing is drawn while batches are read: a run stopped at any step resumes from
+(epoch, step), whatever the number of threads. Images that cannot be decoded are left
+out of their batch; all others stay in theirs.
 """
 
 __all__ = [
@@ -19,9 +19,11 @@ __all__ = [
 ]
 
 import os
+from typing import Literal
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from keras_tilt.data.corrupt import Corrupt
 from keras_tilt.data.crops import (
@@ -31,55 +33,59 @@ from keras_tilt.data.crops import (
     scaling,
 )
 from keras_tilt.data.orders import by_classes, by_labelled, uniform_order
+from keras_tilt.data.sources.image_source import Source
 from keras_tilt.validation import check_count
 
-# The stream of random numbers of (seed, epoch) that settles cuts; `orders` has others.
+# The random stream of (seed, epoch) that places crops; `orders` has others.
 _CUTS = 2
 _THREADS = os.cpu_count()
 
 
 def training_batches(
-    source,
-    order,
-    batch_size,
+    source: Source,
+    order: ArrayLike,
+    batch_size: int,
     *,
-    seed,
-    epoch,
-    crop,
-    first_step=0,
-    shorter_side=None,
-    pad=0,
-    mirror=True,
-    corrupt=None,
-    drop_remainder=False,
-):
-    """Return the batches of one epoch: images at random places, mirrored half the time.
+    seed: int,
+    epoch: int,
+    crop: tuple[int, int],
+    first_step: int = 0,
+    shorter_side: int | None = None,
+    pad: int = 0,
+    mirror: bool = True,
+    corrupt: Corrupt | None = None,
+    drop_remainder: bool = False,
+) -> tf.data.Dataset:
+    """Return the batches of one epoch: random crops, mirrored half the time.
 
-    An image is scaled so that its shorter side is `shorter_side`, extended on every
-    side by `pad` pixels of its own reflection, cut to `crop`, and mirrored with
-    probability 1/2. The reflection, where He et al. pad with the mean, leaves q, the
-    distribution of the images, without frames of one colour.
+    An image is scaled so that its shorter side is `shorter_side`, padded on every side
+    by `pad` pixels of its own reflection, cropped to `crop`, and mirrored with
+    probability 1/2. He et al. pad with the mean; by reflection q, the distribution of
+    the images, has no frames of one colour.
 
     Args:
         source: a `sources.Source`.
-        order: numbers of the images in the order of this epoch, int64 [m].
+        order: image indices in the order of this epoch, int64 [m].
         batch_size: images per batch.
         seed: a non-negative integer.
-        epoch: number of this pass, from 0; `order` is to be that of the same pass.
+        epoch: index of the epoch, from 0; `order` must be that of the same epoch.
         crop: (height, width) of the returned images, in pixels.
-        first_step: batches of the epoch that have been seen; the data set begins with
-            the batch of that number.
-        shorter_side: pixels, 256 for ImageNet (Krizhevsky et al. 2012); None leaves
-            the size. Bilinear; what is more than halved is smoothed before.
+        first_step: number of batches of the epoch to skip, as they were seen before.
+        shorter_side: pixels, 256 for ImageNet (Krizhevsky et al. 2012); None keeps
+            the size. Bilinear, with antialiasing where an image is more than halved.
         pad: pixels, 4 for CIFAR (He et al. 2016).
         mirror: whether images are mirrored at random, left to right.
-        corrupt: a `Corrupt`, where the names of unreadable images are collected; None
-            allows none. A batch is smaller by those.
+        corrupt: a `Corrupt` that collects the names of unreadable images, which are
+            left out of their batch; None allows none.
         drop_remainder: whether to leave out a last batch smaller than `batch_size`.
 
     Returns:
         dataset: of (images float32 [batch, height, width, channels], pixels in
             [0, 255]; labels int32 [batch], -1 for an unlabelled image).
+
+    Raises:
+        ValueError: an order of other indices, or a crop that does not fit; in the data
+            set, more unreadable images than allowed.
 
     Example:
         >>> import numpy as np
@@ -109,12 +115,18 @@ def training_batches(
 
 
 def evaluation_batches(
-    source, batch_size, *, crop, shorter_side=None, crops="center", corrupt=None
-):
+    source: Source,
+    batch_size: int,
+    *,
+    crop: tuple[int, int],
+    shorter_side: int | None = None,
+    crops: Literal["center", "five"] = "center",
+    corrupt: Corrupt | None = None,
+) -> tf.data.Dataset:
     """Return the batches of one pass in the order of the source, nothing at random.
 
-    "five" are the center and the four corners of the whole scaled image, for the mean
-    of five predictions (Dai, Lu and Wu 2015); Krizhevsky et al. (2012) first cut the
+    "five" takes the center and the four corners of the whole scaled image, to average
+    five predictions (Dai, Lu and Wu 2015); Krizhevsky et al. (2012) first crop the
     image to its central square.
 
     Args:
@@ -148,7 +160,7 @@ def evaluation_batches(
 
 
 def _batches(source, rows, batch_size, cut, corrupt):
-    """Return the data set of rows (numbers of images [m], random numbers [m, k])."""
+    """Return the data set of rows (image indices [m], random numbers [m, k])."""
     with tf.device("CPU"):
         labels = tf.constant(source.labels, tf.int32)
 
@@ -181,10 +193,10 @@ def _batches(source, rows, batch_size, cut, corrupt):
 
 
 def _decoded(batches, source, batch_size, cut_out, corrupt):
-    """Return the batches of what can be decoded: pixels, numbers of the images.
+    """Return the batches of what can be decoded: pixels and image indices.
 
-    A data set for each batch, of which `ignore_errors` drops what fails, leaves every
-    other image in its own batch, and costs nothing measurable for each image.
+    Each batch is a data set of its own, of which `ignore_errors` drops what fails:
+    every other image stays in its batch, at no measurable cost per image.
     """
     report = _reporter(source, corrupt or Corrupt(0.0))
 
@@ -206,16 +218,16 @@ def _decoded(batches, source, batch_size, cut_out, corrupt):
 
 
 def _empty(spec):
-    """A data set of one batch of no elements: a batch of which none is left."""
+    """Return a data set of one batch without elements, for when none can be decoded."""
     return tf.data.Dataset.from_tensors(
         tuple(tf.zeros([0, *part.shape], part.dtype) for part in spec)
     )
 
 
 def _reporter(source, corrupt):
-    """Return a function: numbers of a batch, numbers kept -> the latter, rest reported.
+    """Return a function of the indices of a batch and of those kept, its result.
 
-    Python is called only when an image is missing.
+    It reports the others to `corrupt`; Python is called only if there are any.
     """
 
     def report(missing):
@@ -238,8 +250,8 @@ def _reporter(source, corrupt):
 def _options():
     options = tf.data.Options()
     options.deterministic = True
-    # Several workers each read the whole order and take their part of every batch:
-    # there are no files to be split between them.
+    # Each of several workers reads the whole order and takes its part of every batch:
+    # there are no files to split among them.
     options.experimental_distribute.auto_shard_policy = (
         tf.data.experimental.AutoShardPolicy.DATA
     )
@@ -265,19 +277,19 @@ def _check_batches(source, batch_size, crop, shorter_side, pad=0):
         if side is not None and (cut > side + 2 * pad or pad >= side):
             raise ValueError(
                 f"`crop` must fit into the images, of at least {side} pixels here and "
-                f"extended by less than that. Received: crop={crop}, pad={pad}. "
+                f"padded by less than that. Received: crop={crop}, pad={pad}. "
                 "Pass a smaller one."
             )
 
 
-def _checked_order(source, order):
-    """Numbers of images, int64 [m], of integers of any type."""
+def _checked_order(source: Source, order: ArrayLike) -> np.ndarray:
+    """Return image indices, int64 [m], from integers of any type."""
     count = len(source.labels)
     order = np.asarray(order)
     whole = order.ndim == 1 and order.dtype.kind in "iu"
     if not whole or np.any((order < 0) | (order >= count)):
         raise ValueError(
-            f"`order` must be numbers of images, integers in 0..{count - 1}. Received: "
+            f"`order` must be image indices, integers in 0..{count - 1}. Received: "
             f"{order.dtype} {list(order.shape)}. Draw it from the labels of `source`."
         )
     return order.astype(np.int64)

@@ -1,27 +1,33 @@
-"""Images scaled, and cut to the size that a network takes: at random, center, or five.
+"""Images scaled and cropped to the size a network takes: at random, center, or five.
 
-    scaled   the shorter side has `shorter_side` pixels
-    cut      `crop` pixels from corner floor(u (room + 1)) on, u uniform in [0, 1),
-             room = side + 2 pad - crop
+    scale   so that the shorter side has `shorter_side` pixels
+    crop    `crop` pixels from floor(u (room + 1)) on, u uniform in [0, 1),
+            room = side + 2 pad - crop
 
-Source: Krizhevsky et al. 2012 for random crops and mirror images; He et al. 2016 for
-padding, by the mean where we reflect; Dai, Lu and Wu 2015 for five crops.
+Source: Krizhevsky et al. 2012 for random crops and mirroring; He et al. 2016 for
+padding, with the mean where we reflect; Dai, Lu and Wu 2015 for five crops.
 """
 
 __all__ = ["cut_at_center", "cut_at_random", "cut_five_times", "scaling"]
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
+from keras_tilt.data.sources.image_source import Source
 
-def scaling(source, shorter_side, crop, pad=0):
-    """Return the function of images, and of their indices, that scales the images.
+
+def scaling(
+    source: Source, shorter_side: int | None, crop: tuple[int, int], pad: int = 0
+) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """Return the function of images and their indices that scales the images.
 
     Args:
         source: a `sources.Source`.
-        shorter_side: pixels; None leaves the size, and an image that is smaller than
-            the crop is then an error that names it.
+        shorter_side: pixels; None keeps the size, and an image smaller than the crop
+            is then an error that names it.
         crop: (height, width), pixels.
-        pad: pixels by which a side will be extended.
+        pad: pixels by which every side will be padded.
     """
     if shorter_side is not None:
         return lambda images, numbers: _scaled(images, shorter_side)
@@ -35,7 +41,8 @@ def _scaled(images, shorter_side):
     size = _size(images)
     shorter = tf.reduce_min(size)
     target = (size * shorter_side + shorter // 2) // shorter
-    # Smoothing costs more than decoding, and shows in what is more than halved.
+    # Antialiasing costs more than decoding, and shows only where an image is more
+    # than halved.
     return tf.cond(
         shorter > 2 * shorter_side,
         lambda: tf.image.resize(images, target, antialias=True),
@@ -44,7 +51,7 @@ def _scaled(images, shorter_side):
 
 
 def _large_enough(source, crop, pad):
-    """Return a function: an image, its number -> the image, or an error naming it."""
+    """Return a function of an image and its index: the image, or an error naming it."""
 
     def refuse(size, number):
         raise ValueError(
@@ -66,11 +73,19 @@ def _large_enough(source, crop, pad):
     return checked
 
 
-def cut_at_random(images, crop, pad, rows):
-    """Return an image cut where a row [3] says, or a batch where rows [batch, 3] say.
+def cut_at_random(
+    images: tf.Tensor, crop: tuple[int, int], pad: int, rows: tf.Tensor
+) -> tf.Tensor:
+    """Return random crops of one image, or of each of a batch.
 
-    The first pixel down is floor(u (room + 1)), of a side that is extended by `pad`
-    and has `room` more than the crop; so across. Mirrored if the third is below 1/2.
+    The first row is floor(u (room + 1)), u = rows[0], where the padded image has `room`
+    rows more than the crop; columns alike with rows[1]. Mirrored if rows[2] < 1/2.
+
+    Args:
+        images: [height, width, channels] or [batch, height, width, channels].
+        crop: (height, width), pixels.
+        pad: pixels of reflection on every side.
+        rows: uniform numbers in [0, 1), [3] or [batch, 3].
     """
     room = _size(images) + 2 * pad - crop
     first = tf.cast(rows[..., :2] * tf.cast(room + 1, rows.dtype), tf.int32)
@@ -84,7 +99,7 @@ def cut_at_random(images, crop, pad, rows):
 
 
 def _gathered(images, first, crop, mirrored):
-    """Cut a batch at as many places; for small images 5 times as fast as one by one."""
+    """Return one crop of each image; small ones 5 times as fast as one by one."""
     side = _size(images)
     down = _reflected(first[:, :1] + tf.range(crop[0]), side[0])
     across = _reflected(first[:, 1:] + tf.range(crop[1]), side[1])
@@ -94,17 +109,25 @@ def _gathered(images, first, crop, mirrored):
 
 
 def _reflected(places, side):
-    """Indices into a side of those into its extension: -1 is 1, side is side - 2."""
+    """Return indices into a side for those into its reflection: -1 is 1."""
     return (side - 1) - tf.abs((side - 1) - tf.abs(places))
 
 
-def cut_at_center(images, crop):
-    """Return the central (height, width) = `crop` pixels."""
+def cut_at_center(images: tf.Tensor, crop: tuple[int, int]) -> tf.Tensor:
+    """Return the central crop (height, width), [..., *crop, channels]."""
     return _cut(images, (_size(images) - crop) // 2, crop)
 
 
-def cut_five_times(images, crop):
-    """Return center, top left and right, bottom left and right: [..., 5, *crop, c]."""
+def cut_five_times(images: tf.Tensor, crop: tuple[int, int]) -> tf.Tensor:
+    """Return the crops at the center, top left and right, and bottom left and right.
+
+    Args:
+        images: [..., height, width, channels].
+        crop: (height, width), pixels.
+
+    Returns:
+        crops: [..., 5, *crop, channels].
+    """
     room = _size(images) - crop
     corners = [room * corner for corner in ([0, 0], [0, 1], [1, 0], [1, 1])]
     cuts = [_cut(images, corner, crop) for corner in (room // 2, *corners)]
@@ -118,5 +141,5 @@ def _cut(images, corner, crop):
 
 
 def _size(images):
-    """Height and width of images [..., height, width, channels], int32 [2]."""
+    """Return height and width of images [..., height, width, channels], int32 [2]."""
     return tf.shape(images)[-3:-1]

@@ -1,9 +1,9 @@
-"""Files of images as pixels: one decoder of what is trained on and what is served.
+"""The decoder of image files, for training and serving alike.
 
     bytes of a JPEG, PNG, GIF or BMP -> pixels, uint8 [height, width, channels]
 
-TensorFlow reads some files of BMP as other images, in silence: these are refused. It
-reads photographs as they are stored, often on their side: `upright` turns them.
+TensorFlow silently misreads some BMP files: these are refused. It reads photographs as
+they are stored, often on their side: `upright` rotates them.
 
 Source: TIFF 6.0, section 8, and Exif 2.3, section 4.6.4, for the orientation.
 """
@@ -11,31 +11,32 @@ Source: TIFF 6.0, section 8, and Exif 2.3, section 4.6.4, for the orientation.
 __all__ = ["decoded", "decoder", "upright"]
 
 import functools
+from collections.abc import Callable
 
 import tensorflow as tf
 
-_BMP_HEADER = 66  # bytes that say how pixels of a BMP file are stored
+_BMP_HEADER = 66  # bytes that say how the pixels of a BMP file are stored
 _BLUE_FIRST = [0, 0, 255, 0, 0, 255, 0, 0, 255, 0, 0, 0]  # masks of red, green, blue
-_EXIF_WITHIN = 2**12  # first bytes of a JPEG file, in which its EXIF data begin
-_DIRECTORY = 2**11  # bytes of EXIF data in which their first directory lies
-_ENTRIES = 64  # of that directory, each of 12 bytes, that are looked at
+_EXIF_WITHIN = 2**12  # bytes of a JPEG file within which its EXIF data begin
+_DIRECTORY = 2**11  # bytes of EXIF data within which their first directory lies
+_ENTRIES = 64  # of that directory that are read, 12 bytes each
 _ORIENTATION = 0x112
 
 
-def decoded(data, channels):
+def decoded(data: tf.Tensor, channels: int) -> tf.Tensor:
     """Return the pixels of a file as stored, uint8 [height, width, channels].
 
-    An alpha channel is left out, of 16 bits the upper 8 are kept, and of an animation
-    the first image.
+    An alpha channel is dropped; of 16 bits the upper 8 are kept, of an animation the
+    first image.
 
     Args:
-        data: bytes of a JPEG, PNG, GIF, or BMP file; in a graph.
+        data: bytes of a JPEG, PNG, GIF or BMP file, string [].
         channels: 1 or 3.
 
     Raises:
-        tf.errors.InvalidArgumentError: for what is no image, and BMP files with a
-            palette, whose numbers TensorFlow takes for gray, or with colours in
-            another order, at which it does not look.
+        tf.errors.InvalidArgumentError: data that is not an image; BMP files with a
+            palette, whose indices TensorFlow would take for gray values, or with
+            colours in another order, which it would ignore.
     """
     with tf.control_dependencies([_check_bmp(data)]):
         data = tf.identity(data)
@@ -43,11 +44,18 @@ def decoded(data, channels):
     return tf.ensure_shape(pixels, [None, None, channels])
 
 
-def upright(data, channels):
-    """Return the same turned as the EXIF data of a JPEG file say, as viewers show it.
+def upright(data: tf.Tensor, channels: int) -> tf.Tensor:
+    """Return the pixels rotated by the EXIF orientation of a JPEG, as viewers show it.
 
     Orientation 1 is upright; from 5 on rows are stored as columns; 2, 3, 6 and 7 are
-    mirrored left to right after that, and 3, 4, 7 and 8 top to bottom.
+    then mirrored left to right, and 3, 4, 7 and 8 top to bottom.
+
+    Args:
+        data: bytes of a file, string [].
+        channels: 1 or 3.
+
+    Raises:
+        tf.errors.InvalidArgumentError: as `decoded`.
     """
     pixels, orientation = decoded(data, channels), _orientation(data)
 
@@ -64,13 +72,13 @@ def upright(data, channels):
 
 
 @functools.cache
-def decoder(channels):
-    """Return `upright` to that many channels; two of one number are the same object."""
+def decoder(channels: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Return `upright` for so many channels, the same object every time."""
     return functools.partial(upright, channels=channels)
 
 
 def _orientation(data):
-    """Return the orientation, int64 in 1..8; 1 where nothing is said."""
+    """Return the orientation, int64 in 1..8; 1 if the file has none."""
     start = tf.strings.substr(data, 0, _EXIF_WITHIN)
     parts = tf.strings.split(start, b"Exif\0\0", maxsplit=1)
     is_said = (tf.strings.substr(data, 0, 2) == b"\xff\xd8") & (tf.size(parts) > 1)
@@ -79,7 +87,7 @@ def _orientation(data):
 
 
 def _orientation_in(exif):
-    """Return what an entry of the first directory of EXIF data says, or 1."""
+    """Return the orientation in the first directory of EXIF data, or 1."""
     exif = tf.io.decode_raw(exif, tf.uint8, fixed_length=_DIRECTORY)
     exif = tf.cast(exif, tf.int64)
     is_little_endian = exif[0] == ord("I")
@@ -107,7 +115,7 @@ def _check_bmp(data):
         (compression == 3) & tf.reduce_all(header[54:66] == _BLUE_FIRST)
     )
     is_other = tf.strings.substr(data, 0, 2) != b"BM"
-    of_windows = header[14] >= 40  # older headers have other places for all of this
+    of_windows = header[14] >= 40  # older headers store all of this elsewhere
     return tf.debugging.Assert(
         is_other | (of_windows & (bits >= 24) & in_order),
         [

@@ -1,4 +1,4 @@
-"""MNIST, from a file, as TFDS has prepared it, or a subset stored in the package.
+"""MNIST from a file, from TFDS, or the subset stored in the package.
 
     ((x_train, y_train), (x_test, y_test)), x uint8 [n, 28, 28, 1], y int32 [n] in 0..9
 
@@ -18,6 +18,8 @@ import numpy as np
 from keras_tilt.data.npz_archives import keys_of, read_npz
 from keras_tilt.validation import as_labels
 
+Split = tuple[np.ndarray, np.ndarray]  # images and labels
+
 _DATA_DIR_VARIABLE = "KERAS_TILT_DATA"
 
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
@@ -27,14 +29,14 @@ _HOW_TO_GET = (
 )
 
 
-def load_mnist(data_dir=None):
-    """Return the full MNIST, from `mnist.npz` or from prepared TFDS data.
+def load_mnist(data_dir: str | os.PathLike[str] | None = None) -> tuple[Split, Split]:
+    """Return all of MNIST, from `mnist.npz` or from data prepared by TFDS.
 
     Nothing is ever downloaded.
 
     Args:
-        data_dir: directory that holds `mnist.npz` (layout of `keras.datasets.mnist`)
-            or a prepared TFDS `mnist/<version>`. By default the environment variable
+        data_dir: folder that holds `mnist.npz` (layout of `keras.datasets.mnist`) or
+            `mnist/<version>` prepared by TFDS. By default the environment variable
             KERAS_TILT_DATA.
 
     Returns:
@@ -42,13 +44,13 @@ def load_mnist(data_dir=None):
             [0, 255]; labels int32 [n], in 0..9.
 
     Raises:
-        FileNotFoundError: neither form is there.
+        FileNotFoundError: the folder holds neither.
         ValueError: the file is truncated, or is not MNIST.
     """
     data_dir = data_dir or os.environ.get(_DATA_DIR_VARIABLE)
     if not data_dir:
         raise FileNotFoundError(
-            "Expected a directory with mnist.npz. Received: no `data_dir`, and "
+            "Expected a folder with mnist.npz. Received: no `data_dir`, and "
             f"{_DATA_DIR_VARIABLE} is not set. {_HOW_TO_GET}"
         )
     directory = pathlib.Path(data_dir).expanduser()
@@ -63,10 +65,11 @@ def load_mnist(data_dir=None):
     )
 
 
-def embedded_mnist():
+def embedded_mnist() -> tuple[Split, Split]:
     """Return the subset of MNIST stored in the package, 500 + 100 images per class.
 
-    The first 500 training and the first 100 test images of every class, in file order.
+    These are the first 500 training and the first 100 test images of every class, in
+    file order.
 
     Returns:
         (x_train, y_train), (x_test, y_test): images uint8 [5000 or 1000, 28, 28, 1],
@@ -117,7 +120,7 @@ def _read_tfds(path):
 
 
 def _checked_split(path, split, images, labels):
-    """Return images [n, 28, 28, 1] and int32 labels [n], or say what is wrong."""
+    """Return images [n, 28, 28, 1] and int32 labels [n], once they are checked."""
     labels = as_labels(f"y_{split} of {path}", labels)
     count = len(labels)
     if (

@@ -1,4 +1,4 @@
-"""Arrays of .npz files, or an error that says what is there instead.
+"""Arrays of .npz files, or an error that says what a file holds instead.
 
     image i of encoded images = the bytes buffer[offsets[i] : offsets[i + 1]]
 
@@ -13,8 +13,10 @@ __all__ = [
     "read_npz",
 ]
 
+import pathlib
 import zipfile
 import zlib
+from collections.abc import Collection
 
 import numpy as np
 
@@ -29,21 +31,24 @@ UNREADABLE = (
 )
 
 
-def read_npz(path, keys, advice=""):
-    """Return the arrays of an .npz that have one of the names.
+def read_npz(
+    path: pathlib.Path, keys: Collection[str], advice: str = ""
+) -> dict[str, np.ndarray]:
+    """Return those arrays of an .npz file that have one of the names.
 
     Args:
-        path: the file, a `pathlib.Path`.
+        path: the file.
         keys: names of arrays.
-        advice: what else to say of a file that cannot be read.
+        advice: last sentence of the error for a file that cannot be read.
 
     Raises:
-        FileNotFoundError: if it is not there.
-        ValueError: if it cannot be read.
+        FileNotFoundError: there is no such file.
+        ValueError: the file cannot be read.
     """
     if not path.is_file():
         raise FileNotFoundError(
-            f"Expected an .npz file. Received: {path}, which is none. Check the path."
+            f"Expected an .npz file. Received: {path}, which is not a file. "
+            "Check the path."
         )
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
@@ -56,15 +61,15 @@ def read_npz(path, keys, advice=""):
         ) from error
 
 
-def keys_of(path):
-    """Return the names of the arrays of an .npz as text, for an error."""
+def keys_of(path: pathlib.Path) -> str:
+    """Return the names of all arrays of an .npz file as text, for an error."""
     with np.load(path, allow_pickle=False) as archive:
         return ", ".join(sorted(archive.files)) or "none"
 
 
-def are_encoded(buffer, offsets, count):
-    """Return whether offsets [count + 1] rise from 0 on within a buffer of bytes."""
-    return (
+def are_encoded(buffer: np.ndarray, offsets: np.ndarray, count: int) -> bool:
+    """Return whether offsets [count + 1] are those of images in a buffer of bytes."""
+    return bool(
         buffer.dtype == np.uint8
         and offsets.shape == (count + 1,)
         and offsets[0] >= 0
@@ -73,6 +78,6 @@ def are_encoded(buffer, offsets, count):
     )
 
 
-def encoded_image(buffer, offsets, i):
+def encoded_image(buffer: np.ndarray, offsets: np.ndarray, i: int) -> bytes:
     """Return the bytes of image i."""
     return buffer[offsets[i] : offsets[i + 1]].tobytes()

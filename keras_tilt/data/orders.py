@@ -1,42 +1,55 @@
-"""Orders in which the images of a source are seen in one epoch.
+"""Orders in which the images of a source are seen in an epoch.
 
-    order of epoch e = a function of (seed, e), image indices int64 [steps * batch_size]
+    order of epoch e = a function of (seed, e), image indices int64 [m]
 
-so a training that was stopped at any step finds the order it had.
+so that a run stopped at any step resumes in the same order.
 """
 
 __all__ = ["by_classes", "by_labelled", "uniform_order"]
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_tilt.validation import as_labels, check_count
 
-# The stream of random numbers of (seed, epoch) that settles batches; `uniform_order`
-# has the one without a number, `batches` the one of cuts.
+# The random stream of (seed, epoch) that composes batches; `uniform_order` has that of
+# (seed, epoch) alone, `batches` another one for crops.
 _BATCHES = 1
 
 
-def uniform_order(count, seed, epoch):
-    """Return a permutation of all images, int64 [count]."""
+def uniform_order(count: int, seed: int, epoch: int) -> np.ndarray:
+    """Return a random permutation of all image indices, int64 [count].
+
+    Args:
+        count: number of images.
+        seed: a non-negative integer.
+        epoch: index of the epoch, from 0.
+    """
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 
-def by_classes(labels, batch_size, classes_per_batch, seed, epoch):
-    """Return the order in which every batch has K classes, equally many images of each.
+def by_classes(
+    labels: ArrayLike, batch_size: int, classes_per_batch: int, seed: int, epoch: int
+) -> np.ndarray:
+    """Return an order in which every batch has K classes, equally many images of each.
 
-    The K = `classes_per_batch` classes of a batch follow one another through
-    permutations of all classes, so that every class has its turn before any returns;
-    so do the images of a class. Images without label do not take part.
+    Batches take their K = `classes_per_batch` classes from random permutations of all
+    classes, one after the other, so that every class comes once before any comes again;
+    the same holds for the images of a class. Unlabelled images are left out.
 
     Args:
         labels: classes, integers [n]; -1 marks an unlabelled image.
         batch_size: images per batch, a multiple of K.
         classes_per_batch: K.
         seed: a non-negative integer.
-        epoch: number of the pass, from 0.
+        epoch: index of the epoch, from 0.
 
     Returns:
-        order: int64 [labelled // batch_size * batch_size].
+        order: image indices, int64 [labelled // batch_size * batch_size].
+
+    Raises:
+        ValueError: K that is larger than the number of classes or does not divide the
+            batch.
     """
     labels = as_labels("labels", labels)
     members = [np.flatnonzero(labels == c) for c in np.unique(labels[labels >= 0])]
@@ -52,21 +65,26 @@ def by_classes(labels, batch_size, classes_per_batch, seed, epoch):
     return _mixed(rng, order.reshape(steps, batch_size))
 
 
-def by_labelled(labels, batch_size, labelled_per_batch, seed, epoch):
-    """Return the order in which every batch has M labelled images.
+def by_labelled(
+    labels: ArrayLike, batch_size: int, labelled_per_batch: int, seed: int, epoch: int
+) -> np.ndarray:
+    """Return an order in which every batch has M labelled images.
 
-    Labelled and unlabelled images each follow one another through permutations of
-    their own: few labelled images are seen more often than the many others.
+    Labelled and unlabelled images come from random permutations of their own, one after
+    the other: few labelled images are seen more often than many unlabelled ones.
 
     Args:
         labels: classes, integers [n]; -1 marks an unlabelled image.
         batch_size: images per batch.
         labelled_per_batch: M, at most `batch_size`.
         seed: a non-negative integer.
-        epoch: number of the pass, from 0.
+        epoch: index of the epoch, from 0.
 
     Returns:
-        order: int64 [n // batch_size * batch_size].
+        order: image indices, int64 [n // batch_size * batch_size].
+
+    Raises:
+        ValueError: M beyond the batch, or no image of a kind that is asked for.
     """
     labels = as_labels("labels", labels)
     check_count("batch_size", batch_size, 1)
@@ -85,11 +103,12 @@ def by_labelled(labels, batch_size, labelled_per_batch, seed, epoch):
 
 
 def _cycled(rng, items, rows, length):
-    """Return items [rows, length], each used as often as any other, up to one.
+    """Return items [rows, length]; how often two of them are used differs by 1 at most.
 
-    The items are gone through in permutations. Where a row ends one and begins the
-    next, the items it holds come last in the next: with length <= len(items), the rest
-    of the row is at most the len(items) - held others, so no row holds one twice.
+    Rows are filled from random permutations, one after the other. Where a row ends one
+    and begins the next, the items it holds are moved to the end of the next: with
+    length <= len(items) the rest of the row needs at most the len(items) - held others,
+    so no row holds an item twice.
     """
     needed, count = rows * length, 0
     used = np.empty(needed + len(items), np.int64)
@@ -103,7 +122,7 @@ def _cycled(rng, items, rows, length):
 
 
 def _mixed(rng, order):
-    """Shuffle within each batch: replicas that share one get the same kind of part."""
+    """Shuffle each batch, so that replicas get similar parts of it."""
     return rng.permuted(order, axis=1).ravel()
 
 

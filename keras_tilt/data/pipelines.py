@@ -3,11 +3,10 @@
     x = scale * pixels,      scale = PIXEL_SCALE = 1/256 (Caffe's LeNet), or 1
     order of pass e = permutation drawn from (seed, e)
 
-Images are uint8 pixels in [0, 255] until the pipeline scales them. With scale = 1 it
-leaves that to the network, such as `lenet(scale=PIXEL_SCALE)`, and pixels are in
-[0, 255] wherever one meets them; the two train alike, bit for bit. Label -1 marks an
-unlabelled image: it contributes only to the normalizer of the generative loss (Dai, Lu
-and Wu 2015).
+Images are uint8 pixels in [0, 255] until the pipeline scales them. With scale = 1 the
+network does, such as `lenet(scale=PIXEL_SCALE)`, and pixels are in [0, 255] everywhere
+outside it; both train to the same bits. Label -1 marks an unlabelled image: it
+contributes only to the normalizer of the generative loss (Dai, Lu and Wu 2015).
 """
 
 __all__ = ["PIXEL_SCALE", "pipeline"]
@@ -16,6 +15,7 @@ import itertools
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from keras_tilt.data.orders import uniform_order
 from keras_tilt.validation import as_labels, check_count
@@ -24,38 +24,41 @@ PIXEL_SCALE = 1 / 256
 
 
 def pipeline(
-    images,
-    labels,
-    batch_size,
+    images: ArrayLike,
+    labels: ArrayLike,
+    batch_size: int,
     *,
-    shuffle_seed=None,
-    first_epoch=0,
-    first_step=0,
-    drop_remainder=False,
-    scale=PIXEL_SCALE,
-):
-    """Return the batches of a data set held in memory, as pixels of a network.
+    shuffle_seed: int | None = None,
+    first_epoch: int = 0,
+    first_step: int = 0,
+    drop_remainder: bool = False,
+    scale: float = PIXEL_SCALE,
+) -> tf.data.Dataset:
+    """Return the batches of images held in memory, scaled for a network.
 
     Without a seed the order is that of the arrays. With a seed every pass has its own
     order, permutation(n) drawn from (shuffle_seed, e) with e = first_epoch,
-    first_epoch + 1, ...: a training resumed with `first_epoch` sees the order of an
-    uninterrupted one. A pass begins when its first batch is read, so whoever reads
-    a batch, if only to look at it, uses up a pass.
+    first_epoch + 1, ...: a run resumed with `first_epoch` sees the order of an
+    uninterrupted one. A pass begins when its first batch is read, so reading a single
+    batch, if only to look at it, uses up a pass.
 
     Args:
         images: pixels in [0, 255], uint8 [n, height, width, channels].
         labels: classes, integers [n] or [n, 1]; -1 marks an unlabelled image.
         batch_size: images per batch.
         shuffle_seed: a non-negative integer, or None for the order of the arrays.
-        first_epoch: number of the first pass over the returned data set.
-        first_step: batches of that pass that have been seen: it begins with the next
-            one, later passes are whole. Their number is then not known beforehand.
+        first_epoch: index of the first pass over the returned data set.
+        first_step: number of batches of that pass to skip, as they were seen before;
+            later passes are whole. The cardinality is then unknown.
         drop_remainder: whether to leave out a last batch smaller than `batch_size`.
-        scale: of pixels; 1 for a network that has its own.
+        scale: factor of the pixels; 1 for a network that scales them itself.
 
     Returns:
         dataset: of (images float32 [batch, height, width, channels], in [0, 255 scale];
             labels int32 [batch]).
+
+    Raises:
+        ValueError: arrays of other shapes, or a batch larger than the data set.
 
     Example:
         >>> train, test = kt.data.embedded_mnist()
@@ -93,7 +96,7 @@ def pipeline(
 def _passes(count, seed, first_epoch, first_step):
     """Return a data set of one element: order of this pass, int64 [count], first step.
 
-    Whoever iterates it anew begins the next pass.
+    Iterating over it again begins the next pass.
     """
     if seed is None and not first_step:
         order = tf.range(count, dtype=tf.int64)

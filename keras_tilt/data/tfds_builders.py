@@ -1,22 +1,27 @@
-"""Data sets that TFDS has prepared: the builder that reads one, or how to make it.
+"""Builders of data sets that TFDS has prepared, or an error that says how to.
 
-Nothing is ever downloaded, and nothing prepared here.
+Nothing is ever downloaded or prepared here.
 """
 
 __all__ = ["check_room", "check_split", "find", "required"]
 
 import os
+from typing import TYPE_CHECKING
 
-# Sets of encoded images that can only be read from the start are held in memory.
+if TYPE_CHECKING:
+    from tensorflow_datasets.core import DatasetBuilder
+
+
+# Sets of encoded images without random access are held in memory, up to this size.
 _LARGEST_IN_MEMORY = 2**31  # bytes
 
 
-def find(name, data_dir):
-    """Return the builder of TFDS that reads what is there, or None.
+def find(name: str, data_dir: str | os.PathLike[str]) -> "DatasetBuilder | None":
+    """Return the builder of a prepared data set, or None.
 
     Args:
         name: such as "cifar10" or "coco/2017_panoptic".
-        data_dir: the folder of TFDS, that holds <name>/<version>.
+        data_dir: the folder of TFDS, which holds <name>/<version>.
     """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import read_only_builder
@@ -28,8 +33,12 @@ def find(name, data_dir):
         return None
 
 
-def required(name, data_dir):
-    """Return the builder, or raise a FileNotFoundError that says how to make it."""
+def required(name: str, data_dir: str | os.PathLike[str]) -> "DatasetBuilder":
+    """Return the builder of a prepared data set, as `find`.
+
+    Raises:
+        FileNotFoundError: it is not prepared; the message says how to.
+    """
     builder = find(name, data_dir)
     if builder is None:
         raise FileNotFoundError(
@@ -40,8 +49,8 @@ def required(name, data_dir):
     return builder
 
 
-def check_split(builder, split):
-    """Raise a ValueError unless it is a split of the builder, or a part of one."""
+def check_split(builder: "DatasetBuilder", split: str) -> None:
+    """Raise a ValueError unless `split` is a split of the data set, or part of one."""
     try:
         count = builder.info.splits[split].num_examples
     except (KeyError, ValueError, AssertionError):
@@ -54,8 +63,8 @@ def check_split(builder, split):
         )
 
 
-def check_room(builder, split):
-    """Raise a ValueError for more bytes than are to be held in memory."""
+def check_room(builder: "DatasetBuilder", split: str) -> None:
+    """Raise a ValueError if the split is too large to be held in memory."""
     size = builder.info.splits[split].num_bytes
     if size > _LARGEST_IN_MEMORY:
         raise ValueError(

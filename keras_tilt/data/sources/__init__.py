@@ -1,7 +1,7 @@
-"""Where images are: image indices in, pixels or encoded bytes out, nothing drawn.
+"""Where images are stored: image indices in, pixels or encoded bytes out.
 
     labels[i]   the class of image i, -1 if it has none
-    fetch(I)    the elements of the images I, [k] -> [k, ...], one call for many
+    fetch(I)    the elements of the images I, [k] -> [k, ...]
     decode(z)   the pixels of one element, uint8 [height, width, channels]
 
 `keras_tilt.data.batches` makes batches of a source. Nothing is ever downloaded.

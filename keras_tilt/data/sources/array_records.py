@@ -1,14 +1,15 @@
-"""Files of array_record, the form of TFDS for random access.
+"""Files in array_record format, the format of TFDS with random access.
 
     fetch(I) = feature "image" of the records I, read in C++
 
-Labels are needed all at once: they are read once, and saved beside the records.
+Labels are needed all at once: they are read once, then saved beside the records.
 """
 
 __all__ = ["allow_open_files", "of_array_record"]
 
 import contextlib
 import pathlib
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
@@ -18,11 +19,15 @@ from keras_tilt import storage
 from keras_tilt.data.image_files import decoder
 from keras_tilt.data.sources.image_source import Source
 
-_FILES_BESIDE = 256  # open files that are left to everything but a data set
+if TYPE_CHECKING:
+    from tensorflow_datasets.core import DatasetBuilder
 
 
-def of_array_record(builder, split):
-    """Return the source of a split whose files are array_record.
+_FILES_BESIDE = 256  # open files left for everything but the data set
+
+
+def of_array_record(builder: "DatasetBuilder", split: str) -> Source:
+    """Return the source of a split in array_record format.
 
     Args:
         builder: of TFDS, with features image and label.
@@ -57,7 +62,7 @@ def of_array_record(builder, split):
 
 
 def _records(files, numbers):
-    """Return records, strings [k], by their numbers, int64 [k]; C++ reads them."""
+    """Return the records of some indices, int64 [k] -> strings [k], read in C++."""
 
     def read(numbers):
         found = files.__getitems__(numbers.tolist()) if numbers.size else []
@@ -66,8 +71,12 @@ def _records(files, numbers):
     return tf.ensure_shape(tf.numpy_function(read, [numbers], tf.string), [None])
 
 
-def allow_open_files(count):
-    """Raise the limit of open files: ImageNet has 1,024, each of which stays open."""
+def allow_open_files(count: int) -> None:
+    """Raise the limit of open files: ImageNet has 1,024, which all stay open.
+
+    Args:
+        count: number of files of the data set.
+    """
     try:
         import resource
     except ImportError:  # no such limit on Windows
@@ -81,17 +90,17 @@ def allow_open_files(count):
 
 
 def _saved_labels(directory, split, count, read):
-    """Return the labels of a split, int64 [n], as saved beside it, or read and saved.
+    """Return the labels of a split, int64 [n], from the file saved beside it.
 
-    Every record has to be read for them, of ImageNet 140 GB.
+    To write it, every record has to be read once, of ImageNet 140 GB.
     """
     file = pathlib.Path(directory) / f"labels {split}.npy"
-    with contextlib.suppress(OSError, EOFError, ValueError):  # not there, not whole
+    with contextlib.suppress(OSError, EOFError, ValueError):  # missing or damaged
         labels = np.load(file)
         if labels.shape == (count,):
             return labels
     labels = _read_labels(read, count)
-    with contextlib.suppress(OSError):  # a folder where this user may not write
+    with contextlib.suppress(OSError):  # a read-only folder
         storage.replace(file, lambda part: np.lib.format.write_array(part, labels))
     return labels
 

@@ -1,4 +1,4 @@
-"""Sources made of other sources: two as one, and fewer labels.
+"""Sources made of other sources: two concatenated, or with fewer labels.
 
     image i of both = image i of the first where i < n, else image i - n of the second
 
@@ -15,11 +15,16 @@ import tensorflow as tf
 from keras_tilt.data.sources.image_source import Source
 
 
-def concatenated(first, second):
-    """Return the source of the images of one source, then those of another.
+def concatenated(first: Source, second: Source) -> Source:
+    """Return the source of the images of one source followed by those of another.
 
-    Both must give pixels of one shape, or both encoded images. Their classes must be
-    the same, unless the second has no labels.
+    Args:
+        first: a `Source`.
+        second: a `Source`. Both must hold pixels of equal shape, or both encoded
+            images; their classes must be the same, unless `second` has no labels.
+
+    Raises:
+        ValueError: the two do not match.
     """
     _check_alike(first, second)
     fetch, decode = _joined_reading(first, second)
@@ -37,7 +42,7 @@ def concatenated(first, second):
 
 
 def _joined_reading(first, second):
-    """Return `fetch` and `decode` of both; an element of strings says whose it is."""
+    """Return `fetch` and `decode` of both; a prefix marks the source of a string."""
     count = len(first.labels)
     same = first.decode == second.decode
 
@@ -84,20 +89,21 @@ def _check_alike(first, second):
         )
 
 
-def unlabelled(source):
-    """Return the same images without their labels."""
+def unlabelled(source: Source) -> Source:
+    """Return the source of the same images, all without labels, -1."""
     return dataclasses.replace(source, labels=np.full_like(source.labels, -1))
 
 
-def with_labelled_fraction(source, fraction, seed):
-    """Return the same images, of which only some keep their labels.
+def with_labelled_fraction(source: Source, fraction: float, seed: int) -> Source:
+    """Return the source of the same images, of which only some keep their labels.
 
-    Of the n_c images of class c, max(1, round(fraction n_c)) do, the first of a
-    permutation drawn from (seed, c): a smaller fraction keeps a part of a larger one's.
+    Of the n_c images of class c, max(1, round(fraction n_c)) do, the first ones of a
+    permutation drawn from (seed, c): a smaller fraction keeps a subset of a larger
+    one's labels.
 
     Args:
         source: a `Source`.
-        fraction: share of labelled images, in 0..1.
+        fraction: share of the labelled images of each class, in [0, 1].
         seed: a non-negative integer.
     """
     if not 0 <= fraction <= 1:

@@ -1,8 +1,8 @@
-"""Folders of image files: one folder for each class, or unlabelled images alone.
+"""Folders of image files: one subfolder per class, or unlabelled images alone.
 
-    label of <folder>/<class>/<file> = the place of <class> among the class names
+    label of <folder>/<class>/<file> = the index of <class> among the class names
 
-Files are read when asked for, in a graph.
+Files are read on demand, in a graph.
 """
 
 __all__ = ["folder"]
@@ -11,6 +11,7 @@ import functools
 import os
 import pathlib
 import re
+from collections.abc import Iterable
 
 import tensorflow as tf
 
@@ -21,28 +22,35 @@ from keras_tilt.validation import as_names
 _FILES = re.compile(r"\.(jpe?g|png)", re.IGNORECASE)
 
 
-def folder(directory, class_names=None):
-    """Return the source of a folder with one folder of .jpg, .jpeg or .png per class.
+def folder(
+    directory: str | os.PathLike[str], class_names: Iterable[str] | None = None
+) -> Source:
+    """Return the source of .jpg, .jpeg or .png files, one subfolder per class.
 
-    A folder of images without folders is a source of unlabelled images. Photographs
-    are turned upright where their EXIF data say so; see `image_files` for what else
-    becomes of a file.
+    A folder of images without subfolders is a source of unlabelled images. Photographs
+    are rotated upright by their EXIF orientation; `image_files` says how a file is
+    decoded.
 
     Args:
-        directory: the folder; in it, folders named as the classes.
-        class_names: names by class, for a validation folder those of the training
-            source, so that numbers agree; by default the folders, sorted.
+        directory: the folder; its subfolders are named after the classes.
+        class_names: names by class. For a validation folder pass those of the training
+            source, so that class indices agree; by default the subfolders, sorted.
+
+    Raises:
+        FileNotFoundError: `directory` is not a folder.
+        ValueError: a subfolder that is no class or has no images, or images beside
+            subfolders.
     """
     directory = pathlib.Path(directory).expanduser()
     if not directory.is_dir():
         raise FileNotFoundError(
-            f"Expected a folder of images. Received: {directory}, which is none. "
-            "Pass the folder that holds the folders of the classes."
+            f"Expected a folder of images. Received: {directory}, which is not a "
+            "folder. Pass the one that holds a subfolder for each class."
         )
     found = sorted(entry.name for entry in directory.iterdir() if entry.is_dir())
     found = [name for name in found if not name.startswith(".")]
     if class_names is None:
-        class_names = map(_legible, found)
+        class_names = [_legible(name) for name in found]
     names = as_names("class_names", class_names)
     _check_classes(directory, found, names)
     files = [(c, file) for c in found for file in _images_in(directory / c)]
@@ -75,7 +83,7 @@ def _decode_file(path):
 
 
 def _legible(name):
-    """Return a name of a file as text, of whose bytes those that are not UTF-8 are hex.
+    """Return a file name as text, bytes that are not UTF-8 written in hexadecimal.
 
     Python holds such bytes as surrogates, which can neither be printed nor stored.
     """

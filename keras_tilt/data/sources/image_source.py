@@ -7,36 +7,38 @@ Where `fetch` returns pixels, there is no `decode`.
 
 __all__ = ["Source", "names_or_numbers"]
 
-import collections.abc
 import dataclasses
+from collections.abc import Callable, Iterable
 
 import numpy as np
+import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from keras_tilt.validation import as_labels, as_names
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Images by number, and their labels.
+    """Labels of images, and how to read an image by its index.
 
     Attributes:
         labels: classes, int32 [n]; -1 marks an unlabelled image. Integers of any type,
-            [n] or [n, 1], become these.
-        class_names: list of str, by class; names as bytes become text.
+            [n] or [n, 1], are converted.
+        class_names: names by class; bytes are decoded as UTF-8.
         image_shape: (height, width, channels), or None if sizes differ.
-        fetch: function of numbers, int64 [k], that returns elements [k, ...]: pixels,
-            uint8, or whatever `decode` makes pixels of; in a graph.
+        fetch: function of image indices, int64 [k], that returns elements [k, ...]:
+            pixels, uint8, or what `decode` turns into pixels. Runs in a graph.
         decode: function of one element that returns pixels, uint8 [height, width,
-            channels], or fails; in a graph. None where `fetch` returns pixels.
-        name: function of a number that returns what to call the image in an error.
+            channels], or raises. Runs in a graph. None where `fetch` returns pixels.
+        name: function of an image index that returns the name of the image in an error.
     """
 
     labels: np.ndarray
-    class_names: list
-    image_shape: tuple | None
-    fetch: collections.abc.Callable
-    decode: collections.abc.Callable | None
-    name: collections.abc.Callable
+    class_names: list[str]
+    image_shape: tuple[int, ...] | None
+    fetch: Callable[[tf.Tensor], tf.Tensor]
+    decode: Callable[[tf.Tensor], tf.Tensor] | None
+    name: Callable[[int], str]
 
     def __post_init__(self):
         labels = as_labels("labels", self.labels)
@@ -46,15 +48,15 @@ class Source:
         object.__setattr__(self, "class_names", names)
 
 
-def names_or_numbers(labels, class_names):
-    """Return names by class; by default the numbers up to the largest label.
+def names_or_numbers(labels: ArrayLike, class_names: Iterable[str] | None) -> list[str]:
+    """Return the names of the classes; by default "0" up to the largest label.
 
     Args:
         labels: classes, integers [n].
         class_names: names by class, or None.
     """
     if class_names is not None:
-        return class_names
+        return as_names("class_names", class_names)
     return [str(c) for c in range(int(np.max(labels, initial=-1)) + 1)]
 
 

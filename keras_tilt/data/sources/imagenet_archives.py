@@ -1,30 +1,32 @@
-"""ImageNet (ILSVRC 2012): what TFDS makes of the two archives as they are distributed.
+"""ImageNet (ILSVRC 2012), built by TFDS from the two archives as distributed.
 
-    ILSVRC2012_img_train.tar   a .tar per wnid, which is its class
-    ILSVRC2012_img_val.tar     the images, whose classes are known by rank of the name
+    ILSVRC2012_img_train.tar   one .tar per class, named by its WordNet id (wnid)
+    ILSVRC2012_img_val.tar     the images; TFDS knows their classes by rank of the name
 
 Source: Russakovsky et al., "ImageNet large scale visual recognition challenge", 2015.
 """
 
 __all__ = ["imagenet"]
 
+import os
 import pathlib
 import shutil
 import tarfile
 
 from keras_tilt.data import tfds_builders
 from keras_tilt.data.sources.array_records import allow_open_files
+from keras_tilt.data.sources.image_source import Source
 from keras_tilt.data.sources.tfds_sources import of_builder
 
 _ARCHIVES = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
 
 
-def imagenet(data_dir, split):
-    """Return ImageNet (ILSVRC 2012), prepared by TFDS when it is asked for first.
+def imagenet(data_dir: str | os.PathLike[str], split: str) -> Source:
+    """Return the source of ImageNet (ILSVRC 2012), prepared by TFDS on first use.
 
-    If `data_dir` does not hold imagenet2012/<version>, the builder of TFDS makes it of
-    the two archives as they are distributed; it takes as much room as these. A build
-    that is interrupted begins anew.
+    If `data_dir` does not hold imagenet2012/<version>, TFDS builds it from the two
+    archives as distributed; it takes as much disk space as they do. A build that was
+    interrupted starts over.
 
     Args:
         data_dir: folder with imagenet2012, or with ILSVRC2012_img_train.tar and
@@ -33,7 +35,12 @@ def imagenet(data_dir, split):
             "train[:10%]".
 
     Returns:
-        source: class names are the 1,000 wnids in order, such as "n01440764".
+        source: `Source`; class names are the 1,000 wnids in order, such as "n01440764".
+
+    Raises:
+        FileNotFoundError: neither the prepared data nor both archives are there.
+        ValueError: an archive that is damaged or has other files.
+        OSError: too little disk space.
     """
     data_dir = pathlib.Path(data_dir).expanduser()
     builder = tfds_builders.find("imagenet2012", data_dir) or _built_imagenet(data_dir)
@@ -41,7 +48,7 @@ def imagenet(data_dir, split):
 
 
 def _built_imagenet(data_dir):
-    """Return the builder of TFDS after it has turned the two archives into files."""
+    """Return the builder of TFDS, after it has prepared the two archives."""
     import tensorflow_datasets as tfds
 
     archives = [data_dir / name for name in _ARCHIVES]
@@ -54,7 +61,7 @@ def _built_imagenet(data_dir):
     _check_train_archive(archives[0], builder.info.features["label"].names)
     _check_val_archive(archives[1])
     _check_room(data_dir, sum(archive.stat().st_size for archive in archives))
-    allow_open_files(1024)  # TFDS sorts in 1,000 files
+    allow_open_files(1024)  # TFDS shuffles through 1,000 files
     try:
         builder.download_and_prepare(
             download_config=tfds.download.DownloadConfig(manual_dir=data_dir)
@@ -85,9 +92,9 @@ def _check_train_archive(path, wnids):
 
 
 def _check_val_archive(path):
-    """Labels are given to validation images by the rank of their names: none may miss.
+    """Check that no image is missing: TFDS labels them by the rank of their names.
 
-    `names` may be fewer than 50,000, if the first ones are all there.
+    There may be fewer than 50,000, if they are the first ones.
     """
     names = _members(path)
     expected = {f"ILSVRC2012_val_{i + 1:08d}.JPEG" for i in range(len(names))}
@@ -95,7 +102,7 @@ def _check_val_archive(path):
 
 
 def _members(path):
-    """Return the names in a tar file, after a look at the zeros that end it."""
+    """Return the names in a tar file, once the zeros that end it are found."""
     try:
         with tarfile.open(path, "r:") as archive, path.open("rb") as file:
             members = archive.getmembers()

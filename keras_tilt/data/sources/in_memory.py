@@ -2,7 +2,7 @@
 
     fetch(I) = images[I], pixels or encoded
 
-Encoded images of one size are decoded once, if their pixels fit into 2 GiB.
+Encoded images of equal size are decoded once, if their pixels fit into 2 GiB.
 """
 
 __all__ = ["arrays", "npz", "of_encoded"]
@@ -11,9 +11,11 @@ import dataclasses
 import functools
 import os
 import pathlib
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from keras_tilt.data import npz_archives
 from keras_tilt.data.image_files import decoder
@@ -23,14 +25,16 @@ from keras_tilt.validation import as_labels
 _LARGEST_IN_MEMORY = 2**31  # bytes of decoded images; larger sets stay encoded
 
 
-def arrays(images, labels, class_names=None):
+def arrays(
+    images: ArrayLike, labels: ArrayLike, class_names: Iterable[str] | None = None
+) -> Source:
     """Return the source of images held in memory.
 
     Args:
         images: pixels in [0, 255], uint8 [n, height, width, channels], or gray
             [n, height, width].
         labels: classes, integers [n] or [n, 1]; -1 marks an unlabelled image.
-        class_names: names by class; by default the numbers.
+        class_names: names by class; by default "0", "1", ...
 
     Example:
         >>> source = arrays(np.zeros([3, 8, 8], np.uint8), [0, 1, -1])
@@ -58,20 +62,28 @@ def arrays(images, labels, class_names=None):
     )
 
 
-def npz(path, split=None, class_names=None):
+def npz(
+    path: str | os.PathLike[str],
+    split: str | None = None,
+    class_names: Iterable[str] | None = None,
+) -> Source:
     """Return the source of an .npz file, in one of two layouts.
 
     Arrays x_<split>, y_<split>: as `keras.datasets` stores them, uint8
     [n, height, width] or [n, height, width, channels], and labels [n] or [n, 1].
     Encoded images <split>_buf, <split>_off, y_<split>: image i is the bytes
-    buf[off[i] : off[i + 1]]; where all have one size, and fit into 2 GiB, they are
-    decoded once.
+    buf[off[i] : off[i + 1]]; images of equal size that fit into 2 GiB are decoded
+    once.
 
     Args:
         path: the file.
         split: "train", "test", ...; None for encoded images buf, off, y.
         class_names: names by class; by default `class_names` or `wnids` of the file,
-            or else the numbers.
+            or else "0", "1", ...
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or has other arrays.
     """
     path = pathlib.Path(path).expanduser()
     pixels = f"x_{split}"
@@ -80,8 +92,8 @@ def npz(path, split=None, class_names=None):
     found = npz_archives.read_npz(
         path, (pixels, buffer, offsets, labels, "class_names", "wnids")
     )
-    if class_names is None:
-        class_names = found.get("class_names", found.get("wnids"))
+    names = found.get("class_names", found.get("wnids"))
+    class_names = names if class_names is None else class_names
     if labels in found:
         found[labels] = as_labels(f"{labels} of {path}", found[labels])
     if pixels in found and labels in found:
@@ -108,15 +120,21 @@ def _slices(path, buffer, offsets, count):
     return [npz_archives.encoded_image(buffer, offsets, i) for i in range(count)]
 
 
-def of_encoded(images, labels, class_names, channels, name):
-    """Return the source of encoded images; of their pixels, if these fit into memory.
+def of_encoded(
+    images: list[bytes],
+    labels: np.ndarray,
+    class_names: Iterable[str] | None,
+    channels: int,
+    name: Callable[[int], str],
+) -> Source:
+    """Return the source of encoded images, decoded once if the pixels fit in memory.
 
     Args:
         images: list of bytes, each a JPEG, PNG, GIF or BMP file.
         labels: classes, integers [n]; -1 marks an unlabelled image.
-        class_names: names by class; by default the numbers.
+        class_names: names by class; by default "0", "1", ...
         channels: 1 or 3.
-        name: of the `Source`.
+        name: function of an image index, as in `Source`.
     """
     pixels = _pixels_of_one_size(images, channels)
     if pixels is not None:
@@ -134,7 +152,7 @@ def of_encoded(images, labels, class_names, channels, name):
 
 
 def _pixels_of_one_size(images, channels):
-    """Return pixels uint8 [n, ...] of encoded images, None unless all can be had."""
+    """Return the pixels of encoded images, uint8 [n, ...], or None if that fails."""
     decode = decoder(channels)
     if not images:
         return None
@@ -147,6 +165,6 @@ def _pixels_of_one_size(images, channels):
             num_parallel_calls=os.cpu_count(),
         )
         held = np.concatenate(list(decoded.batch(256).as_numpy_iterator()))
-    except tf.errors.OpError:  # another size, or unreadable: `batches` knows how to
+    except tf.errors.OpError:  # sizes differ, or one is unreadable: left to `batches`
         return None
     return held

@@ -1,13 +1,14 @@
-"""Images of noise, made when asked for, to measure and to try out at any size.
+"""Images of noise, generated on demand, for benchmarks and trials at any size.
 
     pixels of image i ~ uniform on 0..255, drawn from (seed, i)
 
-No data is needed, and none is held.
+No data is needed, and none is held in memory.
 """
 
 __all__ = ["synthetic"]
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -16,10 +17,18 @@ from keras_tilt.data.sources.image_source import Source, names_or_numbers
 from keras_tilt.validation import check_count
 
 
-def synthetic(image_shape, num_classes, num_images, seed=0):
-    """Return a source of noise, made when asked for: full size and no data needed.
+def synthetic(
+    image_shape: Sequence[int], num_classes: int, num_images: int, seed: int = 0
+) -> Source:
+    """Return a source of noise images, generated on demand: any size, without data.
 
     Image i is uniform on 0..255, drawn from (seed, i); its label is i mod num_classes.
+
+    Args:
+        image_shape: (height, width, channels), pixels.
+        num_classes: number of classes.
+        num_images: number of images.
+        seed: integer.
 
     Example:
         >>> source = synthetic((256, 256, 3), 1000, 1_281_167)

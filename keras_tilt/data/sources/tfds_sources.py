@@ -1,43 +1,54 @@
 """Data sets of images and labels that TFDS has prepared.
 
-Files of array_record are read image by image; those of tfrecord, which can only be read
-from the start, are held in memory.
+Files in array_record format are read image by image; those in tfrecord format, which
+have no random access, are held in memory.
 """
 
 __all__ = ["of_builder", "tfds_named"]
+
+import os
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_tilt.data import tfds_builders
 from keras_tilt.data.sources.array_records import of_array_record
+from keras_tilt.data.sources.image_source import Source
 from keras_tilt.data.sources.in_memory import of_encoded
 
+if TYPE_CHECKING:
+    from tensorflow_datasets.core import DatasetBuilder
 
-def tfds_named(name, data_dir, split):
+
+def tfds_named(name: str, data_dir: str | os.PathLike[str], split: str) -> Source:
     """Return the source of a data set prepared by TFDS, with features image and label.
 
-    Files of array_record are read image by image. Those of tfrecord cannot be: sets of
-    up to 2 GiB are held in memory, larger ones must be converted.
+    Files in array_record format are read image by image. The tfrecord format has no
+    random access: sets of up to 2 GiB are held in memory, larger ones must be
+    converted.
 
     Args:
         name: such as "cifar10", "imagenet_resized/64x64" or "mnist:3.0.1".
-        data_dir: the folder of TFDS, that holds <name>/<version>.
+        data_dir: the folder of TFDS, which holds <name>/<version>.
         split: such as "train", "validation" or "train[:10%]".
+
+    Raises:
+        FileNotFoundError: the data set is not prepared; the message says how to.
+        ValueError: another split, other features, or too large for memory.
     """
     builder = tfds_builders.required(name, data_dir)
     return of_builder(builder, split)
 
 
-def of_builder(builder, split):
-    """Return the source of a split of a data set that is prepared.
+def of_builder(builder: "DatasetBuilder", split: str) -> Source:
+    """Return the source of a split of a prepared data set.
 
     Args:
         builder: of TFDS.
         split: such as "train" or "train[:10%]".
 
     Raises:
-        ValueError: for other features, an unknown split, or files of tfrecord that are
-            too large to be held in memory.
+        ValueError: another split, other features, or too large for memory.
     """
     import tensorflow_datasets as tfds
 
@@ -50,7 +61,7 @@ def of_builder(builder, split):
 
 
 def _as_array_record(builder):
-    """Return the builder; of files in two formats, of those for random access."""
+    """Return the builder, of the format with random access if it has two."""
     import tensorflow_datasets as tfds
 
     array_record = tfds.core.FileFormat.ARRAY_RECORD
