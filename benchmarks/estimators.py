@@ -101,7 +101,7 @@ def true_gradient(logits):
 
 
 def uniform(seed):
-    """Batches for ever, each of BATCH numbers of images."""
+    """Batches for ever, each of BATCH image indices."""
     return _batches(lambda epoch: batches.uniform_order(len(LABELS), seed, epoch))
 
 

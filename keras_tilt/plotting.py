@@ -1,53 +1,61 @@
-"""Pictures of arrays: a function takes numbers, returns a Figure and shows nothing.
+"""Figures of arrays: every function returns a Figure and shows nothing.
 
-Save the figure with `figure.savefig(path)`. A notebook displays a figure that a cell
-ends in, or `display(figure)`. Nothing here touches pyplot's state.
+Save it with `figure.savefig(path)`. A notebook displays the figure that a cell ends
+with, or `display(figure)`. The state of pyplot is never touched.
 """
 
 __all__ = ["image_grid", "label_maps", "trace_plot"]
 
 import io
 import textwrap
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import figure as matplotlib_figure
 from matplotlib.colors import hsv_to_rgb
 from matplotlib.patches import Patch
+from numpy.typing import ArrayLike
 
 _TITLE_POINTS = 10
-_LETTER_WIDTH = 0.68  # of its points, at most, on the average of a line
+_LETTER_WIDTH = 0.68  # share of the font size, at most, averaged over a line
 
 
 class Figure(matplotlib_figure.Figure):
-    """A figure that a notebook displays as a PNG, without pyplot and its magics."""
+    """A figure that notebooks display as a PNG, without pyplot."""
 
     def _repr_png_(self):
-        """Return the bytes of a PNG, as IPython asks for them."""
+        """Return the bytes of a PNG, for IPython."""
         part = io.BytesIO()
         self.canvas.print_figure(part, format="png")
         return part.getvalue()
 
 
 def image_grid(
-    images, columns=None, low=None, high=None, titles=None, title=None, inches=1.2
-):
-    """Images side by side, all on one scale, which is written under them.
+    images: ArrayLike,
+    columns: int | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    titles: Sequence[str] | None = None,
+    title: str | None = None,
+    inches: float = 1.2,
+) -> Figure:
+    """Return a grid of images on one gray or colour scale, which is written below.
 
     Args:
         images: [n, height, width, channels] with 1 or 3 channels, or
             [n, height, width].
-        columns: images per row; by default the grid is about as wide as high.
+        columns: images per row; by default as many as rows.
         low: pixel value shown black; by default the smallest of all images.
         high: pixel value shown white; by default the largest of all images.
         titles: n short texts, one above each image.
-        title: text above the grid, in as many lines as it takes.
+        title: text above the grid, wrapped.
         inches: width of one image in the figure.
 
     Returns:
         figure: a `matplotlib.figure.Figure`.
 
     Raises:
-        ValueError: for a shape that is no batch of images, pixels that are not finite,
+        ValueError: an array that is not a batch of images, pixels that are not finite,
             an empty scale, or a number of titles that is not n.
 
     Example:
@@ -89,15 +97,21 @@ def image_grid(
     return figure
 
 
-def label_maps(images, maps, class_names, titles, inches=2.0):
-    """Images and maps of classes beside each other, and what the colours mean.
+def label_maps(
+    images: Sequence[np.ndarray],
+    maps: Sequence[Sequence[np.ndarray]],
+    class_names: Sequence[str],
+    titles: Sequence[str],
+    inches: float = 2.0,
+) -> Figure:
+    """Return images beside their label maps, with a legend of the classes.
 
     Args:
-        images: list of n images, uint8 [height, width, 3], of any sizes.
-        maps: list of lists of n maps, int [height, width], in 0..classes - 1; -1, of no
-            class, is white. Each list is a column.
+        images: n images, uint8 [height, width, 3], of any sizes.
+        maps: columns of n label maps each, int [height, width], in 0..classes - 1; -1,
+            no class, is white.
         class_names: names by class.
-        titles: texts above the columns of maps.
+        titles: texts above the columns of label maps.
         inches: width of an image in the figure.
 
     Returns:
@@ -136,35 +150,41 @@ def label_maps(images, maps, class_names, titles, inches=2.0):
 
 
 def _class_colours(number):
-    """Colours that neighbours in the list differ in, [number, 3] in [0, 1]."""
+    """Return colours that differ between neighbours, [number, 3] in [0, 1]."""
     hues = np.arange(number) * 0.618034 % 1
     values = np.where(np.arange(number) % 2, 0.65, 0.95)
     saturations = np.where(np.arange(number) % 3, 0.75, 0.45)
     return hsv_to_rgb(np.stack([hues, saturations, values], axis=1))
 
 
-def trace_plot(f, num_burnin_steps=0, label="f [nats]", title=None):
-    """f along the iterations, one line per chain and one panel per unit.
+def trace_plot(
+    f: ArrayLike | Mapping[str, ArrayLike],
+    num_burnin_steps: int = 0,
+    label: str = "f [nats]",
+    title: str | None = None,
+) -> Figure:
+    """Return a plot of f over iterations, a line per chain and a panel per unit.
 
     Args:
-        f: [iterations, chains], or a dict of such arrays by the name of the unit.
+        f: values, nats [iterations, chains], or a mapping from names of units to such
+            arrays.
         num_burnin_steps: iterations before the first kept draw, shaded.
-        label: what is plotted, with its unit.
-        title: text above the panels, in as many lines as it takes.
+        label: what is plotted, with its unit of measurement.
+        title: text above the panels, wrapped.
 
     Returns:
         figure: a `matplotlib.figure.Figure`.
 
     Raises:
-        ValueError: for an empty dict or an array of another rank.
+        ValueError: an empty mapping, or an array of another rank.
 
     Example:
         >>> figure = trace_plot({"digit 3": np.zeros([20, 4])}, num_burnin_steps=10)
         >>> len(figure.axes[0].lines)
         4
     """
-    panels = f if isinstance(f, dict) else {"": f}
-    panels = {name: np.asarray(values) for name, values in panels.items()}
+    by_name = f if isinstance(f, Mapping) else {"": f}
+    panels = {name: np.asarray(values) for name, values in by_name.items()}
     shapes = {name: values.shape for name, values in panels.items()}
     if not panels or any(len(shape) != 2 for shape in shapes.values()):
         raise ValueError(
@@ -190,13 +210,13 @@ def trace_plot(f, num_burnin_steps=0, label="f [nats]", title=None):
 
 
 def _wrapped(title, inches):
-    """A title in lines that a figure is wide enough for; "" if there is none."""
+    """Return a title wrapped to the width of a figure; "" for None."""
     letters = int(inches / (_LETTER_WIDTH * _TITLE_POINTS / 72))
     lines = [] if title is None else str(title).split("\n")
     return "\n".join(textwrap.fill(line, letters) for line in lines)
 
 
-def _checked_images(images):
+def _checked_images(images: ArrayLike) -> np.ndarray:
     images = np.asarray(images)
     images = images[..., None] if images.ndim == 3 else images
     if images.ndim != 4 or images.shape[-1] not in (1, 3) or not images.size:
@@ -213,7 +233,7 @@ def _checked_images(images):
 
 
 def _scale(images, low, high):
-    """The one scale; images of a single value get a scale of width 1 around it."""
+    """Return the one scale, of width 1 around the value of constant images."""
     if low is None and high is None and np.ptp(images) == 0:
         return images.min() - 0.5, images.min() + 0.5
     low = images.min() if low is None else low

@@ -146,7 +146,7 @@ def test_missing_folders_and_lists_of_voc_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=f"{tmp_path}, which neither is nor"):
         scenes.voc(tmp_path, "train")
     write_voc(tmp_path, ["a"])
-    message = "Segmentation/test.txt, which is none. Lists there: train, val"
+    message = "Segmentation/test.txt, which is not a file. Lists there: train, val"
     with pytest.raises(FileNotFoundError, match=message):
         scenes.voc(tmp_path, "test")
     with pytest.raises(ValueError, match="Segmentation/val.txt to name images"):
@@ -339,7 +339,7 @@ def test_lists_of_context_are_those_of_main(tmp_path):
     (tmp_path / "VOC2010/ImageSets/Main/train.txt").write_text("a\nb\nc\n")
     assert len(scenes.pascal_context(tmp_path, tmp_path, "train")) == 3
     (tmp_path / "VOC2010/ImageSets/Main/aeroplane_train.txt").write_text("a -1\n")
-    message = "Main/trainval.txt, which is none. Lists there: train, val"
+    message = "Main/trainval.txt, which is not a file. Lists there: train, val"
     with pytest.raises(FileNotFoundError, match=message):
         scenes.pascal_context(tmp_path, tmp_path, "trainval")
 
@@ -704,7 +704,7 @@ def test_names_that_are_no_classes_are_quoted(tmp_path):
 
 def test_bad_npz_files_are_told_apart(tmp_path):
     path = tmp_path / "x.npz"
-    with pytest.raises(FileNotFoundError, match="x.npz, which is none"):
+    with pytest.raises(FileNotFoundError, match="x.npz, which is not a file"):
         scenes.npz(path, "test")
     write_npz(path)
     message = "y_train, class_names, and x_train or .*class_names, x_test, y_test"
@@ -772,7 +772,7 @@ def test_a_part_has_the_images_that_were_selected_in_their_order(tmp_path):
 )
 def test_what_is_no_number_of_an_image_is_not_selected(tmp_path, indices):
     write_npz(tmp_path / "x.npz")
-    with pytest.raises(ValueError, match="numbers of images in 0..2, at least one"):
+    with pytest.raises(ValueError, match="image indices in 0..2, at least one"):
         scenes.npz(tmp_path / "x.npz", "test").select(indices)
 
 

@@ -250,7 +250,7 @@ def test_maps_of_another_size_or_class_are_errors():
 
 
 def test_bad_files_are_errors_that_name_them(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no.npz, which is none"):
+    with pytest.raises(FileNotFoundError, match="no.npz, which is not a file"):
         sg.of_file(tmp_path / "no.npz")
     for name, content in {"text.npz": b"hello", "broken.json": b"[{"}.items():
         (tmp_path / name).write_bytes(content)

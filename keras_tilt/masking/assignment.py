@@ -1,42 +1,44 @@
-"""What the segments of an image are trained as: a class, none of them, or nothing.
+"""Training labels of the segments of an image: a class, no class, or not used.
 
-    object   IoU with a true object     of its class from .5 on        none: .1 to .3
-    stuff    purity                     above .6, and if pursued       none: .1 to .3
+    object   IoU with a true object   its class from .5 on           no class: .1 to .3
+    stuff    purity                   above .6, and if it is pursued no class: .1 to .3
     purity(s, c) = IoU of s with what class c covers of the bounding box of s
 
-Stuff has no extent of its own, and is made of segments. Pursuit selects few and large
-ones that cover it: the largest of the pure ones, then the largest of those that hardly
-overlap it, and so on, as long as one is not smaller than the mean of all. The
-stochastic pursuit draws each with a probability proportional to its area.
+Stuff has no extent of its own; it is covered by segments. Pursuit selects few and large
+ones: the largest of the pure segments, then the largest of those that hardly overlap
+it, and so on, until the next is smaller than the mean of all. The stochastic pursuit
+draws each with a probability proportional to its area.
 
-Source: Dai, He and Sun, CVPR 2015. A segment is "none" here if no measure says
-otherwise: it is at most .3 of every object and of all stuff, and at least .1 of one.
-Pixels without a label count in no purity.
+Source: Dai, He and Sun, CVPR 2015. A segment has no class here if no measure gives it
+one: the highest IoU or purity of all classes is from .1 to .3. Pixels without a label
+do not count in the purity.
 """
 
 __all__ = ["Assignment", "assign", "purities", "pursue"]
 
 import dataclasses
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_tilt.masking.segments.atoms import Segments
 from keras_tilt.masking.segments.masks import of_masks
 
 POSITIVE_IOU, NEGATIVE = 0.5, (0.1, 0.3)
 PURE = 0.6
-APART = 0.2  # IoU from which on two segments are not both pursued
+APART = 0.2  # IoU at or above which two segments are not both pursued
 
 
 @dataclasses.dataclass(frozen=True)
 class Assignment:
-    """What the segments of one image may be trained as.
+    """How well the segments of one image fit every class, and so their labels.
 
     Attributes:
         segments: `Segments`.
-        measures: float32 [segments, num_classes], of each segment and class the purity
-            if the class is stuff, else the highest IoU with an object of that class.
-        stuff: tuple of the numbers of the classes that segments are pursued for.
+        measures: float32 [segments, num_classes]; for a class of stuff the purity, for
+            a class of objects the highest IoU with one of them.
+        stuff: class indices that segments are pursued for.
     """
 
     segments: Segments
@@ -44,17 +46,20 @@ class Assignment:
     stuff: tuple
 
     @property
-    def num_classes(self):
-        """Number of classes; as a label it stands for none of them."""
+    def num_classes(self) -> int:
+        """Number of classes; as a label it means no class."""
         return self.measures.shape[1]
 
-    def labels(self, seed=None, negative=NEGATIVE):
-        """Return what each segment is trained as, int32 [segments], -1 for nothing.
+    def labels(
+        self,
+        seed: Sequence[int] | None = None,
+        negative: tuple[float, float] = NEGATIVE,
+    ) -> np.ndarray:
+        """Return the label of every segment, int32 [segments]; -1 is not used.
 
         Args:
-            seed: of the stochastic pursuit, integers; None: the deterministic one.
-            negative: between which two measures, the highest of all classes, a segment
-                is none of them.
+            seed: integers, of the stochastic pursuit; None for the deterministic one.
+            negative: the range of the highest measure in which a segment has no class.
         """
         highest = self.measures.max(axis=1, initial=0.0)
         of_none = (highest >= negative[0]) & (highest <= negative[1])
@@ -72,15 +77,21 @@ class Assignment:
         return labels
 
 
-def assign(segments, labels, objects, num_classes, stuff=()):
-    """Return what the segments of an image may be trained as.
+def assign(
+    segments: Segments,
+    labels: ArrayLike,
+    objects: Sequence[tuple[int, np.ndarray]],
+    num_classes: int,
+    stuff: Iterable[int] = (),
+) -> Assignment:
+    """Return how well the segments of an image fit every class.
 
     Args:
         segments: `Segments`, such as proposals and the true objects.
         labels: true class of every pixel, int [height, width]; -1 for none.
-        objects: list of (class, mask), the true objects; of stuff there are none.
+        objects: (class, mask) of the true objects, masks bool [height, width].
         num_classes: number of classes.
-        stuff: numbers of the classes that segments are pursued for.
+        stuff: class indices that segments are pursued for.
 
     Returns:
         assignment: `Assignment`.
@@ -96,8 +107,8 @@ def assign(segments, labels, objects, num_classes, stuff=()):
     return Assignment(segments, measures, stuff)
 
 
-def purities(segments, labels, num_classes):
-    """Return IoU of every segment with every class inside its box, [s, num_classes].
+def purities(segments: Segments, labels: ArrayLike, num_classes: int) -> np.ndarray:
+    """Return the IoU of every segment with every class inside its box, [s, classes].
 
     Args:
         segments: `Segments`.
@@ -110,7 +121,7 @@ def purities(segments, labels, num_classes):
         array([[0.75, 0.25]])
     """
     inside = segments.pixels_by_label(labels, num_classes)
-    of_class = labels[..., np.newaxis] == np.arange(num_classes)
+    of_class = np.asarray(labels)[..., np.newaxis] == np.arange(num_classes)
     sums = np.pad(of_class, [(1, 0), (1, 0), (0, 0)]).cumsum(0).cumsum(1)
     tops, lefts, bottoms, rights = segments.boxes.T
     in_box = sums[bottoms, rights] - sums[tops, rights]
@@ -119,16 +130,18 @@ def purities(segments, labels, num_classes):
     return inside / np.maximum(union, 1)
 
 
-def pursue(areas, iou, rng=None):
-    """Return the segments that are pursued, in the order in which they are.
+def pursue(
+    areas: ArrayLike, iou: np.ndarray, rng: np.random.Generator | None = None
+) -> np.ndarray:
+    """Return the segments that pursuit selects, in the order of selection.
 
     Args:
-        areas: pixels of the candidates, [k].
-        iou: of every candidate with every other, [k, k].
-        rng: `np.random.Generator` of the stochastic pursuit; None: the deterministic.
+        areas: areas of the candidates, pixels [k].
+        iou: IoU of every candidate with every other, [k, k].
+        rng: generator of the stochastic pursuit; None for the deterministic one.
 
     Returns:
-        chosen: numbers of candidates, int64 [at most k].
+        chosen: indices of candidates, int64 [at most k].
 
     Example:
         >>> iou = np.array([[1.0, 0.5, 0.0], [0.5, 1.0, 0.0], [0.0, 0.0, 1.0]])

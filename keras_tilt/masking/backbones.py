@@ -1,20 +1,24 @@
-"""The part of a network that makes maps, for images of a size of one's choice.
+"""A network up to one of its feature maps, for images of another size.
 
     backbone = network up to a layer, its layers and weights shared
 
-Convolutions take images of any size, what is above them does not: features of images
-larger than those the network was trained on are what masks are projected to.
+Convolutions take images of any size; what is above them does not. Masks need a fine
+feature map, so images are larger here than those the network was trained on.
 """
 
 __all__ = ["backbone"]
+
+from collections.abc import Sequence
 
 import keras
 
 from keras_tilt.networks import graph
 
 
-def backbone(network, layer, size=None):
-    """Return the network of the images that ends in a layer.
+def backbone(
+    network: keras.Model, layer: str, size: Sequence[int] | None = None
+) -> keras.Model:
+    """Return the network up to a layer, for images of some size.
 
     Args:
         network: functional or Sequential `keras.Model` of one input, images, or a
@@ -28,7 +32,7 @@ def backbone(network, layer, size=None):
 
     Raises:
         ValueError: a network without a graph, or of several inputs; an unknown layer;
-            images of no size, or one that the network cannot take.
+            no image size, or one that the network cannot take.
 
     Example:
         >>> network = keras.Sequential([
@@ -64,7 +68,7 @@ def backbone(network, layer, size=None):
 
 
 def _apply(step, inputs):
-    """As `graph.call`, of symbolic tensors."""
+    """Call one step, as `graph.call`, on symbolic tensors."""
     if step.kind == "enter":
         return inputs[0]
     return graph.call(step, inputs)

@@ -1,11 +1,11 @@
-"""Batches of images with some of their segments, to train a segmenter by.
+"""Batches of images, each with some of its segments, to train a segmenter on.
 
-    batch (seed, epoch, step)  ->  images and segments, labels [n, s], weights [n, s]
+    batch(seed, epoch, step) = images and segments, labels [n, s], weights [n, s]
 
-Images of any size are brought to that of the network: as large as fits, the rest gray
-and in no segment. A segment too many is padding, of weight 0.
+Images of any size are scaled to fit that of the network and padded with gray, where
+there is no segment. Images with fewer segments are padded with ones of weight 0.
 
-Source: Dai, He and Sun, CVPR 2015; mirror images: as is usual.
+Source: Dai, He and Sun, CVPR 2015.
 """
 
 __all__ = [
@@ -17,16 +17,20 @@ __all__ = [
     "training_batches",
 ]
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
-from keras_tilt.masking.assignment import NEGATIVE
+from keras_tilt.masking.assignment import NEGATIVE, Assignment
+from keras_tilt.masking.segments.atoms import Segments
 
 _GRAY = 127.5
 
 
-def fit_image(image, size):
-    """Return an image as a network of one size takes it: float32 [height, width, c].
+def fit_image(image: ArrayLike | tf.Tensor, size: Sequence[int]) -> tf.Tensor:
+    """Return an image scaled to fit a size, and padded: float32 [height, width, c].
 
     Args:
         image: [height, width, channels], pixels in [0, 255].
@@ -37,8 +41,8 @@ def fit_image(image, size):
     return _filled_up(image, size, _GRAY)
 
 
-def fit_labels(labels, size):
-    """Return a label map at that size, of the nearest pixels: int32, -1 where filled.
+def fit_labels(labels: ArrayLike | tf.Tensor, size: Sequence[int]) -> tf.Tensor:
+    """Return a label map scaled alike, by nearest pixels, and padded with -1: int32.
 
     Args:
         labels: integers [height, width].
@@ -48,12 +52,14 @@ def fit_labels(labels, size):
     return _filled_up(tf.cast(labels, tf.int32), size, -1)
 
 
-def resize_labels(labels, shape):
-    """Return a map of another size, of the nearest pixels.
+def resize_labels(
+    labels: ArrayLike | tf.Tensor, shape: Sequence[int] | tf.Tensor
+) -> tf.Tensor:
+    """Return a label map at another size, by nearest pixels.
 
     Args:
         labels: [height, width, ...].
-        shape: (height, width) of the new one.
+        shape: the new (height, width).
     """
     labels = tf.convert_to_tensor(labels)
     rows, columns = (
@@ -66,14 +72,14 @@ def resize_labels(labels, shape):
 
 
 def _fitted_size(shape, size):
-    """Return the (height, width) of an image of this shape that fits into size."""
+    """Return the largest (height, width) of that aspect ratio that fits into `size`."""
     shape, size = tf.cast(shape[:2], tf.float64), tf.constant(size, tf.float64)
     scale = tf.reduce_min(size / shape)
     return tf.cast(tf.maximum(tf.round(scale * shape), 1), tf.int32)
 
 
 def _nearest(count, pixels):
-    """Return the pixels in whose middles the middles of `count` new ones lie."""
+    """Return, for the centers of `count` new pixels, the old pixels they lie in."""
     count, pixels = tf.cast(count, tf.int64), tf.cast(pixels, tf.int64)
     return (2 * tf.range(count) + 1) * pixels // (2 * count)
 
@@ -85,8 +91,10 @@ def _filled_up(values, size, filling):
     return tf.ensure_shape(values, [*size, *values.shape[2:]])
 
 
-def inputs_of(image, segments, size):
-    """Return the batch of one image and all its segments, for a `Segmenter`.
+def inputs_of(
+    image: np.ndarray, segments: Segments, size: Sequence[int]
+) -> dict[str, tf.Tensor]:
+    """Return a batch of one image and all its segments, for a `Segmenter`.
 
     Args:
         image: uint8 [height, width, 3].
@@ -101,35 +109,35 @@ def inputs_of(image, segments, size):
 
 
 def training_batches(
-    read,
-    number,
-    size,
+    read: Callable[[int], tuple[np.ndarray, Assignment]],
+    number: int,
+    size: Sequence[int],
     *,
-    seed,
-    epoch,
-    images=4,
-    segments=64,
-    positive=0.75,
-    stochastic=True,
-    negative=NEGATIVE,
-):
+    seed: int,
+    epoch: int,
+    images: int = 4,
+    segments: int = 64,
+    positive: float = 0.75,
+    stochastic: bool = True,
+    negative: tuple[float, float] = NEGATIVE,
+) -> tf.data.Dataset:
     """Return the batches of one epoch, each image once, in a new order.
 
     Args:
-        read: function of a number that returns (image uint8 [h, w, 3], `Assignment`).
-        number: how many images there are.
+        read: function of an image index that returns (image uint8 [h, w, 3],
+            `Assignment`).
+        number: number of images.
         size: (height, width) of the network.
-        seed: integer; with the epoch it settles order, pursuit, segments and mirrors.
-        epoch: number of the epoch.
-        images: images in a batch.
-        segments: segments of an image in a batch.
-        positive: share of them that are of a class, at most.
-        stochastic: whether stuff is pursued at random, anew for each epoch.
-        negative: of `Assignment.labels`.
+        seed: integer; with the epoch it determines order, pursuit, segments, mirroring.
+        epoch: index of the epoch.
+        images: images per batch.
+        segments: segments per image.
+        positive: share of them with a class, at most.
+        stochastic: whether stuff is pursued at random, anew in each epoch.
+        negative: as in `Assignment.labels`.
 
     Returns:
-        dataset: `tf.data.Dataset` of (inputs, labels, weights) as `Segmenter.fit` takes
-            them, of known cardinality.
+        dataset: of (inputs, labels, weights), as `Segmenter.fit` takes them.
     """
     order = np.random.default_rng([seed, epoch]).permutation(number)
 
@@ -151,13 +159,13 @@ def training_batches(
 
 
 def _fitted_batches(examples, size, images, segments):
-    """Return batches of `images` at one size, with as many segments each.
+    """Return batches of images of one size, each with equally many segments.
 
     Args:
-        examples: function that yields (image, atoms, members, labels), of any sizes.
+        examples: function that yields (image, atoms, members, labels) of any size.
         size: (height, width) of the network.
-        images: images in a batch.
-        segments: segments of an image; those that are missing have weight 0.
+        images: images per batch.
+        segments: segments per image; an image with fewer is padded, with weight 0.
     """
 
     def fitted(image, atoms, members, labels):
@@ -187,21 +195,26 @@ def _fitted_batches(examples, size, images, segments):
     return dataset.map(fitted).padded_batch(images, shapes)
 
 
-def draw(labels, num_classes, count, positive, rng):
-    """Return segments to train by: classes alike often, and some of none.
+def draw(
+    labels: ArrayLike,
+    num_classes: int,
+    count: int,
+    positive: float,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Return segments to train on: every class equally often, and some of no class.
 
     Args:
-        labels: what each segment is trained as, [segments]; `num_classes` for none of
-            the classes, -1 for nothing.
+        labels: label of every segment, [segments]; `num_classes` is no class, -1 is
+            not used.
         num_classes: number of classes.
-        count: how many, at most.
-        positive: share of them that are of a class, at most.
-        rng: `np.random.Generator`.
+        count: number of segments, at most.
+        positive: share of them with a class, at most.
+        rng: the generator that draws them.
 
     Returns:
-        chosen: numbers of segments, int64 [at most count], each once. Of a class with
-            few segments each is as likely as all of another class together, if there
-            are more segments than wanted.
+        chosen: indices of segments, int64 [at most count], without repetition; drawn
+            with weights 1 / (segments of the class).
 
     Example:
         >>> draw(np.array([0, 1, 2, -1]), 2, 4, 0.5, np.random.default_rng(0)).size

@@ -1,8 +1,7 @@
-"""A label for every pixel, of the scores of segments: by pasting, or by their vote.
+"""A label for every pixel from the scores of segments: by pasting, or by a vote.
 
-    paste   segments by their scores, the best first:
-                suppress  those that overlap a better one, kept before, by an IoU above
-                          a bound
+    paste   segments by score, the best first:
+                suppress  those whose IoU with a better one is above a bound
                 paste     the class of the segment on its pixels that have none yet
     vote    argmax over classes c of
                 sum over segments s with the pixel of score(s, c) / sqrt(pixels of s)
@@ -11,42 +10,47 @@ Segments are unions of atoms, so that atoms are labelled instead of pixels, in a
 or outside.
 
 Source: Dai, He and Sun, CVPR 2015; Hariharan et al., ECCV 2014, for pasting. Where
-every pixel has a class, those that no kept segment covers are left to the suppressed
-ones, the best first (`fill`). The vote is ours: no segment decides alone, and large
-ones, which know less of where things end, count less.
+every pixel has a class, pixels that no kept segment covers get that of a suppressed
+one, the best first (`fill`). The vote is ours: no segment decides alone, and large
+ones, which locate boundaries less well, count less.
 """
 
 __all__ = ["RULES", "found_objects", "label_map", "paste", "vote"]
 
+from typing import Any, Literal
+
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
+
+from keras_tilt.masking.segments.atoms import Segments
 
 RULES = ("paste", "vote")
 
 
 def paste(
-    members,
-    sizes,
-    scores,
-    max_iou=0.1,
-    threshold=float("-inf"),
-    fill=False,
-    background=None,
-):
-    """Return the class of every atom, and the segment that it is of.
+    members: ArrayLike | tf.Tensor,
+    sizes: ArrayLike | tf.Tensor,
+    scores: ArrayLike | tf.Tensor,
+    max_iou: float = 0.1,
+    threshold: float = float("-inf"),
+    fill: bool = False,
+    background: int | None = None,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the class of every atom, and the segment it comes from.
 
     Args:
         members: bool [segments, atoms].
-        sizes: pixels of the atoms, [atoms].
-        scores: float32 [segments, classes]; the class of a segment is the highest.
-        max_iou: IoU with a better segment above which one is suppressed.
+        sizes: areas of the atoms, pixels [atoms].
+        scores: float32 [segments, classes]; a segment has the class that scores best.
+        max_iou: IoU with a better segment above which a segment is suppressed.
         threshold: score below which a segment is not pasted.
         fill: whether suppressed segments are pasted after all others.
-        background: class whose segments are not pasted: it is where nothing is.
+        background: class whose segments are not pasted; it labels what is left.
 
     Returns:
-        labels: int32 [atoms], where nothing is pasted the background, or -1.
-        owners: int32 [atoms], the segment, or -1.
+        labels: int32 [atoms]; the background, or -1, where nothing is pasted.
+        owners: int32 [atoms], the pasted segment, or -1.
 
     Example:
         >>> members = [[True, True, False], [False, True, True]]
@@ -71,19 +75,23 @@ def paste(
     )
 
 
-def vote(members, sizes, scores):
-    """Return the class that the segments of an atom have together, for every atom.
+def vote(
+    members: ArrayLike | tf.Tensor,
+    sizes: ArrayLike | tf.Tensor,
+    scores: ArrayLike | tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the class that the segments of every atom vote for.
 
     Args:
         members: bool [segments, atoms].
-        sizes: pixels of the atoms, [atoms].
-        scores: float32 [segments, classes], probabilities or margins: what all classes
-            of a segment have in common changes nothing.
+        sizes: areas of the atoms, pixels [atoms].
+        scores: float32 [segments, classes], probabilities or margins: a constant added
+            to all classes of a segment changes nothing.
 
     Returns:
-        labels: int32 [atoms], -1 of an atom in no segment.
-        means: float32 [atoms, classes], of the scores of its segments, each with the
-            weight of its vote; 0 of an atom in no segment.
+        labels: int32 [atoms]; -1 for an atom in no segment.
+        means: float32 [atoms, classes], the mean scores of its segments, weighted as in
+            the vote; 0 for an atom in no segment.
 
     Example:
         >>> members = [[True, True, False], [True, False, False]]
@@ -102,7 +110,13 @@ def vote(members, sizes, scores):
     return tf.where(tf.reduce_any(members > 0, axis=0), labels, -1), means
 
 
-def label_map(segments, scores, rule="paste", background=None, **bounds):
+def label_map(
+    segments: Segments,
+    scores: ArrayLike | tf.Tensor,
+    rule: Literal["paste", "vote"] = "paste",
+    background: int | None = None,
+    **bounds: Any,
+) -> np.ndarray:
     """Return the class of every pixel, int32 [height, width].
 
     Args:
@@ -110,11 +124,11 @@ def label_map(segments, scores, rule="paste", background=None, **bounds):
         scores: [segments, classes].
         rule: "paste" or "vote".
         background: class of the pixels that no segment labels; by default -1. Segments
-            of this class are not pasted, and vote as all others.
-        **bounds: of `paste`.
+            of this class are not pasted; they vote like all others.
+        **bounds: further arguments of `paste`.
 
     Raises:
-        ValueError: for another rule, or bounds of "vote".
+        ValueError: another rule, or bounds for "vote".
     """
     if rule not in RULES:
         raise ValueError(
@@ -135,17 +149,19 @@ def label_map(segments, scores, rule="paste", background=None, **bounds):
     return labels if background is None else np.where(labels < 0, background, labels)
 
 
-def found_objects(segments, scores, max_iou=0.3, most=100):
+def found_objects(
+    segments: Segments, scores: ArrayLike, max_iou: float = 0.3, most: int = 100
+) -> np.ndarray:
     """Return the segments that are objects of one class, the best first.
 
     Args:
         segments: `Segments`.
-        scores: of that class, [segments].
-        max_iou: IoU with a better segment above which one is left out.
-        most: how many, at most.
+        scores: scores of that class, [segments].
+        max_iou: IoU with a better segment above which a segment is left out.
+        most: number of segments, at most.
 
     Returns:
-        found: numbers of segments, int64 [at most `most`].
+        found: indices of segments, int64 [at most `most`].
     """
     best = np.argsort(-np.asarray(scores), kind="stable")[: 4 * most]
     some = segments.select(best)
@@ -159,7 +175,7 @@ def found_objects(segments, scores, max_iou=0.3, most=100):
 
 
 def _order(members, sizes, best, max_iou, threshold, fill):
-    """Return the segments to be pasted, int32 [k], the first one first."""
+    """Return the segments to paste, int32 [k], in order."""
     number = tf.shape(best)[0]
     kept = tf.image.non_max_suppression_overlaps(
         _iou(members, sizes), best, number, max_iou, threshold

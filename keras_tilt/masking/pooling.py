@@ -3,9 +3,9 @@
     bin i of b along an axis of a box of k cells:  floor(i k / b) .. ceil((i + 1) k / b)
     pooled[bin, channel] = max over the cells of the bin of  mask[cell] feature[cell, .]
 
-Only cells within masks are read: a bin that also has cells outside takes the maximum
-with 0. The levels of a pyramid that divide its finest level are maxima of that one's
-bins, exactly, as the borders of their bins are among its borders.
+Only cells inside masks are read: a bin that also has cells outside takes the maximum
+with 0. Levels of the pyramid that divide its finest level are pooled from the bins of
+that level, exactly, as their bin edges are among its edges.
 
 Source: He, Zhang, Ren and Sun, "Spatial pyramid pooling in deep convolutional networks
 for visual recognition", ECCV 2014; masks: Dai, He and Sun, CVPR 2015.
@@ -13,20 +13,23 @@ for visual recognition", ECCV 2014; masks: Dai, He and Sun, CVPR 2015.
 
 __all__ = ["PYRAMID", "bin_edges", "bin_sums", "pyramid_pool"]
 
+from collections.abc import Sequence
+
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 PYRAMID = (6, 3, 2, 1)
 
 
-def bin_edges(sizes, bins):
-    """Return where the bins of boxes begin and end, along one axis.
+def bin_edges(sizes: ArrayLike | tf.Tensor, bins: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the edges of the bins of boxes, along one axis.
 
     Args:
-        sizes: int32 [...], cells of the boxes.
+        sizes: sizes of the boxes, cells int32 [...].
         bins: number of bins.
 
     Returns:
-        firsts, ends: int32 [..., bins]; the end is outside.
+        firsts, ends: int32 [..., bins]; ends are exclusive.
 
     Example:
         >>> firsts, ends = bin_edges(4, 3)
@@ -38,20 +41,25 @@ def bin_edges(sizes, bins):
     return numbers * sizes // bins, ((numbers + 1) * sizes + bins - 1) // bins
 
 
-def pyramid_pool(features, boxes, masks=None, levels=PYRAMID):
+def pyramid_pool(
+    features: ArrayLike | tf.Tensor,
+    boxes: ArrayLike | tf.Tensor | tf.RaggedTensor,
+    masks: tf.Tensor | tf.RaggedTensor | None = None,
+    levels: Sequence[int] = PYRAMID,
+) -> tf.Tensor | tf.RaggedTensor:
     """Return the maxima of features in the bins of a pyramid over each box.
 
     Args:
         features: [images, rows, columns, channels].
-        boxes: int32 [images, segments, 4], cells: top, left, bottom, right, the last
-            two outside; or a `tf.RaggedTensor` [images, (segments), 4].
-        masks: bool [images, segments, rows, columns], of the same kind; None: boxes
-            without masks.
-        levels: bins along each axis of the levels of the pyramid.
+        boxes: top, left, bottom, right in cells, int32 [images, segments, 4], the last
+            two exclusive; or a `tf.RaggedTensor` [images, (segments), 4].
+        masks: bool [images, segments, rows, columns], ragged if boxes are; None pools
+            whole boxes.
+        levels: bins along each axis, one number per level of the pyramid.
 
     Returns:
-        pooled: [images, segments, bins, channels], ragged where boxes are; bins of the
-            levels one after the other, each row by row. An empty box gives zeros.
+        pooled: [images, segments, bins, channels], ragged if boxes are; the bins of
+            each level row by row, level after level. An empty box gives zeros.
 
     Example:
         >>> features = tf.reshape(tf.range(12.0), [1, 3, 4, 1])
@@ -75,7 +83,7 @@ def pyramid_pool(features, boxes, masks=None, levels=PYRAMID):
 
 
 def _pyramid(features, images, boxes, masks, levels):
-    """Return [segments, bins, channels] of segments of the images of these numbers."""
+    """Return [segments, bins, channels], given the image index of every segment."""
     finest = max(levels)
     fine = _pooled(features, images, boxes, masks, finest)
     return tf.concat(
@@ -90,9 +98,9 @@ def _pyramid(features, images, boxes, masks, levels):
 
 
 def _coarser(fine, level):
-    """Return the bins of a level of a pyramid, of those of a level that it divides."""
+    """Return the bins of a level of the pyramid, from those of a finer one."""
     step, width = fine.shape[1] // level, fine.shape[2] * fine.shape[3]
-    # Rows, then columns: neighbouring axes are reduced several times as fast.
+    # Rows, then columns: adjacent axes are reduced several times as fast.
     rows = tf.reduce_max(tf.reshape(fine, [-1, level, step, width]), axis=2)
     blocks = tf.reshape(rows, [-1, level**2, step, fine.shape[-1]])
     return tf.reduce_max(blocks, axis=2)
@@ -110,7 +118,7 @@ def _pooled(features, images, boxes, masks, bins):
         inside &= tf.reshape(masks, tf.shape(inside))
     cells, owners = _pairs(tf.cast(tf.where(inside), tf.int32), boxes, bins)
     cells = (tf.gather(images, cells[0]) * shape[1] + cells[1]) * shape[2] + cells[2]
-    # One more cell, of zeros, is in every bin that has a cell outside of the mask.
+    # A cell of zeros is added to every bin that has a cell outside the mask.
     number = tf.shape(boxes)[0] * bins**2
     found = tf.math.unsorted_segment_sum(tf.ones_like(owners), owners, number)
     partly = tf.reshape(tf.where(found < _bin_areas(boxes, bins)), [-1])
@@ -133,7 +141,7 @@ def _inside(boxes, rows, columns):
 
 
 def _pairs(cells, boxes, bins):
-    """Return the pairs of a cell and a bin that it is in; bins overlap by a cell.
+    """Return all pairs of a cell and a bin that holds it; bins overlap by a cell.
 
     Args:
         cells: int32 [cells, 3]: segment, row, column.
@@ -159,11 +167,11 @@ def _pairs(cells, boxes, bins):
 
 
 def _bins_of(places, sizes, bins):
-    """Return the first bin that holds a place in a box, and how many do.
+    """Return the first bin that holds a place in a box, and how many bins do.
 
         floor(place b / k) .. ceil((place + 1) b / k) - 1,
 
-    which turns round the two inequalities of `bin_edges`.
+    which inverts the two inequalities of `bin_edges`.
     """
     firsts = places * bins // sizes
     return firsts, ((places + 1) * bins + sizes - 1) // sizes - firsts
@@ -179,11 +187,13 @@ def _bin_areas(boxes, bins):
     return tf.reshape(tf.maximum(areas, 1), [-1])
 
 
-def bin_sums(values, boxes, bins):
+def bin_sums(
+    values: ArrayLike | tf.Tensor, boxes: ArrayLike | tf.Tensor, bins: int
+) -> tf.Tensor:
     """Return the sums of values over the cells of the bins of one level.
 
     Args:
-        values: [..., rows, columns], numbers of cells; "..." as of boxes, or none.
+        values: a number per cell, [..., rows, columns]; "..." as in boxes, or empty.
         boxes: int32 [..., 4], as in `pyramid_pool`.
         bins: number of bins along each axis.
 

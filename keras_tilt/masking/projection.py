@@ -1,16 +1,16 @@
-"""Segments on the maps of a network: every pixel belongs to the nearest cell.
+"""Segments projected onto a feature map: every pixel belongs to the nearest cell.
 
-    cell(pixel)      argmin over cells of |center of its receptive field - pixel|
-    share[s, cell]   pixels of segment s that belong to the cell / all that belong to it
-    mask[s, cell]    share[s, cell] >= 1/2
+    cell(pixel)    = argmin over cells of |center of its receptive field - pixel|
+    share[s, cell] = pixels of segment s in the cell / all pixels of the cell
+    mask[s, cell]  = share[s, cell] >= 1/2
 
-Centers lie on a grid, so that the nearest is found along rows and columns apart. Of a
-cell that no pixel belongs to, the share is 0. A segment much smaller than the cells has
-an empty mask.
+Centers lie on a grid, so that the nearest is found for rows and columns separately. The
+share of a cell without pixels is 0. A segment much smaller than the cells has an empty
+mask.
 
 Source: Dai, He and Sun, "Convolutional feature masking for joint object and stuff
-segmentation", CVPR 2015. Of two centers equally far away the first counts,
-and of a share of exactly one half the segment; the paper leaves both open.
+segmentation", CVPR 2015. Of two centers at equal distance the first one counts, and a
+share of exactly one half is in the mask; the paper leaves both open.
 """
 
 __all__ = [
@@ -25,8 +25,10 @@ __all__ = [
 
 import dataclasses
 
+import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from keras_tilt.networks import graph
 from keras_tilt.networks.receptive_fields import receptive_field
@@ -34,26 +36,26 @@ from keras_tilt.networks.receptive_fields import receptive_field
 
 @dataclasses.dataclass(frozen=True)
 class Cells:
-    """Which cell of a map each pixel belongs to, along rows and along columns.
+    """The cell of a feature map that every pixel belongs to, by rows and columns.
 
     Attributes:
-        rows: tuple of int, of each row of pixels the row of cells.
-        columns: tuple of int, of each column of pixels the column of cells.
-        map_shape: (rows, columns) of the map.
+        rows: the row of cells of every row of pixels.
+        columns: the column of cells of every column of pixels.
+        map_shape: (rows, columns) of the feature map.
     """
 
-    rows: tuple
-    columns: tuple
-    map_shape: tuple
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+    map_shape: tuple[int, ...]
 
     @property
-    def image_shape(self):
-        """(height, width) of the images, in pixels."""
+    def image_shape(self) -> tuple[int, int]:
+        """Return (height, width) of the images, in pixels."""
         return len(self.rows), len(self.columns)
 
     @property
-    def totals(self):
-        """Pixels that belong to each cell, int64 [rows, columns]."""
+    def totals(self) -> np.ndarray:
+        """Return the number of pixels of every cell, int64 [rows, columns]."""
         per_row, per_column = (
             np.bincount(cells, minlength=size)
             for cells, size in zip(
@@ -63,8 +65,8 @@ class Cells:
         return np.outer(per_row, per_column)
 
 
-def cells_of(network, layer):
-    """Return the cells of a layer's map that the pixels of the images belong to.
+def cells_of(network: keras.Model, layer: str) -> Cells:
+    """Return the cells of a layer's feature map that the pixels belong to.
 
     Args:
         network: functional or Sequential `keras.Model` of images [n, h, w, channels] of
@@ -72,11 +74,11 @@ def cells_of(network, layer):
         layer: "conv5", or "backbone/conv5" inside a nested network.
 
     Returns:
-        cells: `Cells`, of pixels of the network's input.
+        cells: `Cells`, for pixels of the network's input.
 
     Raises:
-        ValueError: what `keras_tilt.receptive_field` raises; a layer without a map;
-            images of no fixed size.
+        ValueError: as `keras_tilt.receptive_field`; a layer without a feature map;
+            images without a fixed size.
 
     Example:
         >>> import keras
@@ -107,12 +109,14 @@ def cells_of(network, layer):
 
 
 def _nearest(centers, pixels):
-    """Of each pixel 0 .. pixels - 1 the nearest center, the first of two."""
+    """Return the nearest center of each pixel 0 .. pixels - 1, the first of two."""
     distances = np.abs(np.arange(pixels)[:, np.newaxis] - centers)
     return tuple(distances.argmin(axis=1).tolist())
 
 
-def project_masks(masks, cells, threshold=0.5):
+def project_masks(
+    masks: ArrayLike | tf.Tensor | tf.RaggedTensor, cells: Cells, threshold: float = 0.5
+) -> tf.Tensor | tf.RaggedTensor:
     """Return masks of pixels as masks of cells.
 
     Args:
@@ -120,13 +124,13 @@ def project_masks(masks, cells, threshold=0.5):
             network's images; or a `tf.RaggedTensor` [images, (segments), height,
             width].
         cells: `Cells`.
-        threshold: share of a cell's pixels from which on it is in the mask.
+        threshold: share of its pixels at or above which a cell is in the mask.
 
     Returns:
-        masks: bool [..., rows, columns], ragged where the masks are.
+        masks: bool [..., rows, columns], ragged if the masks are.
 
     Raises:
-        ValueError: for masks of another size.
+        ValueError: masks of another size.
 
     Example:
         >>> left = np.tile([1, 1, 1, 1, 0, 0, 0, 0], [6, 1])
@@ -143,7 +147,7 @@ def project_masks(masks, cells, threshold=0.5):
     if not masks.shape[-2:].is_compatible_with(cells.image_shape):
         raise ValueError(
             f"Expected masks of {cells.image_shape} pixels, as the images of the "
-            f"network. Received: shape {masks.shape}. Bring them to that size first."
+            f"network. Received: shape {masks.shape}. Resize them first."
         )
     rows = tf.one_hot(cells.rows, cells.map_shape[0])
     columns = tf.one_hot(cells.columns, cells.map_shape[1])
@@ -152,8 +156,13 @@ def project_masks(masks, cells, threshold=0.5):
     return thresholded(counts, cells.totals, threshold)
 
 
-def project_segments(atoms, members, cells, threshold=0.5):
-    """Return the masks, on the map, of segments that are unions of atoms.
+def project_segments(
+    atoms: ArrayLike | tf.Tensor,
+    members: ArrayLike | tf.Tensor | tf.RaggedTensor,
+    cells: Cells,
+    threshold: float = 0.5,
+) -> tf.Tensor | tf.RaggedTensor:
+    """Return the masks of cells of segments that are unions of atoms.
 
     Args:
         atoms: int32 [images, height, width], of the size of the network's images; -1
@@ -164,7 +173,7 @@ def project_segments(atoms, members, cells, threshold=0.5):
         threshold: as in `project_masks`.
 
     Returns:
-        masks: bool [images, segments, rows, columns], ragged where members are.
+        masks: bool [images, segments, rows, columns], ragged if members are.
     """
     if isinstance(members, tf.RaggedTensor):
         masks = project_segments(atoms, members.to_tensor(), cells, threshold)
@@ -173,8 +182,10 @@ def project_segments(atoms, members, cells, threshold=0.5):
     return thresholded(counts, cells.totals, threshold)
 
 
-def segment_counts(atoms, members, cells):
-    """Return how many pixels of every segment belong to each cell.
+def segment_counts(
+    atoms: ArrayLike | tf.Tensor, members: ArrayLike | tf.Tensor, cells: Cells
+) -> tf.Tensor:
+    """Return the number of pixels of every segment in every cell.
 
     Args:
         atoms: as in `project_segments`.
@@ -182,7 +193,7 @@ def segment_counts(atoms, members, cells):
         cells: `Cells`.
 
     Returns:
-        counts: whole numbers, float32 [images, segments, rows, columns].
+        counts: integers as float32 [images, segments, rows, columns].
     """
     members = tf.cast(members, tf.float32)
     rows, columns = cells.map_shape
@@ -192,7 +203,7 @@ def segment_counts(atoms, members, cells):
 
     def of_image(both):
         atoms, members = both
-        # An atom has pixels in few cells: a sparse matrix [cells, atoms].
+        # An atom has pixels in few cells, so the matrix [cells, atoms] is sparse.
         places = tf.boolean_mask(cell * number + atoms, atoms >= 0)
         places, _, pixels = tf.unique_with_counts(places)
         places = tf.stack([places // number, places % number], axis=1)
@@ -210,33 +221,35 @@ def segment_counts(atoms, members, cells):
     )
 
 
-def thresholded(counts, totals, threshold):
+def thresholded(
+    counts: tf.Tensor, totals: ArrayLike | tf.Tensor, threshold: float
+) -> tf.Tensor:
     """Return which cells, or bins of cells, are in the masks of segments.
 
     Args:
         counts: pixels of the segment in each, float32 [..., rows, columns].
-        totals: all pixels of each, as counts or without their first axes.
+        totals: all pixels of each, [..., rows, columns], broadcast against `counts`.
         threshold: as in `project_masks`.
 
     Returns:
-        masks: bool, as counts.
+        masks: bool, of the shape of `counts`.
     """
     totals = tf.cast(totals, tf.float32)
     return (counts >= threshold * totals) & (totals > 0)
 
 
-def boxes_of(present):
-    """Return the smallest boxes of cells that hold all cells that are present.
+def boxes_of(present: ArrayLike | tf.Tensor) -> tf.Tensor:
+    """Return the bounding boxes of the cells that are present.
 
-    Of the cells where `segment_counts` is above 0 these are the cells that the pixels
-    of the segment's box belong to, as the nearest cell never moves back along an axis.
+    For the cells where `segment_counts` is above 0, these are the cells of the pixels
+    of the segment's bounding box, as the nearest cell is monotonic along each axis.
 
     Args:
         present: bool [..., rows, columns].
 
     Returns:
-        boxes: int32 [..., 4]: top, left, bottom, right, the last two outside; zeros
-            where nothing is present.
+        boxes: top, left, bottom, right, int32 [..., 4], the last two exclusive; zeros
+            where no cell is present.
 
     Example:
         >>> boxes_of([[False, False, False], [False, True, True]]).numpy()
@@ -248,7 +261,7 @@ def boxes_of(present):
 
 
 def _first_and_end(present):
-    """Along the last axis, the first that is present and the one after the last."""
+    """Return the first index present along the last axis, and the last plus one."""
     numbers = tf.range(1, tf.shape(present)[-1] + 1)
     end = tf.reduce_max(tf.where(present, numbers, 0), axis=-1)
     first = tf.argmax(present, axis=-1, output_type=tf.int32)

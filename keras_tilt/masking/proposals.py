@@ -1,17 +1,17 @@
 """Proposals: segments that may be objects or stuff, from superpixels and their unions.
 
     partition(k) = superpixels of `felzenszwalb` at scale k
-    tree(k)      = the partition, and the unions that Ward's method merges one by one,
-                   of superpixels that touch, up to the whole image
+    tree(k)      = the partition, and the unions of touching superpixels that Ward's
+                   method merges one by one, up to the whole image
     next         = argmax over nodes s of all trees of
                    area(s)^(1/3) (1 - max over the proposals p so far of IoU(s, p))
 
-Proposals come in the order of the last line, so that the first k of many are those that
-are made if k are asked for: each tells something that those before it do not.
+Proposals come in the order of the last line, each as different as possible from those
+before it: the first k of many are those one gets by asking for k.
 
 Source: Felzenszwalb and Huttenlocher 2004; unions of superpixels at several scales as
 candidates, Uijlings et al. 2013, "Selective search", who merge by colour, texture and
-size; the order, without the area, Gonzalez 1985. The paper takes selective search.
+size; the order, without the area, Gonzalez 1985. The paper uses selective search.
 """
 
 __all__ = ["proposals", "superpixels"]
@@ -19,35 +19,34 @@ __all__ = ["proposals", "superpixels"]
 import numpy as np
 import scipy.ndimage
 import scipy.sparse
+from numpy.typing import ArrayLike
 from skimage.color import rgb2lab
 from skimage.segmentation import felzenszwalb
 from sklearn.cluster import ward_tree
 
 from keras_tilt.masking.segments.atoms import Segments, joined
+from keras_tilt.masking.superpixels import PLACE_WEIGHT, TEXTURE_WEIGHT
 from keras_tilt.validation import check_count
 
 _SCALES = (30, 60, 120, 240, 480)
 _SIGMA = 0.4  # of the blur, pixels
-_SMALLEST = 1 / 2000  # share of the image
-_NODES = 1000  # of a tree, the largest; few photographs have more
-# What differences count as, against those of colour in units of CIE Lab.
-_OF_TEXTURE = 5.0  # per unit of lightness and pixel
-_OF_PLACE = 150.0  # per longer side of the image
+_SMALLEST = 1 / 2000  # area of a superpixel, share of the image
+_NODES = 1000  # the largest of a tree; few photographs have more
 
 
-def proposals(image, max_segments=1500):
+def proposals(image: ArrayLike, max_segments: int = 1500) -> Segments:
     """Return segments of an image that may be objects or stuff.
 
     Args:
         image: pixels in [0, 255], uint8 [height, width, 3].
-        max_segments: how many there may be at most.
+        max_segments: number of segments, at most.
 
     Returns:
         proposals: `Segments`, no two of the same pixels; the first is the whole image.
-            The same image gives the same ones.
+            They are a function of the image.
 
     Raises:
-        ValueError: for what is no image, or no number of segments.
+        ValueError: an array that is not an image, or no segments asked for.
 
     Example:
         >>> image = np.full([60, 80, 3], 200, np.uint8)
@@ -55,6 +54,7 @@ def proposals(image, max_segments=1500):
         array([4800])
     """
     check_count("max_segments", max_segments, 1)
+    image = _checked_image(image)
     partitions = superpixels(image)
     channels = _channels(image)
     trees = [_tree(channels, partition) for partition in partitions]
@@ -62,8 +62,8 @@ def proposals(image, max_segments=1500):
     return _in_order(trees, _order(overlap, max_segments))
 
 
-def superpixels(image):
-    """Return partitions of an image into pieces of about one colour.
+def superpixels(image: ArrayLike) -> list[np.ndarray]:
+    """Return partitions of an image into pieces of nearly one colour.
 
     Args:
         image: pixels in [0, 255], uint8 [height, width, 3].
@@ -72,7 +72,7 @@ def superpixels(image):
         partitions: list of label maps, int64 [height, width], from fine to coarse.
 
     Raises:
-        ValueError: for what is no image.
+        ValueError: an array that is not an image.
     """
     image = _checked_image(image)
     smallest = round(_SMALLEST * image.shape[0] * image.shape[1])
@@ -83,15 +83,17 @@ def superpixels(image):
 
 
 def _channels(image):
-    """What superpixels are compared by, [height, width, 7]: colour, texture, place."""
+    """Return what superpixels are compared by: colour, texture, place, [h, w, 7]."""
     colour = rgb2lab(image)
     gradient = [scipy.ndimage.sobel(colour[..., 0], axis) / 8 for axis in (0, 1)]
     place = np.indices(image.shape[:2]) / max(image.shape)
-    return np.dstack([colour, *(_OF_TEXTURE * np.abs(gradient)), *(_OF_PLACE * place)])
+    return np.dstack(
+        [colour, *(TEXTURE_WEIGHT * np.abs(gradient)), *(PLACE_WEIGHT * place)]
+    )
 
 
 def _tree(channels, partition):
-    """Superpixels, then their unions by Ward's method, as `Segments`."""
+    """Return superpixels, then their unions by Ward's method, as `Segments`."""
     count = partition.max() + 1
     members = list(np.eye(count, dtype=bool))
     if count > 1:
@@ -104,7 +106,7 @@ def _tree(channels, partition):
 
 
 def _means(channels, partition):
-    """Means over every superpixel, [superpixels, channels]."""
+    """Return the means over every superpixel, [superpixels, channels]."""
     labels = partition.ravel()
     sums = [
         np.bincount(labels, channel.ravel()) for channel in np.moveaxis(channels, 2, 0)
@@ -113,7 +115,7 @@ def _means(channels, partition):
 
 
 def _adjacent(partition):
-    """Which superpixels touch along a side of a pixel: sparse, symmetric."""
+    """Return which superpixels touch along a side of a pixel, sparse and symmetric."""
     count = partition.max() + 1
     firsts = np.concatenate([partition[1:].ravel(), partition[:, 1:].ravel()])
     seconds = np.concatenate([partition[:-1].ravel(), partition[:, :-1].ravel()])
@@ -126,11 +128,11 @@ def _adjacent(partition):
 
 
 def _order(overlap, count):
-    """Numbers of segments, [k <= count], each the one that is missing most.
+    """Return indices of segments, [k <= count], each the one that is missing most.
 
     Args:
-        overlap: pixels that segments have in common, [n, n].
-        count: how many there may be at most.
+        overlap: pixels that segments share, [n, n].
+        count: number of segments, at most.
     """
     areas = np.diagonal(overlap)
     iou = overlap / (areas[:, np.newaxis] + areas - overlap)
@@ -145,7 +147,7 @@ def _order(overlap, count):
 
 
 def _in_order(several, order):
-    """Segments of several sets, numbered through from the first to the last set."""
+    """Return segments of several sets in an order of indices into all of them."""
     of_set = np.repeat(np.arange(len(several)), [len(s) for s in several])[order]
     within = np.concatenate([np.arange(len(s)) for s in several])[order]
     parts = [s.select(within[of_set == i]) for i, s in enumerate(several)]
@@ -156,7 +158,7 @@ def _in_order(several, order):
 # Checks
 
 
-def _checked_image(image):
+def _checked_image(image: ArrayLike) -> np.ndarray:
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(
@@ -165,7 +167,6 @@ def _checked_image(image):
         )
     if not image.size:
         raise ValueError(
-            "`image` must have pixels. Received: "
-            f"{list(image.shape)}. Leave out what is empty."
+            f"`image` must have pixels. Received: {list(image.shape)}. Leave it out."
         )
     return image

@@ -1,9 +1,9 @@
-"""How good label maps and found objects are.
+"""Scores of label maps and of found objects.
 
-    IoU of class c   pixels of c found and true / pixels of c found or true
+    IoU of class c   pixels of c both found and true / pixels of c found or true
     AP^r             area under precision of recall, over objects found by their masks
 
-Pixels without a true label are not judged; one that was given no label is wrong.
+Pixels without a true label are not evaluated; one left without a label is wrong.
 
 Source: Everingham et al., "The PASCAL visual object classes challenge", IJCV 2010;
 AP of regions: Hariharan et al., "Simultaneous detection and segmentation", ECCV 2014.
@@ -12,14 +12,15 @@ AP of regions: Hariharan et al., "Simultaneous detection and segmentation", ECCV
 __all__ = ["average_precision", "class_iou", "confusion", "matched"]
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-def confusion(truth, found, num_classes):
+def confusion(truth: ArrayLike, found: ArrayLike, num_classes: int) -> np.ndarray:
     """Return pixels by true and found class, int64 [num_classes, num_classes + 1].
 
     Args:
-        truth: true classes, int [...]; -1 is not judged.
-        found: found classes, int [...]; -1, none, is in the last column.
+        truth: true classes, int [...]; -1 is not evaluated.
+        found: found classes, int [...]; -1, no class, is in the last column.
         num_classes: number of classes.
 
     Example:
@@ -35,11 +36,11 @@ def confusion(truth, found, num_classes):
     return counts.reshape(num_classes, num_classes + 1)
 
 
-def class_iou(counts):
-    """Return IoU of every class, [num_classes]; NaN of one neither true nor found.
+def class_iou(counts: ArrayLike) -> np.ndarray:
+    """Return the IoU of every class, [num_classes]; NaN if neither true nor found.
 
     Args:
-        counts: sum of `confusion` over images.
+        counts: the sum of `confusion` over images.
 
     Example:
         >>> class_iou(np.array([[1, 1, 0], [0, 0, 1]]))
@@ -51,15 +52,15 @@ def class_iou(counts):
     return np.divide(hits, union, out=np.full(len(hits), np.nan), where=union > 0)
 
 
-def matched(iou, scores, threshold):
-    """Return which of the objects found in an image are true ones, bool [found].
+def matched(iou: np.ndarray, scores: ArrayLike, threshold: float) -> np.ndarray:
+    """Return which of the objects found in an image are true, bool [found].
 
-    The best scored first, each takes the free true object that it overlaps most.
+    In order of score, each takes the true object not yet taken that it overlaps most.
 
     Args:
-        iou: [found, true], of the masks.
-        scores: [found].
-        threshold: smallest IoU, .5 or .7 as a rule.
+        iou: IoU of the masks, [found, true].
+        scores: scores, [found].
+        threshold: the lowest IoU that counts, usually .5 or .7.
 
     Example:
         >>> matched(np.array([[0.6, 0.2], [0.9, 0.1]]), [0.8, 0.7], 0.5)
@@ -75,15 +76,15 @@ def matched(iou, scores, threshold):
     return hits
 
 
-def average_precision(hits, scores, number):
-    """Return the area under the precision of the objects of a class, of all images.
+def average_precision(hits: ArrayLike, scores: ArrayLike, number: int) -> float:
+    """Return the average precision of one class, over the objects of all images.
 
-        sum over hits of the highest precision at that recall or a higher one / number
+        sum over hits of the highest precision at that or a higher recall / number
 
     Args:
-        hits: bool [found], of `matched`.
-        scores: [found].
-        number: how many true objects there are; NaN if none.
+        hits: the results of `matched`, bool [found].
+        scores: scores, [found].
+        number: number of true objects; the result is NaN without any.
 
     Example:
         >>> average_precision([True, False, True], [0.9, 0.8, 0.7], 2)

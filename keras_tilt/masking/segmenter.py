@@ -4,16 +4,20 @@
     design A    the same pathway and  pyramid over the masked box -> fc -> classes
     design B    pyramid over the box, its finest level masked ----> fc -> classes
 
-Source: Dai, He and Sun, CVPR 2015; "box" is what they compare with. The mask of design
-B follows their rule for cells, on the bins of the finest level: a bin is kept where at
-least half of the pixels that belong to its cells are in the segment.
+Source: Dai, He and Sun, CVPR 2015; "box" is their baseline. The mask of design B
+applies their rule for cells to the bins of the finest level: a bin is kept if at least
+half of the pixels of its cells are in the segment.
 """
 
 __all__ = ["DESIGNS", "Segmenter"]
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from keras_tilt.masking.pooling import PYRAMID, bin_sums, pyramid_pool
 from keras_tilt.masking.projection import (
@@ -25,39 +29,44 @@ from keras_tilt.masking.projection import (
 from keras_tilt.networks import graph
 from keras_tilt.validation import check_count
 
+if TYPE_CHECKING:
+    from keras_tilt.masking.svm import LinearSVMs
+
 DESIGNS = ("box", "A", "B")
 _THRESHOLD = 0.5
 
 
 @keras.saving.register_keras_serializable("keras_tilt")
 class Segmenter(keras.Model):
-    """Logits of the classes of segments, the last one that of none of them.
+    """Classifies segments: one logit per class, and a last one for no class.
 
     A batch is {"image": [n, height, width, channels], "atoms": int32 [n, height,
     width], "members": bool [n, segments, atoms]}, as `keras_tilt.masking.examples`
-    makes it; a segment is a union of atoms, one without pixels is padding. The network
-    runs once per image, and at inference `chunk` segments at a time go through pooling
-    and pathways, so that only masks and what the classifier reads grow with them.
+    makes it. A segment is a union of atoms; one without pixels is padding. The network
+    runs once per image. At inference `chunk` segments at a time are pooled and
+    classified, so that only masks and embeddings grow with their number.
 
     Args:
         network: functional or Sequential `keras.Model` of images of one size.
-        layer: whose map is masked, "conv5" or "backbone/conv5".
-        num_classes: number of classes; the logits have one more, of none.
+        layer: name of the layer whose feature map is masked, such as "conv5" or
+            "backbone/conv5".
+        num_classes: number of classes; the logits have one more, for no class.
         design: "box", "A" or "B".
         hidden: widths of the fully connected layers of a pathway.
-        dropout: of their outputs, while training.
-        levels: of the pyramid; the finest, first, is the one that design B masks.
+        dropout: rate of dropout after each of them, in training.
+        levels: bins along each axis, one number per level of the pyramid; design B
+            masks the first, which must be the finest.
         chunk: segments at a time at inference.
-        train_network: whether the network's weights are trained, too, which is set as
-            its `trainable`. What a batch normalization has learned of the data stays.
+        train_network: whether the weights of the network are trained, too; this sets
+            its `trainable`. Batch normalization stays in inference mode.
         margins: whether the logits are margins of linear SVMs, of which the scores are
             not a softmax.
-        background: class of what is none of the others, if there is one: no segment is
-            trained as it, and its score is that of none.
+        background: class of pixels that belong to no other, if there is one: no segment
+            is trained on it, and its score is that of no class.
 
     Raises:
-        ValueError: an unknown design; a layer without a map; a background that is no
-            class.
+        ValueError: an unknown design; a layer without a feature map; a background that
+            is not a class.
 
     Example:
         >>> network = keras.Sequential([
@@ -74,20 +83,20 @@ class Segmenter(keras.Model):
 
     def __init__(
         self,
-        network,
-        layer,
-        num_classes,
-        design="A",
-        hidden=(512,),
-        dropout=0.5,
-        levels=PYRAMID,
-        chunk=64,
-        train_network=False,
-        margins=False,
-        background=None,
-        name="segmenter",
-        **kwargs,
-    ):
+        network: keras.Model,
+        layer: str,
+        num_classes: int,
+        design: Literal["box", "A", "B"] = "A",
+        hidden: Sequence[int] = (512,),
+        dropout: float = 0.5,
+        levels: Sequence[int] = PYRAMID,
+        chunk: int = 64,
+        train_network: bool = False,
+        margins: bool = False,
+        background: int | None = None,
+        name: str = "segmenter",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(name=name, **kwargs)
         _check_arguments(num_classes, design, levels, chunk, background)
         self.cells = cells_of(network, layer)
@@ -119,14 +128,22 @@ class Segmenter(keras.Model):
         self.classifier.build((None, width))
         self.built = True
 
-    def call(self, inputs, training=False):
-        """Logits, float32 [n, segments, num_classes + 1]."""
+    def call(self, inputs: dict[str, tf.Tensor], training: bool = False) -> tf.Tensor:
+        """Return logits, float32 [n, segments, num_classes + 1].
+
+        Args:
+            inputs: a batch, as above.
+            training: whether dropout is applied.
+        """
         return self.classifier(self.embed(inputs, training=training))
 
-    def scores(self, inputs):
-        """Scores of the classes, float32 [n, segments, num_classes].
+    def scores(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Return the scores of the classes, float32 [n, segments, num_classes].
 
-        Probabilities, or the margins of linear SVMs.
+        These are probabilities, or the margins of linear SVMs.
+
+        Args:
+            inputs: a batch, as above.
         """
         logits = self(inputs)
         values = logits if self.margins else tf.nn.softmax(logits)
@@ -135,7 +152,7 @@ class Segmenter(keras.Model):
             columns[self.background] = self.num_classes
         return tf.gather(values, columns, axis=-1)
 
-    def set_svms(self, svms):
+    def set_svms(self, svms: "LinearSVMs") -> None:
         """Put linear SVMs in the place of the last layer.
 
         Args:
@@ -147,8 +164,13 @@ class Segmenter(keras.Model):
 
     set_machines = set_svms  # its first name
 
-    def embed(self, inputs, training=False):
-        """What the classifier reads of each segment, [n, segments, width]."""
+    def embed(self, inputs: dict[str, tf.Tensor], training: bool = False) -> tf.Tensor:
+        """Return what the classifier reads of each segment, [n, segments, width].
+
+        Args:
+            inputs: a batch, as above.
+            training: whether dropout is applied.
+        """
         features = self.features(inputs["image"])
         counts = segment_counts(inputs["atoms"], inputs["members"], self.cells)
         boxes = boxes_of(counts > 0)
@@ -161,8 +183,8 @@ class Segmenter(keras.Model):
             return of_segments(*parts)
         return _in_chunks(of_segments, parts, self.chunk)
 
-    def features(self, images):
-        """The map of the layer, [n, rows, columns, channels], network as at inference.
+    def features(self, images: ArrayLike | tf.Tensor) -> tf.Tensor:
+        """Return the feature map, [n, rows, columns, channels], in inference mode.
 
         Args:
             images: [n, height, width, channels], as the network takes them.
@@ -171,7 +193,7 @@ class Segmenter(keras.Model):
         return graph.layer_values(self.network, feeds, self.layer, False)
 
     def _kept(self, counts, boxes):
-        """What of a segment's box is in its mask: cells, bins, or for boxes nothing."""
+        """Return which cells, or bins, of a segment are in its mask; none for "box"."""
         if self.design == "box":
             return tf.zeros(tf.concat([tf.shape(boxes)[:2], [0]], axis=0), tf.bool)
         inside, whole = counts, self.cells.totals
@@ -182,7 +204,7 @@ class Segmenter(keras.Model):
         return thresholded(inside, whole, _THRESHOLD)
 
     def _pooled(self, features, boxes, kept):
-        """What each pathway reads: list of [n, segments, bins, channels]."""
+        """Return what each pathway reads, a list of [n, segments, bins, channels]."""
         whole = pyramid_pool(features, boxes, levels=self.levels)
         if self.design == "A":
             return [whole, pyramid_pool(features, boxes, kept, self.levels)]
@@ -202,8 +224,8 @@ class Segmenter(keras.Model):
         embedded = tf.concat(parts, axis=-1)
         return tf.reshape(embedded, [shape[0], shape[1], embedded.shape[-1]])
 
-    def get_config(self):
-        """Constructor arguments."""
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
         network = keras.saving.serialize_keras_object(self.network)
         return {
             "network": network,
@@ -221,8 +243,15 @@ class Segmenter(keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
-        """A segmenter of the configured network."""
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> "Segmenter":
+        """Return the segmenter of a configuration.
+
+        Args:
+            config: of `get_config`.
+            custom_objects: classes of the network, by name.
+        """
         network = keras.saving.deserialize_keras_object(
             config["network"], custom_objects
         )
@@ -230,7 +259,7 @@ class Segmenter(keras.Model):
 
 
 def _in_chunks(function, parts, chunk):
-    """Return function(*parts) [n, s, ...], of `chunk` of the s segments at a time."""
+    """Return function(*parts), [n, s, width], for `chunk` segments at a time."""
     images, segments = tf.unstack(tf.shape(parts[0])[:2])
     chunks = tf.maximum(-(-segments // chunk), 1)
 

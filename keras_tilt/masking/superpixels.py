@@ -1,37 +1,46 @@
-"""Superpixels and their unions, made inside a TensorFlow graph.
+"""Superpixels and their unions, computed inside a TensorFlow graph.
 
-    pixel p        (L, a, b, compactness / step * row, compactness / step * column)
-    superpixel(p)  = argmin over c in the 3 x 3 cells around p of |p - m_c|^2, where m_c
-                     is the mean of the pixels that c has had so far; at first its cell
-    cost(s, t)     = n_s n_t / (n_s + n_t) |m_s - m_t|^2, of superpixels or unions that
-                     touch; those of the smallest are merged, up to the whole image
-    segments       the superpixels, and the unions of two trees: m of colour, texture
-                     and place, and m of colour and texture alone
+    pixel p       = (L, a, b, compactness / step * row, compactness / step * column)
+    superpixel(p) = argmin over c in the 3 x 3 cells around p of |p - m_c|^2, m_c the
+                    mean of the pixels of c, at first those of its cell
+    cost(s, t)    = n_s n_t / (n_s + n_t) |m_s - m_t|^2, of superpixels or unions that
+                    touch; the two of lowest cost are merged, up to the whole image
+    segments      = the superpixels, and the unions of two trees: m of colour, texture
+                    and place, and m of colour and texture alone
 
-Of stock operations only and for images of any size, so that a SavedModel can segment.
+Only stock operations are used, for images of any size, so that a SavedModel can segment
+images.
 
-Source: superpixels, SLIC, Achanta et al. 2012, section 3. Ours are told the mean of
-their cell first, not a pixel of it, and remain as they are found: a superpixel may have
-pixels apart from the others. Unions: Ward 1963, as in `proposals`.
+Source: superpixels, SLIC, Achanta et al. 2012, section 3. Ours start from the mean of
+their cell, not from a pixel, and are not made connected afterwards. Unions: Ward 1963,
+as in `proposals`.
 """
 
-__all__ = ["lab", "merge_tree", "segments_of", "slic"]
+__all__ = [
+    "PLACE_WEIGHT",
+    "TEXTURE_WEIGHT",
+    "lab",
+    "merge_tree",
+    "segments_of",
+    "slic",
+]
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from keras_tilt.masking.examples import resize_labels
 from keras_tilt.validation import check_count
 
-# Units of CIE Lab per step between superpixels. Of 2 to 25 with the best label of each
-# superpixel on CamVid; 10 to 20 differ little.
+# Units of CIE Lab per step between superpixels. Chosen from 2 to 25 by the best label
+# of each superpixel on CamVid; 10 to 20 differ little.
 _COMPACTNESS = 15.0
 _ITERATIONS = 10
-# What differences count as when merging: as in `proposals`.
-_OF_TEXTURE = 5.0  # per unit of lightness and pixel
-_OF_PLACE = 150.0  # per longer side of the image
+# What differences count as when merging, against those of colour in units of CIE Lab.
+TEXTURE_WEIGHT = 5.0  # per unit of lightness and pixel
+PLACE_WEIGHT = 150.0  # per longer side of the image
 
-# Linear sRGB to CIE XYZ; the white of D65 as seen by the observer of 2 degrees.
+# Linear sRGB to CIE XYZ; white point D65, 2 degree observer.
 _XYZ = np.array(
     [
         [0.412453, 0.357580, 0.180423],
@@ -42,22 +51,24 @@ _XYZ = np.array(
 _WHITE = np.array([0.95047, 1.0, 1.08883])
 
 
-def segments_of(image, number=500, side=320):
+def segments_of(
+    image: ArrayLike | tf.Tensor, number: int = 500, side: int = 320
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Return superpixels of an image, and the unions of two trees of them.
 
     Args:
         image: pixels in [0, 255], [height, width, 3], not empty.
-        number: how many superpixels there may be at most.
-        side: of the image when they are found, at most, in pixels: a larger one is made
-            smaller, and they are as coarse as its pixels then.
+        number: number of superpixels, at most.
+        side: longest side, in pixels, at which superpixels are found: a larger image is
+            scaled down first, so that their boundaries are coarser.
 
     Returns:
         atoms: the superpixel of every pixel, int32 [height, width], from 0 to k - 1.
         members: the superpixels of every segment, bool [segments, k], each once: first
-            each superpixel by itself, then unions, at most 2k - 2 of them.
+            every superpixel, then unions, at most 2k - 2 of them.
 
     Raises:
-        ValueError: for no number of superpixels, or pixels.
+        ValueError: `number` or `side` below 1.
 
     Example:
         >>> image = np.full([4, 6, 3], 200, np.uint8)
@@ -70,13 +81,13 @@ def segments_of(image, number=500, side=320):
     check_count("side", side, 1)
     seen = _shrunk(image, side)
     atoms = slic(seen, number)
-    first, second = (merge_tree(seen, atoms, place) for place in (_OF_PLACE, 0.0))
+    first, second = (merge_tree(seen, atoms, place) for place in (PLACE_WEIGHT, 0.0))
     atoms = resize_labels(atoms, tf.shape(image)[:2])
     return atoms, tf.concat([first, _new(second, first)], axis=0)
 
 
 def _shrunk(image, side):
-    """An image, float32, with no side above this."""
+    """Return the image as float32, scaled so that no side is above `side`."""
     image = tf.cast(image, tf.float32)
     shape = tf.shape(image)[:2]
     scale = side / tf.maximum(tf.reduce_max(shape), side)
@@ -85,7 +96,7 @@ def _shrunk(image, side):
 
 
 def _new(members, known):
-    """The segments that are none of the known ones."""
+    """Return the segments that are not among the known ones."""
     some, others = (tf.cast(each, tf.float32) for each in (members, known))
     common = tf.matmul(some, others, transpose_b=True)
     sizes = tf.reduce_sum(some, axis=1, keepdims=True), tf.reduce_sum(others, axis=1)
@@ -96,14 +107,15 @@ def _new(members, known):
 # Colour
 
 
-def lab(image):
-    """Return CIE Lab of sRGB, of white D65 and the observer of 2 degrees.
+def lab(image: ArrayLike | tf.Tensor) -> tf.Tensor:
+    """Return CIE Lab of sRGB, white point D65, 2 degree observer.
 
     Args:
         image: pixels in [0, 255], [..., 3].
 
     Returns:
-        lab: lightness in [0, 100], green to red, blue to yellow; float32 [..., 3].
+        lab: L in [0, 100], a from green to red, b from blue to yellow; float32
+            [..., 3].
 
     Source: IEC 61966-2-1 for sRGB; CIE 15.
     """
@@ -119,19 +131,19 @@ def lab(image):
 # Superpixels
 
 
-def slic(image, number):
-    """Return superpixels of an image: local k-means of colour and place.
+def slic(image: ArrayLike | tf.Tensor, number: int) -> tf.Tensor:
+    """Return the superpixels of an image, by local k-means of colour and place.
 
     Args:
         image: pixels in [0, 255], [height, width, 3], not empty.
-        number: how many there may be at most; about as many are found.
+        number: number of superpixels, at most; about as many are found.
 
     Returns:
         atoms: the superpixel of every pixel, int32 [height, width], numbered from 0 in
-            the order of their first pixels. The same image gives the same ones.
+            the order of their first pixels. They are a function of the image.
 
     Raises:
-        ValueError: for no number of superpixels.
+        ValueError: `number` below 1.
     """
     check_count("number", number, 1)
     height, width = tf.unstack(tf.shape(image)[:2])
@@ -151,7 +163,7 @@ def slic(image, number):
 
 
 def _grid(height, width, number):
-    """Rows and columns of cells, rows * columns <= number: about square, no empty."""
+    """Return rows and columns of nearly square cells, rows * columns <= number."""
     ratio = tf.cast(height, tf.float64) / tf.cast(width, tf.float64)
     rows = tf.cast(tf.round(tf.sqrt(number * ratio)), tf.int32)
     rows = tf.clip_by_value(rows, 1, tf.minimum(height, number))
@@ -159,42 +171,42 @@ def _grid(height, width, number):
 
 
 def _cells(height, width, rows, columns):
-    """The cell of every pixel, int32 [height, width], a margin of cells around all."""
+    """Return the cell of every pixel, int32 [height, width], with a margin of cells."""
     of_rows = 1 + tf.range(height) * rows // height
     of_columns = 1 + tf.range(width) * columns // width
     return of_rows[:, tf.newaxis] * (columns + 2) + of_columns
 
 
 def _pixels(image, count):
-    """What pixels are compared by, float32 [height, width, 5]: colour and place."""
+    """Return what pixels are compared by, colour and place, float32 [h, w, 5]."""
     shape = tf.shape(image)[:2]
     step = tf.sqrt(tf.cast(tf.reduce_prod(shape) / count, tf.float32))
     return tf.concat([lab(image), _COMPACTNESS / step * _places(shape)], axis=-1)
 
 
 def _places(shape):
-    """Row and column of every pixel, float32 [height, width, 2]."""
+    """Return row and column of every pixel, float32 [height, width, 2]."""
     rows, columns = tf.meshgrid(tf.range(shape[0]), tf.range(shape[1]), indexing="ij")
     return tf.cast(tf.stack([rows, columns], axis=-1), tf.float32)
 
 
 def _nearest(pixels, centers, cells, per_row):
-    """The nearest of the 3 x 3 centers around each pixel, int32 [height, width].
+    """Return the nearest of the 3 x 3 centers around each pixel, int32 [height, width].
 
-    One of the 9 after the other: all at once are 9 times the memory.
+    One of the 9 after the other: all at once take 9 times the memory.
     """
     nearest, distance = cells, tf.fill(tf.shape(cells), np.float32(np.inf))
     for offset in [i * per_row + j for i in (-1, 0, 1) for j in (-1, 0, 1)]:
         others = cells + offset
         to_others = tf.reduce_sum((pixels - tf.gather(centers, others)) ** 2, axis=-1)
-        nearer = to_others < distance  # never so for NaN, a center without pixels
+        nearer = to_others < distance  # never for NaN, a center without pixels
         nearest = tf.where(nearer, others, nearest)
         distance = tf.where(nearer, to_others, distance)
     return nearest
 
 
 def _means(values, labels, count):
-    """Means over the pixels of every label, float64 [count, channels]; NaN of none."""
+    """Return the means over each label, float64 [count, channels]; NaN if empty."""
     ones = tf.ones_like(values[..., :1])
     sums = tf.math.unsorted_segment_sum(
         tf.cast(tf.concat([values, ones], axis=-1), tf.float64), labels, count
@@ -205,21 +217,23 @@ def _means(values, labels, count):
 # Unions
 
 
-def merge_tree(image, atoms, place=_OF_PLACE):
-    """Return superpixels and the unions that Ward's method merges one by one.
+def merge_tree(
+    image: ArrayLike | tf.Tensor, atoms: tf.Tensor, place: float = PLACE_WEIGHT
+) -> tf.Tensor:
+    """Return superpixels and their unions, merged one by one by Ward's method.
 
-    Every superpixel counts alike, n = 1, however many pixels it has.
+    Every superpixel has the same weight, n = 1, however many pixels it has.
 
     Args:
         image: pixels in [0, 255], [height, width, 3].
         atoms: the superpixel of every pixel, int32 [height, width]; each of 0..k - 1
             has a pixel.
-        place: what a difference in place of the longer side of the image counts as,
-            against those of colour in units of CIE Lab.
+        place: the difference in colour, in units of CIE Lab, that a difference in
+            place of the longer side of the image is worth.
 
     Returns:
-        members: the superpixels of every segment, bool [2k - 1, k]: first each by
-            itself, then the unions in the order of merging.
+        members: the superpixels of every segment, bool [2k - 1, k]: first every
+            superpixel, then the unions in the order of merging.
     """
     count = tf.reduce_max(atoms) + 1
     means = _means(_channels(image, place), atoms, count)
@@ -227,15 +241,15 @@ def merge_tree(image, atoms, place=_OF_PLACE):
 
 
 def _channels(image, of_place):
-    """What superpixels are compared by, [height, width, 7]: colour, texture, place."""
+    """Return what superpixels are compared by: colour, texture, place, [h, w, 7]."""
     colour, shape = lab(image), tf.shape(image)[:2]
     place = _places(shape) / tf.cast(tf.reduce_max(shape), tf.float32)
     texture = tf.abs(_gradient(colour[..., 0]))
-    return tf.concat([colour, _OF_TEXTURE * texture, of_place * place], axis=-1)
+    return tf.concat([colour, TEXTURE_WEIGHT * texture, of_place * place], axis=-1)
 
 
 def _gradient(values):
-    """Per pixel along rows and columns, by Sobel's masks, [height, width, 2]."""
+    """Return the gradient down and right, by Sobel's filters, [height, width, 2]."""
     values = tf.pad(values, [[1, 1], [1, 1]], "SYMMETRIC")
     down = (values[2:] - values[:-2]) / 2
     right = (values[:, 2:] - values[:, :-2]) / 2
@@ -245,7 +259,7 @@ def _gradient(values):
 
 
 def _adjacent(atoms, count):
-    """Superpixels that touch along a side of a pixel: two of int32 [pairs]."""
+    """Return the pairs of superpixels that touch, two arrays int32 [pairs]."""
     firsts = tf.concat([_flat(atoms[1:]), _flat(atoms[:, 1:])], axis=0)
     seconds = tf.concat([_flat(atoms[:-1]), _flat(atoms[:, :-1])], axis=0)
     count = tf.cast(count, tf.int64)
@@ -255,10 +269,10 @@ def _adjacent(atoms, count):
 
 
 def _ward(means, firsts, seconds):
-    """Superpixels by their means and which touch, and their unions: `merge_tree`.
+    """Return `merge_tree`, given the means of superpixels and the pairs that touch.
 
-    A union takes the number of one of its two parts, so that a merge changes only who
-    owns a superpixel, and whom the pairs that touch are of.
+    A union takes the index of one of its two parts, so that a merge only replaces one
+    index by another in the owners of superpixels and in the pairs.
     """
     count = tf.shape(means)[0]
     superpixels = tf.range(count)
@@ -282,7 +296,7 @@ def _ward(means, firsts, seconds):
 
 
 def _costs(firsts, seconds, numbers, sums):
-    """Of merging, float64 [pairs]; infinite within a union."""
+    """Return the cost of merging each pair, float64 [pairs]; infinite in a union."""
     means = sums / numbers[:, tf.newaxis]
     difference = tf.gather(means, firsts) - tf.gather(means, seconds)
     n, m = tf.gather(numbers, firsts), tf.gather(numbers, seconds)

@@ -2,29 +2,32 @@
 
     margin_c(x) = w_c . x + b_c      min |w_c|^2 / 2 + C sum max(0, 1 - y margin_c(x))^2
 
-Positive examples are true segments, of stuff those of the deterministic pursuit.
-Negative ones are segments that are little of the class; after a first fit, those that
-come nearest, of all images, are added once.
+Positive examples are true segments, for stuff those of the deterministic pursuit.
+Negative examples are segments with a low measure; after a first fit the hardest ones of
+all images are added once.
 
-Source: Girshick et al., "Rich feature hierarchies", CVPR 2014; Dai, He and
-Sun, CVPR 2015. Vectors are scaled to a mean norm.
+Source: Girshick et al., "Rich feature hierarchies", CVPR 2014; Dai, He and Sun, CVPR
+2015. Vectors are scaled to a mean norm.
 """
 
 __all__ = ["LinearSVMs", "Machines", "answers_of", "fit"]
 
 import typing
+from collections.abc import Callable
 
 import numpy as np
 from sklearn.svm import LinearSVC
 from tqdm import auto as tqdm
 
+from keras_tilt.masking.assignment import Assignment
+
 MEAN_NORM = 20.0
-_TRUE, _LITTLE = 0.999, 0.3  # IoU or purity of positive and negative examples
-_BIAS = 10.0  # of the constant that the bias multiplies, so that it is hardly penalized
+_TRUE, _LOW = 0.999, 0.3  # IoU or purity of positive and negative examples
+_BIAS = 10.0  # the constant that the bias multiplies, so that it is hardly penalized
 
 
 class LinearSVMs(typing.NamedTuple):
-    """Linear functions of what a `Segmenter` embeds, one for each class.
+    """One linear function per class of what `Segmenter.embed` returns.
 
     Attributes:
         kernel: float32 [width, num_classes].
@@ -34,7 +37,7 @@ class LinearSVMs(typing.NamedTuple):
     kernel: np.ndarray
     bias: np.ndarray
 
-    def margins(self, vectors):
+    def margins(self, vectors: np.ndarray) -> np.ndarray:
         """Return the margins, [..., num_classes], of vectors [..., width]."""
         return vectors @ self.kernel + self.bias
 
@@ -43,43 +46,41 @@ Machines = LinearSVMs  # its first name
 
 
 def fit(
-    embed,
-    assignment_of,
-    number,
+    embed: Callable[[int], np.ndarray],
+    assignment_of: Callable[[int], Assignment],
+    number: int,
     *,
-    seed,
-    penalty=1e-3,
-    negatives=20,
-    hard_negatives=50,
-    progress=True,
-):
-    """Return linear SVMs that tell each class from the rest.
+    seed: int,
+    penalty: float = 1e-3,
+    negatives: int = 20,
+    hard_negatives: int = 50,
+    progress: bool = True,
+) -> LinearSVMs:
+    """Return linear SVMs, each class against the rest.
 
     Args:
-        embed: function of the number of an image that returns the vectors of all its
-            segments, [segments, width].
-        assignment_of: function of that number that returns their `Assignment`.
-        number: how many images there are.
-        seed: integer; it settles the first negative segments.
-        penalty: C, of violations of the margin.
-        negatives: segments of every image to begin with.
-        hard_negatives: most that an image adds to a class.
+        embed: function of an image index that returns the vectors of all its segments,
+            [segments, width].
+        assignment_of: function of an image index that returns their `Assignment`.
+        number: number of images.
+        seed: integer, of the draw of the first negative examples.
+        penalty: C, the weight of margin violations.
+        negatives: negative segments per image in the first fit.
+        hard_negatives: hard negatives that an image adds to a class, at most.
         progress: whether to show a progress bar.
 
     Returns:
-        svms: `LinearSVMs`; margins of a class without an example are -1, of one
-            with none against it 1.
+        svms: `LinearSVMs`; without positive examples of a class its margins are -1,
+            without negative ones 1.
 
     Raises:
-        ValueError: if there is no example of any class.
+        ValueError: no positive example of any class.
     """
-    vectors, answers = [], []
+    drawn = []
     for i in tqdm.trange(number, desc="Segments", disable=not progress):
         rng = np.random.default_rng([seed, i])
-        some, found = _first_examples(embed(i), assignment_of(i), negatives, rng)
-        vectors.append(some)
-        answers.append(found)
-    vectors, answers = np.concatenate(vectors), np.concatenate(answers)
+        drawn.append(_first_examples(embed(i), assignment_of(i), negatives, rng))
+    vectors, answers = map(np.concatenate, zip(*drawn, strict=True))
     _check_examples(answers)
     scale = MEAN_NORM / np.linalg.norm(vectors, axis=1).mean()
     examples = [_of_class(vectors, answers[:, c]) for c in range(answers.shape[1])]
@@ -92,7 +93,7 @@ def fit(
 
 
 def _first_examples(vectors, assignment, negatives, rng):
-    """Return vectors [k, width] and their answers: 1, -1, or 0 for neither."""
+    """Return vectors [k, width] and their answers [k, classes], as `answers_of`."""
     answers = answers_of(assignment)
     positive = (answers > 0).any(axis=1)
     chosen = np.zeros(len(vectors), bool)
@@ -101,28 +102,28 @@ def _first_examples(vectors, assignment, negatives, rng):
     return vectors[chosen], answers[chosen]
 
 
-def answers_of(assignment):
-    """Return what each segment is an example of: int8 [segments, num_classes].
+def answers_of(assignment: Assignment) -> np.ndarray:
+    """Return what each segment is an example of, int8 [segments, num_classes].
 
-    1 for a class, -1 against it, 0 neither.
+    1 is a positive example of the class, -1 a negative one, 0 neither.
 
     Args:
-        assignment: `Assignment`, the true objects among its segments.
+        assignment: `Assignment`, with the true objects among its segments.
     """
     pursued = assignment.labels()[:, np.newaxis] == list(assignment.stuff)
     positive = assignment.measures >= _TRUE
     positive[:, assignment.stuff] = pursued
-    little = assignment.measures < _LITTLE
-    return positive.astype(np.int8) - (little & ~positive)
+    low = assignment.measures < _LOW
+    return positive.astype(np.int8) - (low & ~positive)
 
 
 def _of_class(vectors, answers):
-    """Return lists of arrays of vectors, for and against a class."""
+    """Return the positive and the negative vectors of a class, as lists of arrays."""
     return [vectors[answers > 0]], [vectors[answers < 0]]
 
 
 def _hard(vectors, assignment, svms, most):
-    """Return vectors against each class within or beyond the margin, nearest first."""
+    """Return, for each class, negative vectors inside the margin, the hardest first."""
     against = answers_of(assignment) < 0
     margins = np.where(against, svms.margins(vectors), -np.inf)
     hardest = np.argsort(-margins, axis=0)[:most]

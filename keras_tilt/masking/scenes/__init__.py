@@ -1,10 +1,10 @@
 """Data sets of images with a class for every pixel, read one image at a time.
 
-    labels[v, u]      the class of a pixel, -1 = void: of no class, never judged
+    labels[v, u]      the class of a pixel, -1 = void: no class, not evaluated
     instances[v, u]   the object that a pixel belongs to, 0 = none
 
 PASCAL VOC 2012 with the annotations of SBD, PASCAL-Context, COCO panoptic, and .npz
-files, each as it is distributed. Nothing is ever downloaded.
+files, each as distributed. Nothing is ever downloaded.
 """
 
 from keras_tilt.masking.scenes.coco import coco_panoptic

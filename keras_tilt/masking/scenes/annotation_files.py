@@ -1,10 +1,10 @@
-"""Pixels, labels and lists of images from files, or an error that names the file.
+"""Readers of images, labels and lists, with errors that name the file.
 
-    pixels_of        uint8 [height, width, 3] of any image
-    palette_indices  int32 [height, width], the numbers of the colours of a PNG file
-    matrix_of        int32 [height, width], a variable of a .mat file
+    pixels_of         pixels of an image, uint8 [height, width, 3]
+    palette_indices   labels in an image with a palette, int32 [height, width]
+    matrix_of         labels in a .mat file, int32 [height, width]
 
-Labels have the size of their image (`of_size`) and are classes (`in_range`).
+Labels must have the size of their image (`of_size`) and be classes (`in_range`).
 """
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
 ]
 
 import io
+import pathlib
 
 import numpy as np
 import scipy.io
@@ -25,7 +26,7 @@ from PIL import Image
 
 from keras_tilt.data import npz_archives
 
-VOID = 255  # where a data set does not say otherwise
+VOID = 255  # the label of void pixels, unless a data set says otherwise
 _UNREADABLE = (
     *npz_archives.UNREADABLE,
     Image.DecompressionBombError,
@@ -37,16 +38,25 @@ _UNREADABLE = (
 )
 
 
-def pixels_of(where, content=None):
-    """Return pixels, uint8 [height, width, 3], of a file or of the bytes of one."""
+def pixels_of(where: pathlib.Path | str, content: bytes | None = None) -> np.ndarray:
+    """Return the pixels of an image, uint8 [height, width, 3].
+
+    Args:
+        where: the file; its name in errors, if `content` is given.
+        content: bytes of the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be read, or has pixels beyond 16 bits.
+    """
     image = _decoded(where, content)
-    if image.mode.startswith(("I", "F")):  # which Pillow cuts off at 255
+    if image.mode.startswith(("I", "F")):  # Pillow would clip these at 255
         return _of_16_bits(where, image)
     return np.array(image.convert("RGB"))
 
 
 def _of_16_bits(where, image):
-    """Return gray pixels of 16 bits, of which the upper 8 are kept, as of colours."""
+    """Return the upper 8 bits of gray pixels of 16 bits, as Pillow does for colours."""
     values = np.asarray(image)
     if values.dtype.kind not in "iu" or values.min() < 0 or values.max() >= 2**16:
         raise ValueError(
@@ -56,23 +66,30 @@ def _of_16_bits(where, image):
     return np.repeat(values[..., np.newaxis] >> 8, 3, axis=2).astype(np.uint8)
 
 
-def palette_indices(file):
-    """Return the numbers of colours in an image, int32 [height, width].
+def palette_indices(file: pathlib.Path) -> np.ndarray:
+    """Return the palette indices of an image, int32 [height, width].
 
-    A file of gray values is taken as one of numbers too.
+    In a gray image, its values.
+
+    Args:
+        file: the image.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be read, or has neither a palette nor gray values.
     """
     image = _decoded(file)
     if image.mode not in ("P", "L"):
         raise ValueError(
-            f"Expected {file} to have a palette, whose numbers are the labels. "
+            f"Expected {file} to have a palette, whose indices are the labels. "
             f"Received: an image of mode {image.mode}. Take the file as distributed; "
-            "programs for images may store the colours instead."
+            "image editors may store the colours instead."
         )
     return np.array(image, np.int32)
 
 
 def _decoded(where, content=None):
-    """Return the image of a file, or of the bytes of one."""
+    """Return the Pillow image of a file, or of its bytes."""
     if content is None:
         _check_there(where)
     try:
@@ -83,8 +100,20 @@ def _decoded(where, content=None):
         raise _unreadable(where, error) from error
 
 
-def matrix_of(file, variable, field=None):
-    """Return a matrix of a .mat file, int32, or a field of the struct that is there."""
+def matrix_of(
+    file: pathlib.Path, variable: str, field: str | None = None
+) -> np.ndarray:
+    """Return a matrix of a .mat file, int32.
+
+    Args:
+        file: the file.
+        variable: name of the matrix, or of a struct.
+        field: name of the matrix in the struct.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be read.
+    """
     _check_there(file)
     try:
         found = scipy.io.loadmat(file, variable_names=[variable])[variable]
@@ -94,8 +123,15 @@ def matrix_of(file, variable, field=None):
         raise _unreadable(file, error) from error
 
 
-def lines_of(file):
-    """Return the lines of a text that are not empty."""
+def lines_of(file: pathlib.Path) -> list[str]:
+    """Return the lines of a text file that are not empty.
+
+    Args:
+        file: the file.
+
+    Raises:
+        ValueError: it is not UTF-8.
+    """
     try:
         lines = file.read_text("utf-8").splitlines()
     except UnicodeDecodeError as error:
@@ -120,8 +156,19 @@ def _unreadable(where, error):
     )
 
 
-def of_size(where, numbers, image):
-    """Return an array of a number per pixel, if its size is that of the image."""
+def of_size(
+    where: pathlib.Path | str, numbers: np.ndarray, image: np.ndarray
+) -> np.ndarray:
+    """Return labels, once their size is that of the image.
+
+    Args:
+        where: name of the labels in errors.
+        numbers: [height, width].
+        image: [height, width, 3].
+
+    Raises:
+        ValueError: another size.
+    """
     if numbers.shape != image.shape[:2]:
         raise ValueError(
             f"Expected the labels of {where} to have the size of the image, "
@@ -131,8 +178,20 @@ def of_size(where, numbers, image):
     return numbers
 
 
-def in_range(where, labels, num_classes, lowest=-1):
-    """Return labels, if all are classes."""
+def in_range(
+    where: pathlib.Path | str, labels: np.ndarray, num_classes: int, lowest: int = -1
+) -> np.ndarray:
+    """Return labels, once all are in lowest..num_classes - 1.
+
+    Args:
+        where: name of the labels in errors.
+        labels: integers [height, width].
+        num_classes: number of classes.
+        lowest: the lowest label allowed.
+
+    Raises:
+        ValueError: another label.
+    """
     if labels.min() < lowest or labels.max() >= num_classes:
         raise ValueError(
             f"Expected the labels of {where} to be in {lowest}..{num_classes - 1}. "

@@ -7,6 +7,7 @@ Source: Kirillov et al. 2019.
 
 __all__ = ["coco_panoptic"]
 
+import os
 import pathlib
 
 import numpy as np
@@ -16,22 +17,26 @@ from keras_tilt.masking.scenes.annotation_files import of_size, pixels_of
 from keras_tilt.masking.scenes.labelled_images import Scene, Scenes
 
 _COCO = "coco/2017_panoptic"
-_COCO_OBJECTS = 80  # of 133 classes, ordered by category id; the rest is stuff
+_COCO_OBJECTS = 80  # of 133 classes, in order of category id; the rest is stuff
 
 
-def coco_panoptic(data_dir, split):
-    """Return COCO 2017 panoptic, as prepared by TFDS: 80 classes of objects, 53 stuff.
+def coco_panoptic(data_dir: str | os.PathLike[str], split: str) -> Scenes:
+    """Return the scenes of COCO 2017 panoptic: 80 classes of objects, 53 of stuff.
 
-    The number of a segment is R + 256 G + 256^2 B of the panoptic image, 0 is void. A
-    crowd has its class and is no instance.
+    The id of a segment is R + 256 G + 256^2 B of the panoptic image; 0 is void. A crowd
+    has a class, but is not an instance.
 
-    Files of array_record are read image by image. Those of tfrecord cannot be: up to
-    2 GiB are held in memory, more must be converted.
+    Files in array_record format are read image by image. The tfrecord format has no
+    random access: up to 2 GiB are held in memory, more must be converted.
 
     Args:
-        data_dir: the folder of TFDS, that holds coco/2017_panoptic/<version>.
+        data_dir: the folder of TFDS, which holds coco/2017_panoptic/<version>.
         split: "train" (118,287 images), "validation" (5,000), or a part, such as
             "train[:10%]".
+
+    Raises:
+        FileNotFoundError: the data set is not prepared; the message says how to.
+        ValueError: another split, or too large for memory.
 
     Source: Kirillov et al. 2019; classes by category id: panoptic_coco_categories.json.
     """
@@ -74,7 +79,7 @@ def _of_segments(where, image, segments, described):
 
 
 def _classes_and_instances(described):
-    """Return class and instance by number of segment, from what TFDS describes."""
+    """Return class and instance by segment id, from the descriptions of TFDS."""
     columns = (np.array(described[name]) for name in ("id", "label", "is_crowd"))
     numbers, labels, crowds = columns
     classes = {0: -1} | dict(zip(numbers.tolist(), labels.tolist(), strict=True))
@@ -83,7 +88,7 @@ def _classes_and_instances(described):
 
 
 def _rows(builder, split):
-    """Return the sequence of examples, of which images are left encoded."""
+    """Return the sequence of examples, their images still encoded."""
     import tensorflow_datasets as tfds
 
     images = ("image", "panoptic_image")

@@ -1,6 +1,6 @@
 """PASCAL-Context: the images of VOC 2010 with 59 classes of objects and stuff.
 
-    class of a pixel = class_of[LabelMap], -1 for the other 400 of the labels
+    class of a pixel = class_of[LabelMap], -1 for the 400 labels left out
 
 Source: Mottaghi et al. 2014; Long et al. 2015 for the lists of images and classes.
 """
@@ -8,6 +8,7 @@ Source: Mottaghi et al. 2014; Long et al. 2015 for the lists of images and class
 __all__ = ["pascal_context"]
 
 import functools
+import os
 import pathlib
 
 import numpy as np
@@ -23,9 +24,9 @@ from keras_tilt.masking.scenes.labelled_images import Scene, Scenes
 from keras_tilt.masking.scenes.pascal_voc import image_names, voc_folder
 
 # The 59 classes of PASCAL-Context, as labels.txt names them. Which are stuff is our
-# choice: what has a counterpart in the stuff of COCO-Stuff (Caesar, Uijlings, Ferrari
+# choice: those with a counterpart in the stuff of COCO-Stuff (Caesar, Uijlings, Ferrari
 # 2018), as sidewalk = pavement, track = railroad, bedclothes = blanket. Objects are the
-# 20 classes of VOC, and what has one only among the 91 objects of COCO (Lin et al.
+# 20 classes of VOC, and those with one only among the 91 objects of COCO (Lin et al.
 # 2014), as plate, sign = street sign, computer = laptop.
 _OBJECTS = frozenset(
     (
@@ -45,17 +46,23 @@ _STUFF = frozenset(
 _NAMES = {"diningtable": "table", "bedcloth": "bedclothes", "clothes": "cloth"}
 
 
-def pascal_context(directory, voc_directory, split):
-    """Return PASCAL-Context: the images of VOC 2010 with 59 classes.
+def pascal_context(
+    directory: str | os.PathLike[str], voc_directory: str | os.PathLike[str], split: str
+) -> Scenes:
+    """Return the scenes of PASCAL-Context: images of VOC 2010 with 59 classes.
 
     Pixels of the other 400 classes, and of none, are void. Objects of a class are not
-    told apart.
+    separated.
 
     Args:
         directory: the folder with trainval/<image>.mat, labels.txt and 59_labels.txt.
         voc_directory: the folder VOCdevkit, or VOC2010 in it.
         split: a list in ImageSets/Main of VOC 2010: "train" (4,998 images) or "val"
-            (5,105). (Those in ImageSets/Segmentation have a fifth of them.)
+            (5,105). The lists in ImageSets/Segmentation have only a fifth of them.
+
+    Raises:
+        FileNotFoundError: a folder or a list is missing.
+        ValueError: a list that is damaged or has other classes.
 
     Source: Mottaghi et al. 2014; Long et al. 2015 for the lists. Which classes
     are stuff is our choice: those that are in the stuff of COCO-Stuff.
@@ -83,7 +90,7 @@ def _read_context(directory, voc, class_of, key):
 
 
 def _context_classes(file, class_names):
-    """Return the class by the number in a LabelMap, int32 [460]; -1 is void."""
+    """Return the class for every label of a LabelMap, int32 [460]; -1 is void."""
     numbers = {name: number for number, name in _numbered_names(file).items()}
     missing = [name for name in class_names if name not in numbers]
     if missing:
@@ -97,11 +104,11 @@ def _context_classes(file, class_names):
 
 
 def _numbered_names(file):
-    """Return the names in a list of lines as "1: air conditioner", by number > 0."""
+    """Return names by number > 0, from lines such as "1: accordion"."""
     if not file.is_file():
         raise FileNotFoundError(
-            f"Expected {file.name} of PASCAL-Context. Received: {file}, which is none. "
-            "Put trainval, labels.txt and 59_labels.txt into one folder."
+            f"Expected {file.name} of PASCAL-Context. Received: {file}, which is not a "
+            "file. Put trainval, labels.txt and 59_labels.txt into one folder."
         )
     lines = lines_of(file)
     try:

@@ -1,4 +1,4 @@
-"""What a scene is, and a data set of them; the true objects in one.
+"""An image with a class for every pixel, a data set of them, and the true objects.
 
     objects(scene, classes) = instances, or connected components of a class
 
@@ -7,10 +7,12 @@ Source: connected components at 8 neighbours, `skimage.measure.label`.
 
 __all__ = ["Scene", "Scenes", "objects"]
 
-import collections.abc
 import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from skimage import measure
 
 from keras_tilt.validation import as_label_map, as_names
@@ -18,14 +20,14 @@ from keras_tilt.validation import as_label_map, as_names
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """One image.
+    """One image with a class for every pixel.
 
     Attributes:
         image: pixels, uint8 [height, width, 3].
-        labels: classes, int32 [height, width]; -1 is void. Integers of any type become
-            int32.
-        instances: numbers of objects, int32 [height, width]; 0 is no object. None if
-            the data set does not tell objects of a class apart.
+        labels: classes, int32 [height, width]; -1 is void. Integers of any type are
+            converted.
+        instances: ids of objects, int32 [height, width]; 0 is no object. None if the
+            data set does not separate objects of a class.
     """
 
     image: np.ndarray
@@ -41,46 +43,46 @@ class Scene:
 
 @dataclasses.dataclass(frozen=True)
 class Scenes:
-    """A data set: `len(scenes)` images, of which `scenes[i]` reads one, a `Scene`.
+    """A data set of `len(scenes)` images; `scenes[i]` reads one, a `Scene`.
 
     Attributes:
-        class_names: list of str, by class.
-        stuff: frozenset of the classes that are stuff, as sky; the others are objects.
-        background: the class of what is none of the classes, or None.
-        keys: list of what the images are called in the data set.
+        class_names: names by class.
+        stuff: classes that are stuff, such as sky; the others are objects.
+        background: the class of pixels that belong to no other class, or None.
+        keys: names of the images in the data set.
         read: function of a key that returns a `Scene`.
         called: function of a key that returns a name for errors and files.
     """
 
-    class_names: list
-    stuff: frozenset
+    class_names: list[str]
+    stuff: frozenset[int]
     background: int | None
-    keys: list
-    read: collections.abc.Callable
-    called: collections.abc.Callable = str
+    keys: Sequence[Any]
+    read: Callable[[Any], Scene]
+    called: Callable[[Any], str] = str
 
     def __post_init__(self):
         names = as_names("class_names", self.class_names)
         object.__setattr__(self, "class_names", names)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.keys)
 
-    def __getitem__(self, i):
+    def __getitem__(self, i: int) -> Scene:
         return self.read(self.keys[i])
 
-    def name(self, i):
-        """What to call image i, in an error or as a file."""
+    def name(self, i: int) -> str:
+        """Return the name of image i, for errors and files."""
         return self.called(self.keys[i])
 
-    def select(self, indices):
-        """The images of some numbers, in their order.
+    def select(self, indices: ArrayLike) -> "Scenes":
+        """Return the data set of some of the images, in this order.
 
         Args:
-            indices: integers [k], k >= 1, such as range(100) for the first 100.
+            indices: image indices, integers [k], k >= 1, such as range(100).
 
         Raises:
-            ValueError: if one of them is no number of an image.
+            ValueError: an index out of range.
         """
         indices = np.asarray(indices)
         _check_indices(indices, len(self))
@@ -91,25 +93,24 @@ def _check_indices(indices, count):
     right = indices.dtype.kind in "iu" and indices.ndim == 1 and indices.size
     if not right or indices.min() < 0 or indices.max() >= count:
         raise ValueError(
-            f"`indices` must be numbers of images in 0..{count - 1}, at least one. "
+            f"`indices` must be image indices in 0..{count - 1}, at least one. "
             f"Received: {indices.dtype} {str(indices)[:60]}. Pass for example range(1)."
         )
 
 
-def objects(scene, classes):
-    """Return the segments of objects in a scene, in the order of their numbers.
+def objects(scene: Scene, classes: Iterable[int]) -> list[tuple[int, np.ndarray]]:
+    """Return the objects in a scene, in the order of their ids.
 
-    Where the scene has instances, a segment is all of one, and its class the one that
-    most of its pixels have. Where it has none, a segment is a connected component of
-    the pixels of one class, neighbours at corners included: objects that touch are
-    one, and one that is cut in two by another counts twice.
+    If the scene has instances, each is an object, of the class that most of its pixels
+    have. Otherwise an object is a connected component of the pixels of one class, by 8
+    neighbours: objects that touch are one, and one that another cuts in two is two.
 
     Args:
         scene: a `Scene`.
-        classes: numbers of the classes to return, usually those of objects.
+        classes: class indices to return, usually those of objects.
 
     Returns:
-        segments: list of (class, mask), bool [height, width].
+        segments: (class, mask) of each object, masks bool [height, width].
 
     Example:
         >>> labels = np.array([[1, 0, 1], [1, 0, 1]])
@@ -128,7 +129,7 @@ def objects(scene, classes):
 
 
 def _class_of(labels):
-    """Return the most frequent class, -1 if all is void."""
+    """Return the most frequent class, or -1 if all pixels are void."""
     counts = np.bincount(labels + 1)
     counts[0] = 0
     return int(counts.argmax()) - 1 if counts.any() else -1

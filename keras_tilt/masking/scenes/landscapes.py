@@ -1,7 +1,7 @@
-"""Scenes made when asked for, so that a segmenter can be tried out without any data.
+"""Synthetic scenes, generated on demand, to try a segmenter without any data.
 
-    sky, ground, trees   stuff: told apart by colour and texture
-    discs, squares       objects of random colours: told apart by their form
+    sky, ground, trees   stuff, which differs in colour and texture
+    discs, squares       objects of random colours, which differ in shape
 
 Scene i is a function of (seed, i).
 """
@@ -17,15 +17,17 @@ _STUFF_COLOURS = np.array([[120, 170, 230], [130, 110, 80], [50, 110, 50]])
 _STUFF_GRAIN = np.array([4.0, 18.0, 30.0])  # sd of the noise of a pixel
 
 
-def synthetic(num_images, image_shape=(60, 80), seed=0):
-    """Return scenes that are made when asked for: discs and squares before a landscape.
+def synthetic(
+    num_images: int, image_shape: tuple[int, int] = (60, 80), seed: int = 0
+) -> Scenes:
+    """Return synthetic scenes: discs and squares in front of a landscape.
 
-    Sky, ground and trees are stuff, told apart by colour and texture; discs and squares
-    are objects of random colours, which only their form tells apart. Scene i is a
+    Sky, ground and trees are stuff, which differs in colour and texture; discs and
+    squares are objects of random colours, which differ only in shape. Scene i is a
     function of (seed, i).
 
     Args:
-        num_images: how many.
+        num_images: number of scenes.
         image_shape: (height, width), pixels.
         seed: integer.
 

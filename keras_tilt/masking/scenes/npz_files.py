@@ -1,13 +1,15 @@
-"""Scenes of an .npz file: images or encoded images, label maps, names of classes.
+"""Scenes of an .npz file: images, encoded or not, label maps, and class names.
 
     x_<split>, or <split>_buf and <split>_off;    y_<split>;    class_names
 
-What is void can be a number, or a class of a name.
+Void is a label, or a class of some name.
 """
 
 __all__ = ["npz"]
 
+import os
 import pathlib
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -24,21 +26,31 @@ from keras_tilt.validation import as_names, check_count
 _VOID_NAMES = ("unlabelled", "unlabeled", "void")
 
 
-def npz(path, split, stuff=(), background=None, void=None):
-    """Return the images of an .npz file with arrays y_<split> and class_names.
+def npz(
+    path: str | os.PathLike[str],
+    split: str,
+    stuff: Iterable[str] = (),
+    background: str | None = None,
+    void: int | str | None = None,
+) -> Scenes:
+    """Return the scenes of an .npz file with arrays y_<split> and class_names.
 
-    Images are arrays x_<split>, uint8 [n, height, width, 3], or encoded in
-    <split>_buf, <split>_off: image i is the bytes buf[off[i] : off[i + 1]]. Label maps
-    are y_<split>, integers [n, height, width]. Objects are not told apart.
+    Images are x_<split>, uint8 [n, height, width, 3], or encoded in <split>_buf,
+    <split>_off: image i is the bytes buf[off[i] : off[i + 1]]. Label maps are
+    y_<split>, integers [n, height, width]. Objects of a class are not separated.
 
     Args:
         path: the file.
         split: "train", "test", ...
         stuff: names of the classes that are stuff.
-        background: name of the class of what is none of the classes, or None.
-        void: number or name of what is void; by default 255, and any class called
-            unlabelled, unlabeled or void. If it is the last class, it is none of
-            `class_names` then.
+        background: name of the class of pixels that belong to no other class, or None.
+        void: label or class name of void pixels; by default 255, and any class called
+            unlabelled, unlabeled or void. If it is the last class, it is left out of
+            `class_names`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged or has other arrays, or an unknown class name.
     """
     path = pathlib.Path(path).expanduser()
     found = _read_npz(path, split)
@@ -67,7 +79,7 @@ def npz(path, split, stuff=(), background=None, void=None):
 
 
 def _voids(path, names, void):
-    """Return the numbers that are void."""
+    """Return the labels that are void."""
     if void is None:
         called = (c for c, name in enumerate(names) if name.lower() in _VOID_NAMES)
         return [VOID, *called]
@@ -87,7 +99,7 @@ def _number_of(path, names, name):
 
 
 def _image_reader(path, split, found):
-    """Return the function of a place, for errors, and a number, that returns pixels."""
+    """Return the function of a name for errors and an image index: its pixels."""
     pixels, buffer = found.get(f"x_{split}"), found.get(f"{split}_buf")
     if pixels is not None:
         return lambda where, i: pixels[i].copy()
@@ -98,7 +110,7 @@ def _image_reader(path, split, found):
 
 
 def _read_npz(path, split):
-    """Return the arrays of a split, by name, and class_names."""
+    """Return the arrays of a split and class_names, by name."""
     pixels, labels = f"x_{split}", f"y_{split}"
     encoded = {f"{split}_buf", f"{split}_off"}
     found = npz_archives.read_npz(path, {pixels, labels, "class_names", *encoded})

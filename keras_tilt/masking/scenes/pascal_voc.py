@@ -1,4 +1,4 @@
-"""PASCAL VOC 2012: 20 classes of objects and background; SBD annotates more images.
+"""PASCAL VOC 2012: 20 classes of objects and background; SBD adds annotations.
 
     VOC   SegmentationClass, SegmentationObject   palette images, 255 is void
     SBD   cls, inst                               .mat files with GTcls, GTinst
@@ -9,6 +9,7 @@ Source: Everingham et al. 2010; Hariharan et al. 2011.
 __all__ = ["image_names", "voc", "voc_and_sbd", "voc_folder"]
 
 import functools
+import os
 import pathlib
 
 from keras_tilt.masking.scenes.annotation_files import (
@@ -28,8 +29,8 @@ _VOC_CLASSES = (
 ).split()
 
 
-def voc(directory, split):
-    """Return PASCAL VOC 2012: 20 classes of objects, and background.
+def voc(directory: str | os.PathLike[str], split: str) -> Scenes:
+    """Return the scenes of PASCAL VOC 2012: 20 classes of objects, and background.
 
     Args:
         directory: the folder VOCdevkit, or VOC2012 in it.
@@ -41,16 +42,18 @@ def voc(directory, split):
     return _of_voc(keys, functools.partial(_read_voc, directory))
 
 
-def voc_and_sbd(directory, sbd_directory):
-    """Return the training set of the field: VOC 2012 train, and SBD without VOC val.
+def voc_and_sbd(
+    directory: str | os.PathLike[str], sbd_directory: str | os.PathLike[str]
+) -> Scenes:
+    """Return the usual training set, VOC 2012 train and SBD without VOC val.
 
-    10,582 images. Those of VOC train have the annotation of VOC; others that of SBD,
-    in whose files GTcls.Segmentation has the classes and GTinst.Segmentation the
-    objects. (GTinst.Categories has their classes once more.)
+    10,582 images. Those of VOC train have the annotations of VOC, the others those of
+    SBD: GTcls.Segmentation holds the classes, GTinst.Segmentation the objects, and
+    GTinst.Categories their classes once more.
 
     Args:
         directory: the folder VOCdevkit, or VOC2012 in it.
-        sbd_directory: the folder benchmark_RELEASE, dataset in it, or what holds it.
+        sbd_directory: the folder benchmark_RELEASE, its folder dataset, or its parent.
 
     Source: Hariharan et al. 2011; Chen et al. 2015 for the number.
     """
@@ -105,7 +108,7 @@ def _voc_labels(file, labels):
     return in_range(file, labels, len(_VOC_CLASSES))
 
 
-def voc_folder(directory, year):
+def voc_folder(directory: str | os.PathLike[str], year: str) -> pathlib.Path:
     """Return the folder of a year of PASCAL VOC.
 
     Args:
@@ -113,7 +116,7 @@ def voc_folder(directory, year):
         year: "VOC2010" or "VOC2012".
 
     Raises:
-        FileNotFoundError: if it is neither.
+        FileNotFoundError: `directory` is neither.
     """
     directory = pathlib.Path(directory).expanduser()
     for folder in (directory / year, directory):
@@ -138,21 +141,21 @@ def _sbd_folder(directory):
     )
 
 
-def image_names(file):
+def image_names(file: pathlib.Path) -> list[str]:
     """Return the names of images in a list, the first word of every line.
 
     Args:
-        file: the list, a `pathlib.Path`.
+        file: the list.
 
     Raises:
-        FileNotFoundError: if it is not there.
-        ValueError: if it is empty, or not UTF-8.
+        FileNotFoundError: there is no such file; the message names the others.
+        ValueError: it is empty, or not UTF-8.
     """
     if not file.is_file():
         others = [f.stem for f in file.parent.glob("*.txt") if "_" not in f.stem]
         raise FileNotFoundError(
-            f"Expected a list of images. Received: {file}, which is none. Lists there: "
-            f"{', '.join(sorted(others)) or 'none'}."
+            f"Expected a list of images. Received: {file}, which is not a file. "
+            f"Lists there: {', '.join(sorted(others)) or 'none'}."
         )
     ids = [line.split()[0] for line in lines_of(file)]
     if not ids:

@@ -1,6 +1,6 @@
-"""Segments of an image: sets of pixels that may overlap, and where they come from.
+"""Segments of an image, sets of pixels that may overlap: what they are, and readers.
 
-A set of segments is held as unions of atoms, the pieces of a partition of the pixels.
+They are held as unions of atoms, the pieces of a partition of the pixels.
 """
 
 from keras_tilt.masking.segments.atoms import Segments, best_iou, joined, recall

@@ -3,8 +3,8 @@
     s         = union of the atoms a with members[s, a]
     |s and t| = sum_ab members[s, a] |a and b| members[t, b]
 
-so that areas, overlaps and counts of labels are products of matrices, whose size does
-not depend on that of the image.
+so that areas, overlaps and counts of labels are matrix products, whose size does not
+depend on that of the image.
 
 Source: IoU of segments, Everingham et al. 2010.
 """
@@ -21,9 +21,11 @@ __all__ = [
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 import scipy.sparse
+from numpy.typing import ArrayLike
 
 from keras_tilt.validation import as_label_map, check_count
 
@@ -34,12 +36,11 @@ class Segments:
 
     Attributes:
         atoms: the atom of every pixel, int32 [height, width]; each of 0..atoms - 1 has
-            a pixel. -1 where there is no segment.
-        members: the atoms that every segment is made of, bool [segments, atoms].
+            a pixel, -1 is in no segment.
+        members: the atoms of every segment, bool [segments, atoms].
 
     Raises:
-        ValueError: for atoms and members that do not fit each other, or a segment
-            without pixels.
+        ValueError: atoms and members that do not match, or a segment without pixels.
 
     Example:
         >>> segments = Segments([[0, 0, 1], [2, 2, -1]], [[1, 1, 0], [0, 1, 1]])
@@ -61,30 +62,30 @@ class Segments:
         object.__setattr__(self, "atoms", atoms)
         object.__setattr__(self, "members", members)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.members)
 
     @property
-    def shape(self):
-        """(height, width) of the image."""
+    def shape(self) -> tuple[int, int]:
+        """Return (height, width) of the image."""
         return self.atoms.shape
 
     @functools.cached_property
-    def sizes(self):
-        """Pixels of every atom, int64 [atoms]."""
+    def sizes(self) -> np.ndarray:
+        """Return the number of pixels of every atom, int64 [atoms]."""
         inside = self.atoms[self.atoms >= 0]
         return np.bincount(inside, minlength=self.members.shape[1])
 
     @functools.cached_property
-    def areas(self):
-        """Pixels of every segment, int64 [segments]."""
+    def areas(self) -> np.ndarray:
+        """Return the number of pixels of every segment, int64 [segments]."""
         return self.members @ self.sizes
 
     @functools.cached_property
-    def boxes(self):
-        """The smallest window around every segment, int32 [segments, 4].
+    def boxes(self) -> np.ndarray:
+        """Return the bounding box of every segment, int32 [segments, 4].
 
-        Top, left, bottom, right; the last two are the first row and column outside.
+        Top, left, bottom, right; the last two are exclusive.
         """
         rows, columns = np.indices(self.shape)
         starts = [self._smallest(rows), self._smallest(columns)]
@@ -92,69 +93,69 @@ class Segments:
         return np.stack(starts + ends, axis=1).astype(np.int32)
 
     def _smallest(self, values):
-        """The smallest value of a map under every segment, [segments]."""
+        """Return the smallest value of a map in every segment, [segments]."""
         inside = self.atoms >= 0
         of_atoms = np.full(self.members.shape[1], values.max())
         np.minimum.at(of_atoms, self.atoms[inside], values[inside])
         of_atoms = np.broadcast_to(of_atoms, self.members.shape)
         return of_atoms.min(axis=1, where=self.members, initial=values.max())
 
-    def masks(self, indices=None):
-        """Which pixels lie in every segment, bool [k, height, width].
+    def masks(self, indices: np.ndarray | Sequence[int] | None = None) -> np.ndarray:
+        """Return the masks of segments, bool [k, height, width].
 
         Args:
-            indices: numbers of segments, [k]; by default all.
+            indices: indices of segments, [k]; by default all.
         """
         members = self.members if indices is None else self.members[indices]
-        return np.pad(members, [(0, 0), (0, 1)])[:, self.atoms]  # -1: the added one
+        return np.pad(members, [(0, 0), (0, 1)])[:, self.atoms]  # -1 is the added atom
 
-    def select(self, indices):
-        """Some of the segments, in this order, over as few atoms as these need.
+    def select(self, indices: np.ndarray | Sequence[int]) -> "Segments":
+        """Return some of the segments, in this order, over as few atoms as they need.
 
         Args:
-            indices: numbers of segments, [k], or bool [segments].
+            indices: indices of segments, [k], or bool [segments].
 
         Returns:
-            segments: `Segments`; atoms that none of them tells apart are one, those
-                that lie in none of them are -1.
+            segments: `Segments`; atoms that lie in the same segments are merged, those
+                in none of them become -1.
         """
         return over_few_atoms(self.atoms, self.members[indices])
 
-    def pixels_by_label(self, labels, num_labels):
-        """Pixels of every segment under every label, int64 [segments, num_labels].
+    def pixels_by_label(self, labels: ArrayLike, num_labels: int) -> np.ndarray:
+        """Return the pixels of each segment with each label, int64 [segments, labels].
 
         Args:
             labels: integers in -1..num_labels - 1, [height, width]; pixels of -1 are
                 not counted.
-            num_labels: how many labels there are.
+            num_labels: number of labels.
 
         Raises:
-            ValueError: for another size of map, or labels out of this range.
+            ValueError: a map of another size, or labels out of this range.
         """
         check_count("num_labels", num_labels, 0)
         labels = as_label_map("labels", labels)
         _check_below(labels, num_labels)
         return self._pixels_under(labels, num_labels).astype(np.int64)
 
-    def overlap(self, other):
-        """Pixels that every segment has in common with every other, int64 [s, t].
+    def overlap(self, other: "Segments") -> np.ndarray:
+        """Return the pixels that every segment shares with every other, int64 [s, t].
 
         Args:
             other: `Segments` of the same image, with any atoms.
 
         Raises:
-            ValueError: if the images differ in size.
+            ValueError: images of different sizes.
         """
         pixels = self._pixels_under(other.atoms, other.members.shape[1])
         return (pixels @ other.members.T.astype(pixels.dtype)).astype(np.int64)
 
-    def iou(self, other):
-        """|s and t| / |s or t|, float64 [s, t]; arguments as those of `overlap`."""
+    def iou(self, other: "Segments") -> np.ndarray:
+        """Return |s and t| / |s or t|, float64 [s, t]; the argument as in `overlap`."""
         common = self.overlap(other)
         return common / (self.areas[:, np.newaxis] + other.areas - common)
 
     def _pixels_under(self, labels, num_labels):
-        """As `pixels_by_label`, in a float that is exact and fast to multiply."""
+        """Return `pixels_by_label` as floats, which are exact and multiply fast."""
         check_same_size(self.shape, labels.shape)
         exact = np.float32 if labels.size <= 2**24 else np.float64
         counted = (self.atoms >= 0) & (labels >= 0)
@@ -165,8 +166,8 @@ class Segments:
         return (pixels.tocsr() @ self.members.T.astype(exact)).T
 
 
-def best_iou(proposals, truth):
-    """IoU of every true segment with the proposal nearest to it, [t]; 0 without any.
+def best_iou(proposals: Segments, truth: Segments) -> np.ndarray:
+    """Return the IoU of every true segment with its best proposal, [t]; 0 without any.
 
     Args:
         proposals: `Segments`.
@@ -175,20 +176,22 @@ def best_iou(proposals, truth):
     return truth.iou(proposals).max(axis=1, initial=0.0)
 
 
-def recall(proposals, truth, threshold=0.5):
-    """Which true segments a proposal finds, bool [t]; their mean is the recall.
+def recall(proposals: Segments, truth: Segments, threshold: float = 0.5) -> np.ndarray:
+    """Return which true segments have a proposal, bool [t]; the mean is the recall.
 
     Args:
         proposals: `Segments`.
         truth: `Segments` of the same image, t of them.
-        threshold: IoU from which on a segment counts as found.
+        threshold: IoU at or above which a segment is found.
     """
     return best_iou(proposals, truth) >= threshold
 
 
 # Fewer atoms, and those of several sets
-def over_few_atoms(atoms, members):
-    """Return the segments, their atoms joined where no segment tells them apart.
+
+
+def over_few_atoms(atoms: np.ndarray, members: np.ndarray) -> Segments:
+    """Return segments with those atoms merged that lie in the same segments.
 
     Args:
         atoms: the atom of every pixel, [height, width]; -1 for none.
@@ -196,25 +199,26 @@ def over_few_atoms(atoms, members):
     """
     used = members.any(axis=0)
     numbers = _numbered(members[:, used].T)
-    renumbered = np.full(len(used) + 1, -1)
+    renumbered = np.full(members.shape[1] + 1, -1)
     renumbered[:-1][used] = numbers
     return Segments(renumbered[atoms], members[:, used][:, _first_places(numbers)])
 
 
-def joined(*several):
-    """All segments of several sets of one image, each once, in their order.
+def joined(*several: Segments) -> Segments:
+    """Return all segments of several sets of one image, each once, in order.
 
     Args:
         *several: `Segments`.
 
     Returns:
-        segments: `Segments`; their atoms are the pieces common to all partitions. Of
-            segments of the same pixels the first is kept.
+        segments: `Segments`; their atoms are the common refinement of all partitions.
+            Of segments of the same pixels the first is kept.
 
     Raises:
-        ValueError: for none, or images of several sizes.
+        ValueError: no set, or images of different sizes.
 
     Example:
+        >>> from keras_tilt.masking.segments import of_masks
         >>> first = of_masks([[[1, 1, 0]]])
         >>> second = of_masks([[[0, 1, 1]], [[1, 1, 0]]])
         >>> joined(first, second).masks().astype(int).tolist()
@@ -232,14 +236,14 @@ def joined(*several):
 
 
 def _common_pieces(several):
-    """The pieces of all partitions, [height, width], and what each is part of.
+    """Return the common refinement of several partitions.
 
     Args:
         several: maps of atoms, list of [height, width].
 
     Returns:
-        pieces: the number of the piece of every pixel.
-        parts: for every map, the atom that every piece is part of, [pieces].
+        pieces: the piece of every pixel, [height, width].
+        parts: for every map, the atom that holds every piece, [pieces].
     """
     pieces = np.zeros(several[0].shape, int)
     for atoms in several:
@@ -250,7 +254,7 @@ def _common_pieces(several):
 
 
 def _numbered(rows):
-    """The number of every row of a matrix of bool: equal rows have equal numbers."""
+    """Return a number for every row of bool [rows, columns], the same if rows agree."""
     known = {}
     packed = np.packbits(rows, axis=1)
     return np.array(
@@ -259,13 +263,15 @@ def _numbered(rows):
 
 
 def _first_places(numbers):
-    """Where every number occurs first."""
+    """Return the index at which every number occurs first."""
     return np.unique(numbers, return_index=True)[1]
 
 
 # Checks
-def checked_binary(name, values, axes):
-    """Return an array of bool, of one of bool or of 0 and 1.
+
+
+def checked_binary(name: str, values: ArrayLike, axes: str) -> np.ndarray:
+    """Return a bool array, from one of bool or of 0 and 1.
 
     Args:
         name: of the argument, for an error.
@@ -282,7 +288,7 @@ def checked_binary(name, values, axes):
     if values.ndim != axes.count(",") + 1 or values.dtype.kind not in "biuf":
         raise ValueError(
             f"`{name}` must be bool {axes}. Received: {values.dtype} "
-            f"{list(values.shape)}. Put them along the first axis."
+            f"{list(values.shape)}. Stack them along the first axis."
         )
     if values.dtype != bool and not np.all((values == 0) | (values == 1)):
         raise ValueError(
@@ -321,7 +327,7 @@ def _check_below(labels, num_labels):
         )
 
 
-def check_same_size(expected, received):
+def check_same_size(expected: Sequence[int], received: Sequence[int]) -> None:
     """Raise a ValueError unless two pairs (height, width) are equal."""
     if tuple(expected) != tuple(received):
         raise ValueError(

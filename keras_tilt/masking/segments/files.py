@@ -1,18 +1,21 @@
-"""Segments in files: an .npz of masks, labels or atoms, a .json of run lengths.
+"""Segments from files: an .npz of masks, labels or atoms, a .json of run lengths.
 
-    arrays(segments) = {"atoms", "members"};    of_arrays(arrays(segments)) = segments
+    of_arrays(arrays(segments)) = segments
 
-Members are packed, eight to a byte.
+Members are stored as bits, eight to a byte.
 """
 
 __all__ = ["arrays", "of_arrays", "of_file"]
 
 import json
+import os
 import pathlib
 import zipfile
 import zlib
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_tilt.masking.segments.atoms import Segments, check_same_size
 from keras_tilt.masking.segments.masks import of_label_map, of_masks
@@ -22,25 +25,27 @@ from keras_tilt.validation import as_label_map
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError)
 
 
-def of_file(path, shape=None):
-    """The segments of an image in a file, in one of these layouts.
+def of_file(
+    path: str | os.PathLike[str], shape: Sequence[int] | None = None
+) -> Segments:
+    """Return the segments of an image from a file in one of two formats.
 
-    An .npz with `masks` [segments, height, width], or `labels` [height, width], or what
-    `arrays` returns. A .json with a list of run lengths, as `of_rle` takes them, or of
-    dicts that hold them under "segmentation".
+    An .npz holds `masks` [segments, height, width], or `labels` [height, width], or
+    what `arrays` returns. A .json holds a list of run lengths, as `of_rle` takes them,
+    or of dicts with run lengths under "segmentation".
 
     Args:
         path: the file.
-        shape: (height, width) of the image; needed where a .json may be an empty list.
+        shape: (height, width) of the image; required if a .json may be an empty list.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it holds something else, or segments of an image of another size.
+        FileNotFoundError: there is no such file.
+        ValueError: the file holds something else, or segments of another image size.
     """
     path = pathlib.Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(
-            f"Expected a file of segments. Received: {path}, which is none. "
+            f"Expected a file of segments. Received: {path}, which is not a file. "
             "Check the path."
         )
     try:
@@ -86,14 +91,14 @@ def _of_npz(path):
     )
 
 
-def arrays(segments):
-    """The segments as arrays for an .npz, of which `of_arrays` makes them again.
+def arrays(segments: Segments) -> dict[str, np.ndarray]:
+    """Return segments as arrays for an .npz, the inverse of `of_arrays`.
 
     Args:
         segments: `Segments`.
 
     Returns:
-        arrays: dict of "atoms", the smallest integers that hold them [height, width],
+        arrays: "atoms", integers of the smallest type that holds them [height, width],
             and "members", uint8 [segments, ceil(atoms / 8)].
 
     Example:
@@ -108,14 +113,14 @@ def arrays(segments):
     }
 
 
-def of_arrays(arrays):
-    """The segments that `arrays` was given: the same atoms and members.
+def of_arrays(arrays: Mapping[str, ArrayLike]) -> Segments:
+    """Return the segments that `arrays` was given: the same atoms and members.
 
     Args:
-        arrays: dict of "atoms" and "members".
+        arrays: "atoms" and "members".
 
     Raises:
-        ValueError: if one is missing, or they do not fit each other.
+        ValueError: one is missing, or they do not match.
     """
     if not {"atoms", "members"} <= arrays.keys():
         raise ValueError(

@@ -1,6 +1,6 @@
-"""Segments of masks and of label maps.
+"""Segments from masks and from label maps.
 
-    masks       atoms = classes of pixels that lie in the same masks
+    masks       atoms = sets of pixels that lie in the same masks
     label map   atoms = segments = its values from 0 on
 
 Pixels outside all segments are in no atom, -1.
@@ -9,6 +9,7 @@ Pixels outside all segments are in no atom, -1.
 __all__ = ["of_label_map", "of_masks"]
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_tilt.masking.segments.atoms import (
     Segments,
@@ -18,18 +19,18 @@ from keras_tilt.masking.segments.atoms import (
 from keras_tilt.validation import as_label_map
 
 
-def of_masks(masks):
-    """The segments of masks.
+def of_masks(masks: ArrayLike) -> Segments:
+    """Return the segments given by masks.
 
     Args:
-        masks: bool, or of values 0 and 1, [segments, height, width].
+        masks: bool, or 0 and 1, [segments, height, width].
 
     Returns:
-        segments: `Segments`; their atoms are the classes of pixels that lie in the same
+        segments: `Segments`; their atoms are the sets of pixels that lie in the same
             masks.
 
     Raises:
-        ValueError: for masks of other values or of several sizes, or an empty one.
+        ValueError: masks of other values or of different sizes, or an empty one.
 
     Example:
         >>> segments = of_masks([[[1, 1, 0]], [[0, 1, 0]]])
@@ -45,14 +46,14 @@ def of_masks(masks):
     return over_few_atoms(pixels, masks.reshape(len(masks), height * width))
 
 
-def of_label_map(labels):
-    """The segments of a label map: one for every value from 0 on, in their order.
+def of_label_map(labels: ArrayLike) -> Segments:
+    """Return the segments of a label map: one for each value from 0 on, in order.
 
     Args:
         labels: integers, [height, width]; -1 where there is no segment.
 
     Raises:
-        ValueError: for labels that are no integers, or no map.
+        ValueError: labels that are not integers, or not a map.
 
     Example:
         >>> of_label_map([[7, 7, -1, 3]]).areas
@@ -60,5 +61,5 @@ def of_label_map(labels):
     """
     labels = as_label_map("labels", labels)
     values, atoms = np.unique(labels, return_inverse=True)
-    count = np.count_nonzero(values >= 0)
+    count = int(np.count_nonzero(values >= 0))
     return Segments(atoms - (len(values) - count), np.eye(count, dtype=bool))

@@ -1,4 +1,4 @@
-"""Segments of run lengths, as COCO writes them.
+"""Segments from run lengths, as COCO writes them.
 
     counts = pixels outside, inside, outside, ..., down one column after the other
 
@@ -7,25 +7,28 @@ Source: Lin et al., "Microsoft COCO: common objects in context", 2014.
 
 __all__ = ["of_rle"]
 
+from collections.abc import Mapping, Sequence
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 
-from keras_tilt.masking.segments.atoms import check_same_size
+from keras_tilt.masking.segments.atoms import Segments, check_same_size
 from keras_tilt.masking.segments.masks import of_masks
 
 
-def of_rle(encoded, shape=None):
-    """The segments of run lengths, as COCO writes them.
+def of_rle(
+    encoded: Sequence[Mapping[str, Any]], shape: Sequence[int] | None = None
+) -> Segments:
+    """Return the segments given by run lengths, as COCO writes them.
 
     Args:
-        encoded: list of dicts of "size", [height, width], and "counts": compressed,
-            bytes or str, or run lengths, whole numbers [k]. Arrays, lists and tuples
-            are the same.
+        encoded: dicts of "size", [height, width], and "counts": compressed, bytes or
+            str, or run lengths, integers [k].
         shape: (height, width) of the image; by default the "size" of the first.
 
     Raises:
-        ValueError: for what is none, has another size, or does not fill it.
+        ValueError: run lengths of another size, or that do not fill the image.
 
     Example:
         >>> of_rle([{"size": [2, 2], "counts": [1, 2, 1]}]).masks().astype(int)
@@ -40,25 +43,25 @@ def of_rle(encoded, shape=None):
 
 
 def _decoded(counts, height, width, number):
-    """The mask, [height, width], of the run lengths of a segment."""
+    """Return the mask, [height, width], of the run lengths of one segment."""
     from pycocotools import mask
 
     size = [height, width]
     try:
-        counts = np.asarray(counts).tolist()  # of text it is the text
+        counts = np.asarray(counts).tolist()  # text stays text
         if not isinstance(counts, str | bytes):
             counts = _checked_lengths(counts)
             counts = mask.frPyObjects({"counts": counts, "size": size}, *size)["counts"]
-        # Too many pixels are an error. Too few would be decoded, and leave the rest of
-        # the memory as it was.
+        # pycocotools raises for too many pixels. Too few it would decode, and leave the
+        # rest of the memory as it was.
         if _decodes({"counts": counts, "size": [height * width - 1, 1]}):
             raise ValueError("these are fewer pixels")
         return mask.decode({"counts": counts, "size": size})
     except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(
             f"Expected run lengths of {height} x {width} pixels. Received: as number "
-            f"{number} {str(counts)[:40]} ({error}). They alternate between pixels "
-            "outside and inside, down one column after the other."
+            f"{number} {str(counts)[:40]} ({error}). Alternate between pixels outside "
+            "and inside, down one column after the other."
         ) from error
 
 
@@ -79,7 +82,7 @@ def _decodes(rle):
 
 
 def _size_of_all(encoded, shape):
-    """(height, width) of run lengths, which must be the same for all."""
+    """Return (height, width) of run lengths, which must be the same for all."""
     for rle in encoded:
         if not isinstance(rle, dict) or not {"size", "counts"} <= rle.keys():
             raise ValueError(
@@ -99,7 +102,7 @@ def _size_of_all(encoded, shape):
 
 
 def _checked_size(size):
-    """(height, width), whole numbers of Python, of a list, a tuple or an array."""
+    """Return (height, width) as int, from a list, a tuple or an array."""
     numbers = np.asarray(size)
     if numbers.shape != (2,) or numbers.dtype.kind not in "iu" or numbers.min() < 1:
         raise ValueError(
