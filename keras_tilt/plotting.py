@@ -70,8 +70,7 @@ def image_grid(
             f"`titles` must have one text per image, {len(images)}. "
             f"Received: {len(titles)}. Leave it out or complete it."
         )
-    columns = columns or int(np.ceil(np.sqrt(len(images))))
-    columns = min(columns, len(images))
+    columns = min(columns or int(np.ceil(np.sqrt(len(images)))), len(images))
     rows = -(-len(images) // columns)
     titles = [""] * len(images) if titles is None else [str(text) for text in titles]
     titled_rows = sum(
@@ -87,14 +86,18 @@ def image_grid(
     )
     for index, image in enumerate(np.clip((images - low) / (high - low), 0, 1)):
         axes = figure.add_subplot(rows, columns, index + 1)
-        axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        axes.set_axis_off()
-        if titles[index]:
-            axes.set_title(titles[index], fontsize=8)
+        _draw_image(axes, image, titles[index])
     figure.supxlabel(f"black {low:.4g}, white {high:.4g}", fontsize=8)
     if title:
         figure.suptitle(title, fontsize=_TITLE_POINTS)
     return figure
+
+
+def _draw_image(axes, image, title):
+    axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set_axis_off()
+    if title:
+        axes.set_title(title, fontsize=8)
 
 
 def label_maps(

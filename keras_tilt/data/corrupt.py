@@ -38,7 +38,7 @@ class Corrupt:
 
     @property
     def names(self) -> list[str]:
-        """Names of the images left out so far, sorted."""
+        """Return the names of the images left out so far, sorted."""
         return sorted(
             {name for _, names in self._found.values() for name in names.values()}
         )

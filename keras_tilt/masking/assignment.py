@@ -47,7 +47,7 @@ class Assignment:
 
     @property
     def num_classes(self) -> int:
-        """Number of classes; as a label it means no class."""
+        """Return the number of classes; as a label it means no class."""
         return self.measures.shape[1]
 
     def labels(
