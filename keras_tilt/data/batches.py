@@ -225,7 +225,7 @@ def _empty(spec):
 
 
 def _reporter(source, corrupt):
-    """Return a function of the indices of a batch and of those kept, its result.
+    """Return the function of a batch's indices and those kept that returns the latter.
 
     It reports the others to `corrupt`; Python is called only if there are any.
     """

@@ -1,7 +1,9 @@
 """Training labels of the segments of an image: a class, no class, or not used.
 
-    object   IoU with a true object   its class from .5 on           no class: .1 to .3
-    stuff    purity                   above .6, and if it is pursued no class: .1 to .3
+              measure                  its class               no class
+    object    IoU with a true object   >= .5                   .1 to .3
+    stuff     purity                   > .6, and if pursued    .1 to .3
+
     purity(s, c) = IoU of s with what class c covers of the bounding box of s
 
 Stuff has no extent of its own; it is covered by segments. Pursuit selects few and large
@@ -43,7 +45,7 @@ class Assignment:
 
     segments: Segments
     measures: np.ndarray
-    stuff: tuple
+    stuff: tuple[int, ...]
 
     @property
     def num_classes(self) -> int:

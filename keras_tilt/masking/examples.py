@@ -3,7 +3,7 @@
     batch(seed, epoch, step) = images and segments, labels [n, s], weights [n, s]
 
 Images of any size are scaled to fit that of the network and padded with gray, where
-there is no segment. Images with fewer segments are padded with ones of weight 0.
+there is no segment. Where segments are missing, others of weight 0 are added.
 
 Source: Dai, He and Sun, CVPR 2015.
 """
