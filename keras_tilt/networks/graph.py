@@ -44,6 +44,8 @@ import typing
 import keras
 import tensorflow as tf
 
+from keras_tilt.networks import keras_internals
+
 # Layers that apply `activation` once, to the value they compute from their weights.
 _WITH_FUSED_ACTIVATION = (
     keras.layers.Dense,
@@ -178,22 +180,21 @@ def _nodes(network):
 
     A layer may have further nodes, in other networks that share it.
     """
-    found, waiting = {}, [_producer(tensor) for tensor in reversed(network.outputs)]
+    found, waiting = (
+        {},
+        [keras_internals.node_of(tensor) for tensor in reversed(network.outputs)],
+    )
     while waiting:
         node = waiting[-1]
-        before = [_producer(tensor) for tensor in reversed(node.input_tensors)]
+        before = [
+            keras_internals.node_of(tensor) for tensor in reversed(node.input_tensors)
+        ]
         before = [other for other in before if id(other) not in found]
         if before:
             waiting.extend(before)
         else:
             found.setdefault(id(node), waiting.pop())
     return list(found.values())
-
-
-def _producer(tensor):
-    """Return the node that made a tensor of the graph."""
-    history = tensor._keras_history
-    return history.operation._inbound_nodes[history.node_index]
 
 
 def _is_nested(node):
@@ -270,7 +271,7 @@ def _attribute(layer, path):
 def _children(layer):
     if not isinstance(layer, keras.layers.Layer):
         return []
-    return layer._flatten_layers(include_self=False, recursive=False)
+    return keras_internals.layers_within(layer)
 
 
 def listing(network):
@@ -315,8 +316,7 @@ def call(step, inputs, operation=None, training=False):
         return tf.cast(inputs[0], step.node.output_tensors[0].dtype)
     if step.kind == "leave":
         return inputs
-    tensors = map(id, step.node.input_tensors)
-    args, kwargs = step.node.arguments.fill_in(dict(zip(tensors, inputs, strict=True)))
+    args, kwargs = keras_internals.arguments_of(step.node, inputs)
     if isinstance(step.operation, keras.layers.Layer):
         kwargs = {**kwargs, "training": training}
     return (operation or step.operation)(*args, **kwargs)
