@@ -14,7 +14,7 @@ from small_transformer import small_transformer
 
 import keras_tilt as kt
 from keras_tilt.cli import named
-from keras_tilt.networks import graph
+from keras_tilt.networks import inner_values
 from keras_tilt.training.classifier import GenerativeClassifier
 from keras_tilt.units.groups import UnitStack, shared, stack
 from keras_tilt.units.selection import Unit, unit
@@ -1301,7 +1301,9 @@ def test_a_call_by_another_thread_is_not_what_a_reader_sees():
         other.start(), other.join()
         layer(x)
 
-    np.testing.assert_array_equal(graph.capture(layer, evaluate, False), expected)
+    np.testing.assert_array_equal(
+        inner_values.capture(layer, evaluate, False), expected
+    )
 
 
 def test_two_readers_of_a_layer_outside_a_graph_take_turns():
@@ -1315,7 +1317,7 @@ def test_two_readers_of_a_layer_outside_a_graph_take_turns():
             first_done.wait(timeout=5)
             layer(x)
 
-        seen.append(graph.capture(layer, evaluate, False))
+        seen.append(inner_values.capture(layer, evaluate, False))
 
     def evaluate():
         thread.start()
@@ -1323,7 +1325,7 @@ def test_two_readers_of_a_layer_outside_a_graph_take_turns():
         layer(x)
 
     thread = threading.Thread(target=second)
-    seen.append(graph.capture(layer, evaluate, False))
+    seen.append(inner_values.capture(layer, evaluate, False))
     first_done.set()
     thread.join()
     assert len(seen) == 2

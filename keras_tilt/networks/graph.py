@@ -1,29 +1,20 @@
-"""Reading a Keras network: its graph as a list of steps, and the values inside it.
+"""A Keras network as a list of steps, and the values that they make.
 
     step:  outputs = operation(inputs),      run: images -> value of one tensor
 
 The steps are the network's own layers, called as in inference: weights are shared,
 nothing is added to the network and no attribute of a layer is changed, so that threads
-may read at the same time. The exception is `capture`, for layers that are no part of a
-graph. Nested networks are unfolded; what is above the wanted tensor is not computed.
+may read at the same time. Nested networks are unfolded; what is above the wanted tensor
+is not computed.
 """
 
 __all__ = [
-    "Channels",
     "Step",
     "adds_calibration",
     "call",
-    "capture",
-    "default_place",
     "find",
-    "fused_activation",
-    "has_fused_activation",
     "has_graph",
-    "hides_activation",
     "inner_layers",
-    "is_opaque",
-    "layer_values",
-    "linear",
     "listing",
     "needed",
     "network_of",
@@ -32,35 +23,14 @@ __all__ = [
     "output_values",
     "run",
     "steps",
-    "view",
 ]
 
-import contextlib
-import dataclasses
-import functools
-import threading
 import typing
 
 import keras
 import tensorflow as tf
 
-from keras_tilt.networks import keras_internals
-
-# Layers that apply `activation` once, to the value they compute from their weights.
-_WITH_FUSED_ACTIVATION = (
-    keras.layers.Dense,
-    keras.layers.EinsumDense,
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-    keras.layers.DepthwiseConv1D,
-    keras.layers.DepthwiseConv2D,
-    keras.layers.SeparableConv1D,
-    keras.layers.SeparableConv2D,
-)
+from keras_tilt.networks import keras_internals, layer_views
 
 
 class Step(typing.NamedTuple):
@@ -97,25 +67,7 @@ def has_graph(network):
     is_model = isinstance(network, keras.Model) and bool(
         getattr(network, "inputs", None)
     )
-    return is_model and is_called_as_in_keras(network)
-
-
-def is_called_as_in_keras(operation):
-    """Whether what the operation computes is a `call` of Keras, not an override."""
-    module = getattr(type(operation).call, "__module__", None) or ""
-    return module.split(".")[0] == "keras"
-
-
-def is_opaque(operation):
-    """Whether only values tell what a layer or operation computes.
-
-    A function within it, or a class of its own, may be anything.
-    """
-    if not is_called_as_in_keras(operation) or isinstance(
-        operation, keras.layers.Lambda
-    ):
-        return True
-    return isinstance(operation, keras.layers.Wrapper) and is_opaque(operation.layer)
+    return is_model and layer_views.is_called_as_in_keras(network)
 
 
 def adds_calibration(call):
@@ -210,6 +162,9 @@ def needed(found, *targets):
             keys.update(step.inputs)
             kept.append(step)
     return kept[::-1]
+
+
+# One layer, by its path
 
 
 def find(network, path):
@@ -322,77 +277,6 @@ def call(step, inputs, operation=None, training=False):
     return (operation or step.operation)(*args, **kwargs)
 
 
-def view(layer, /, **attributes):
-    """Return a layer that shares weights and all else with `layer`, but attributes.
-
-    The layer itself is left as it is, also for other threads. Set past `__setattr__`:
-    Keras shall not track the weights a second time.
-    """
-    twin = object.__new__(type(layer))
-    twin.__dict__.update(layer.__dict__, **attributes)
-    return twin
-
-
-def linear(layer):
-    """Return a view of a layer that stops before its activation, if it has one."""
-    if not has_fused_activation(layer):
-        return layer
-    if isinstance(layer, keras.layers.Wrapper):
-        return view(layer, layer=linear(layer.layer))
-    return view(layer, activation=keras.activations.linear)
-
-
-def has_fused_activation(operation):
-    """Whether the operation computes a value from weights, then its activation."""
-    return fused_activation(operation) is not None
-
-
-def fused_activation(operation):
-    """Return the activation of a layer with weights, or of one in a wrapper, or None.
-
-    SpectralNormalization and TimeDistributed return what the layer inside makes.
-    """
-    if is_opaque(operation):
-        return None
-    if isinstance(operation, keras.layers.Wrapper):
-        return fused_activation(operation.layer)
-    if isinstance(operation, _WITH_FUSED_ACTIVATION):
-        return operation.activation
-    return None
-
-
-def hides_activation(layer):
-    """Whether a layer has weights, an activation and a `call` of its own."""
-    if isinstance(layer, keras.layers.Wrapper) and hides_activation(layer.layer):
-        return True
-    activation = getattr(layer, "activation", None)
-    if not callable(activation) or activation is keras.activations.linear:
-        return False
-    return is_opaque(layer) and bool(getattr(layer, "weights", ()))
-
-
-def layer_values(network, feeds, path, pre_activation):
-    """Return what a layer makes, [n, ...], before or after its activation.
-
-    Args:
-        network: functional, Sequential or subclassed `keras.Model`.
-        feeds: {name of input: its value [n, ...]}; of a subclassed model the images
-            alone, under any name.
-        path: as in `find`.
-        pre_activation: whether to stop before the activation.
-    """
-    target = find(network, path)
-    if target.kind == "inside":
-        evaluate = functools.partial(_call_outer, network, feeds, target.path)
-        return capture(target.operation, evaluate, pre_activation)
-
-    def apply(step, inputs):
-        reached = pre_activation and step.outputs == target.outputs
-        return call(step, inputs, linear(step.operation) if reached else None)
-
-    return run(steps(network), feeds, target.outputs[0], apply)
-
-
 # The outputs
 
 
@@ -413,126 +297,3 @@ def output_shapes(network, values):
     """
     tensors = network.outputs if has_graph(network) else keras.tree.flatten(values)
     return [[None, *tensor.shape[1:]] for tensor in tensors]
-
-
-# What a unit reads: functions of a network and its inputs, [n, channels]
-
-
-@dataclasses.dataclass(frozen=True)
-class Channels:
-    """All channels of a layer, [n, places ..., channels], at one place or their mean.
-
-    Attributes:
-        layer: its path.
-        place: "center", "mean", or a tuple of an index for each axis of places.
-        post: whether they are read after the activation.
-        axes: number of axes of places: 0 of a vector, 1 of a sequence, 2 of a map.
-    """
-
-    layer: str
-    place: typing.Any
-    post: bool
-    axes: int = 2
-
-    def __call__(self, network, feeds):
-        values = layer_values(network, feeds, self.layer, not self.post)
-        return _at(keras.tree.flatten(values)[0], self.place)
-
-    def label(self, channel):
-        where = self.place
-        if not isinstance(where, str):
-            where = ",".join(map(str, where))
-        where = "" if where == default_place(self.axes) else f"@{where}"
-        return f"{self.layer}:{channel}{where}{' post' * self.post}"
-
-
-def default_place(axes):
-    """Return where a layer is read by default: "mean" of a sequence, else "center".
-
-    The middle token of a sequence says less than any other choice: beside patches in
-    rows there may be a token of the class, and the mean is of all of them.
-    """
-    return "mean" if axes == 1 else "center"
-
-
-def _at(values, place):
-    """Return values [n, places ..., channels] at one place, or their mean.
-
-    The center is half of every size, rounded down.
-    """
-    axes = range(1, len(values.shape) - 1)
-    if place == "mean":
-        return tf.reduce_mean(tf.cast(values, tf.float32), axis=list(axes))
-    if place == "center":
-        place = [tf.shape(values)[axis] // 2 for axis in axes]
-    return values[:, *place]
-
-
-# Layers that are no part of a graph
-
-_CAPTURING = threading.RLock()
-
-
-def capture(layer, evaluate, pre_activation):
-    """Return what a layer makes while `evaluate()` runs a model that calls it.
-
-    The layer's `call` is replaced meanwhile, under a lock; calls by other threads pass
-    through.
-
-    Raises:
-        ValueError: if the layer is not called exactly once, or inside a tf.function of
-            the model, whose values cannot be read from outside.
-    """
-    with _CAPTURING:
-        values = []
-        read = linear(layer).call if pre_activation else None
-        recorded = _recording(layer.call, read, values)
-        with _replaced(layer, "call", recorded):
-            evaluate()
-    _check_captured(layer, values)
-    return values[0]
-
-
-def _recording(call, read, values):
-    """Return `call`, which adds what it returns, or `read` in its place, to values."""
-    reader = threading.get_ident()
-
-    @functools.wraps(call)
-    def recorded(*args, **kwargs):
-        outputs = call(*args, **kwargs)
-        if threading.get_ident() == reader:
-            values.append(read(*args, **kwargs) if read else outputs)
-        return outputs
-
-    return recorded
-
-
-def _call_outer(network, feeds, path):
-    """Run the model, or the step of its graph, inside of which the path leads."""
-    found = steps(network) if has_graph(network) else []
-    outer = [step for step in found if path.startswith(f"{step.path}/")]
-    if not outer:
-        return output_values(network, feeds)
-    return run(found, feeds, outer[-1].outputs[0])
-
-
-@contextlib.contextmanager
-def _replaced(layer, name, value):
-    before = dict(layer.__dict__)
-    layer.__dict__[name] = value
-    try:
-        yield
-    finally:
-        del layer.__dict__[name]
-        layer.__dict__.update({name: before[name]} if name in before else {})
-
-
-def _check_captured(layer, values):
-    hidden = tf.executing_eagerly() and any(map(tf.is_symbolic_tensor, values))
-    if len(values) != 1 or hidden:
-        calls = "a call inside a tf.function" if hidden else f"{len(values)} calls"
-        raise ValueError(
-            f"Expected layer {layer.name!r} to be called once by the model, in plain "
-            f"Python. Received: {calls}. Read another layer, or write the model as a "
-            "functional one."
-        )

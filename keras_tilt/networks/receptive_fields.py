@@ -41,7 +41,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt.networks import graph
+from keras_tilt.networks import graph, layer_views
 
 _CONVOLUTIONS = (
     keras.layers.Conv2D,
@@ -562,9 +562,9 @@ def _run_on_window(found, patch, target, cell, window, last):
             return inputs[0]
         layer = last if step is found[-1] else step.operation
         if isinstance(layer, _CONVOLUTIONS + _POOLINGS):
-            layer = graph.view(layer, padding="valid")
+            layer = layer_views.view(layer, padding="valid")
         if isinstance(layer, keras.layers.Conv2DTranspose):
-            layer = graph.view(layer, padding="valid", output_padding=None)
+            layer = layer_views.view(layer, padding="valid", output_padding=None)
         made = graph.call(step, inputs, layer)
         if isinstance(layer, _ENLARGING):
             made = _cut(made, _enlarged(step, read), needs[step.outputs[0]])
@@ -606,7 +606,7 @@ class Cell:
         (patch,) = feeds.values()
         found, target = _below(network, self.layer)
         last = found[-1].operation
-        last = last if self.post else graph.linear(last)
+        last = last if self.post else layer_views.linear(last)
         maps = _run_on_window(found, patch, target, self.cell, self.window, last)
         return maps[:, 0, 0]
 
@@ -775,7 +775,7 @@ def _is_known_pointwise(step):
 
 def _is_layer(layer, kinds):
     """Whether it is a layer of these kinds, and does not override what they compute."""
-    return isinstance(layer, kinds) and graph.is_called_as_in_keras(layer)
+    return isinstance(layer, kinds) and layer_views.is_called_as_in_keras(layer)
 
 
 def _is_operation(operation, names):
@@ -822,7 +822,7 @@ def _check_slides(step):
     Away from padding, a cell must be what the layer makes of its window alone.
     """
     layer = step.operation
-    if graph.is_called_as_in_keras(layer):
+    if layer_views.is_called_as_in_keras(layer):
         return
     if step.node not in _TRIED:
         try:
@@ -854,7 +854,7 @@ def _slides(step):
         window.append(slice(first, first + size))
     maps = np.random.default_rng(0).normal(size=(1, *sides, tensor.shape[-1]))
     whole = _with_new_weights(step, np.random.default_rng(1))([maps])
-    without_padding = graph.view(layer, padding="valid")
+    without_padding = layer_views.view(layer, padding="valid")
     alone = _with_new_weights(step, np.random.default_rng(1), without_padding)
     made = alone([maps[:, window[0], window[1]]])
     expected = whole[:, cell[0] : cell[0] + 1, cell[1] : cell[1] + 1]

@@ -24,7 +24,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt.networks import graph, outputs
+from keras_tilt.networks import (
+    graph,
+    inner_values,
+    layer_views,
+    log_posteriors,
+    output_activations,
+    probes,
+)
 from keras_tilt.reference.gradients import named_if_missing
 
 
@@ -177,8 +184,8 @@ def class_reading(model, prepared, posterior, posterior_weight=0.0):
     network = prepared.network
     values = None if graph.has_graph(network) else _probed(prepared)
     classes = _check_classes(graph.output_shapes(network, values))
-    output = outputs.output_of(network, values)
-    is_label = outputs.of_labels(output.activation)
+    output = output_activations.output_of(network, values)
+    is_label = output_activations.of_labels(output.activation)
     if (posterior or posterior_weight) and classes == 1 and not is_label:
         raise ValueError(
             "Expected several classes, or a sigmoid, to read log p(class | x) from. "
@@ -186,16 +193,18 @@ def class_reading(model, prepared, posterior, posterior_weight=0.0):
         )
     if output.activation is not None and output.step is None:
         _check_log_wanted(output, posterior and not posterior_weight)
-        return outputs.LogOutput(output.activation == "log_softmax"), classes
-    log_posterior = outputs.LogPosterior(None if model is network else model)
+        return log_posteriors.LogOutput(output.activation == "log_softmax"), classes
+    log_posterior = log_posteriors.LogPosterior(None if model is network else model)
     if posterior_weight:
-        return outputs.LogitsAndPosterior(posterior_weight, log_posterior), classes
-    return log_posterior if posterior else outputs.Logits(), classes
+        return log_posteriors.LogitsAndPosterior(
+            posterior_weight, log_posterior
+        ), classes
+    return log_posterior if posterior else log_posteriors.Logits(), classes
 
 
 def _probed(prepared):
     """Return what the network makes of images of several kinds, as it takes them."""
-    images = tf.constant(outputs.probe(prepared.input_shape))
+    images = tf.constant(probes.probe(prepared.input_shape))
     return graph.output_values(prepared.network, prepared.feeds(images))
 
 
@@ -206,8 +215,8 @@ def layer_reading(prepared, name, position, activation):
         _check_reachable(step)
     shape = _check_channels(step, _shapes(prepared, step)[0])
     place = _check_position(step.path, shape, position)
-    post = activation == "post" and graph.has_fused_activation(step.operation)
-    return graph.Channels(step.path, place, post, len(shape) - 2), shape[-1]
+    post = activation == "post" and layer_views.has_fused_activation(step.operation)
+    return inner_values.Channels(step.path, place, post, len(shape) - 2), shape[-1]
 
 
 def _shapes(prepared, step):
@@ -215,7 +224,7 @@ def _shapes(prepared, step):
     if step.kind != "inside" and prepared.resize is None:
         return [tuple(tensor.shape) for tensor in step.node.output_tensors]
     feeds = _blank(prepared)
-    values = graph.layer_values(prepared.network, feeds, step.path, False)
+    values = inner_values.layer_values(prepared.network, feeds, step.path, False)
     shapes = [tuple(value.shape[1:]) for value in keras.tree.flatten(values)]
     if None in prepared.input_shape:
         shapes = [(*[None] * (len(shape) - 1), *shape[-1:]) for shape in shapes]
@@ -263,7 +272,7 @@ def _check_log_wanted(output, posterior):
 
 def _check_reachable(step):
     """Raise for a layer whose value before the activation cannot be read."""
-    if graph.hides_activation(step.operation):
+    if layer_views.hides_activation(step.operation):
         raise ValueError(
             "Expected a layer of Keras, to read it before its activation. Received: "
             f"{step.path!r}, {type(step.operation).__name__}, with an activation and a "
@@ -315,7 +324,7 @@ def _check_position(name, shape, position):
     """
     size = shape[1:-1]
     if position is None or (position == "center" and isinstance(position, str)):
-        return position or graph.default_place(len(size))
+        return position or inner_values.default_place(len(size))
     if size and isinstance(position, str) and position == "mean":
         return position
     place = _indices(position)

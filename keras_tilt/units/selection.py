@@ -20,7 +20,7 @@ import numbers
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt.networks import graph
+from keras_tilt.networks import graph, inner_values
 from keras_tilt.networks.receptive_fields import Cell, cell_and_window, hull
 from keras_tilt.units.features import (
     Features,
@@ -398,7 +398,7 @@ def common_shape(several):
 def _seen_by(features, unit):
     """Return the cell that features read, and the window of pixels that it sees."""
     reading, alone = features.reading, len(unit.terms) == 1
-    is_place = isinstance(reading, graph.Channels) and reading.place != "mean"
+    is_place = isinstance(reading, inner_values.Channels) and reading.place != "mean"
     if not is_place or reading.axes != 2:
         raise ValueError(
             "Expected a unit at one place of a map [n, height, width, channels]. "

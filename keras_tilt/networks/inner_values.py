@@ -1,0 +1,166 @@
+"""Values inside a network: what one layer makes of the images.
+
+    layer_values: images -> [n, ...], before or after the layer's activation
+
+A layer of the graph is read by running the steps below it. A layer that another one
+calls by itself has no step: its `call` is replaced while the model runs (`capture`).
+"""
+
+__all__ = ["Channels", "capture", "default_place", "layer_values"]
+
+import contextlib
+import dataclasses
+import functools
+import threading
+import typing
+
+import keras
+import tensorflow as tf
+
+from keras_tilt.networks import graph, layer_views
+
+
+def layer_values(network, feeds, path, pre_activation):
+    """Return what a layer makes, [n, ...], before or after its activation.
+
+    Args:
+        network: functional, Sequential or subclassed `keras.Model`.
+        feeds: {name of input: its value [n, ...]}; of a subclassed model the images
+            alone, under any name.
+        path: as in `find`.
+        pre_activation: whether to stop before the activation.
+    """
+    target = graph.find(network, path)
+    if target.kind == "inside":
+        evaluate = functools.partial(_call_outer, network, feeds, target.path)
+        return capture(target.operation, evaluate, pre_activation)
+
+    def apply(step, inputs):
+        reached = pre_activation and step.outputs == target.outputs
+        layer = layer_views.linear(step.operation) if reached else None
+        return graph.call(step, inputs, layer)
+
+    return graph.run(graph.steps(network), feeds, target.outputs[0], apply)
+
+
+# Layers outside of a graph
+
+_CAPTURING = threading.RLock()
+
+
+def capture(layer, evaluate, pre_activation):
+    """Return what a layer makes while `evaluate()` runs a model that calls it.
+
+    The layer's `call` is replaced meanwhile, under a lock; calls by other threads pass
+    through.
+
+    Raises:
+        ValueError: if the layer is not called exactly once, or inside a tf.function of
+            the model, whose values cannot be read from outside.
+    """
+    with _CAPTURING:
+        values = []
+        read = layer_views.linear(layer).call if pre_activation else None
+        recorded = _recording(layer.call, read, values)
+        with _replaced(layer, "call", recorded):
+            evaluate()
+    _check_captured(layer, values)
+    return values[0]
+
+
+def _recording(call, read, values):
+    """Return `call`, which adds what it returns, or `read` in its place, to values."""
+    reader = threading.get_ident()
+
+    @functools.wraps(call)
+    def recorded(*args, **kwargs):
+        outputs = call(*args, **kwargs)
+        if threading.get_ident() == reader:
+            values.append(read(*args, **kwargs) if read else outputs)
+        return outputs
+
+    return recorded
+
+
+def _call_outer(network, feeds, path):
+    """Run the model, or the step of its graph, inside of which the path leads."""
+    found = graph.steps(network) if graph.has_graph(network) else []
+    outer = [step for step in found if path.startswith(f"{step.path}/")]
+    if not outer:
+        return graph.output_values(network, feeds)
+    return graph.run(found, feeds, outer[-1].outputs[0])
+
+
+@contextlib.contextmanager
+def _replaced(layer, name, value):
+    before = dict(layer.__dict__)
+    layer.__dict__[name] = value
+    try:
+        yield
+    finally:
+        del layer.__dict__[name]
+        layer.__dict__.update({name: before[name]} if name in before else {})
+
+
+def _check_captured(layer, values):
+    hidden = tf.executing_eagerly() and any(map(tf.is_symbolic_tensor, values))
+    if len(values) != 1 or hidden:
+        calls = "a call inside a tf.function" if hidden else f"{len(values)} calls"
+        raise ValueError(
+            f"Expected layer {layer.name!r} to be called once by the model, in plain "
+            f"Python. Received: {calls}. Read another layer, or write the model as a "
+            "functional one."
+        )
+
+
+# What a unit reads: functions of a network and its inputs, [n, channels]
+
+
+@dataclasses.dataclass(frozen=True)
+class Channels:
+    """All channels of a layer, [n, places ..., channels], at one place or their mean.
+
+    Attributes:
+        layer: its path.
+        place: "center", "mean", or a tuple of an index for each axis of places.
+        post: whether they are read after the activation.
+        axes: number of axes of places: 0 of a vector, 1 of a sequence, 2 of a map.
+    """
+
+    layer: str
+    place: typing.Any
+    post: bool
+    axes: int = 2
+
+    def __call__(self, network, feeds):
+        values = layer_values(network, feeds, self.layer, not self.post)
+        return _at(keras.tree.flatten(values)[0], self.place)
+
+    def label(self, channel):
+        where = self.place
+        if not isinstance(where, str):
+            where = ",".join(map(str, where))
+        where = "" if where == default_place(self.axes) else f"@{where}"
+        return f"{self.layer}:{channel}{where}{' post' * self.post}"
+
+
+def default_place(axes):
+    """Return where a layer is read by default: "mean" of a sequence, else "center".
+
+    The middle token of a sequence says less than any other choice: beside patches in
+    rows there may be a token of the class, and the mean is of all of them.
+    """
+    return "mean" if axes == 1 else "center"
+
+
+def _at(values, place):
+    """Return values [n, places ..., channels] at one place, or their mean.
+
+    The center is half of every size, rounded down.
+    """
+    axes = range(1, len(values.shape) - 1)
+    if place == "mean":
+        return tf.reduce_mean(tf.cast(values, tf.float32), axis=list(axes))
+    if place == "center":
+        place = [tf.shape(values)[axis] // 2 for axis in axes]
+    return values[:, *place]

@@ -1,0 +1,148 @@
+"""Logits F of a network, and log p(y | x) that its output activation makes of them.
+
+    log softmax(F)_y = F_y - logsumexp F,     log sigmoid(F)_y = -log(1 + exp(-F_y))
+
+F is read by leaving out the output activation, as `output_activations` finds it.
+"""
+
+__all__ = [
+    "LogOutput",
+    "LogPosterior",
+    "Logits",
+    "LogitsAndPosterior",
+    "log_of",
+    "log_probabilities",
+    "logits",
+]
+
+import dataclasses
+import functools
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_tilt.networks import graph, layer_views, output_activations
+
+_LOG_PROBABILITIES = {
+    "softmax": tf.nn.log_softmax,
+    "log_softmax": tf.nn.log_softmax,
+    "sigmoid": tf.math.log_sigmoid,
+    "log_sigmoid": tf.math.log_sigmoid,
+}
+
+
+def logits(network, feeds, after=None):
+    """Return the logits [n, classes], the output without its output activation.
+
+    A separate softmax or sigmoid is left out, a fused one made linear; what reshapes
+    its result is kept. A model without a graph has none to leave out.
+
+    Args:
+        network: functional, Sequential or subclassed `keras.Model` with one output.
+        feeds: as in `inner_values.layer_values`.
+        after: None, or a function of the logits, to stand where the activation was.
+    """
+    after = after or tf.identity
+    last, _ = output_activations.output_activation(network)
+    if last is None:
+        return after(graph.output_values(network, feeds))
+
+    def apply(step, inputs):
+        if step.outputs != last.outputs:
+            return graph.call(step, inputs)
+        fused = layer_views.has_fused_activation(step.operation)
+        linear = layer_views.linear(step.operation)
+        return after(graph.call(step, inputs, linear) if fused else inputs[0])
+
+    return graph.run(graph.steps(network), feeds, graph.output_key(network), apply)
+
+
+def log_probabilities(activation, values):
+    """Return log p(y | x): float32 [n, classes], of logits, by an output activation."""
+    values = tf.cast(values, tf.float32)
+    if activation in _LOG_PROBABILITIES:
+        return _LOG_PROBABILITIES[activation](values)
+    return log_of(output_activations.probabilities(activation, values))
+
+
+def log_of(values):
+    """Return the logarithm of probabilities, at least that of the least float32."""
+    return tf.math.log(tf.maximum(values, np.finfo(np.float32).tiny))
+
+
+# Readings: functions of a network and its inputs, [n, classes]
+
+
+@dataclasses.dataclass(frozen=True)
+class Logits:
+    """All logits."""
+
+    def __call__(self, network, feeds):
+        return logits(network, feeds)
+
+    def label(self, channel):
+        return f"class {channel}"
+
+
+@dataclasses.dataclass(frozen=True)
+class LogPosterior:
+    """log p(y | x) of all classes, by the output activation, or of a calibrated model.
+
+    log softmax(F)_y = F_y - logsumexp F,     log sigmoid(F)_y = -log(1 + exp(-F_y))
+    """
+
+    calibrated: keras.Model | None = None
+
+    def __call__(self, network, feeds):
+        return logits(network, feeds, self.of_logits(network))
+
+    def of_logits(self, network):
+        """The function that makes log p(y | x) of the logits F."""
+        if self.calibrated is not None:
+            bias = self.calibrated.calibration_bias
+            return lambda values: log_probabilities(
+                "softmax", tf.cast(values, tf.float32) + bias
+            )
+        _, activation = output_activations.output_activation(network)
+        return functools.partial(log_probabilities, activation or "softmax")
+
+    def label(self, channel):
+        return f"log p(class {channel})"
+
+
+@dataclasses.dataclass(frozen=True)
+class LogitsAndPosterior:
+    """F_y + weight log p(y | x) of all classes, in one pass."""
+
+    weight: float
+    posterior: LogPosterior
+
+    def __call__(self, network, feeds):
+        log_posterior = self.posterior.of_logits(network)
+
+        def sum_of(values):
+            return tf.cast(values, tf.float32) + self.weight * log_posterior(values)
+
+        return logits(network, feeds, sum_of)
+
+    def label(self, channel):
+        sign = "-" if self.weight < 0 else "+"
+        return f"(class {channel} {sign} {abs(self.weight):g} log p)"
+
+
+@dataclasses.dataclass(frozen=True)
+class LogOutput:
+    """log p(y | x) of all classes, of outputs that are probabilities or logarithms.
+
+    At least the logarithm of the smallest normal float32, -87.3, of the former.
+    """
+
+    is_log: bool = False
+
+    def __call__(self, network, feeds):
+        outputs = tf.cast(graph.output_values(network, feeds), tf.float32)
+        return outputs if self.is_log else log_of(outputs)
+
+    def label(self, channel):
+        return f"log p(class {channel})"
