@@ -54,7 +54,7 @@ import tensorflow as tf
 
 from keras_tilt import networks
 from keras_tilt.networks import graph, output_activations
-from keras_tilt.networks.receptive_fields import layers_of
+from keras_tilt.networks.receptive_fields.unit_layers import layers_of
 from keras_tilt.reference.distributions import (
     box,
     spectral_noise,

@@ -29,7 +29,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_tilt.networks import graph
-from keras_tilt.networks.receptive_fields import receptive_field
+from keras_tilt.networks.receptive_fields.fields import receptive_field
 
 
 @dataclasses.dataclass(frozen=True)

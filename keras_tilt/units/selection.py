@@ -21,7 +21,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_tilt.networks import graph, inner_values
-from keras_tilt.networks.receptive_fields import Cell, cell_and_window, hull
+from keras_tilt.networks.receptive_fields.intervals import hull
+from keras_tilt.networks.receptive_fields.single_cells import Cell, cell_and_window
 from keras_tilt.units.features import (
     Features,
     check_preprocess,
