@@ -16,8 +16,9 @@ import keras_tilt as kt
 from keras_tilt.cli import named
 from keras_tilt.networks import inner_values
 from keras_tilt.training.classifier import GenerativeClassifier
+from keras_tilt.units.algebra import Unit
 from keras_tilt.units.groups import UnitStack, shared, stack
-from keras_tilt.units.selection import Unit, unit
+from keras_tilt.units.selection import unit
 
 SHAPE = (12, 12, 1)
 CLASSES = 5

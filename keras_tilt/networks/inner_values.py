@@ -6,15 +6,12 @@ A layer of the graph is read by running the steps below it. A layer that another
 calls by itself has no step: its `call` is replaced while the model runs (`capture`).
 """
 
-__all__ = ["Channels", "capture", "default_place", "layer_values"]
+__all__ = ["capture", "layer_values"]
 
 import contextlib
-import dataclasses
 import functools
 import threading
-import typing
 
-import keras
 import tensorflow as tf
 
 from keras_tilt.networks import graph, layer_views
@@ -111,56 +108,3 @@ def _check_captured(layer, values):
             f"Python. Received: {calls}. Read another layer, or write the model as a "
             "functional one."
         )
-
-
-# What a unit reads: functions of a network and its inputs, [n, channels]
-
-
-@dataclasses.dataclass(frozen=True)
-class Channels:
-    """All channels of a layer, [n, places ..., channels], at one place or their mean.
-
-    Attributes:
-        layer: its path.
-        place: "center", "mean", or a tuple of an index for each axis of places.
-        post: whether they are read after the activation.
-        axes: number of axes of places: 0 of a vector, 1 of a sequence, 2 of a map.
-    """
-
-    layer: str
-    place: typing.Any
-    post: bool
-    axes: int = 2
-
-    def __call__(self, network, feeds):
-        values = layer_values(network, feeds, self.layer, not self.post)
-        return _at(keras.tree.flatten(values)[0], self.place)
-
-    def label(self, channel):
-        where = self.place
-        if not isinstance(where, str):
-            where = ",".join(map(str, where))
-        where = "" if where == default_place(self.axes) else f"@{where}"
-        return f"{self.layer}:{channel}{where}{' post' * self.post}"
-
-
-def default_place(axes):
-    """Return where a layer is read by default: "mean" of a sequence, else "center".
-
-    The middle token of a sequence says less than any other choice: beside patches in
-    rows there may be a token of the class, and the mean is of all of them.
-    """
-    return "mean" if axes == 1 else "center"
-
-
-def _at(values, place):
-    """Return values [n, places ..., channels] at one place, or their mean.
-
-    The center is half of every size, rounded down.
-    """
-    axes = range(1, len(values.shape) - 1)
-    if place == "mean":
-        return tf.reduce_mean(tf.cast(values, tf.float32), axis=list(axes))
-    if place == "center":
-        place = [tf.shape(values)[axis] // 2 for axis in axes]
-    return values[:, *place]

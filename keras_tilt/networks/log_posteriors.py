@@ -5,20 +5,8 @@
 F is read by leaving out the output activation, as `output_activations` finds it.
 """
 
-__all__ = [
-    "LogOutput",
-    "LogPosterior",
-    "Logits",
-    "LogitsAndPosterior",
-    "log_of",
-    "log_probabilities",
-    "logits",
-]
+__all__ = ["log_of", "log_probabilities", "logits"]
 
-import dataclasses
-import functools
-
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -69,80 +57,3 @@ def log_probabilities(activation, values):
 def log_of(values):
     """Return the logarithm of probabilities, at least that of the least float32."""
     return tf.math.log(tf.maximum(values, np.finfo(np.float32).tiny))
-
-
-# Readings: functions of a network and its inputs, [n, classes]
-
-
-@dataclasses.dataclass(frozen=True)
-class Logits:
-    """All logits."""
-
-    def __call__(self, network, feeds):
-        return logits(network, feeds)
-
-    def label(self, channel):
-        return f"class {channel}"
-
-
-@dataclasses.dataclass(frozen=True)
-class LogPosterior:
-    """log p(y | x) of all classes, by the output activation, or of a calibrated model.
-
-    log softmax(F)_y = F_y - logsumexp F,     log sigmoid(F)_y = -log(1 + exp(-F_y))
-    """
-
-    calibrated: keras.Model | None = None
-
-    def __call__(self, network, feeds):
-        return logits(network, feeds, self.of_logits(network))
-
-    def of_logits(self, network):
-        """The function that makes log p(y | x) of the logits F."""
-        if self.calibrated is not None:
-            bias = self.calibrated.calibration_bias
-            return lambda values: log_probabilities(
-                "softmax", tf.cast(values, tf.float32) + bias
-            )
-        _, activation = output_activations.output_activation(network)
-        return functools.partial(log_probabilities, activation or "softmax")
-
-    def label(self, channel):
-        return f"log p(class {channel})"
-
-
-@dataclasses.dataclass(frozen=True)
-class LogitsAndPosterior:
-    """F_y + weight log p(y | x) of all classes, in one pass."""
-
-    weight: float
-    posterior: LogPosterior
-
-    def __call__(self, network, feeds):
-        log_posterior = self.posterior.of_logits(network)
-
-        def sum_of(values):
-            return tf.cast(values, tf.float32) + self.weight * log_posterior(values)
-
-        return logits(network, feeds, sum_of)
-
-    def label(self, channel):
-        sign = "-" if self.weight < 0 else "+"
-        return f"(class {channel} {sign} {abs(self.weight):g} log p)"
-
-
-@dataclasses.dataclass(frozen=True)
-class LogOutput:
-    """log p(y | x) of all classes, of outputs that are probabilities or logarithms.
-
-    At least the logarithm of the smallest normal float32, -87.3, of the former.
-    """
-
-    is_log: bool = False
-
-    def __call__(self, network, feeds):
-        outputs = tf.cast(graph.output_values(network, feeds), tf.float32)
-        return outputs if self.is_log else log_of(outputs)
-
-    def label(self, channel):
-        return f"log p(class {channel})"

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt.units.selection import (
+from keras_tilt.units.algebra import (
     Unit,
     common_shape,
     nonzero,

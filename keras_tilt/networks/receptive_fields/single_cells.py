@@ -6,9 +6,8 @@ Going down from one cell gives its window in every map below, and so the network
 computes this one cell from its pixels.
 """
 
-__all__ = ["Cell", "cell_and_window", "cell_values"]
+__all__ = ["cell_and_window", "cell_values"]
 
-import dataclasses
 
 import keras
 
@@ -140,25 +139,6 @@ def cell_values(network, patch, layer, cell, window, pre_activation):
     last = found[-1].operation
     last = layer_views.linear(last) if pre_activation else last
     return _run_on_window(found, patch, target, cell, window, last)[:, 0, 0]
-
-
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """All channels of one cell of a layer's map, of the pixels in a window."""
-
-    layer: str
-    cell: tuple
-    post: bool
-    window: tuple  # ((first row, end), (first column, end)) that the images show
-
-    def __call__(self, network, feeds):
-        (patch,) = feeds.values()
-        return cell_values(
-            network, patch, self.layer, self.cell, self.window, not self.post
-        )
-
-    def label(self, channel):
-        return f"{self.layer}:{channel}{' post' * self.post} crop"
 
 
 def _run_on_window(found, patch, target, cell, window, last):
