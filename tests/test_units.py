@@ -1,5 +1,6 @@
 """Units: the logit before any softmax, the channel before any activation, sums."""
 
+import inspect
 import re
 import runpy
 import threading
@@ -16,6 +17,7 @@ import keras_tilt as kt
 from keras_tilt.cli import named
 from keras_tilt.networks import inner_values
 from keras_tilt.training.classifier import GenerativeClassifier
+from keras_tilt.units import readings
 from keras_tilt.units.algebra import Unit
 from keras_tilt.units.groups import UnitStack, shared, stack
 from keras_tilt.units.selection import unit
@@ -555,6 +557,14 @@ def test_equal_features_are_one_term_and_one_pass():
     assert len(calls) == 1
     another = total + unit(network, f"{name}/conv1:0", position=(0, 0))
     assert len(another.terms) == 2
+
+
+@pytest.mark.parametrize("kind", sorted({*readings.__all__} - {"Reading"}))
+def test_every_kind_of_reading_follows_the_protocol(kind):
+    for method in ("__call__", "label"):
+        wanted = inspect.signature(getattr(readings.Reading, method))
+        assert inspect.signature(getattr(getattr(readings, kind), method)) == wanted
+    assert getattr(readings, kind).__hash__  # equal ones share a pass
 
 
 def test_features_are_equal_if_they_read_the_same_in_the_same_way():

@@ -8,6 +8,8 @@ they are, a trial of each step tells.
 
 __all__ = ["constants_per_class"]
 
+from collections.abc import Hashable
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -15,15 +17,15 @@ import tensorflow as tf
 from keras_tilt.networks import graph, layer_views, probes
 
 
-def constants_per_class(network):
+def constants_per_class(network: keras.Model) -> list[keras.Variable]:
     """Return the trainable variables that add constants to the logits, of each class.
 
         F_y(x) + c_y,    c a function of the variable and not of the image
 
     The bias of the last layer is one, whatever linear step, wrapper or network stands
-    around or behind it, as is the beta of a batch normalization. Found by trial of each
-    step, in training: the variable moves the output of its layer by the same for all
-    images, and the steps behind hand that on.
+    around or behind it, as is the beta of a batch normalization. Each step is tried, as
+    in training: the variable moves the output of its layer by the same for all images,
+    and the steps above pass that on.
 
     Args:
         network: functional, Sequential or subclassed `keras.Model` with one output.
@@ -35,7 +37,10 @@ def constants_per_class(network):
         return _constants_of_model(network)
     target = graph.output_key(network)
     found = graph.needed(graph.steps(network), target)
-    reached, spoiled, constant, other = {target}, set(), [], set()
+    reached: set[Hashable] = {target}
+    spoiled: set[Hashable] = set()
+    constant: list[keras.Variable] = []
+    other: set[int] = set()
     for step in reversed(found):
         outputs = set(step.outputs)
         handed_on = outputs & reached and not outputs & spoiled

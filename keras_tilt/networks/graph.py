@@ -25,7 +25,8 @@ __all__ = [
     "steps",
 ]
 
-import typing
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -33,7 +34,7 @@ import tensorflow as tf
 from keras_tilt.networks import keras_internals, layer_views
 
 
-class Step(typing.NamedTuple):
+class Step(NamedTuple):
     """One application of an operation: outputs = operation(inputs).
 
     Attributes:
@@ -48,20 +49,20 @@ class Step(typing.NamedTuple):
     """
 
     path: str
-    operation: typing.Any
-    node: typing.Any
-    inputs: tuple
-    outputs: tuple
-    kind: str
+    operation: Any
+    node: Any
+    inputs: tuple[Hashable, ...]
+    outputs: tuple[Hashable, ...]
+    kind: Literal["call", "enter", "leave", "inside"]
 
 
 # The graph
 
 
-def has_graph(network):
-    """Whether a graph of layers is what the network computes.
+def has_graph(network: Any) -> bool:
+    """Return whether a network computes what its graph of layers says.
 
-    That of a functional or Sequential one with known inputs is, unless its class has a
+    True of a functional or Sequential one with known inputs, unless its class has a
     `call` of its own, which may do more, or something else.
     """
     is_model = isinstance(network, keras.Model) and bool(
@@ -70,13 +71,13 @@ def has_graph(network):
     return is_model and layer_views.is_called_as_in_keras(network)
 
 
-def adds_calibration(call):
+def adds_calibration(call: Callable) -> Callable:
     """Mark the `call` of a model: its `network`, plus its `calibration_bias`."""
-    call.adds_calibration = True
+    call.adds_calibration = True  # type: ignore[attr-defined]
     return call
 
 
-def network_of(model):
+def network_of(model: keras.Model) -> keras.Model:
     """Return the network that a classifier of this library trains, or the model itself.
 
     Another model may have an attribute `network`, too, and do anything with it; so may
@@ -86,7 +87,7 @@ def network_of(model):
     return model.network if marked else model
 
 
-def steps(network):
+def steps(network: keras.Model) -> list[Step]:
     """Return all steps of the network, each after those whose values it reads.
 
     The network's own inputs are read under their names.
@@ -94,7 +95,7 @@ def steps(network):
     return _steps(network, [tensor.name for tensor in network.inputs], (), "")
 
 
-def output_key(network):
+def output_key(network: keras.Model) -> Hashable:
     """Return the key of the network's first output."""
     return (), id(network.outputs[0])
 
@@ -154,8 +155,8 @@ def _is_nested(node):
     return has_graph(network) and len(node.input_tensors) == len(network.inputs)
 
 
-def needed(found, *targets):
-    """Return those of the steps that the values of the target keys depend on."""
+def needed(found: Sequence[Step], *targets: Hashable) -> list[Step]:
+    """Return the steps that the values of the target keys depend on."""
     keys, kept = set(targets), []
     for step in reversed(found):
         if keys.intersection(step.outputs):
@@ -167,7 +168,7 @@ def needed(found, *targets):
 # One layer, by its path
 
 
-def find(network, path):
+def find(network: keras.Model, path: str) -> Step:
     """Return the one step with this path.
 
     Args:
@@ -206,9 +207,11 @@ def _find_inside(network, path):
     )
 
 
-def inner_layers(layer, prefix=""):
+def inner_layers(
+    layer: keras.layers.Layer, prefix: str = ""
+) -> dict[str, keras.layers.Layer]:
     """Return {path: layer} of all layers inside a layer, at any depth."""
-    found = {}
+    found: dict[str, keras.layers.Layer] = {}
     for inner in _children(layer):
         path = prefix + inner.name
         found |= {path: inner} | inner_layers(inner, f"{path}/") | found
@@ -229,17 +232,22 @@ def _children(layer):
     return keras_internals.layers_within(layer)
 
 
-def listing(network):
-    """Return "Layers: conv1, pool1, ..." for errors."""
+def listing(network: keras.Model) -> str:
+    """Return "Layers: conv1, pool1, ..." for an error message."""
     paths = [step.path for step in steps(network)] if has_graph(network) else []
-    paths = dict.fromkeys([*paths, *inner_layers(network)])
-    return f"Layers: {', '.join(paths)}."
+    unique = dict.fromkeys([*paths, *inner_layers(network)])
+    return f"Layers: {', '.join(unique)}."
 
 
 # Values
 
 
-def run(found, feeds, target, apply=None):
+def run(
+    found: Sequence[Step],
+    feeds: Mapping[Any, tf.Tensor],
+    target: Hashable,
+    apply: Callable[[Step, list], Any] | None = None,
+) -> tf.Tensor:
     """Return the value of one tensor of the graph.
 
     Args:
@@ -258,14 +266,22 @@ def run(found, feeds, target, apply=None):
     return values[target]
 
 
-def call(step, inputs, operation=None, training=False):
-    """Return what a step makes of the values of its inputs.
+def call(
+    step: Step,
+    inputs: Sequence[tf.Tensor],
+    operation: Callable | None = None,
+    training: bool = False,
+) -> Any:
+    """Return the outputs of a step for values of its inputs.
 
     Args:
         step: `Step`.
         inputs: list of values, one for each of the step's inputs.
         operation: a view of the step's operation, to be called in its place.
         training: whether as in training; by default as in inference.
+
+    Returns:
+        values: [n, ...], one or a structure of several.
     """
     if step.kind == "enter":
         return tf.cast(inputs[0], step.node.output_tensors[0].dtype)
@@ -280,16 +296,16 @@ def call(step, inputs, operation=None, training=False):
 # The outputs
 
 
-def output_values(network, feeds):
-    """Return the network's output; what is above the first of several is not read."""
+def output_values(network: keras.Model, feeds: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    """Return the network's output; of several the first, and no other is computed."""
     if has_graph(network):
         return run(steps(network), feeds, output_key(network))
     (images,) = feeds.values()
     return network(images, training=False)
 
 
-def output_shapes(network, values):
-    """Return the shapes of all outputs, as lists; of a model without graph, of values.
+def output_shapes(network: keras.Model, values: Any) -> list[list[int | None]]:
+    """Return the shapes of all outputs, [None, ...].
 
     Args:
         network: functional, Sequential or subclassed `keras.Model`.

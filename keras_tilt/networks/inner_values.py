@@ -1,4 +1,4 @@
-"""Values inside a network: what one layer makes of the images.
+"""Values inside a network: the output of one layer.
 
     layer_values: images -> [n, ...], before or after the layer's activation
 
@@ -11,20 +11,27 @@ __all__ = ["capture", "layer_values"]
 import contextlib
 import functools
 import threading
+from collections.abc import Callable, Mapping
 
+import keras
 import tensorflow as tf
 
 from keras_tilt.networks import graph, layer_views
 
 
-def layer_values(network, feeds, path, pre_activation):
-    """Return what a layer makes, [n, ...], before or after its activation.
+def layer_values(
+    network: keras.Model,
+    feeds: Mapping[str, tf.Tensor],
+    path: str,
+    pre_activation: bool,
+) -> tf.Tensor:
+    """Return the output of a layer, [n, ...], before or after its activation.
 
     Args:
         network: functional, Sequential or subclassed `keras.Model`.
         feeds: {name of input: its value [n, ...]}; of a subclassed model the images
             alone, under any name.
-        path: as in `find`.
+        path: as in `graph.find`.
         pre_activation: whether to stop before the activation.
     """
     target = graph.find(network, path)
@@ -45,18 +52,25 @@ def layer_values(network, feeds, path, pre_activation):
 _CAPTURING = threading.RLock()
 
 
-def capture(layer, evaluate, pre_activation):
-    """Return what a layer makes while `evaluate()` runs a model that calls it.
+def capture(
+    layer: keras.layers.Layer, evaluate: Callable[[], object], pre_activation: bool
+) -> tf.Tensor:
+    """Return the output of a layer while `evaluate()` runs a model that calls it.
 
     The layer's `call` is replaced meanwhile, under a lock; calls by other threads pass
     through.
+
+    Args:
+        layer: that is called by the model, but is no step of its graph.
+        evaluate: function that runs the model.
+        pre_activation: whether to stop before the activation.
 
     Raises:
         ValueError: if the layer is not called exactly once, or inside a tf.function of
             the model, whose values cannot be read from outside.
     """
     with _CAPTURING:
-        values = []
+        values: list = []
         read = layer_views.linear(layer).call if pre_activation else None
         recorded = _recording(layer.call, read, values)
         with _replaced(layer, "call", recorded):

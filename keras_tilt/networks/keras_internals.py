@@ -6,8 +6,14 @@ docstring says why. With a new version of either, this is the file to read.
 
 __all__ = ["arguments_of", "layers_within", "node_of"]
 
+from collections.abc import Sequence
+from typing import Any
 
-def node_of(tensor):
+import keras
+import tensorflow as tf
+
+
+def node_of(tensor: keras.KerasTensor) -> Any:
     """Return the node of a Keras graph that made a symbolic tensor.
 
     A node is one application of an operation: `operation`, `input_tensors`,
@@ -23,7 +29,9 @@ def node_of(tensor):
     return history.operation._inbound_nodes[history.node_index]
 
 
-def arguments_of(node, inputs):
+def arguments_of(
+    node: Any, inputs: Sequence[tf.Tensor]
+) -> tuple[tuple, dict[str, Any]]:
     """Return (args, kwargs) of a node's call, with values for its symbolic tensors.
 
     The other arguments of a call, and the places of the tensors among them, are kept in
@@ -37,7 +45,7 @@ def arguments_of(node, inputs):
     return node.arguments.fill_in(dict(zip(tensors, inputs, strict=True)))
 
 
-def layers_within(layer):
+def layers_within(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     """Return the layers that a layer or model holds as its own, not those in them.
 
     `Model.layers` is of models alone; a layer that holds others in its attributes lists

@@ -16,6 +16,9 @@ __all__ = [
     "view",
 ]
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 
 # Layers that apply `activation` once, to the value they compute from their weights.
@@ -38,16 +41,16 @@ _WITH_FUSED_ACTIVATION = (
 # What the kind of a layer tells
 
 
-def is_called_as_in_keras(operation):
-    """Whether what the operation computes is a `call` of Keras, not an override."""
+def is_called_as_in_keras(operation: keras.Operation) -> bool:
+    """Return whether an operation computes a `call` of Keras, not an override."""
     module = getattr(type(operation).call, "__module__", None) or ""
     return module.split(".")[0] == "keras"
 
 
-def is_opaque(operation):
-    """Whether only values tell what a layer or operation computes.
+def is_opaque(operation: keras.Operation) -> bool:
+    """Return whether only values tell what a layer or operation computes.
 
-    A function within it, or a class of its own, may be anything.
+    A function within it, or a class of one's own, may do anything.
     """
     if not is_called_as_in_keras(operation) or isinstance(
         operation, keras.layers.Lambda
@@ -56,7 +59,7 @@ def is_opaque(operation):
     return isinstance(operation, keras.layers.Wrapper) and is_opaque(operation.layer)
 
 
-def fused_activation(operation):
+def fused_activation(operation: keras.Operation) -> Callable | None:
     """Return the activation of a layer with weights, or of one in a wrapper, or None.
 
     SpectralNormalization and TimeDistributed return what the layer inside makes.
@@ -70,13 +73,13 @@ def fused_activation(operation):
     return None
 
 
-def has_fused_activation(operation):
-    """Whether the operation computes a value from weights, then its activation."""
+def has_fused_activation(operation: keras.Operation) -> bool:
+    """Return whether an operation applies an activation to what its weights make."""
     return fused_activation(operation) is not None
 
 
-def hides_activation(layer):
-    """Whether a layer has weights, an activation and a `call` of its own."""
+def hides_activation(layer: keras.layers.Layer) -> bool:
+    """Return whether a layer has weights, an activation and a `call` of its own."""
     if isinstance(layer, keras.layers.Wrapper) and hides_activation(layer.layer):
         return True
     activation = getattr(layer, "activation", None)
@@ -88,8 +91,8 @@ def hides_activation(layer):
 # Views
 
 
-def view(layer, /, **attributes):
-    """Return a layer that shares weights and all else with `layer`, but attributes.
+def view(layer: keras.layers.Layer, /, **attributes: Any) -> keras.layers.Layer:
+    """Return a layer that shares the weights of `layer`, with some attributes changed.
 
     The layer itself is left as it is, also for other threads. Set past `__setattr__`:
     Keras shall not track the weights a second time.
@@ -99,7 +102,7 @@ def view(layer, /, **attributes):
     return twin
 
 
-def linear(layer):
+def linear(layer: keras.layers.Layer) -> keras.layers.Layer:
     """Return a view of a layer that stops before its activation, if it has one."""
     if not has_fused_activation(layer):
         return layer

@@ -45,12 +45,12 @@ _SUM = 0.01  # rows of probabilities in half precision sum to 1 to within this
 
 
 class Output(typing.NamedTuple):
-    """What the numbers are that a network returns.
+    """What the outputs of a network are.
 
     Attributes:
-        activation: "softmax", "sigmoid", ..., or None: the numbers are logits.
+        activation: "softmax", "sigmoid", ..., or None: the outputs are logits.
         step: `graph.Step` that applies it, or None where it cannot be left out.
-        layer: path of the layer that makes the numbers.
+        layer: path of the layer that makes the outputs.
     """
 
     activation: str | None
@@ -58,8 +58,8 @@ class Output(typing.NamedTuple):
     layer: str
 
 
-def output_of(network, values=None):
-    """Return what the numbers are that a network returns: `Output`.
+def output_of(network: keras.Model, values: tf.Tensor | None = None) -> Output:
+    """Return what the outputs of a network are: logits, or which probabilities.
 
     Args:
         network: functional, Sequential or subclassed `keras.Model` with one output.
@@ -77,10 +77,12 @@ def output_of(network, values=None):
     return Output(_kind_by_values(found, target), None, step.path)
 
 
-def output_activation(network):
+def output_activation(
+    network: keras.Model,
+) -> tuple[graph.Step, str] | tuple[None, None]:
     """Return the step that is the output activation, and its name; or (None, None).
 
-    It can be left out. That of a model without a graph cannot, and is not returned.
+    It can be left out. A model without a graph has none that can.
     """
     if not graph.has_graph(network):
         return None, None
@@ -89,13 +91,26 @@ def output_activation(network):
     return (step, name) if name else (None, None)
 
 
-def of_labels(activation):
-    """Whether each output is the probability of a label, beside others."""
+def of_labels(activation: str | None) -> bool:
+    """Return whether each output is the probability of a label of its own.
+
+    Args:
+        activation: name of an output activation, or None.
+    """
     return activation in _OF_LABELS
 
 
-def probabilities(activation, logits):
-    """Return p [n, classes] of logits, by an output activation; None: a softmax."""
+def probabilities(activation: str | None, logits: tf.Tensor) -> tf.Tensor:
+    """Return p(y | x) of logits [n, classes], by the output activation.
+
+    Args:
+        activation: "softmax", "sigmoid", ..., as `output_activation` names it; None: a
+            softmax.
+        logits: F, [n, classes], nats.
+
+    Returns:
+        p: [n, classes], in [0, 1].
+    """
     return _PROBABILITIES[activation or "softmax"](logits)
 
 

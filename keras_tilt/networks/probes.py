@@ -2,11 +2,14 @@
 
     rows [n, ...]: two flat ones, and noise from small to saturating
 
-All is done outside of graphs that are being built, so that there are values to look at.
+Steps run outside of graphs that are being built, so that there are values to look at.
 """
 
 __all__ = ["ANY_SIZE", "made_by_model", "made_by_step", "noise", "probe"]
 
+from collections.abc import Sequence
+
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -18,8 +21,8 @@ _SCALES = (1.0, 1.0, 10.0, 10.0, 100.0, 100.0)
 ANY_SIZE = 64  # of an axis that may have any size
 
 
-def probe(shape):
-    """Return what a step or network is tried on: float32 [rows, *shape].
+def probe(shape: Sequence[int | None]) -> np.ndarray:
+    """Return the rows that a step or network is tried on: float32 [rows, *shape].
 
     Two flat rows, and noise of several scales.
 
@@ -29,8 +32,8 @@ def probe(shape):
     return noise((None, *shape))
 
 
-def noise(shape):
-    """Return the same of a shape with its batch axis: float32 [n, ...].
+def noise(shape: Sequence[int | None]) -> np.ndarray:
+    """Return such rows of a shape that has a batch axis: float32 [n, ...].
 
     Args:
         shape: of a batch; None for an axis of any size.
@@ -44,15 +47,17 @@ def noise(shape):
     return np.resize(values, (shape[0] or rows, *full))
 
 
-def made_by_step(step, inputs, training=False):
-    """Return what a step makes of arrays, as tensors outside of all graphs."""
+def made_by_step(
+    step: graph.Step, inputs: Sequence[np.ndarray], training: bool = False
+) -> tf.Tensor:
+    """Return the output of a step for arrays, outside of all graphs."""
     with tf.init_scope():
-        inputs = [tf.constant(value) for value in inputs]
-        return tf.convert_to_tensor(graph.call(step, inputs, training=training))
+        tensors = [tf.constant(value) for value in inputs]
+        return tf.convert_to_tensor(graph.call(step, tensors, training=training))
 
 
-def made_by_model(network):
-    """Return what a model without a graph makes of noise of its input shapes."""
+def made_by_model(network: keras.Model) -> tf.Tensor:
+    """Return the output of a model without a graph for noise of its input shapes."""
     with tf.init_scope():
         inputs = [tf.constant(noise(tensor.shape)) for tensor in network.inputs]
         return network(inputs if len(inputs) > 1 else inputs[0], training=False)

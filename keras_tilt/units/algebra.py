@@ -19,12 +19,16 @@ __all__ = [
 import dataclasses
 import math
 import numbers
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from keras_tilt.networks.receptive_fields.intervals import hull
 from keras_tilt.units.cropping import check_within, cropped, seen_by
+from keras_tilt.units.features import Features
 from keras_tilt.units.unit_names import name_of
 
 
@@ -49,19 +53,19 @@ class Unit:
     """
 
     name: str
-    input_shape: tuple
-    terms: tuple = dataclasses.field(repr=False)
+    input_shape: tuple[int | None, ...]
+    terms: tuple[tuple[Features, np.ndarray], ...] = dataclasses.field(repr=False)
 
     # numpy numbers and arrays leave the arithmetic to the unit.
     __array_ufunc__ = None
 
-    def __call__(self, images):
+    def __call__(self, images: ArrayLike) -> tf.Tensor:
         """Return f(images): float32 [n], nats."""
         return tf.add_n(
             [read_out(term(images), weights) for term, weights in self.terms]
         )
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         if not isinstance(other, Unit):
             return NotImplemented
         mine, theirs = dict(self.terms), dict(other.terms)
@@ -69,33 +73,33 @@ class Unit:
             np.array_equal(mine[features], theirs[features]) for features in mine
         )
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash(self.features)
 
     @property
-    def features(self):
+    def features(self) -> frozenset[Features]:
         """The `Features` that the unit reads, a frozenset."""
         return frozenset(features for features, _ in self.terms)
 
-    def __add__(self, other):
+    def __add__(self, other: Any) -> "Unit":
         if isinstance(other, numbers.Number) and other == 0:  # the start of sum(units)
             return self
         return _sum(self, other) if isinstance(other, Unit) else NotImplemented
 
     __radd__ = __add__
 
-    def __sub__(self, other):
+    def __sub__(self, other: "Unit") -> "Unit":
         return self + -other if isinstance(other, Unit) else NotImplemented
 
-    def __neg__(self):
+    def __neg__(self) -> "Unit":
         return _scaled(self, -1.0)
 
-    def __mul__(self, scalar):
+    def __mul__(self, scalar: float) -> "Unit":
         return _scaled(self, _finite_number(scalar))
 
     __rmul__ = __mul__
 
-    def __truediv__(self, scalar):
+    def __truediv__(self, scalar: float) -> "Unit":
         if _finite_number(scalar) == 0.0:
             raise ValueError(
                 "Expected a number other than zero, to divide a unit by. Received: "
@@ -103,7 +107,7 @@ class Unit:
             )
         return _scaled(self, _finite_number(1.0 / scalar))
 
-    def crop(self):
+    def crop(self) -> "Unit":
         """Return the unit of the pixels that it sees, and of nothing around them.
 
             f_crop(patch) = f(image),   patch the part of the image that f sees
@@ -123,13 +127,14 @@ class Unit:
                 network's image. Such a unit is read on the whole image, without crop.
 
         Example:
-            >>> f = unit(keras_tilt.lenet(), "conv2:7").crop()
+            >>> f = keras_tilt.unit(keras_tilt.lenet(), "conv2:7").crop()
             >>> f.input_shape
             (14, 14, 1)
         """
-        seen = [seen_by(features, self) for features, _ in self.terms]
+        alone = len(self.terms) == 1
+        seen = [seen_by(features, self.name, alone) for features, _ in self.terms]
         patch = hull([window for _, window in seen])
-        check_within(patch, self)
+        check_within(patch, self.name, self.input_shape)
         return unit_of(
             (cropped(features, cell, patch), weights)
             for (cell, _), (features, weights) in zip(seen, self.terms, strict=True)
@@ -139,14 +144,18 @@ class Unit:
 # The vector space
 
 
-def unit_of(terms):
-    """Return the unit of some terms: equal features merged, those of no weight out."""
-    merged = {}
+def unit_of(terms: Iterable[tuple[Features, np.ndarray]]) -> Unit:
+    """Return the unit of some terms: equal features merged, those of weight 0 left out.
+
+    Args:
+        terms: pairs of `Features` and weights [channels].
+    """
+    merged: dict[Features, np.ndarray] = {}
     for features, weights in terms:
         merged[features] = merged.get(features, 0.0) + weights
     kept = {features: w for features, w in merged.items() if np.any(w)}
-    terms = tuple((kept or dict([*merged.items()][:1])).items())
-    return Unit(name_of(terms), common_shape(merged), terms)
+    both = tuple((kept or dict([*merged.items()][:1])).items())
+    return Unit(name_of(both), common_shape(merged), both)
 
 
 def _sum(one, other):
@@ -172,7 +181,7 @@ def _finite_number(scalar):
     return float(scalar)
 
 
-def common_shape(several):
+def common_shape(several: Iterable[Features]) -> tuple[int | None, ...]:
     """Return the one input shape of all features, sizes filled in where one is any."""
     shape = tf.TensorShape(None)
     for features in several:
@@ -189,7 +198,7 @@ def common_shape(several):
 # Sums over channels
 
 
-def read_out(values, weights):
+def read_out(values: tf.Tensor, weights: np.ndarray) -> tf.Tensor:
     """Return sum_c values[n, c] weights[c]: [n].
 
     Channels of weight 0 are not read, whatever they hold, and one channel of weight 1
@@ -203,8 +212,8 @@ def read_out(values, weights):
     return weighted_sum(tf.gather(values, channels, axis=-1), weights)
 
 
-def nonzero(weights):
-    """Return the channels that have a weight, and their weights: [..., most of them].
+def nonzero(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the channels that have a weight, and their weights: both [..., most].
 
     Where there are fewer, channels of weight 0 fill up the row.
     """
@@ -213,8 +222,8 @@ def nonzero(weights):
     return channels, np.take_along_axis(weights, channels, axis=-1).astype(np.float32)
 
 
-def weighted_sum(values, weights):
-    """Return the sum over the last axis; what has weight 0 may be NaN."""
+def weighted_sum(values: tf.Tensor, weights: ArrayLike) -> tf.Tensor:
+    """Return the sum of values by weights over the last axis, where 0 NaN = 0."""
     products = tf.math.multiply_no_nan(values, weights)
     alone = products.shape[-1] == 1
     return products[..., 0] if alone else tf.reduce_sum(products, axis=-1)

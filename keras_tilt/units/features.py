@@ -9,9 +9,11 @@ __all__ = ["Features", "class_features", "layer_features"]
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any, Literal
 
 import keras
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from keras_tilt.networks import (
     graph,
@@ -47,7 +49,7 @@ class Features:
     inputs: NetworkInputs
     reading: Reading
 
-    def __call__(self, images):
+    def __call__(self, images: ArrayLike) -> tf.Tensor:
         """Return the features: float32 [n, channels]."""
         read = self.reading(self.network, self.inputs(images))
         return tf.cast(read, tf.float32)
@@ -58,17 +60,22 @@ class Features:
         return self.inputs.network
 
     @property
-    def input_shape(self) -> tuple:
+    def input_shape(self) -> tuple[int | None, ...]:
         """Shape of one image, before `preprocess`."""
         return self.inputs.input_shape
 
     @property
-    def preprocess(self) -> Callable | None:
+    def preprocess(self) -> Callable[[tf.Tensor], tf.Tensor] | None:
         """Function of the images before the network, or None."""
         return self.inputs.preprocess
 
 
-def class_features(model, inputs, posterior, posterior_weight=0.0):
+def class_features(
+    model: keras.Model,
+    inputs: NetworkInputs,
+    posterior: bool,
+    posterior_weight: float = 0.0,
+) -> tuple[Features, int]:
     """Return `Features` of all classes, and their number.
 
     Args:
@@ -89,7 +96,7 @@ def class_features(model, inputs, posterior, posterior_weight=0.0):
         )
     if output.activation is not None and output.step is None:
         _check_log_wanted(output, posterior and not posterior_weight)
-        reading = LogOutput(output.activation == "log_softmax")
+        reading: Reading = LogOutput(output.activation == "log_softmax")
     else:
         log_posterior = LogPosterior(None if model is network else model)
         reading = _of_classes(log_posterior, posterior, posterior_weight)
@@ -108,7 +115,12 @@ def _probed(inputs):
     return graph.output_values(inputs.network, inputs(images))
 
 
-def layer_features(inputs, name, position, activation):
+def layer_features(
+    inputs: NetworkInputs,
+    name: str,
+    position: Any,
+    activation: Literal["pre", "post"],
+) -> tuple[Features, int]:
     """Return `Features` of the channels of a layer, and their number.
 
     Args:

@@ -9,11 +9,13 @@ that prepares them, a size for them, and constants for its other inputs.
 __all__ = ["NetworkInputs", "check_preprocess", "checked_inputs", "input_tensors"]
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from keras_tilt.networks import graph
 from keras_tilt.reference.gradients import named_if_missing
@@ -37,13 +39,13 @@ class NetworkInputs:
     """
 
     network: keras.Model
-    input_shape: tuple
-    preprocess: Callable | None = None
-    fixed_inputs: tuple = ()
-    resize: tuple | None = None
+    input_shape: tuple[int | None, ...]
+    preprocess: Callable[[tf.Tensor], tf.Tensor] | None = None
+    fixed_inputs: tuple[tuple[str, Callable[[Any], tf.Tensor]], ...] = ()
+    resize: tuple[int, ...] | None = None
 
-    def __call__(self, images):
-        """Return {name of input: value}, what the network is to be called with."""
+    def __call__(self, images: ArrayLike) -> dict[str, tf.Tensor]:
+        """Return {name of input: value}, which the network is called with."""
         images = tf.convert_to_tensor(images)
         _check_images(images, self.input_shape)
         if self.resize is not None:
@@ -64,12 +66,18 @@ class _Constant:
     shape: tuple
     data: bytes
 
-    def __call__(self, n):
+    def __call__(self, n: Any) -> tf.Tensor:
         value = np.frombuffer(self.data, self.dtype).reshape(self.shape)
         return tf.broadcast_to(value, tf.concat([[n], self.shape], axis=0))
 
 
-def checked_inputs(network, preprocess, fixed_inputs, input_shape, resize=None):
+def checked_inputs(
+    network: keras.Model,
+    preprocess: Callable[[tf.Tensor], tf.Tensor] | None,
+    fixed_inputs: Mapping[str, ArrayLike] | None,
+    input_shape: Sequence[int | None] | None,
+    resize: Sequence[int] | None = None,
+) -> NetworkInputs:
     """Return `NetworkInputs`, after checks; the arguments are those of `kt.unit`."""
     _check_network(network)
     fixed = _constants(network, fixed_inputs or {})
@@ -77,17 +85,17 @@ def checked_inputs(network, preprocess, fixed_inputs, input_shape, resize=None):
     shape = taken if input_shape is None else _shape(input_shape)
     if shape is None:
         raise ValueError(_NO_GRAPH.format(network))
-    if resize is not None:
-        resize = _checked_size(resize, shape)
-        seen, taken = (*resize, shape[2]), taken and (None, None, taken[2])
+    size = None if resize is None else _checked_size(resize, shape)
+    if size is not None:
+        seen, taken = (*size, shape[2]), taken and (None, None, taken[2])
     else:
         seen = shape
     if preprocess is not None:
         check_preprocess(preprocess, seen, taken)
     elif graph.has_graph(network):
         _check_taken(seen, taken)
-    inputs = NetworkInputs(network, shape, preprocess, fixed, resize)
-    if resize is not None:
+    inputs = NetworkInputs(network, shape, preprocess, fixed, size)
+    if size is not None:
         _check_resized(inputs)
     return inputs
 
@@ -132,7 +140,7 @@ def _constants(network, fixed_inputs):
     )
 
 
-def input_tensors(network):
+def input_tensors(network: keras.Model) -> dict[str, keras.KerasTensor]:
     """Return {name: symbolic tensor} of a network's inputs."""
     return dict(
         zip(_input_names(network), getattr(network, "inputs", ()), strict=False)
@@ -236,8 +244,18 @@ def _check_resized(inputs):
         )
 
 
-def check_preprocess(preprocess, shape, taken):
-    """Raise if a function of images is none of tensors, or makes another shape."""
+def check_preprocess(
+    preprocess: Callable[[tf.Tensor], tf.Tensor],
+    shape: Sequence[int | None],
+    taken: Sequence[int | None] | None,
+) -> None:
+    """Raise unless `preprocess` is a function of tensors, with a gradient, to a shape.
+
+    Args:
+        preprocess: function of images [n, ...].
+        shape: of one image, before it.
+        taken: shape of one image as the network takes it; None if not known.
+    """
     try:
         traced = tf.function(_with_a_gradient(preprocess), autograph=False)
         concrete = traced.get_concrete_function(tf.TensorSpec([None, *shape]))
@@ -251,7 +269,8 @@ def check_preprocess(preprocess, shape, taken):
             "TensorFlow or keras.ops operations, for example "
             "tf.reverse(images, [-1]) - mean in place of numpy's."
         ) from error
-    if not tf.TensorShape(taken and [None, *taken]).is_compatible_with(made):
+    wanted = tf.TensorShape(taken and [None, *taken])
+    if taken is not None and not wanted.is_compatible_with(made):
         raise ValueError(
             f"Expected `preprocess` to return images of shape {tuple(taken)}. "
             f"Received: {tuple(made[1:])} of images {tuple(shape)}. Pass the shape "

@@ -6,14 +6,26 @@ A place is an index for each axis of places: none of a vector, one of a sequence
 of a map.
 """
 
-__all__ = ["at_place", "checked_position", "default_place", "indices", "integer"]
+__all__ = [
+    "Place",
+    "at_place",
+    "checked_position",
+    "default_place",
+    "indices",
+    "integer",
+]
 
 import operator
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import tensorflow as tf
 
+# An index for each axis of places, or where it is by name.
+Place = Literal["center", "mean"] | tuple[int, ...]
 
-def default_place(axes):
+
+def default_place(axes: int) -> Place:
     """Return where a layer is read by default: "mean" of a sequence, else "center".
 
     The middle token of a sequence says less than any other choice: beside patches in
@@ -22,7 +34,7 @@ def default_place(axes):
     return "mean" if axes == 1 else "center"
 
 
-def at_place(values, place):
+def at_place(values: tf.Tensor, place: Place) -> tf.Tensor:
     """Return values [n, places ..., channels] at one place, or their mean.
 
     The center is half of every size, rounded down.
@@ -31,28 +43,30 @@ def at_place(values, place):
     if place == "mean":
         return tf.reduce_mean(tf.cast(values, tf.float32), axis=list(axes))
     if place == "center":
-        place = [tf.shape(values)[axis] // 2 for axis in axes]
+        return values[:, *[tf.shape(values)[axis] // 2 for axis in axes]]
     return values[:, *place]
 
 
 # Checks
 
 
-def checked_position(name, shape, position):
-    """Return "center", "mean", or an index for each axis of places; None: by default.
+def checked_position(name: str, shape: Sequence[int | None], position: Any) -> Place:
+    """Return the place that a position means, after checks.
 
     Args:
         name: of the layer.
         shape: of what it makes, (None, places ..., channels).
-        position: as it was passed.
+        position: as in `kt.unit`; None: by default.
     """
     size = shape[1:-1]
-    if position is None or (position == "center" and isinstance(position, str)):
-        return position or default_place(len(size))
-    if size and isinstance(position, str) and position == "mean":
-        return position
-    place = indices(position)
-    inside = bool(size) and place is not None and len(place) == len(size)
+    if position is None:
+        return default_place(len(size))
+    if isinstance(position, str) and position == "center":
+        return "center"
+    if isinstance(position, str) and position == "mean" and size:
+        return "mean"
+    place = indices(position) or ()
+    inside = bool(size) and len(place) == len(size)
     inside = inside and all(
         0 <= p and (s is None or p < s) for p, s in zip(place, size, strict=True)
     )
@@ -75,20 +89,21 @@ _POSITIONS = {
 }
 
 
-def indices(position):
+def indices(position: Any) -> tuple[int, ...] | None:
     """Return the integers of a sequence, or of one integer, as a tuple; or None."""
     if isinstance(position, str):
         return None
     one = integer(position)
     try:
-        found = tuple(map(integer, position)) if one is None else (one,)
+        found = [integer(part) for part in position] if one is None else [one]
     except TypeError:
         return None
-    return None if None in found else found
+    known = tuple(part for part in found if part is not None)
+    return known if len(known) == len(found) else None
 
 
-def integer(value):
-    """Return the integer a number or its text stands for, or None."""
+def integer(value: Any) -> int | None:
+    """Return the integer that a number or its text stands for, or None."""
     if isinstance(value, bool):
         return None
     try:

@@ -20,8 +20,8 @@ __all__ = [
 
 import dataclasses
 import functools
-import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import keras
 import tensorflow as tf
@@ -32,11 +32,12 @@ from keras_tilt.networks import (
     log_posteriors,
     output_activations,
 )
+from keras_tilt.networks.receptive_fields.intervals import Interval
 from keras_tilt.networks.receptive_fields.single_cells import cell_values
-from keras_tilt.units.positions import at_place, default_place
+from keras_tilt.units.positions import Place, at_place, default_place
 
 
-class Reading(typing.Protocol):
+class Reading(Protocol):
     """What is read of a network: a function of it and its inputs, and its name.
 
         reading(network, inputs) -> [n, channels]
@@ -77,38 +78,48 @@ class Channels:
     """
 
     layer: str
-    place: typing.Any
+    place: Place
     post: bool
     axes: int = 2
 
-    def __call__(self, network, feeds):
+    def __call__(
+        self, network: keras.Model, feeds: Mapping[str, tf.Tensor]
+    ) -> tf.Tensor:
         values = inner_values.layer_values(network, feeds, self.layer, not self.post)
         return at_place(keras.tree.flatten(values)[0], self.place)
 
-    def label(self, channel):
-        where = self.place
-        if not isinstance(where, str):
-            where = ",".join(map(str, where))
+    def label(self, channel: int | str) -> str:
+        place = self.place
+        where = place if isinstance(place, str) else ",".join(map(str, place))
         where = "" if where == default_place(self.axes) else f"@{where}"
         return f"{self.layer}:{channel}{where}{' post' * self.post}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """All channels of one cell of a layer's map, of the pixels in a window."""
+    """All channels of one cell of a layer's map, from the pixels in a window.
+
+    Attributes:
+        layer: its path.
+        cell: (row, column).
+        post: whether they are read after the activation.
+        window: ((first row, end), (first column, end)) of pixels that the images show.
+    """
 
     layer: str
-    cell: tuple
+    cell: Sequence[int]
     post: bool
-    window: tuple  # ((first row, end), (first column, end)) that the images show
+    window: Sequence[Interval]
 
-    def __call__(self, network, feeds):
+    def __call__(
+        self, network: keras.Model, feeds: Mapping[str, tf.Tensor]
+    ) -> tf.Tensor:
         (patch,) = feeds.values()
         return cell_values(
             network, patch, self.layer, self.cell, self.window, not self.post
         )
 
-    def label(self, channel):
+    def label(self, channel: int | str) -> str:
         return f"{self.layer}:{channel}{' post' * self.post} crop"
 
 
@@ -119,10 +130,12 @@ class Cell:
 class Logits:
     """All logits."""
 
-    def __call__(self, network, feeds):
+    def __call__(
+        self, network: keras.Model, feeds: Mapping[str, tf.Tensor]
+    ) -> tf.Tensor:
         return log_posteriors.logits(network, feeds)
 
-    def label(self, channel):
+    def label(self, channel: int | str) -> str:
         return f"class {channel}"
 
 
@@ -130,16 +143,21 @@ class Logits:
 class LogPosterior:
     """log p(y | x) of all classes, by the output activation, or of a calibrated model.
 
-    log softmax(F)_y = F_y - logsumexp F,     log sigmoid(F)_y = -log(1 + exp(-F_y))
+        log softmax(F)_y = F_y - logsumexp F,     log sigmoid(F)_y = -log(1 + exp(-F_y))
+
+    Attributes:
+        calibrated: `GenerativeClassifier` of the network, or None.
     """
 
     calibrated: keras.Model | None = None
 
-    def __call__(self, network, feeds):
+    def __call__(
+        self, network: keras.Model, feeds: Mapping[str, tf.Tensor]
+    ) -> tf.Tensor:
         return log_posteriors.logits(network, feeds, self.of_logits(network))
 
-    def of_logits(self, network):
-        """The function that makes log p(y | x) of the logits F."""
+    def of_logits(self, network: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
+        """Return the function that makes log p(y | x) of the logits F."""
         if self.calibrated is not None:
             bias = self.calibrated.calibration_bias
             return lambda values: log_posteriors.log_probabilities(
@@ -150,18 +168,25 @@ class LogPosterior:
             log_posteriors.log_probabilities, activation or "softmax"
         )
 
-    def label(self, channel):
+    def label(self, channel: int | str) -> str:
         return f"log p(class {channel})"
 
 
 @dataclasses.dataclass(frozen=True)
 class LogitsAndPosterior:
-    """F_y + weight log p(y | x) of all classes, in one pass."""
+    """F_y + weight log p(y | x) of all classes, in one pass.
+
+    Attributes:
+        weight: of log p(y | x).
+        posterior: `LogPosterior` that is added.
+    """
 
     weight: float
     posterior: LogPosterior
 
-    def __call__(self, network, feeds):
+    def __call__(
+        self, network: keras.Model, feeds: Mapping[str, tf.Tensor]
+    ) -> tf.Tensor:
         log_posterior = self.posterior.of_logits(network)
 
         def sum_of(values):
@@ -169,23 +194,28 @@ class LogitsAndPosterior:
 
         return log_posteriors.logits(network, feeds, sum_of)
 
-    def label(self, channel):
+    def label(self, channel: int | str) -> str:
         sign = "-" if self.weight < 0 else "+"
         return f"(class {channel} {sign} {abs(self.weight):g} log p)"
 
 
 @dataclasses.dataclass(frozen=True)
 class LogOutput:
-    """log p(y | x) of all classes, of outputs that are probabilities or logarithms.
+    """log p(y | x) of all classes, of outputs that are p or log p.
 
-    At least the logarithm of the smallest normal float32, -87.3, of the former.
+    Of probabilities at least -87.3, the logarithm of the smallest normal float32.
+
+    Attributes:
+        is_log: whether the outputs are logarithms.
     """
 
     is_log: bool = False
 
-    def __call__(self, network, feeds):
+    def __call__(
+        self, network: keras.Model, feeds: Mapping[str, tf.Tensor]
+    ) -> tf.Tensor:
         outputs = tf.cast(graph.output_values(network, feeds), tf.float32)
         return outputs if self.is_log else log_posteriors.log_of(outputs)
 
-    def label(self, channel):
+    def label(self, channel: int | str) -> str:
         return f"log p(class {channel})"

@@ -1,4 +1,4 @@
-"""Units f of a network: the exponent of the tilted density, in nats.
+"""Selection of a unit f of a network: the exponent of the tilted density, in nats.
 
     p(x) = exp(f(x)) q(x) / Z,      f: images [n, height, width, channels] -> [n]
 
@@ -12,11 +12,16 @@ is made of. As a bounded f, log p(y|x), it is there on request.
 __all__ = ["unit"]
 
 import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
+import keras
 import numpy as np
+import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from keras_tilt.networks import graph
-from keras_tilt.units.algebra import unit_of
+from keras_tilt.units.algebra import Unit, unit_of
 from keras_tilt.units.features import class_features, layer_features
 from keras_tilt.units.network_inputs import checked_inputs
 from keras_tilt.units.positions import integer
@@ -24,20 +29,20 @@ from keras_tilt.validation import as_array, as_number
 
 
 def unit(
-    network,
-    layer_channel=None,
+    network: keras.Model,
+    layer_channel: str | None = None,
     *,
-    class_index=None,
-    direction=None,
-    position=None,
-    activation="pre",
-    posterior=False,
-    posterior_weight=0.0,
-    preprocess=None,
-    fixed_inputs=None,
-    input_shape=None,
-    resize=None,
-):
+    class_index: int | None = None,
+    direction: ArrayLike | None = None,
+    position: Literal["center", "mean"] | int | Sequence[int] | None = None,
+    activation: Literal["pre", "post"] = "pre",
+    posterior: bool = False,
+    posterior_weight: float = 0.0,
+    preprocess: Callable[[tf.Tensor], tf.Tensor] | None = None,
+    fixed_inputs: Mapping[str, ArrayLike] | None = None,
+    input_shape: Sequence[int | None] | None = None,
+    resize: Sequence[int] | None = None,
+) -> Unit:
     """Return one unit of a network: a class, or a channel or direction of a layer.
 
     The network runs as in inference: dropout off, BatchNorm with its moving statistics.
@@ -72,8 +77,8 @@ def unit(
             `preprocess` changes it, or the network takes any size.
         resize: (height, width) that images are brought to before `preprocess`. The
             layers then run on that size, whichever the network was built for, if they
-            can. The mean of a class over several sizes is a unit that wants the class
-            in coarse and in fine: sum(units) / len(units).
+            can. The mean of a class over several sizes, sum(units) / len(units), asks
+            for the class at a coarse and at a fine scale.
 
     Returns:
         unit: `Unit`, images [n, height, width, channels] -> float32 [n], nats.
@@ -82,7 +87,7 @@ def unit(
         ValueError: an unknown layer, channel, class, position or input (the error lists
             what exists); channels first; a network without a graph of layers that is
             not built; outputs that are probabilities and whose logits are out of reach;
-            a layer of one's own, with an activation, before its activation.
+            a layer with an activation and a `call` of its own, before the activation.
 
     Example:
         >>> network = keras.Sequential([

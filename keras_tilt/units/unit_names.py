@@ -1,22 +1,33 @@
-"""Names of units: "conv1:3 - 2 conv1:5", "class 3 over 28, 14 px"."""
+"""Names of units, as formulas of what they read.
+
+"conv1:3 - 2 conv1:5"         a difference of two channels
+"class 3 over 28, 14 px"      the mean of a class over two sizes of the images
+"conv5:direction 3f2a1b"      a direction of many channels
+"""
 
 __all__ = ["name_of"]
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
+
+from keras_tilt.units.features import Features
 
 _LISTED = 4  # more channels than this have one name, "conv5:direction 3f2a1b"
 
 
-def name_of(terms):
-    """Return "conv1:3 - 2 conv1:5"; "class 3 over 28, 14 px" of a mean over sizes.
+def name_of(terms: Sequence[tuple[Features, np.ndarray]]) -> str:
+    """Return the name of a sum over terms, in the order of its terms.
 
-    Networks are named where there are several. What differs in nothing but the way of
-    the images into the network is one part of the formula: the mean over those ways.
+    Networks are named where there are several. Terms that differ only in how images
+    reach the network are one part of the name: the mean over sizes, for example.
+
+    Args:
+        terms: of the `Unit`.
     """
     several = len({id(features.network) for features, _ in terms}) > 1
-    found = {}  # label -> [(weight, features)]
+    found: dict[str, list] = {}  # label -> [(weight, features)]
     for features, weights in terms:
         prefix = f"{features.network.name}/" * several
         for weight, channel in _listed(weights):

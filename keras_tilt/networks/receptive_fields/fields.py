@@ -21,12 +21,17 @@ __all__ = [
 
 import dataclasses
 import sys
+from collections.abc import Hashable, Sequence
+from typing import Any
 
+import keras
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_tilt.networks import graph
 from keras_tilt.networks.receptive_fields.intervals import (
     NOWHERE,
+    Interval,
     PixelsSeen,
     composed,
     united,
@@ -58,17 +63,17 @@ class ReceptiveField:
             empty.
     """
 
-    size: tuple
-    stride: tuple
-    start: tuple
-    windows: tuple = ((), ())
+    size: tuple[int, int]
+    stride: tuple[int | float, int | float]
+    start: tuple[int, int]
+    windows: tuple[tuple[Interval, ...], tuple[Interval, ...]] = ((), ())
 
-    def window(self, row, column):
+    def window(self, row: ArrayLike, column: ArrayLike) -> tuple[tuple, tuple]:
         """Return ((first row, end), (first column, end)), pixels; the end is outside.
 
         Args:
-            row: row of the cell.
-            column: column of the cell.
+            row: row of the cell, or an array of rows.
+            column: column of the cell, or an array of columns.
         """
         axes = zip(
             self.start,
@@ -80,7 +85,7 @@ class ReceptiveField:
         )
         return tuple(_window(*axis) for axis in axes)
 
-    def center(self, row, column):
+    def center(self, row: ArrayLike, column: ArrayLike) -> tuple[Any, Any]:
         """Return (row, column) of the middle of what a cell sees, in pixels.
 
         The middle of pixel 3 is 3.0, that of pixels 3 and 4 is 3.5.
@@ -102,12 +107,12 @@ def _window(start, stride, size, windows, cell):
     return first + moved, end + moved
 
 
-def receptive_field(network, layer_name):
+def receptive_field(network: keras.Model, layer_name: str) -> ReceptiveField:
     """Return the receptive field of the cells of a layer.
 
-    Follows convolutions, poolings, padding, cropping, enlarging, and whatever acts on
-    each place of a map alone, or sees all of them: of a layer that is not known, also
-    of your own, it is found out by trial. Past a global pooling, a Flatten or a Reshape
+    Convolutions, poolings, padding, cropping, enlarging, and all that acts on each
+    place of a map alone or on the whole are followed; a layer of another kind, also of
+    your own, is tried. Past a global pooling, a Flatten or a Reshape
     every cell sees the whole image (stride 0). A layer that acts on each place alone
     may say so by its attribute `pointwise = True`, and is not tried.
 
@@ -157,9 +162,9 @@ def _numbers(fractions_):
 # Up: from the image to the map
 
 
-def pixels_seen(found, target, axis):
+def pixels_seen(found: Sequence[graph.Step], target: Hashable, axis: int) -> PixelsSeen:
     """Return what the cells of the target see, along axis 1 (rows) or 2 (columns)."""
-    seen = {}
+    seen: dict[Hashable, PixelsSeen] = {}
     for step in found:
         seen |= dict.fromkeys(step.outputs, _seen_by(step, seen, axis))
     if seen[target].size is None:
@@ -172,9 +177,11 @@ def pixels_seen(found, target, axis):
     return seen[target]
 
 
-def all_pixels_seen(found, axis):
+def all_pixels_seen(
+    found: Sequence[graph.Step], axis: int
+) -> dict[Hashable, PixelsSeen | None]:
     """Return {key: what its cells see along an axis, or None where it is not known}."""
-    seen = {}
+    seen: dict[Hashable, PixelsSeen | None] = {}
     for step in found:
         try:
             below = None in [seen.get(key, ()) for key in step.inputs]
@@ -253,15 +260,17 @@ def _union(step, fields):
     return united(fields)
 
 
-def has_clean_cell(axes):
-    """Whether some cell can be cropped."""
+def has_clean_cell(axes: Sequence[PixelsSeen]) -> bool:
+    """Return whether some cell sees a part of the image, and no padding."""
     return all(first < end for first, end in (axis.clean for axis in axes))
 
 
 # The steps below a layer
 
 
-def steps_below(network, layer_name):
+def steps_below(
+    network: keras.Model, layer_name: str
+) -> tuple[list[graph.Step], Hashable]:
     """Return the steps that a layer needs, and the key of what it makes.
 
     Raises:
@@ -280,7 +289,7 @@ def steps_below(network, layer_name):
     return found, step.outputs[0]
 
 
-def check_graph(network):
+def check_graph(network: keras.Model) -> None:
     """Raise for a network without a graph of layers."""
     if not graph.has_graph(network):
         raise ValueError(

@@ -1,8 +1,8 @@
-"""The rule of each kind of layer: which cells of the map below one cell is made of.
+"""The rule of each kind of layer: which cells of the map below one cell depends on.
 
-    alone: the same cell below,   whole: all cells,   or a window that slides
+    alone: on the same cell below,   whole: on all cells,   or on a window that slides
 
-A layer that is not known is tried.
+A layer of an unknown kind is tried.
 """
 
 __all__ = [
@@ -14,7 +14,7 @@ __all__ = [
 
 import keras
 
-from keras_tilt.networks import layer_views
+from keras_tilt.networks import graph, layer_views
 from keras_tilt.networks.receptive_fields.intervals import CellsRead
 from keras_tilt.networks.receptive_fields.sliding_layers import (
     CONVOLUTIONS,
@@ -82,8 +82,8 @@ _POINTWISE_OPERATIONS = """
 """.split()
 
 
-def cells_read(step, axis):
-    """Return what a cell of a step reads, along axis 1 or 2; None: the whole map."""
+def cells_read(step: graph.Step, axis: int) -> CellsRead | None:
+    """Return which cells below a cell depends on, along axis 1 or 2; None: on all."""
     layer = step.operation
     if step.kind != "call":
         return CellsRead(1, 1, 0)
@@ -172,8 +172,8 @@ def _takes_channels(step):
     return places == (Ellipsis,) or places == (slice(None),) * (rank - 1)
 
 
-def is_broadcast(step, index, axis):
-    """Whether one cell of an input goes to all cells along the axis."""
+def is_broadcast(step: graph.Step, index: int, axis: int) -> bool:
+    """Return whether an input of one cell along the axis is broadcast to all cells."""
     if not _acts_alone(step):
         return False
     before, after = step.node.input_tensors[index], step.node.output_tensors[0]
@@ -184,8 +184,8 @@ def is_broadcast(step, index, axis):
 # Whether a cell is the same function everywhere
 
 
-def check_moves(step):
-    """Raise if a cell of a step is not the same function of its window everywhere."""
+def check_moves(step: graph.Step) -> None:
+    """Raise unless each cell of a step is the same function of its own window."""
     indices = range(len(step.inputs))
     if None in (cells_read(step, 1), cells_read(step, 2)) or any(
         is_broadcast(step, i, axis) for i in indices for axis in (1, 2)
@@ -201,8 +201,8 @@ def check_moves(step):
         )
 
 
-def has_weights_per_place(step):
-    """Whether a step does something of its own at each place of a map."""
+def has_weights_per_place(step: graph.Step) -> bool:
+    """Return whether a step acts differently at different places of a map."""
     if _acts_alone(step) and not _is_known_pointwise(step):
         return not tried(step).everywhere
     if isinstance(step.operation, keras.layers.PReLU):

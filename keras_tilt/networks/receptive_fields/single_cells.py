@@ -9,7 +9,11 @@ computes this one cell from its pixels.
 __all__ = ["cell_and_window", "cell_values"]
 
 
+from collections.abc import Sequence
+from typing import Literal
+
 import keras
+import tensorflow as tf
 
 from keras_tilt.networks import graph, layer_views
 from keras_tilt.networks.receptive_fields.fields import (
@@ -17,7 +21,7 @@ from keras_tilt.networks.receptive_fields.fields import (
     pixels_seen,
     steps_below,
 )
-from keras_tilt.networks.receptive_fields.intervals import hull
+from keras_tilt.networks.receptive_fields.intervals import Interval, hull
 from keras_tilt.networks.receptive_fields.layer_rules import cells_read, check_moves
 from keras_tilt.networks.receptive_fields.sliding_layers import (
     CONVOLUTIONS,
@@ -28,7 +32,12 @@ from keras_tilt.networks.receptive_fields.sliding_layers import (
 )
 
 
-def cell_and_window(network, layer, place, alone=True):
+def cell_and_window(
+    network: keras.Model,
+    layer: str,
+    place: Literal["center"] | Sequence[int],
+    alone: bool = True,
+) -> tuple[Sequence[int], tuple[Interval, ...], str]:
     """Return (row, column) of a place on a layer's map, and the pixels that it sees.
 
     Args:
@@ -48,18 +57,20 @@ def cell_and_window(network, layer, place, alone=True):
     """
     found, target = steps_below(network, layer)
     shape = found[-1].node.output_tensors[0].shape
-    cell = place
-    if place == "center" and None not in shape[1:3]:
+    cell: Sequence[int]
+    if place != "center":
+        cell = place
+    elif None not in shape[1:3]:
         cell = shape[1] // 2, shape[2] // 2
-    elif place == "center" and alone:
+    elif alone:
         cell = 0, 0
-    elif place == "center":
+    else:
         raise ValueError(
             "Expected a network of images of known size, to place the parts of a sum. "
             f"Received: maps {tuple(shape)} of layer {layer!r}. Build the network "
             "with keras.Input(shape), or name positions."
         )
-    name = found[0].inputs[0]
+    name = str(found[0].inputs[0])
     window = _windows(found, target, cell)[name]
     _check_clean(found, target)
     return cell, window, name
@@ -120,8 +131,15 @@ def _read_window(step, made):
 # The network of one cell
 
 
-def cell_values(network, patch, layer, cell, window, pre_activation):
-    """Return all channels of one cell of a layer's map, of its pixels alone.
+def cell_values(
+    network: keras.Model,
+    patch: tf.Tensor,
+    layer: str,
+    cell: Sequence[int],
+    window: Sequence[Interval],
+    pre_activation: bool,
+) -> tf.Tensor:
+    """Return all channels of one cell of a layer's map, from its pixels alone.
 
     Args:
         network: functional or Sequential `keras.Model`.

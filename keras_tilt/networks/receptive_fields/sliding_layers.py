@@ -20,6 +20,7 @@ __all__ = [
 
 import keras
 
+from keras_tilt.networks import graph
 from keras_tilt.networks.receptive_fields.intervals import CellsRead
 
 CONVOLUTIONS = (
@@ -32,7 +33,7 @@ SHIFTS = (keras.layers.ZeroPadding2D, keras.layers.Cropping2D)
 ENLARGING = (keras.layers.UpSampling2D, keras.layers.Conv2DTranspose)
 
 
-def sliding(step, axis):
+def sliding(step: graph.Step, axis: int) -> CellsRead:
     """Return what a cell of a convolution or pooling reads.
 
     Padding "same" puts the smaller half in front.
@@ -64,8 +65,8 @@ def _same(step, cells, size, stride):
     return max((-(-cells // stride) - 1) * stride + size - cells, 0)
 
 
-def shifted(layer, axis):
-    """Return what a cell reads of a map that gets margins, or loses some."""
+def shifted(layer: keras.layers.Layer, axis: int) -> CellsRead:
+    """Return what a cell of ZeroPadding2D or Cropping2D reads."""
     if isinstance(layer, keras.layers.ZeroPadding2D):
         return CellsRead(1, 1, layer.padding[axis - 1][0])
     return CellsRead(1, 1, -layer.cropping[axis - 1][0])
@@ -79,17 +80,17 @@ _INTERPOLATIONS = {
 }
 
 
-def has_rule(layer):
-    """Whether it is known what a layer reads that enlarges a map."""
+def has_rule(layer: keras.layers.Layer) -> bool:
+    """Return whether `enlarged` knows what a layer reads that enlarges a map."""
     if isinstance(layer, keras.layers.UpSampling2D):
         return layer.interpolation in _INTERPOLATIONS
     return True
 
 
-def enlarged(layer, axis):
-    """Return what a cell reads of a map that is enlarged.
+def enlarged(layer: keras.layers.Layer, axis: int) -> CellsRead:
+    """Return what a cell of UpSampling2D or Conv2DTranspose reads.
 
-    Of a transposed convolution cells i with i stride <= o + left out < i stride + size.
+    The latter reads cells i with i stride <= o + left out < i stride + size.
     """
     if isinstance(layer, keras.layers.UpSampling2D):
         return _INTERPOLATIONS[layer.interpolation](layer.size[axis - 1])
@@ -98,7 +99,7 @@ def enlarged(layer, axis):
     return CellsRead(more + 1, 1, more - _left_out(layer, axis), stride)
 
 
-def first_made(layer, axis, first):
+def first_made(layer: keras.layers.Layer, axis: int, first: int) -> int:
     """Return the first cell that an enlarging layer makes of a window, unpadded.
 
     Args:

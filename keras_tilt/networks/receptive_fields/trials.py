@@ -1,7 +1,9 @@
-"""What an unknown layer reads, found out by trial, with new weights.
+"""Trials of unknown layers: which places of its input an output depends on.
 
-Its inputs are changed at some places, and its outputs tell where it was seen: each cell
-at its own place alone, or all of them everywhere.
+    alone: a change at some places changes the output at just these
+    whole: a change at one place changes the output everywhere
+
+The layer is run with new weights, because today's may hide what it does.
 """
 
 __all__ = ["Tried", "check_slides", "tried"]
@@ -17,14 +19,21 @@ import tensorflow as tf
 from keras_tilt.networks import graph, layer_views
 from keras_tilt.networks.receptive_fields.sliding_layers import sliding
 
-_TRIED = weakref.WeakKeyDictionary()  # {node: Tried}
+_TRIED: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # {node: Tried}
 
-_FAILURES = (ArithmeticError, AttributeError, LookupError, NotImplementedError)
-_FAILURES += (TypeError, ValueError, tf.errors.OpError)
+_FAILURES = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    TypeError,
+    ValueError,
+    tf.errors.OpError,
+)
 
 
 class Tried(typing.NamedTuple):
-    """What was found out about a layer.
+    """What a trial has shown about a layer.
 
     Attributes:
         how: "alone", "whole", or a sentence on why neither is known.
@@ -35,8 +44,8 @@ class Tried(typing.NamedTuple):
     everywhere: bool = False
 
 
-def tried(step):
-    """Return what a trial of an unknown layer tells, which is made once."""
+def tried(step: graph.Step) -> Tried:
+    """Return what a trial of an unknown layer tells; each node is tried once."""
     if step.node not in _TRIED:
         try:
             with tf.init_scope():  # values, also while a graph is built
@@ -123,8 +132,8 @@ def _is_same_everywhere(call, maps, made):
 # Convolutions and poolings with a `call` of their own
 
 
-def check_slides(step):
-    """Raise if a convolution or pooling with a `call` of its own sees as none does.
+def check_slides(step: graph.Step) -> None:
+    """Raise if a convolution or pooling with a `call` of its own does not slide.
 
     Away from padding, a cell must be what the layer makes of its window alone.
     """

@@ -1,9 +1,14 @@
-"""The layers of a network whose channels are units, and what their cells see."""
+"""The layers of a network whose channels are units, and what their cells see.
+
+layer -> path, shape, channels, receptive field, whether its units can be cropped
+"""
 
 __all__ = ["LayerOfUnits", "layers_of"]
 
 import collections
-import typing
+from typing import NamedTuple
+
+import keras
 
 from keras_tilt.networks import graph
 from keras_tilt.networks.receptive_fields.fields import (
@@ -13,12 +18,12 @@ from keras_tilt.networks.receptive_fields.fields import (
 )
 
 
-class LayerOfUnits(typing.NamedTuple):
+class LayerOfUnits(NamedTuple):
     """A layer whose channels are units.
 
     Attributes:
         path: "conv5", "backbone/conv5".
-        shape: of what it makes, without the batch axis.
+        shape: of its output, without the batch axis.
         channels: how many units it has at one place.
         receptive_field: (rows, columns) of pixels that a cell sees, padding included;
             None if it is not known.
@@ -27,17 +32,17 @@ class LayerOfUnits(typing.NamedTuple):
     """
 
     path: str
-    shape: tuple
+    shape: tuple[int | None, ...]
     channels: int
-    receptive_field: tuple | None
+    receptive_field: tuple[int, int] | None
     can_be_cropped: bool
 
 
-def layers_of(network):
+def layers_of(network: keras.Model) -> list[LayerOfUnits]:
     """Return the layers whose channels are units, with what their cells see.
 
     Layers that another layer calls by itself are left out, and those that are applied
-    several times: their names say no single place in the network.
+    several times, whose names stand for several places in the network.
 
     Args:
         network: functional or Sequential `keras.Model`, or a `GenerativeClassifier` of
