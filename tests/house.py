@@ -140,16 +140,17 @@ def _private_names(tree):
             PACKAGE.name
         ):
             names = {alias.name for alias in node.names}
-            taken |= {name for name in names if _is_private(name)} - {"_start"}
+            taken |= {name for name in names if is_private(name)} - {"_start"}
             modules_here |= {alias.asname or alias.name for alias in node.names}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and _is_private(node.attr):
+        if isinstance(node, ast.Attribute) and is_private(node.attr):
             if isinstance(node.value, ast.Name) and node.value.id in modules_here:
                 taken.add(f"{node.value.id}.{node.attr}")
     return taken
 
 
-def _is_private(name):
+def is_private(name):
+    """Whether a name has an underscore, and none that its library makes public."""
     named_tuple = {"_asdict", "_fields", "_make", "_replace"}
     return name.startswith("_") and name[:2] != "__" and name not in named_tuple
 

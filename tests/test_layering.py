@@ -67,6 +67,19 @@ WITH_KERAS = {
 # Reading flags is left to the scripts, writing files to them and to these.
 READS_FLAGS = {"cli", "flags"}
 WRITES_FILES = {"serving.servable", "storage"}
+# Private names of Keras and TFP are for this file; methods of a subclass may use those
+# of its base.
+CALLS_INTERNALS = {
+    "networks.keras_internals",
+    "training.classifier",
+    "training.optimizers",
+}
+INTERNALS = (
+    "keras.src",
+    "tensorflow.python",
+    "tensorflow_probability.python",
+    "tfp.python",
+)
 FLAGS = {"argparse", "getopt", "optparse"}
 WRITERS = {"write_text", "write_bytes", "savefig", "save", "savez", "savez_compressed"}
 
@@ -115,6 +128,31 @@ def written_by(source):
     return opened | ({name for name, _ in named} & WRITERS)
 
 
+def internals_called(source):
+    """Private modules and attributes of libraries that a file names.
+
+    An attribute with an underscore is one of a library if the file does not define it.
+    """
+    nodes = list(ast.walk(ast.parse(source)))
+    attributes = [node for node in nodes if isinstance(node, ast.Attribute)]
+    names = {node.attr for node in attributes} | set(map(name_asked_for, nodes))
+    here = {node.attr for node in attributes if isinstance(node.ctx, ast.Store)}
+    here |= {getattr(node, "name", "") for node in nodes}  # functions and classes
+    fields = [node.target for node in nodes if isinstance(node, ast.AnnAssign)]
+    here |= set(map(ast.unparse, fields))
+    modules = house.imports_of(source) | set(map(ast.unparse, attributes))
+    modules = {name for name in modules if is_in(name, INTERNALS)}
+    return {name for name in names - here if house.is_private(name)} | modules
+
+
+def name_asked_for(node):
+    """ "_name" of getattr(value, "_name") and the like, else ""."""
+    is_asked = isinstance(node, ast.Call) and len(node.args) > 1
+    if is_asked and ast.unparse(node.func) in ("getattr", "hasattr", "setattr"):
+        return str(getattr(node.args[1], "value", ""))
+    return ""
+
+
 def test_every_wing_is_in_the_table():
     assert {wing_of(name) for name in MODULES} == WINGS.keys()
 
@@ -160,6 +198,30 @@ def test_only_scripts_read_flags_or_write_files(name):
 
 def test_no_name_with_an_underscore_crosses_files():
     assert not house.private_names_taken()
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_private_names_of_libraries_are_called_in_one_file(name):
+    assert is_in(name, CALLS_INTERNALS) or not internals_called(text_of(name))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import keras.src.layers",
+        "from keras.src import backend",
+        "keras.src.backend.standardize_dtype(x)",
+        "from tensorflow.python.framework import ops",
+        "from tensorflow_probability.python.internal import prefer_static",
+        "tensor._keras_history",
+        "layer._inbound_nodes[0].operation",
+        "getattr(layer, '_inbound_nodes')",
+    ],
+)
+def test_no_form_of_a_private_call_escapes(line):
+    assert internals_called(line)
+    assert not internals_called("state._replace(x=1); self._x = 0; self._x")
+    assert not internals_called("import keras, tensorflow as tf; tf.nn.relu(x)")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import small_network
 
 import keras_tilt as kt
 from keras_tilt.masking import backbone
-from keras_tilt.networks import graph
+from keras_tilt.networks import inner_values
 
 
 def images(*shape):
@@ -18,7 +18,7 @@ def test_of_the_networks_own_size_it_gives_the_values_of_the_layer():
     network = small_network.small_network()
     found = backbone(network, "conv1")(images(*small_network.SHAPE))
     feeds = {network.inputs[0].name: images(*small_network.SHAPE)}
-    expected = graph.layer_values(network, feeds, "conv1", False)
+    expected = inner_values.layer_values(network, feeds, "conv1", False)
     np.testing.assert_array_equal(found, expected)
 
 

@@ -1,5 +1,6 @@
 """Units: the logit before any softmax, the channel before any activation, sums."""
 
+import inspect
 import re
 import runpy
 import threading
@@ -14,10 +15,12 @@ from small_transformer import small_transformer
 
 import keras_tilt as kt
 from keras_tilt.cli import named
-from keras_tilt.networks import graph
+from keras_tilt.networks import inner_values
 from keras_tilt.training.classifier import GenerativeClassifier
+from keras_tilt.units import readings
+from keras_tilt.units.algebra import Unit
 from keras_tilt.units.groups import UnitStack, shared, stack
-from keras_tilt.units.selection import Unit, unit
+from keras_tilt.units.selection import unit
 
 SHAPE = (12, 12, 1)
 CLASSES = 5
@@ -554,6 +557,14 @@ def test_equal_features_are_one_term_and_one_pass():
     assert len(calls) == 1
     another = total + unit(network, f"{name}/conv1:0", position=(0, 0))
     assert len(another.terms) == 2
+
+
+@pytest.mark.parametrize("kind", sorted({*readings.__all__} - {"Reading"}))
+def test_every_kind_of_reading_follows_the_protocol(kind):
+    for method in ("__call__", "label"):
+        wanted = inspect.signature(getattr(readings.Reading, method))
+        assert inspect.signature(getattr(getattr(readings, kind), method)) == wanted
+    assert getattr(readings, kind).__hash__  # equal ones share a pass
 
 
 def test_features_are_equal_if_they_read_the_same_in_the_same_way():
@@ -1301,7 +1312,9 @@ def test_a_call_by_another_thread_is_not_what_a_reader_sees():
         other.start(), other.join()
         layer(x)
 
-    np.testing.assert_array_equal(graph.capture(layer, evaluate, False), expected)
+    np.testing.assert_array_equal(
+        inner_values.capture(layer, evaluate, False), expected
+    )
 
 
 def test_two_readers_of_a_layer_outside_a_graph_take_turns():
@@ -1315,7 +1328,7 @@ def test_two_readers_of_a_layer_outside_a_graph_take_turns():
             first_done.wait(timeout=5)
             layer(x)
 
-        seen.append(graph.capture(layer, evaluate, False))
+        seen.append(inner_values.capture(layer, evaluate, False))
 
     def evaluate():
         thread.start()
@@ -1323,7 +1336,7 @@ def test_two_readers_of_a_layer_outside_a_graph_take_turns():
         layer(x)
 
     thread = threading.Thread(target=second)
-    seen.append(graph.capture(layer, evaluate, False))
+    seen.append(inner_values.capture(layer, evaluate, False))
     first_done.set()
     thread.join()
     assert len(seen) == 2

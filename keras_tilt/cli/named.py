@@ -53,8 +53,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_tilt import networks
-from keras_tilt.networks import graph, outputs
-from keras_tilt.networks.receptive_fields import layers_of
+from keras_tilt.networks import graph, output_activations
+from keras_tilt.networks.receptive_fields.unit_layers import layers_of
 from keras_tilt.reference.distributions import (
     box,
     spectral_noise,
@@ -261,7 +261,7 @@ def saved_model(path, input_shape, num_classes):
             f"{num_classes} logits. Received: {path}, of inputs {images} and outputs "
             f"{made}. Save one that fits, or pass other data."
         )
-    output = outputs.output_of(found)
+    output = output_activations.output_of(found)
     if output.activation is not None:
         raise ValueError(
             f"Expected a network that ends in logits. Received: {path}, which ends in "

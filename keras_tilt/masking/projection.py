@@ -31,7 +31,7 @@ import tensorflow as tf
 from numpy.typing import ArrayLike
 
 from keras_tilt.networks import graph
-from keras_tilt.networks.receptive_fields import receptive_field
+from keras_tilt.networks.receptive_fields.fields import receptive_field
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,7 +26,7 @@ from keras_tilt.masking.projection import (
     segment_counts,
     thresholded,
 )
-from keras_tilt.networks import graph
+from keras_tilt.networks import graph, inner_values
 from keras_tilt.validation import check_count
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ class Segmenter(keras.Model):
             images: [n, height, width, channels], as the network takes them.
         """
         feeds = {self.network.inputs[0].name: images}
-        return graph.layer_values(self.network, feeds, self.layer, False)
+        return inner_values.layer_values(self.network, feeds, self.layer, False)
 
     def _kept(self, counts, boxes):
         """Return which cells, or bins, of a segment are in its mask; none for "box"."""

@@ -1,6 +1,8 @@
-"""The papers' networks as functional Keras graphs, every layer named as in Caffe.
+"""The networks of the papers as functional Keras models, layers named as in Caffe.
 
-Images and maps are [batch, height, width, channels].
+    images, pixels [batch, height, width, channels] -> logits F [batch, classes], nats
+
+Each function gives its source. Two layers are here that Keras lacks, or has slower.
 """
 
 __all__ = [
@@ -16,8 +18,11 @@ __all__ = [
 import functools
 import itertools
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
+import tensorflow as tf
 from keras import layers, ops
 
 # Of the training images of ILSVRC-2012: red, green, blue, pixels in [0, 255].
@@ -30,8 +35,13 @@ _STREAMS = 10  # of random numbers in a network: eight layers' weights, two drop
 # MNIST
 
 
-def lenet(input_shape=(28, 28, 1), num_classes=10, seed=0, scale=1.0):
-    """LeNet as Caffe ships it; images in [0, 1) to logits `[batch, classes]`.
+def lenet(
+    input_shape: Sequence[int] = (28, 28, 1),
+    num_classes: int = 10,
+    seed: int = 0,
+    scale: float = 1.0,
+) -> keras.Model:
+    """Return LeNet as Caffe ships it: images in [0, 1) to logits [batch, classes].
 
     conv1 20@5x5, max pool 2/2, conv2 50@5x5, max pool 2/2, ip1 500, ReLU, ip2. No ReLU
     behind the convolutions, no dropout. Weights uniform in +-sqrt(3 / fan_in) (Caffe's
@@ -71,21 +81,29 @@ def lenet(input_shape=(28, 28, 1), num_classes=10, seed=0, scale=1.0):
 # CIFAR
 
 
-def convnet(input_shape=(32, 32, 3), num_classes=10, seed=0, batch_norm=True):
-    """A small network of today; pixels in [0, 255] to logits `[batch, classes]`.
+def convnet(
+    input_shape: Sequence[int] = (32, 32, 3),
+    num_classes: int = 10,
+    seed: int = 0,
+    batch_norm: bool = True,
+) -> keras.Model:
+    """Return a small modern network: pixels in [0, 255] to logits [batch, classes].
 
     Three times convolution 3x3, batch norm, ReLU, max pool 2/2, with 32, 64 and 128
-    channels; then a dense layer. Weights as He's, of the last layer as Glorot's; biases
-    0. 114,410 parameters for 32x32x3 images and 10 classes, 113,738 without batch norm.
+    channels; then a dense layer. Weights of He et al., in the last layer of Glorot and
+    Bengio; biases 0. 114,410 parameters for 32x32x3 images and 10 classes, 113,738
+    without batch norm.
 
     Args:
         input_shape: (height, width, channels), at least 8 pixels a side.
         num_classes: number of logits.
         seed: integer; equal seeds give equal initial weights.
-        batch_norm: False leaves it out; the convolutions have biases then.
+        batch_norm: False leaves it out and gives the convolutions biases.
 
     Returns:
         network: `keras.Model`, logits in nats.
+
+    Source: He et al. 2015, "Delving deep into rectifiers"; Glorot and Bengio 2010.
     """
     images = keras.Input(input_shape, name="images")
     x = layers.Rescaling(1 / 64, offset=-2.0, name="rescale")(images)
@@ -113,8 +131,13 @@ def convnet(input_shape=(32, 32, 3), num_classes=10, seed=0, batch_norm=True):
 # ImageNet
 
 
-def alexnet(input_shape=(227, 227, 3), num_classes=1000, seed=0, mean=ILSVRC_MEAN):
-    """AlexNet as Caffe ships it; pixels in [0, 255] to logits `[batch, classes]`.
+def alexnet(
+    input_shape: Sequence[int] = (227, 227, 3),
+    num_classes: int = 1000,
+    seed: int = 0,
+    mean: Sequence[float] = ILSVRC_MEAN,
+) -> keras.Model:
+    """Return AlexNet as Caffe ships it: pixels in [0, 255] to logits [batch, classes].
 
     conv1 96@11x11/4, conv2 256@5x5 in two groups, conv3 384@3x3, conv4 384@3x3 and
     conv5 256@3x3 in two groups, each with a ReLU; normalization across channels behind
@@ -157,8 +180,13 @@ def alexnet(input_shape=(227, 227, 3), num_classes=1000, seed=0, mean=ILSVRC_MEA
     return _model("alexnet", input_shape, chain)
 
 
-def zf_fast(input_shape=(224, 224, 3), num_classes=1000, seed=0, mean=ILSVRC_MEAN):
-    """The "fast" network of Zeiler and Fergus; pixels in [0, 255] to logits.
+def zf_fast(
+    input_shape: Sequence[int] = (224, 224, 3),
+    num_classes: int = 1000,
+    seed: int = 0,
+    mean: Sequence[float] = ILSVRC_MEAN,
+) -> keras.Model:
+    """Return the "fast" network of Zeiler and Fergus: pixels in [0, 255] to logits.
 
     conv1 96@7x7/2 with a border of one pixel, conv2 256@5x5/2, conv3 384@3x3, conv4
     384@3x3, conv5 256@3x3, each with a ReLU; normalization across channels behind the
@@ -177,7 +205,7 @@ def zf_fast(input_shape=(224, 224, 3), num_classes=1000, seed=0, mean=ILSVRC_MEA
         mean: of each channel, pixels in [0, 255]; the default is of RGB images.
 
     Returns:
-        network: `keras.Model`, logits in nats `[batch, classes]`.
+        network: `keras.Model`, logits in nats [batch, classes].
 
     Raises:
         ValueError: images too small, or not one mean per channel.
@@ -328,7 +356,9 @@ class LocalResponseNormalization(layers.Layer):
 
     pointwise = True  # to `receptive_field`: each cell sees its own cell alone
 
-    def __init__(self, size=5, alpha=1e-4, beta=0.75, **kwargs):
+    def __init__(
+        self, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         if size < 1 or size % 2 == 0:
             raise ValueError(
@@ -337,7 +367,7 @@ class LocalResponseNormalization(layers.Layer):
             )
         self.size, self.alpha, self.beta = size, alpha, beta
 
-    def call(self, maps):
+    def call(self, maps: tf.Tensor) -> tf.Tensor:
         """Return the maps [..., channels] normalized.
 
         Args:
@@ -354,7 +384,7 @@ class LocalResponseNormalization(layers.Layer):
         distance = ops.abs(channels[:, None] - channels)
         return ops.cast(distance <= self.size // 2, maps.dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Sequence[int]) -> Sequence[int]:
         """Return the shape of the maps.
 
         Args:
@@ -362,7 +392,7 @@ class LocalResponseNormalization(layers.Layer):
         """
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         arguments = {"size": self.size, "alpha": self.alpha, "beta": self.beta}
         return {**super().get_config(), **arguments}
@@ -376,7 +406,7 @@ class SplitConv2D(layers.Conv2D):
     native gradient of a grouped convolution is slow.
     """
 
-    def convolution_op(self, inputs, kernel):
+    def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """Return the maps of all groups, one after the other.
 
         Args:

@@ -1,29 +1,20 @@
-"""Reading a Keras network: its graph as a list of steps, and the values inside it.
+"""A Keras network as a list of steps, and the values that they make.
 
     step:  outputs = operation(inputs),      run: images -> value of one tensor
 
 The steps are the network's own layers, called as in inference: weights are shared,
 nothing is added to the network and no attribute of a layer is changed, so that threads
-may read at the same time. The exception is `capture`, for layers that are no part of a
-graph. Nested networks are unfolded; what is above the wanted tensor is not computed.
+may read at the same time. Nested networks are unfolded; what is above the wanted tensor
+is not computed.
 """
 
 __all__ = [
-    "Channels",
     "Step",
     "adds_calibration",
     "call",
-    "capture",
-    "default_place",
     "find",
-    "fused_activation",
-    "has_fused_activation",
     "has_graph",
-    "hides_activation",
     "inner_layers",
-    "is_opaque",
-    "layer_values",
-    "linear",
     "listing",
     "needed",
     "network_of",
@@ -32,36 +23,18 @@ __all__ = [
     "output_values",
     "run",
     "steps",
-    "view",
 ]
 
-import contextlib
-import dataclasses
-import functools
-import threading
-import typing
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import keras
 import tensorflow as tf
 
-# Layers that apply `activation` once, to the value they compute from their weights.
-_WITH_FUSED_ACTIVATION = (
-    keras.layers.Dense,
-    keras.layers.EinsumDense,
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-    keras.layers.DepthwiseConv1D,
-    keras.layers.DepthwiseConv2D,
-    keras.layers.SeparableConv1D,
-    keras.layers.SeparableConv2D,
-)
+from keras_tilt.networks import keras_internals, layer_views
 
 
-class Step(typing.NamedTuple):
+class Step(NamedTuple):
     """One application of an operation: outputs = operation(inputs).
 
     Attributes:
@@ -76,53 +49,35 @@ class Step(typing.NamedTuple):
     """
 
     path: str
-    operation: typing.Any
-    node: typing.Any
-    inputs: tuple
-    outputs: tuple
-    kind: str
+    operation: Any
+    node: Any
+    inputs: tuple[Hashable, ...]
+    outputs: tuple[Hashable, ...]
+    kind: Literal["call", "enter", "leave", "inside"]
 
 
 # The graph
 
 
-def has_graph(network):
-    """Whether a graph of layers is what the network computes.
+def has_graph(network: Any) -> bool:
+    """Return whether a network computes what its graph of layers says.
 
-    That of a functional or Sequential one with known inputs is, unless its class has a
+    True of a functional or Sequential one with known inputs, unless its class has a
     `call` of its own, which may do more, or something else.
     """
     is_model = isinstance(network, keras.Model) and bool(
         getattr(network, "inputs", None)
     )
-    return is_model and is_called_as_in_keras(network)
+    return is_model and layer_views.is_called_as_in_keras(network)
 
 
-def is_called_as_in_keras(operation):
-    """Whether what the operation computes is a `call` of Keras, not an override."""
-    module = getattr(type(operation).call, "__module__", None) or ""
-    return module.split(".")[0] == "keras"
-
-
-def is_opaque(operation):
-    """Whether only values tell what a layer or operation computes.
-
-    A function within it, or a class of its own, may be anything.
-    """
-    if not is_called_as_in_keras(operation) or isinstance(
-        operation, keras.layers.Lambda
-    ):
-        return True
-    return isinstance(operation, keras.layers.Wrapper) and is_opaque(operation.layer)
-
-
-def adds_calibration(call):
+def adds_calibration(call: Callable) -> Callable:
     """Mark the `call` of a model: its `network`, plus its `calibration_bias`."""
-    call.adds_calibration = True
+    call.adds_calibration = True  # type: ignore[attr-defined]
     return call
 
 
-def network_of(model):
+def network_of(model: keras.Model) -> keras.Model:
     """Return the network that a classifier of this library trains, or the model itself.
 
     Another model may have an attribute `network`, too, and do anything with it; so may
@@ -132,7 +87,7 @@ def network_of(model):
     return model.network if marked else model
 
 
-def steps(network):
+def steps(network: keras.Model) -> list[Step]:
     """Return all steps of the network, each after those whose values it reads.
 
     The network's own inputs are read under their names.
@@ -140,7 +95,7 @@ def steps(network):
     return _steps(network, [tensor.name for tensor in network.inputs], (), "")
 
 
-def output_key(network):
+def output_key(network: keras.Model) -> Hashable:
     """Return the key of the network's first output."""
     return (), id(network.outputs[0])
 
@@ -178,10 +133,15 @@ def _nodes(network):
 
     A layer may have further nodes, in other networks that share it.
     """
-    found, waiting = {}, [_producer(tensor) for tensor in reversed(network.outputs)]
+    found, waiting = (
+        {},
+        [keras_internals.node_of(tensor) for tensor in reversed(network.outputs)],
+    )
     while waiting:
         node = waiting[-1]
-        before = [_producer(tensor) for tensor in reversed(node.input_tensors)]
+        before = [
+            keras_internals.node_of(tensor) for tensor in reversed(node.input_tensors)
+        ]
         before = [other for other in before if id(other) not in found]
         if before:
             waiting.extend(before)
@@ -190,19 +150,13 @@ def _nodes(network):
     return list(found.values())
 
 
-def _producer(tensor):
-    """Return the node that made a tensor of the graph."""
-    history = tensor._keras_history
-    return history.operation._inbound_nodes[history.node_index]
-
-
 def _is_nested(node):
     network = node.operation
     return has_graph(network) and len(node.input_tensors) == len(network.inputs)
 
 
-def needed(found, *targets):
-    """Return those of the steps that the values of the target keys depend on."""
+def needed(found: Sequence[Step], *targets: Hashable) -> list[Step]:
+    """Return the steps that the values of the target keys depend on."""
     keys, kept = set(targets), []
     for step in reversed(found):
         if keys.intersection(step.outputs):
@@ -211,7 +165,10 @@ def needed(found, *targets):
     return kept[::-1]
 
 
-def find(network, path):
+# One layer, by its path
+
+
+def find(network: keras.Model, path: str) -> Step:
     """Return the one step with this path.
 
     Args:
@@ -250,9 +207,11 @@ def _find_inside(network, path):
     )
 
 
-def inner_layers(layer, prefix=""):
+def inner_layers(
+    layer: keras.layers.Layer, prefix: str = ""
+) -> dict[str, keras.layers.Layer]:
     """Return {path: layer} of all layers inside a layer, at any depth."""
-    found = {}
+    found: dict[str, keras.layers.Layer] = {}
     for inner in _children(layer):
         path = prefix + inner.name
         found |= {path: inner} | inner_layers(inner, f"{path}/") | found
@@ -270,20 +229,25 @@ def _attribute(layer, path):
 def _children(layer):
     if not isinstance(layer, keras.layers.Layer):
         return []
-    return layer._flatten_layers(include_self=False, recursive=False)
+    return keras_internals.layers_within(layer)
 
 
-def listing(network):
-    """Return "Layers: conv1, pool1, ..." for errors."""
+def listing(network: keras.Model) -> str:
+    """Return "Layers: conv1, pool1, ..." for an error message."""
     paths = [step.path for step in steps(network)] if has_graph(network) else []
-    paths = dict.fromkeys([*paths, *inner_layers(network)])
-    return f"Layers: {', '.join(paths)}."
+    unique = dict.fromkeys([*paths, *inner_layers(network)])
+    return f"Layers: {', '.join(unique)}."
 
 
 # Values
 
 
-def run(found, feeds, target, apply=None):
+def run(
+    found: Sequence[Step],
+    feeds: Mapping[Any, tf.Tensor],
+    target: Hashable,
+    apply: Callable[[Step, list], Any] | None = None,
+) -> tf.Tensor:
     """Return the value of one tensor of the graph.
 
     Args:
@@ -302,110 +266,46 @@ def run(found, feeds, target, apply=None):
     return values[target]
 
 
-def call(step, inputs, operation=None, training=False):
-    """Return what a step makes of the values of its inputs.
+def call(
+    step: Step,
+    inputs: Sequence[tf.Tensor],
+    operation: Callable | None = None,
+    training: bool = False,
+) -> Any:
+    """Return the outputs of a step for values of its inputs.
 
     Args:
         step: `Step`.
         inputs: list of values, one for each of the step's inputs.
         operation: a view of the step's operation, to be called in its place.
         training: whether as in training; by default as in inference.
+
+    Returns:
+        values: [n, ...], one or a structure of several.
     """
     if step.kind == "enter":
         return tf.cast(inputs[0], step.node.output_tensors[0].dtype)
     if step.kind == "leave":
         return inputs
-    tensors = map(id, step.node.input_tensors)
-    args, kwargs = step.node.arguments.fill_in(dict(zip(tensors, inputs, strict=True)))
+    args, kwargs = keras_internals.arguments_of(step.node, inputs)
     if isinstance(step.operation, keras.layers.Layer):
         kwargs = {**kwargs, "training": training}
     return (operation or step.operation)(*args, **kwargs)
 
 
-def view(layer, /, **attributes):
-    """Return a layer that shares weights and all else with `layer`, but attributes.
-
-    The layer itself is left as it is, also for other threads. Set past `__setattr__`:
-    Keras shall not track the weights a second time.
-    """
-    twin = object.__new__(type(layer))
-    twin.__dict__.update(layer.__dict__, **attributes)
-    return twin
-
-
-def linear(layer):
-    """Return a view of a layer that stops before its activation, if it has one."""
-    if not has_fused_activation(layer):
-        return layer
-    if isinstance(layer, keras.layers.Wrapper):
-        return view(layer, layer=linear(layer.layer))
-    return view(layer, activation=keras.activations.linear)
-
-
-def has_fused_activation(operation):
-    """Whether the operation computes a value from weights, then its activation."""
-    return fused_activation(operation) is not None
-
-
-def fused_activation(operation):
-    """Return the activation of a layer with weights, or of one in a wrapper, or None.
-
-    SpectralNormalization and TimeDistributed return what the layer inside makes.
-    """
-    if is_opaque(operation):
-        return None
-    if isinstance(operation, keras.layers.Wrapper):
-        return fused_activation(operation.layer)
-    if isinstance(operation, _WITH_FUSED_ACTIVATION):
-        return operation.activation
-    return None
-
-
-def hides_activation(layer):
-    """Whether a layer has weights, an activation and a `call` of its own."""
-    if isinstance(layer, keras.layers.Wrapper) and hides_activation(layer.layer):
-        return True
-    activation = getattr(layer, "activation", None)
-    if not callable(activation) or activation is keras.activations.linear:
-        return False
-    return is_opaque(layer) and bool(getattr(layer, "weights", ()))
-
-
-def layer_values(network, feeds, path, pre_activation):
-    """Return what a layer makes, [n, ...], before or after its activation.
-
-    Args:
-        network: functional, Sequential or subclassed `keras.Model`.
-        feeds: {name of input: its value [n, ...]}; of a subclassed model the images
-            alone, under any name.
-        path: as in `find`.
-        pre_activation: whether to stop before the activation.
-    """
-    target = find(network, path)
-    if target.kind == "inside":
-        evaluate = functools.partial(_call_outer, network, feeds, target.path)
-        return capture(target.operation, evaluate, pre_activation)
-
-    def apply(step, inputs):
-        reached = pre_activation and step.outputs == target.outputs
-        return call(step, inputs, linear(step.operation) if reached else None)
-
-    return run(steps(network), feeds, target.outputs[0], apply)
-
-
 # The outputs
 
 
-def output_values(network, feeds):
-    """Return the network's output; what is above the first of several is not read."""
+def output_values(network: keras.Model, feeds: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    """Return the network's output; of several the first, and no other is computed."""
     if has_graph(network):
         return run(steps(network), feeds, output_key(network))
     (images,) = feeds.values()
     return network(images, training=False)
 
 
-def output_shapes(network, values):
-    """Return the shapes of all outputs, as lists; of a model without graph, of values.
+def output_shapes(network: keras.Model, values: Any) -> list[list[int | None]]:
+    """Return the shapes of all outputs, [None, ...].
 
     Args:
         network: functional, Sequential or subclassed `keras.Model`.
@@ -413,126 +313,3 @@ def output_shapes(network, values):
     """
     tensors = network.outputs if has_graph(network) else keras.tree.flatten(values)
     return [[None, *tensor.shape[1:]] for tensor in tensors]
-
-
-# What a unit reads: functions of a network and its inputs, [n, channels]
-
-
-@dataclasses.dataclass(frozen=True)
-class Channels:
-    """All channels of a layer, [n, places ..., channels], at one place or their mean.
-
-    Attributes:
-        layer: its path.
-        place: "center", "mean", or a tuple of an index for each axis of places.
-        post: whether they are read after the activation.
-        axes: number of axes of places: 0 of a vector, 1 of a sequence, 2 of a map.
-    """
-
-    layer: str
-    place: typing.Any
-    post: bool
-    axes: int = 2
-
-    def __call__(self, network, feeds):
-        values = layer_values(network, feeds, self.layer, not self.post)
-        return _at(keras.tree.flatten(values)[0], self.place)
-
-    def label(self, channel):
-        where = self.place
-        if not isinstance(where, str):
-            where = ",".join(map(str, where))
-        where = "" if where == default_place(self.axes) else f"@{where}"
-        return f"{self.layer}:{channel}{where}{' post' * self.post}"
-
-
-def default_place(axes):
-    """Return where a layer is read by default: "mean" of a sequence, else "center".
-
-    The middle token of a sequence says less than any other choice: beside patches in
-    rows there may be a token of the class, and the mean is of all of them.
-    """
-    return "mean" if axes == 1 else "center"
-
-
-def _at(values, place):
-    """Return values [n, places ..., channels] at one place, or their mean.
-
-    The center is half of every size, rounded down.
-    """
-    axes = range(1, len(values.shape) - 1)
-    if place == "mean":
-        return tf.reduce_mean(tf.cast(values, tf.float32), axis=list(axes))
-    if place == "center":
-        place = [tf.shape(values)[axis] // 2 for axis in axes]
-    return values[:, *place]
-
-
-# Layers that are no part of a graph
-
-_CAPTURING = threading.RLock()
-
-
-def capture(layer, evaluate, pre_activation):
-    """Return what a layer makes while `evaluate()` runs a model that calls it.
-
-    The layer's `call` is replaced meanwhile, under a lock; calls by other threads pass
-    through.
-
-    Raises:
-        ValueError: if the layer is not called exactly once, or inside a tf.function of
-            the model, whose values cannot be read from outside.
-    """
-    with _CAPTURING:
-        values = []
-        read = linear(layer).call if pre_activation else None
-        recorded = _recording(layer.call, read, values)
-        with _replaced(layer, "call", recorded):
-            evaluate()
-    _check_captured(layer, values)
-    return values[0]
-
-
-def _recording(call, read, values):
-    """Return `call`, which adds what it returns, or `read` in its place, to values."""
-    reader = threading.get_ident()
-
-    @functools.wraps(call)
-    def recorded(*args, **kwargs):
-        outputs = call(*args, **kwargs)
-        if threading.get_ident() == reader:
-            values.append(read(*args, **kwargs) if read else outputs)
-        return outputs
-
-    return recorded
-
-
-def _call_outer(network, feeds, path):
-    """Run the model, or the step of its graph, inside of which the path leads."""
-    found = steps(network) if has_graph(network) else []
-    outer = [step for step in found if path.startswith(f"{step.path}/")]
-    if not outer:
-        return output_values(network, feeds)
-    return run(found, feeds, outer[-1].outputs[0])
-
-
-@contextlib.contextmanager
-def _replaced(layer, name, value):
-    before = dict(layer.__dict__)
-    layer.__dict__[name] = value
-    try:
-        yield
-    finally:
-        del layer.__dict__[name]
-        layer.__dict__.update({name: before[name]} if name in before else {})
-
-
-def _check_captured(layer, values):
-    hidden = tf.executing_eagerly() and any(map(tf.is_symbolic_tensor, values))
-    if len(values) != 1 or hidden:
-        calls = "a call inside a tf.function" if hidden else f"{len(values)} calls"
-        raise ValueError(
-            f"Expected layer {layer.name!r} to be called once by the model, in plain "
-            f"Python. Received: {calls}. Read another layer, or write the model as a "
-            "functional one."
-        )

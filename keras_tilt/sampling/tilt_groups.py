@@ -15,8 +15,8 @@ import tensorflow as tf
 from keras_tilt.sampling import kept
 from keras_tilt.sampling.chains import ChainGraphs, Chains
 from keras_tilt.tilt import Tilt
+from keras_tilt.units.algebra import Unit
 from keras_tilt.units.groups import shared, stack
-from keras_tilt.units.selection import Unit
 
 
 def checked_tilts(tilt):

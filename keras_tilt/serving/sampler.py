@@ -24,7 +24,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt.networks import graph, outputs
+from keras_tilt.networks import graph, output_activations
 from keras_tilt.sampling.adaptation import (
     QUARTER_TURN,
     annealed_scale,
@@ -481,8 +481,8 @@ class ServedClassifier(tf.Module):
         of_first = unit(model, class_index=0, preprocess=preprocess)
         ((self._logits, weights),) = of_first.terms
         network = graph.network_of(model)
-        _, self._activation = outputs.output_activation(network)
-        self.has_classes = not outputs.of_labels(self._activation)
+        _, self._activation = output_activations.output_activation(network)
+        self.has_classes = not output_activations.of_labels(self._activation)
         _check_names(class_names, len(weights), self.has_classes)
         self.shape = of_first.input_shape
         self._bias = None if network is model else model.calibration_bias.value
@@ -526,7 +526,7 @@ class ServedClassifier(tf.Module):
         logits = self._logits(low + (high - low) * images / 255.0)
         if self._bias is not None:
             logits += self._bias
-        probabilities = outputs.probabilities(self._activation, logits)
+        probabilities = output_activations.probabilities(self._activation, logits)
         answer = {"logits": logits, "probabilities": probabilities}
         if not self.has_classes:
             return answer

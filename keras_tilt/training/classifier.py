@@ -22,7 +22,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt.networks import graph, outputs
+from keras_tilt.networks import graph, output_activations
+from keras_tilt.networks.class_constants import constants_per_class
 from keras_tilt.training import losses as objectives
 from keras_tilt.training.metrics import given_rows
 from keras_tilt.training.reference_queue import ReferenceQueue, pooled
@@ -97,7 +98,7 @@ class GenerativeClassifier(keras.Model):
         self.num_classes = _num_classes(network)
         self.network = network
         # What a generative step leaves as it is, by `id`: Keras would track variables.
-        self._constants = frozenset(map(id, outputs.constants_per_class(network)))
+        self._constants = frozenset(map(id, constants_per_class(network)))
         self.calibration_bias = self._state("calibration_bias", [self.num_classes])
         # Over recent batches: log N_y / n and log Z_y, of the calibrated outputs.
         self.running_log_means = self._state("running_log_means", [2, self.num_classes])
@@ -768,10 +769,10 @@ def _num_classes(network):
 
 def _check_logits(network):
     """Raise for outputs that are probabilities, or their logarithms."""
-    output = outputs.output_of(network)
+    output = output_activations.output_of(network)
     if output.activation is None:
         return
-    if outputs.of_labels(output.activation):
+    if output_activations.of_labels(output.activation):
         why = "F of a network of labels that are no classes lies in [0, 1]"
     else:
         why = "both objectives apply their own softmax"

@@ -1,6 +1,7 @@
 """Units f: one number per image, read from a network."""
 
-from keras_tilt.units.selection import Unit, unit
+from keras_tilt.units.algebra import Unit
+from keras_tilt.units.selection import unit
 
 __all__ = [
     "Unit",

@@ -1,4 +1,4 @@
-"""Several units in one pass: each on images of its own, or one chosen in the graph.
+"""Groups of units in one pass: each on images of its own, or one chosen in the graph.
 
     stack     images [units, n, ...] -> f [units, n],     f[u] = unit u of images[u]
     choice    images [n, ...], index -> f [n],            f = unit `index` of images
@@ -9,12 +9,15 @@ Units that read the same features share the pass of the network.
 __all__ = ["UnitChoice", "UnitStack", "choice", "shared", "stack", "variables_of"]
 
 import dataclasses
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
-from keras_tilt.units.selection import (
+from keras_tilt.units.algebra import (
     Unit,
     common_shape,
     nonzero,
@@ -24,27 +27,28 @@ from keras_tilt.units.selection import (
 
 @dataclasses.dataclass(frozen=True)
 class UnitStack:
-    """Several units side by side, one on each row of images.
+    """Several units side by side, each on its own images.
 
         images [units, chains, height, width, channels] -> f [units, chains], nats
         f[u] = unit u of images[u]
 
-    Units that read the same features share the pass of the network. Which channels of
-    the features a unit is made of may be an argument of the graph: `read_outs`.
+    Units that read the same features share the pass of the network. Channels and
+    weights may be arguments of the graph, `read_outs`, so that a new value does not
+    retrace.
 
     Attributes:
         units: tuple of `Unit`, or of functions images [n, ...] -> f [n].
     """
 
-    units: tuple
+    units: tuple[Callable, ...]
 
     @property
-    def input_shape(self):
-        """Shape of one image; None if no unit states one."""
+    def input_shape(self) -> tuple[int | None, ...] | None:
+        """Shape of one image; None if no unit says it."""
         return _input_shape(self.units)
 
     @property
-    def groups(self):
+    def groups(self) -> tuple[tuple[tuple[int, ...], Any], ...]:
         """What is read, and by which of the units: a tuple that can be a key.
 
         Stacks with equal groups are the same function of images and `read_outs`.
@@ -55,10 +59,10 @@ class UnitStack:
         )
 
     @property
-    def read_outs(self):
-        """For all features in turn, channels and weights, both [units, most].
+    def read_outs(self) -> tuple[np.ndarray, ...]:
+        """Channels and weights of all features in turn, arrays [units, most].
 
-        An array of each; most is the largest number of channels of one of the units.
+        most: the largest number of channels that one of the units reads.
         """
         return tuple(
             part
@@ -67,24 +71,25 @@ class UnitStack:
             for part in nonzero(_weights(features, [self.units[i] for i in group]))
         )
 
-    def __call__(self, images, *read_outs):
+    def __call__(self, images: ArrayLike, *read_outs: ArrayLike) -> tf.Tensor:
         """Return f: float32 [units, chains].
 
         Args:
             images: [units, chains, height, width, channels].
             *read_outs: those of a stack with equal groups; by default its own.
         """
-        images = tf.convert_to_tensor(images)
-        if images.shape[0] != len(self.units):
+        tensor = tf.convert_to_tensor(images)
+        if tensor.shape[0] != len(self.units):
             raise ValueError(
                 f"Expected images [{len(self.units)}, chains, height, width, channels],"
-                f" one row for each unit. Received: shape {images.shape}."
+                f" one set for each unit. Received: shape {tensor.shape}."
             )
-        groups, rows = self.groups, tf.unstack(images, len(self.units))
-        parts, f = iter(read_outs or self.read_outs), {}
+        groups, rows = self.groups, tf.unstack(tensor, len(self.units))
+        parts = iter(read_outs or self.read_outs)
+        f: dict[int, tf.Tensor] = {}
         for group, read in groups:
             together = (
-                images if len(groups) == 1 else tf.stack([rows[i] for i in group])
+                tensor if len(groups) == 1 else tf.stack([rows[i] for i in group])
             )
             values = _side_by_side(read, together, parts)
             f.update(zip(group, tf.unstack(values, len(group)), strict=True))
@@ -123,7 +128,7 @@ def _stacked(features, images, channels, weights):
 
 @dataclasses.dataclass(frozen=True)
 class UnitChoice:
-    """One of several units, by its number, which may be known in the graph alone.
+    """One of several units by its index, which may be a tensor.
 
         images [n, height, width, channels], index -> f [n], nats
 
@@ -133,9 +138,9 @@ class UnitChoice:
         units: tuple of `Unit`, or of functions images [n, ...] -> f [n].
     """
 
-    units: tuple
+    units: tuple[Callable, ...]
 
-    def __call__(self, images, index):
+    def __call__(self, images: ArrayLike, index: ArrayLike) -> tf.Tensor:
         """Return f of the unit `index`, [] int32, in 0 ... units - 1: float32 [n]."""
         groups = shared(self.units)
         if len(groups) == 1:
@@ -149,9 +154,9 @@ class UnitChoice:
         ]
         return tf.switch_case(tf.gather(group_of, index), branches)
 
-    def every(self, images):
+    def every(self, images: ArrayLike) -> tf.Tensor:
         """Return f of all units: float32 [n, units]."""
-        found = {}
+        found: dict[int, tf.Tensor] = {}
         for group in shared(self.units):
             units = [self.units[i] for i in group]
             f = _columns(units, images)
@@ -187,8 +192,8 @@ def _weights(features, units):
     return np.stack([dict(unit.terms)[features] for unit in units])
 
 
-def choice(units):
-    """Return a function of images and the number of a unit.
+def choice(units: Iterable[Callable]) -> UnitChoice:
+    """Return a function of images and the index of a unit.
 
     Args:
         units: several `Unit`s of images of one shape; functions of images [n, ...] to
@@ -207,8 +212,8 @@ def choice(units):
     return UnitChoice(_checked(units))
 
 
-def stack(units):
-    """Return a function of all units, each on its own row of images.
+def stack(units: Iterable[Callable]) -> UnitStack:
+    """Return a function of all units, each on its own images.
 
     Args:
         units: several `Unit`s of images of one shape; functions of images [n, ...] to
@@ -227,23 +232,23 @@ def stack(units):
     return UnitStack(_checked(units))
 
 
-def shared(units):
+def shared(units: Sequence[Callable]) -> list[list[int]]:
     """Return the groups of units that read the same features, as lists of indices.
 
     Args:
-        units: sequence; what is no `Unit` is a group of its own.
+        units: sequence; a function that is not a `Unit` is a group of its own.
 
     Returns:
         groups: list of lists of indices, in order of their first units.
     """
-    groups = {}
+    groups: dict[Hashable, list[int]] = {}
     for i, unit in enumerate(units):
         key = unit.features if isinstance(unit, Unit) else i
         groups.setdefault(key, []).append(i)
     return list(groups.values())
 
 
-def variables_of(record):
+def variables_of(record: Any) -> list[keras.Variable]:
     """Return the Keras variables of all networks within a record, each once.
 
     Args:
