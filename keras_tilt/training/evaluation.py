@@ -26,7 +26,7 @@ import scipy.special
 import scipy.stats
 import tensorflow as tf
 
-from keras_tilt.training.losses import class_numbers
+from keras_tilt.training.batch_checks import class_numbers
 from keras_tilt.validation import one_pass
 
 

@@ -15,14 +15,14 @@ import typing
 
 import tensorflow as tf
 
-from keras_tilt.validation import given
+from keras_tilt.training.batch_checks import checked_arguments, with_valid_labels
 
 __all__ = [
     "ColumnStatistics",
-    "class_numbers",
     "column_statistics",
     "discriminative_loss",
     "generative_loss",
+    "loss_per_image",
     "mixed_loss",
 ]
 
@@ -90,7 +90,7 @@ def generative_loss(labels, logits, sample_weight=None, statistics=None):
 
     Source: Dai, Lu, Wu 2015, section 3.
     """
-    labels, logits, sample_weight = _checked(labels, logits, sample_weight)
+    labels, logits, sample_weight = checked_arguments(labels, logits, sample_weight)
     if statistics is None:
         _require_several_images(logits)
         statistics = column_statistics(labels, logits, sample_weight)
@@ -135,8 +135,8 @@ def discriminative_loss(labels, logits, sample_weight=None):
         >>> float(discriminative_loss([0, 1], tf.zeros([2, 3])))  # log 3
         1.0986...
     """
-    labels, logits, sample_weight = _checked(labels, logits, sample_weight)
-    logits = _given_valid_labels(labels, logits)
+    labels, logits, sample_weight = checked_arguments(labels, logits, sample_weight)
+    logits = with_valid_labels(labels, logits)
     cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(
         tf.maximum(labels, 0), tf.cast(logits, tf.float32)
     )
@@ -184,6 +184,35 @@ def mixed_loss(labels, logits, generative_weight, sample_weight=None, statistics
     return (1.0 - generative_weight) * discriminative + generative_weight * generative
 
 
+def loss_per_image(
+    labels, logits, generative_weight, sample_weight=None, statistics=None, used=None
+):
+    """The mixed loss, its generative part as the mean of -w_i log p_y(x) / q(x).
+
+    L - a w log(number of images),    w the mean of the w_i
+
+    So it is comparable across batch sizes: of every w_i L_G holds the log of the number
+    of images.
+
+    Args:
+        labels: as `generative_loss`.
+        logits: `[batch, classes]` float, nats.
+        generative_weight: a, in [0, 1].
+        sample_weight: optional `[batch]` factors of both numerators.
+        statistics: `ColumnStatistics` of the batch; None without a generative part.
+        used: `ColumnStatistics` whose sums over images are those of the loss.
+
+    Returns:
+        loss: `[]` float32 nats.
+    """
+    loss = mixed_loss(labels, logits, generative_weight, sample_weight, used)
+    if statistics is None:
+        return loss
+    mass = tf.reduce_sum(statistics.mass)
+    mean_weight = tf.math.divide_no_nan(mass, statistics.num_labelled)
+    return loss - generative_weight * mean_weight * tf.math.log(statistics.num_images)
+
+
 def column_statistics(labels, logits, sample_weight=None):
     """Per class, what the softmax over the images of the global batch needs.
 
@@ -200,8 +229,8 @@ def column_statistics(labels, logits, sample_weight=None):
     Returns:
         statistics: `ColumnStatistics` of the global batch.
     """
-    labels, logits, sample_weight = _checked(labels, logits, sample_weight)
-    logits = tf.cast(_given_valid_labels(labels, logits), tf.float32)
+    labels, logits, sample_weight = checked_arguments(labels, logits, sample_weight)
+    logits = tf.cast(with_valid_labels(labels, logits), tf.float32)
     largest = tf.reduce_max(logits, axis=0)
     shifted = logits - largest
     exponentials = tf.exp(shifted)
@@ -265,138 +294,6 @@ def _own_class(labels, logits, sample_weight):
     """w_j 1[y_j = c], [batch, classes]; rows of unlabelled images are zero."""
     own = tf.one_hot(labels, logits.shape[1], dtype=tf.float32)
     return own if sample_weight is None else own * sample_weight[:, tf.newaxis]
-
-
-def class_numbers(labels, num_classes):
-    """Labels in every form that training takes, as int32 `[batch]`.
-
-    Args:
-        labels: integers of any type, `[batch]` or a column `[batch, 1]`, or one-hot
-            rows `[batch, num_classes]`, of any type.
-        num_classes: number of logits.
-
-    Returns:
-        labels: int32 `[batch]`. A number beyond int32 becomes the one closest to it,
-            which is no class.
-
-    Raises:
-        TypeError: labels that are no integers and no rows.
-        ValueError: other shapes.
-        tf.errors.InvalidArgumentError: rows that are not one-hot.
-    """
-    labels = tf.convert_to_tensor(labels)
-    shape = labels.shape
-    if shape.rank == 2 and shape[1] == num_classes and labels.dtype != tf.string:
-        return _from_one_hot(labels)
-    if not labels.dtype.is_integer:
-        raise TypeError(
-            "`labels` must be integers, a class index each or -1 for unlabelled. "
-            f"Received: dtype {labels.dtype.name}. Class names become indices by "
-            "`np.unique(labels, return_inverse=True)[1]`, floats by "
-            "`labels.astype('int32')`."
-        )
-    if shape.rank == 2 and shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.shape.rank != 1:
-        raise ValueError(
-            "`labels` must have shape [batch], one class index per row of `logits`, or "
-            f"be one-hot rows, [batch, {num_classes}]. Received: labels {shape}. "
-            "One-hot rows of other classes become indices by `argmax(axis=-1)`."
-        )
-    return _as_int32(labels)
-
-
-def _from_one_hot(rows):
-    """The places of the ones; a row is one-hot if its largest entry is all of it."""
-    rows = tf.cast(rows, tf.float32)
-    largest = tf.reduce_max(rows, axis=1)
-    total = tf.reduce_sum(tf.abs(rows), axis=1)
-    return given(
-        tf.argmax(rows, axis=1, output_type=tf.int32),
-        tf.reduce_all((largest == 1.0) & (total == 1.0)),
-        "`labels` of shape [batch, classes] must be one-hot, a single 1 in each row. "
-        "Received: rows that sum to",
-        tf.reduce_min(total),
-        "to",
-        tf.reduce_max(total),
-        "with largest entries",
-        tf.reduce_min(largest),
-        "to",
-        tf.reduce_max(largest),
-        ". Shares of several classes do not apply; unlabelled images are marked by -1 "
-        "among class indices, `argmax(axis=-1)`.",
-    )
-
-
-def _as_int32(labels):
-    if labels.dtype in (tf.uint32, tf.uint64):
-        wide = tf.cast(labels, tf.int64)
-        labels = tf.where(wide < 0, tf.int64.max, wide)
-    return tf.saturate_cast(labels, tf.int32)
-
-
-def _checked(labels, logits, sample_weight):
-    logits = tf.convert_to_tensor(logits)
-    if not logits.dtype.is_floating:
-        raise TypeError(
-            "`logits` must be floating point. "
-            f"Received: dtype {logits.dtype.name}. Pass the network's float outputs."
-        )
-    if logits.shape.rank != 2 or logits.shape[1] is None:
-        raise ValueError(
-            "`logits` must have shape [batch, classes]. "
-            f"Received: {logits.shape}. Flatten maps or pool them first."
-        )
-    labels = class_numbers(labels, logits.shape[1])
-    if not labels.shape.is_compatible_with(logits.shape[:1]):
-        raise ValueError(
-            "`labels` must have shape [batch], one class index per row of `logits`. "
-            f"Received: labels {labels.shape}, logits {logits.shape}. "
-            "Pass both of the same images."
-        )
-    return labels, logits, _checked_weight(sample_weight)
-
-
-def _checked_weight(sample_weight):
-    """float32 `[batch]`, known to be finite and not negative; or None."""
-    if sample_weight is None:
-        return None
-    sample_weight = tf.cast(sample_weight, tf.float32)
-    if sample_weight.shape.rank == 2 and sample_weight.shape[1] == 1:
-        sample_weight = sample_weight[:, 0]
-    if sample_weight.shape.rank != 1:
-        raise ValueError(
-            "`sample_weight` must have shape [batch], one factor per image. "
-            f"Received: {sample_weight.shape}. Weights per pixel or class do not apply."
-        )
-    valid = tf.math.is_finite(sample_weight) & (sample_weight >= 0.0)
-    bad = tf.where(~valid)[:1, 0]  # the first, if there is one
-    return given(
-        sample_weight,
-        tf.reduce_all(valid),
-        "`sample_weight` must be finite and not negative. Received:",
-        tf.gather(sample_weight, bad),
-        "of image",
-        bad,
-        "of the batch. Look where weights of samples or classes come from.",
-    )
-
-
-def _given_valid_labels(labels, logits):
-    """The logits, once the labels are known to lie in [-1, classes)."""
-    classes = logits.shape[1]
-    lowest, highest = tf.reduce_min(labels), tf.reduce_max(labels)
-    return given(
-        logits,
-        (lowest >= -1) & (highest < classes),
-        f"`labels` must lie in [-1, {classes}), of which -1 marks an unlabelled image. "
-        "Received: labels from",
-        lowest,
-        "to",
-        highest,
-        f". Number the classes from 0, and as many as the network has outputs, "
-        f"{classes}.",
-    )
 
 
 def _require_several_images(logits):

@@ -1,23 +1,122 @@
-"""Metrics of Keras that compare rows: what they are told of labels is one-hot rows.
+"""What a step logs: averages of its own numbers, and the metrics of `compile`.
 
+    average = sum over steps of w_t v_t / sum of w_t
     metric(class indices, logits)   becomes   metric(one_hot(class indices), logits)
 
-Labels of a classifier may come as indices or as rows, and are indices from then on.
+Metrics of Keras that compare rows are told of labels as one-hot rows. Labels of a
+classifier may come as indices or as rows, and are indices from then on.
 `SparseCategoricalAccuracy` takes them so; `CategoricalAccuracy` would find an argmax in
 them, and return some number.
 """
 
-__all__ = ["OfRows", "given_rows"]
+__all__ = [
+    "GENERATIVE_METRICS",
+    "Averages",
+    "OfRows",
+    "given_rows",
+    "of_labelled",
+    "sums_of_step",
+]
 
 import inspect
 
 import keras
 import tensorflow as tf
 
+GENERATIVE_METRICS = (  # in the order of `sums_of_step`
+    "calibrated_accuracy",
+    "kish_ess",
+    "absent_classes",
+    "uncalibrated_accuracy",
+    "queue_drift",
+)
 # Of Keras's own, what starts with "Sparse" and these compare something else.
 _NOT_OF_ROWS = """
     Accuracy IoU MeanIoU Mean MeanMetricWrapper Metric Sum
 """.split()
+
+
+# Averages of a step's own numbers
+
+
+class Averages(keras.metrics.Metric):
+    """Weighted averages of several numbers in one variable, one assignment a step.
+
+    A step of a small network feels every operation; a `Mean` each has many.
+    """
+
+    def __init__(self, names, name="averages"):
+        super().__init__(name=name, dtype="float32")
+        self._names = names
+        self._sums = self.add_variable([2 * len(names)], "zeros", name="sums")
+
+    def update_state(self, sums, weights):
+        """Adds sums of weighted values and sums of weights; missing ones are 0."""
+        missing = [0.0] * (len(self._names) - len(sums))
+        self._sums.assign_add(tf.stack([*sums, *missing, *weights, *missing]))
+
+    def result(self):
+        """Averages by name."""
+        sums, weights = tf.split(self._sums, 2)
+        averages = tf.unstack(tf.math.divide_no_nan(sums, weights))
+        return dict(zip(self._names, averages, strict=True))
+
+
+def sums_of_step(
+    labels, logits, loss, penalties=(), statistics=None, bias=0.0, drift=None
+):
+    """Sums of weighted values, and of weights, that a step adds to its averages.
+
+    Args:
+        labels: int32 `[batch]`; -1 = unlabelled.
+        logits: `[batch, classes]`.
+        loss: `[]` nats, the objective.
+        penalties: of weights, one for each layer that has one.
+        statistics: `ColumnStatistics` of the loss; None without a generative part.
+        bias: `[classes]` nats that calibrates the logits.
+        drift: `[]` nats of the queue; None without one.
+
+    Returns:
+        sums, weights: lists of `[]`: of loss with penalties, of the objective, and with
+            a generative part of `GENERATIVE_METRICS`, or the first of these.
+    """
+    count = tf.reduce_sum(tf.cast(labels >= 0, tf.float32))
+    total = tf.add_n([loss, *map(tf.reduce_sum, penalties)])
+    sums, weights = [count * total, count * loss], [count, count]
+    if statistics is None:
+        return sums, weights
+    present = tf.cast(statistics.mass > 0.0, tf.float32)
+    num_classes, num_present = present.shape[0], tf.reduce_sum(present)
+    kish_ess = tf.math.divide_no_nan(present, statistics.square_sum)
+    sums += [
+        _num_right(labels, logits + bias),
+        tf.reduce_sum(kish_ess),
+        num_classes - num_present,
+        _num_right(labels, logits),
+    ]
+    weights += [count, num_present, float(num_classes), count]
+    if drift is not None:
+        sums.append(drift)
+        weights.append(1.0)
+    return sums, weights
+
+
+def of_labelled(labels, logits, sample_weight=None):
+    """The three of the labelled images alone; None stays None."""
+    kept = tf.squeeze(tf.where(labels >= 0), axis=1)
+    return [
+        None if part is None else tf.gather(part, kept)
+        for part in (labels, logits, sample_weight)
+    ]
+
+
+def _num_right(labels, logits):
+    """Images whose label is the class of the largest logit; none of the unlabelled."""
+    predictions = tf.argmax(logits, axis=1, output_type=labels.dtype)
+    return tf.reduce_sum(tf.cast(predictions == labels, tf.float32))
+
+
+# Metrics that compare rows
 
 
 def given_rows(metrics):

@@ -10,9 +10,19 @@ Source: Jia et al., "Caffe: Convolutional Architecture for Fast Feature Embeddin
 """
 
 import keras
+import tensorflow as tf
 from keras import ops
 
-__all__ = ["CaffeSGD", "Continued", "InverseDecay", "WarmUp"]
+from keras_tilt.networks.keras_internals import index_in_optimizer
+
+__all__ = [
+    "CaffeSGD",
+    "Continued",
+    "InverseDecay",
+    "WarmUp",
+    "gradients_to_apply",
+    "scales_loss",
+]
 
 
 @keras.saving.register_keras_serializable("keras_tilt")
@@ -56,7 +66,7 @@ class CaffeSGD(keras.optimizers.SGD):
 
     def update_step(self, gradient, variable, learning_rate):
         """One step of the module's formula for one variable."""
-        factor, l2_factor = self._factors[self._get_variable_index(variable)]
+        factor, l2_factor = self._factors[index_in_optimizer(self, variable)]
         if l2 := self.l2 * l2_factor:
             gradient = ops.cast(gradient, variable.dtype) + l2 * variable
         super().update_step(gradient, variable, learning_rate * factor)
@@ -152,3 +162,24 @@ class WarmUp(_OfSchedule):
         """Learning rate at `step`."""
         share = (ops.cast(step, "float32") + 1.0) / self.steps
         return self.schedule(step) * ops.minimum(1.0, share)
+
+
+# Loss scaling
+
+
+def scales_loss(optimizer):
+    """Whether it multiplies the loss, so that small gradients do not underflow."""
+    return isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+
+
+def gradients_to_apply(optimizer, gradients, replicas):
+    """Gradients as the optimizer is to see them, on one of so many replicas.
+
+    Loss scaling looks for overflow on one replica only, so that under several it is
+    given the sum over replicas, divided since the optimizer will sum again.
+    """
+    if replicas == 1 or not scales_loss(optimizer):
+        return gradients
+    context = tf.distribute.get_replica_context()
+    summed = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+    return [gradient / replicas for gradient in summed]

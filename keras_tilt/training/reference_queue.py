@@ -9,9 +9,10 @@ whatever its size. Past logits are constants, of the weights they were made with
 
 Without a queue these are the formulas of `keras_tilt.training.losses`. With one the
 images of the batch remain the draws by which E_p[dF/dw] is estimated, and Z and rho
-become those of many: counting the queue as draws of E_p, too, whose gradient is lost, would take the
-weight from the negative term and leave the positive one. rho is averaged like Z, for a
-class is more frequent than it should be in just those batches in which it occurs.
+become those of many: counting the queue as draws of E_p, too, whose gradient is lost,
+would take the weight from the negative term and leave the positive one. rho is averaged
+like Z, for a class is more frequent than it should be in just those batches in which it
+occurs.
 
 Source: of queues, Liu and Abbeel, "Hybrid Discriminative-Generative Training via
 Contrastive Learning", 2020 (their past logits are in the denominator only).
@@ -49,6 +50,11 @@ class ReferenceQueue:
         rows = tf.tile(_no_image(num_classes), [num_rows, 1])
         self.rows = _variable(rows, "reference_queue")
         self.pushed = _variable(tf.constant(0, tf.int64), "batches_pushed")
+
+    @property
+    def variables(self):
+        """Its state: [pushed, rows]."""
+        return [self.pushed, self.rows]
 
     def push(self, statistics):
         """Adds a batch in front."""
