@@ -6,57 +6,30 @@ The state is weights, calibration, random states, the optimizer's, metrics and q
 batch is a function of its place alone. So both are whole numbers and arrays, and a run
 that goes on from them is the uninterrupted one, bit for bit where the steps are.
 
-Source: the phases, Dai, Lu, Wu 2015, section 3: generative epochs, then discriminative
-ones with another learning rate.
+Source: the phases, Dai, Lu, Wu 2015, section 3.
 """
 
-__all__ = ["Phase", "Stopped", "train"]
+__all__ = ["Stopped", "train"]
 
 import contextlib
 import dataclasses
 import importlib.util
 import json
 import signal
-import sys
 import threading
 import time
-import typing
 import zlib
-from collections.abc import Callable
 
 import keras
 import numpy as np
 import tensorflow as tf
-from tqdm import auto as tqdm
 
 from keras_tilt import storage
+from keras_tilt.training.phases import PhasesInARow
+from keras_tilt.training.progress import ProgressBar
 from keras_tilt.validation import check_count
 
-_BAR = "{desc}{percentage:3.0f}%|{bar}| {remaining} left, {rate_fmt}{postfix}"
-_SHOWN = {"kish_ess": "Kish ESS", "accuracy": "accuracy"}  # beside the loss
-_REFRESH = 0.5  # seconds between two looks at the numbers of the bar
 _AGREE_EVERY = 10  # steps of several workers between two questions whether to stop
-
-
-class Phase(typing.NamedTuple):
-    """Epochs with one objective and one optimizer.
-
-    Attributes:
-        objective: of `GenerativeClassifier.compile`.
-        epochs: how many.
-        optimizer: function of nothing that makes the Keras optimizer.
-        batches: function (epoch, step) -> `tf.data.Dataset` of (images, labels), what
-            is left of that epoch of the run from that step on, of known cardinality.
-        queue: past batches kept as draws of q, of `GenerativeClassifier.compile`.
-        calibrate: whether the model is calibrated before it.
-    """
-
-    objective: str | float
-    epochs: int
-    optimizer: Callable
-    batches: Callable
-    queue: int = 0
-    calibrate: bool = False
 
 
 class Stopped(SystemExit):
@@ -132,41 +105,34 @@ def train(
             "None. Pass the training images, without augmentation."
         )
     run = storage.Run(directory, settings)
-    training = _Training(model, phases, metrics, run, first_epoch)
-    saved = run.load()
-    training.check_shared(saved)
-    if saved is not None:
-        training.resume(saved)
-    training.open()
-    total, done = training.steps()
-    bar = tqdm.tqdm(
-        total=batch_size * total,
-        initial=batch_size * done,
-        unit="img",
-        unit_scale=True,
-        bar_format=_BAR,
-        disable=not (progress and training.writes),
-    )
+    training = _Training(model, PhasesInARow(phases, first_epoch), metrics, run)
+    training.start_or_resume(first_epoch)
+    shown = progress and training.writes
+    bar = ProgressBar(*training.steps(), batch_size, shown)
     with bar, _Signals() as signals:
-        watch = _Watch(training, bar, signals, save_every, batch_size)
+        watch = _Watch(training, bar, signals, save_every)
         while (number := training.next_phase()) is not None:
             if number != training.place.phase:
-                bar.set_postfix_str("", refresh=False)
-                bar.set_description("calibrating" if phases[number].calibrate else "")
+                bar.begin("calibrating" if phases[number].calibrate else "")
                 training.begin(number, calibration, prior)
-            epoch, step = training.place.epoch, training.place.step
-            batches = phases[number].batches(epoch, step)
-            watch.last_step = step + int(batches.cardinality())
-            model.fit(
-                batches,
-                validation_data=validation,
-                initial_epoch=epoch,
-                epochs=epoch + 1,
-                callbacks=[*callbacks, watch],
-                shuffle=False,  # the order is that of the batches
-                verbose=0,
-            )
+            _fit_epoch(training, phases[number], validation, callbacks, watch)
     return training.place.rows
+
+
+def _fit_epoch(training, phase, validation, callbacks, watch):
+    """Trains on what is left of an epoch, and validates."""
+    epoch, step = training.place.epoch, training.place.step
+    batches = phase.batches(epoch, step)
+    watch.last_step = step + int(batches.cardinality())
+    training.model.fit(
+        batches,
+        validation_data=validation,
+        initial_epoch=epoch,
+        epochs=epoch + 1,
+        callbacks=[*callbacks, watch],
+        shuffle=False,  # the order is that of the batches
+        verbose=0,
+    )
 
 
 @dataclasses.dataclass
@@ -184,34 +150,31 @@ class _Place:
 class _Training:
     """A model on its way through the phases, and the folder of its run."""
 
-    def __init__(self, model, phases, metrics, run, first_epoch):
+    def __init__(self, model, phases, metrics, run):
         self.model, self.phases, self.run = model, phases, run
         self._metrics = list(metrics)
-        self._ends = first_epoch + np.cumsum([phase.epochs for phase in phases])
-        self.place = _Place(first_epoch)
+        self.place = None
         self.writes = model.distribute_strategy.extended.should_checkpoint
         self._in_epoch = None
         self._curves = None
 
-    @property
-    def last_epoch(self):
-        """How many there are in all."""
-        return int(self._ends[-1])
+    def start_or_resume(self, first_epoch):
+        """Begins anew, or puts the model where the run stood; makes the folder."""
+        saved = self.run.load()
+        self._check_shared(saved)
+        self.place = _Place(first_epoch)
+        if saved is not None:
+            self._resume(saved)
+        self._open()
 
     def next_phase(self):
         """The number of the phase the next epoch belongs to; None behind the last."""
-        number = int(np.searchsorted(self._ends, self.place.epoch, side="right"))
-        return number if number < len(self.phases) else None
+        return self.phases.number_of(self.place.epoch)
 
     def steps(self):
         """Of the whole run, and of what is done of it."""
-        total = done = 0
-        for phase, end in zip(self.phases, self._ends, strict=True):
-            first = int(end) - phase.epochs
-            steps = int(phase.batches(first, 0).cardinality())
-            total += phase.epochs * steps
-            done += steps * int(np.clip(self.place.epoch - first, 0, phase.epochs))
-        return total, done + self.place.step
+        total, before = self.phases.steps_before(self.place.epoch)
+        return total, before + self.place.step
 
     def of_workers(self, numbers):
         """The numbers of every replica, `[replicas, ...]`; its own of one process.
@@ -230,7 +193,7 @@ class _Training:
         strategy = self.model.distribute_strategy
         return strategy.experimental_local_results(strategy.run(of_replica))[0]
 
-    def check_shared(self, saved):
+    def _check_shared(self, saved):
         """All workers go on from one state, and none writes before all have looked."""
         place = b"" if saved is None else str(saved["place"]).encode()
         found = self.of_workers(np.int64(zlib.crc32(place)))
@@ -259,7 +222,7 @@ class _Training:
             optimizer, phase.objective, queue=phase.queue, metrics=self._metrics
         )
 
-    def resume(self, saved):
+    def _resume(self, saved):
         """Puts the model where the run stood."""
         self.place = _Place(**json.loads(str(saved["place"])))
         self._compile(self.place.phase)
@@ -313,7 +276,7 @@ class _Training:
         if self.writes:
             self._show([row])
 
-    def open(self):
+    def _open(self):
         """Makes the folder, with the rows of the state and no others in it."""
         if self.writes:
             self.run.create()
@@ -343,11 +306,10 @@ def _new_curves(directory):
 class _Watch(keras.callbacks.Callback):
     """Saves, stops where it is asked to, and moves the bar."""
 
-    def __init__(self, training, bar, signals, save_every, batch_size):
+    def __init__(self, training, bar, signals, save_every):
         super().__init__()
         self._training, self._bar, self._signals = training, bar, signals
-        self._save_every, self._batch_size = save_every, batch_size
-        self._unsaved, self._shown = 0, 0.0
+        self._save_every, self._unsaved = save_every, 0
         self.last_step = None  # of the epoch
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -356,13 +318,12 @@ class _Watch(keras.callbacks.Callback):
         self._training.restore_metrics()
         self._first_step, self._before = place.step, place.seconds
         self._started = time.monotonic()
-        self._name = f"epoch {epoch + 1}/{self._training.last_epoch}"
-        self._bar.set_postfix_str("", refresh=False)
-        self._bar.set_description(self._name)
+        self._name = f"epoch {epoch + 1}/{self._training.phases.last_epoch}"
+        self._bar.begin(self._name)
 
     def on_test_begin(self, logs=None):
         """Of many images it takes long."""
-        self._bar.set_description(f"{self._name}, validating")
+        self._bar.rename(f"{self._name}, validating")
 
     def on_train_batch_end(self, batch, logs=None):
         """After every step."""
@@ -371,8 +332,8 @@ class _Watch(keras.callbacks.Callback):
         place.step += steps
         place.seconds = self._before + time.monotonic() - self._started
         self._unsaved += steps
-        self._bar.update(steps * self._batch_size)
-        self._show(logs)
+        self._bar.advance(steps)
+        self._bar.show(logs, self.model.loss_name)
         if place.step == self.last_step:
             return  # a fit without a step would go on from here: the epoch's end saves
         asked = self._asked(place.step)
@@ -393,7 +354,7 @@ class _Watch(keras.callbacks.Callback):
             ),
             "seconds": round(place.seconds, 2),
         }
-        self._bar.set_description(self._name)
+        self._bar.rename(self._name)
         self._training.end_epoch(row)
         self._unsaved = 0
         self._stop_if(self._asked(place.step))
@@ -415,21 +376,11 @@ class _Watch(keras.callbacks.Callback):
         if not number:
             return
         if self._training.writes:
-            self._bar.write(
+            self._bar.say(
                 f"Stopped by {signal.Signals(number).name} and saved after epoch "
-                f"{place.epoch}, step {place.step}. Run the same again to go on.",
-                file=sys.stderr,
+                f"{place.epoch}, step {place.step}. Run the same again to go on."
             )
         raise Stopped(128 + number)
-
-    def _show(self, logs):
-        if time.monotonic() < self._shown + _REFRESH:
-            return
-        self._shown = time.monotonic()
-        loss = self.model.loss_name
-        names = {loss: loss.replace("_", " "), **_SHOWN}
-        numbers = [f"{names[n]} {float(logs[n]):.3g}" for n in names if n in logs]
-        self._bar.set_postfix_str(", ".join(numbers), refresh=False)
 
 
 class _Signals(contextlib.AbstractContextManager):
