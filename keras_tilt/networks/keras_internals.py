@@ -12,46 +12,47 @@ __all__ = [
     "share_of_penalty",
 ]
 
+from collections.abc import Callable
+
 import keras
 import tensorflow as tf
 
 # Training
 
 
-class LogsItsSteps:
-    """Mixin of a `keras.Model` whose steps log numbers of their own.
+class LogsItsSteps(keras.Model):
+    """A model whose own `train_step` and `test_step` return the logs.
 
-    It overrides what the trainer of Keras calls between a batch and the logs of `fit`
-    and `evaluate`. In public `train_step` and `test_step` may be overridden, but Keras
-    takes their logs for the metrics only if their names are those of all metrics, and
-    under several replicas for those of one of them. It also builds a model by a first
-    batch, which must then split evenly over the replicas; and of the function that runs
-    a step, `make_train_function`, only the whole can be replaced.
+    Keras lets both be overridden in public, but not what happens around them. It logs
+    the metrics only if a step returns all of them by name, and otherwise what the last
+    step returned, on one replica. It builds a model with the first batch, which must
+    then split evenly over replicas. And a step is wrapped within `make_train_function`,
+    which can only be replaced as a whole.
     """
 
     _makes_train_function = False
 
-    def around_train_step(self, step):
-        """Return the function of a batch that `fit` runs; Keras's own by default."""
+    def around_train_step(self, step: Callable) -> Callable:
+        """Return the function of a batch that `fit` runs; by default Keras's own."""
         return step
 
-    def make_train_function(self, force=False):
-        """As Keras; the function runs `around_train_step` of its own."""
+    def make_train_function(self, force: bool = False) -> None:
+        """Make the function that `fit` runs, with `around_train_step` applied."""
         self._makes_train_function = True
         super().make_train_function(force)
         self._makes_train_function = False
 
     def _autoconvert_optionals(self, step_function):
-        """Keras's step on a batch, outside of what XLA compiles."""
+        """Return Keras's step on a batch, wrapped outside of what XLA compiles."""
         step = super()._autoconvert_optionals(step_function)
         return self.around_train_step(step) if self._makes_train_function else step
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        """Nothing is left to build: `compile` has done it."""
+        """Do nothing: `compile` has built all there is."""
 
     @property
-    def has_workers(self):
-        """Whether its replicas are in several processes, as TF_CONFIG has them."""
+    def has_workers(self) -> bool:
+        """Whether its replicas are in several processes, those that TF_CONFIG lists."""
         strategy = self.distribute_strategy
         several = tf.distribute.MultiWorkerMirroredStrategy
         if not isinstance(strategy, several):
@@ -59,48 +60,43 @@ class LogsItsSteps:
         cluster = strategy.cluster_resolver.cluster_spec().as_dict()
         return sum(len(cluster.get(job, [])) for job in ("chief", "worker")) > 1
 
-    def logs_of_step(self):
-        """The metrics, as a step returns them."""
+    def logs_of_step(self) -> dict[str, tf.Tensor]:
+        """Return the metrics in the form that a step returns."""
         results = self.get_metrics_result()
         if self.has_workers:  # Keras averages over them along the first axis
             results = {name: value[tf.newaxis] for name, value in results.items()}
         return results
 
     @property
-    def metrics(self):
-        """Keras's metrics; the loss is not among them, as the steps average it."""
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """Keras's metrics but for its loss, which the steps average themselves."""
         return [m for m in super().metrics if m is not self._loss_tracker]
 
     def _get_metrics_result_or_logs(self, logs):
-        """The metrics that a step logs, over all replicas.
-
-        Keras has it only where the step logs them all, which `test_step` need not; and
-        a step's own numbers are those of its replica.
-        """
+        """Return the metrics that a step logs, over all replicas."""
         results = self.get_metrics_result()
         return {name: value for name, value in results.items() if name in logs}
 
     def _flatten_metrics_in_order(self, logs):
-        """The loss, as all of Keras's have it, the metrics of `compile`, all others."""
+        """Return the loss, as in Keras, the metrics of `compile`, then all others."""
         compiled = compiled_metrics(self)
         names = [] if compiled is None else [metric.name for metric in compiled.metrics]
         first = [name for name in ("loss", *names) if name in logs]
         return [logs[name] for name in (*first, *sorted(logs.keys() - set(first)))]
 
 
-def compiled_metrics(model):
-    """Return the metrics of `compile` as one metric, or None where there are none.
+def compiled_metrics(model: keras.Model) -> keras.metrics.Metric | None:
+    """Return the metrics of `compile` as one metric, or None without any.
 
-    `Model.metrics` lists it among others; only `compute_metrics` would update it, which
-    hands on neither which images have labels nor the sample weights of these alone.
+    In public `Model.metrics` lists it among others, from which only its name tells it.
     """
     return model._compile_metrics
 
 
-def build_compiled_metrics(model, num_classes):
-    """Make the variables of the metrics of `compile`, for labels and logits.
+def build_compiled_metrics(model: keras.Model, num_classes: int) -> None:
+    """Create the variables of the metrics of `compile`, for labels and logits.
 
-    Keras makes them from a first batch.
+    Keras creates them with a first batch, that is too late under several replicas.
 
     Args:
         model: compiled `keras.Model`.
@@ -113,22 +109,23 @@ def build_compiled_metrics(model, num_classes):
         keras.KerasTensor([None], "int32"),
         keras.KerasTensor([None, num_classes], "float32"),
     )
-    # Some make their variables only where they are told of a first label.
+    # Some create their variables only with a first label.
     compiled.update_state(tf.zeros([1], tf.int32), tf.zeros([1, num_classes]))
     compiled.reset_state()
 
 
-def share_of_penalty(model, penalty):
-    """Return a replica's share of a penalty on weights, that the sum is the penalty.
+def share_of_penalty(model: keras.Model, penalty: tf.Tensor) -> tf.Tensor:
+    """Return a replica's share of a penalty; summed over replicas it is the penalty.
 
-    Keras divides so in its own `train_step`; in public `compute_loss` does, together
-    with losses of its own.
+    In public only `Model.compute_loss` divides it so, together with losses of Keras.
     """
     return model._aggregate_additional_loss(penalty)
 
 
-def index_in_optimizer(optimizer, variable):
-    """Return the place of a variable among those that an optimizer was built for.
+def index_in_optimizer(
+    optimizer: keras.optimizers.Optimizer, variable: keras.Variable
+) -> int:
+    """Return the index of a variable among those that an optimizer was built for.
 
     `update_step`, which a derived optimizer overrides, is given the variable alone.
     """

@@ -1,14 +1,15 @@
 """Checks of batches: their labels, sample weights, images and logits.
 
-What can be told from shapes is an exception as a step is traced; what only values tell
-is an assertion in the graph, which `plain_errors` turns into the same ValueError.
-Labels of every form are class indices from here on.
+    labels of any form -> class indices int32 [batch], -1 = unlabelled
+
+What shapes tell is an exception while a step is traced; what only values tell is an
+assertion in the graph, which `plain_errors` raises as a ValueError.
 """
 
 __all__ = [
     "SingleImages",
     "checked_arguments",
-    "class_numbers",
+    "class_indices",
     "finite_logits",
     "first_of",
     "loss_of_several",
@@ -22,10 +23,13 @@ __all__ = [
 import contextlib
 import re
 import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from keras_tilt.validation import given, sentence_of
 
@@ -36,8 +40,13 @@ _TOO_FEW = (
 )
 
 
-def refuse_text(labels, validation=None):
-    """Keras itself only says that a dtype is invalid."""
+def refuse_text(labels: Any, validation: Any = None) -> None:
+    """Raise a ValueError for labels that are text, of which Keras names no cause.
+
+    Args:
+        labels: `y` of `fit` or `evaluate`.
+        validation: optional `validation_data` of `fit`.
+    """
     every = [labels, *validation[1:2]] if isinstance(validation, tuple) else [labels]
     if any(np.asarray(each).dtype.kind in "SU" for each in every):
         raise ValueError(
@@ -46,26 +55,50 @@ def refuse_text(labels, validation=None):
         )
 
 
-def first_of(images):
-    """The images, or the first of several inputs."""
+def first_of(images: Any) -> tf.Tensor:
+    """Return the images, or the first of several inputs."""
     return keras.tree.flatten(images)[0]
 
 
-def unpacked(data, num_classes):
-    """Images, labels as int32 `[batch]`, and sample weights or None."""
+def unpacked(data: Any, num_classes: int) -> tuple[Any, tf.Tensor, tf.Tensor | None]:
+    """Return the parts of a batch of Keras, once it is known to have labels.
+
+    Args:
+        data: tuple of images, labels and, optionally, sample weights.
+        num_classes: number of logits.
+
+    Returns:
+        images: tensor, or a structure of several.
+        labels: int32 `[batch]` class indices; -1 = unlabelled.
+        sample_weight: `[batch]` or None.
+
+    Raises:
+        ValueError: if there are no labels.
+    """
     images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     if labels is None:
         raise ValueError(
             "Training and evaluation need labels: a data set of (images, labels). "
             "Received: images only. Mark unlabelled images by the label -1."
         )
-    return images, class_numbers(labels, num_classes), sample_weight
+    return images, class_indices(labels, num_classes), sample_weight
 
 
-def finite_logits(images, logits, where, index=-1):
-    """The logits, once images and logits are known to be finite.
+def finite_logits(
+    images: Any, logits: tf.Tensor, where: str, index: tf.Tensor | int = -1
+) -> tf.Tensor:
+    """Return the logits, once images and logits are known to be finite.
 
     XLA has no assertions: there `keras.callbacks.TerminateOnNaN` is the check.
+
+    Args:
+        images: `[batch, ...]` tensor, or a structure of several.
+        logits: `[batch, classes]`.
+        where: name of the batch in the error, of lower-case words.
+        index: number of the batch in the error; -1 = none.
+
+    Raises:
+        tf.errors.InvalidArgumentError: if they are not, when the graph runs.
     """
     sums = _image_sums(images)
     finite = tf.math.is_finite(tf.reduce_sum(sums) + tf.reduce_sum(logits))
@@ -73,7 +106,7 @@ def finite_logits(images, logits, where, index=-1):
 
 
 def _image_sums(images):
-    """[batch]. Logits alone do not tell bad images: a ReLU can swallow NaN."""
+    """Return `[batch]` sums. Logits alone hide bad images: a ReLU can swallow NaN."""
     return tf.add_n([_sums(each) for each in keras.tree.flatten(images)])
 
 
@@ -88,18 +121,18 @@ def _sums(images):
 
 
 class SingleImages(keras.callbacks.Callback):
-    """Says once that batches of one image were left out; an error if all were."""
+    """A callback that warns once of batches left out, and raises if all were."""
 
-    def on_epoch_begin(self, epoch, logs=None):
-        """Of every epoch anew."""
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Start counting anew."""
         self._before, self._num_batches = self._num_left_out(), 0
 
-    def on_train_batch_end(self, batch, logs=None):
-        """Numbers of batches begin at 0."""
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Count; the first batch is number 0."""
         self._num_batches = batch + 1
 
-    def on_epoch_end(self, epoch, logs=None):
-        """Before anything is written of the epoch."""
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Warn or raise, before callbacks that write anything about the epoch."""
         left_out = self._num_left_out() - self._before
         if left_out and left_out == self._num_batches:
             raise ValueError(_TOO_FEW)
@@ -116,12 +149,12 @@ class SingleImages(keras.callbacks.Callback):
         return int(tf.convert_to_tensor(self.model.num_left_out))
 
 
-def step_of_several(model, step):
-    """A step on a batch that leaves out, and counts, a batch of one image.
+def step_of_several(model: keras.Model, step: Callable) -> Callable:
+    """Return a step that leaves out, and counts, batches of one image.
 
     Args:
         model: `GenerativeClassifier`.
-        step: function of a batch, as `fit` hands it on.
+        step: function of a batch that returns the logs of a step.
     """
 
     def left_out():
@@ -136,10 +169,17 @@ def step_of_several(model, step):
     return step_or_none
 
 
-def loss_of_several(model, loss, num_images):
-    """The loss; 0 of a single image under replicas, where no step is conditional.
+def loss_of_several(
+    model: keras.Model, loss: tf.Tensor, num_images: tf.Tensor
+) -> tf.Tensor:
+    """Return the loss, or 0 and so no gradient for a global batch of one image.
 
-    Such a step is one without a gradient.
+    Under several replicas a step cannot be conditional, so that it is taken.
+
+    Args:
+        model: `GenerativeClassifier`, which counts such batches.
+        loss: `[]` nats.
+        num_images: `[]`, in the global batch.
     """
     several = num_images > 1.0
     model.num_left_out.assign_add(tf.cast(~several, tf.int32))
@@ -149,47 +189,47 @@ def loss_of_several(model, loss, num_images):
 # Labels, weights and logits of a loss
 
 
-def class_numbers(labels, num_classes):
-    """Labels in every form that training takes, as int32 `[batch]`.
+def class_indices(labels: ArrayLike, num_classes: int) -> tf.Tensor:
+    """Return labels of any form that training takes as class indices.
 
     Args:
         labels: integers of any type, `[batch]` or a column `[batch, 1]`, or one-hot
-            rows `[batch, num_classes]`, of any type.
+            rows `[batch, num_classes]` of any type.
         num_classes: number of logits.
 
     Returns:
-        labels: int32 `[batch]`. A number beyond int32 becomes the one closest to it,
-            which is no class.
+        labels: int32 `[batch]`. A number beyond int32 becomes the closest int32, which
+            is no class index.
 
     Raises:
-        TypeError: labels that are no integers and no rows.
+        TypeError: labels that are neither integers nor rows.
         ValueError: other shapes.
         tf.errors.InvalidArgumentError: rows that are not one-hot.
     """
-    labels = tf.convert_to_tensor(labels)
-    shape = labels.shape
-    if shape.rank == 2 and shape[1] == num_classes and labels.dtype != tf.string:
-        return _from_one_hot(labels)
-    if not labels.dtype.is_integer:
+    tensor = tf.convert_to_tensor(labels)
+    shape = tensor.shape
+    if shape.rank == 2 and shape[1] == num_classes and tensor.dtype != tf.string:
+        return _from_one_hot(tensor)
+    if not tensor.dtype.is_integer:
         raise TypeError(
             "`labels` must be integers, a class index each or -1 for unlabelled. "
-            f"Received: dtype {labels.dtype.name}. Class names become indices by "
+            f"Received: dtype {tensor.dtype.name}. Class names become indices by "
             "`np.unique(labels, return_inverse=True)[1]`, floats by "
             "`labels.astype('int32')`."
         )
     if shape.rank == 2 and shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.shape.rank != 1:
+        tensor = tensor[:, 0]
+    if tensor.shape.rank != 1:
         raise ValueError(
             "`labels` must have shape [batch], one class index per row of `logits`, or "
             f"be one-hot rows, [batch, {num_classes}]. Received: labels {shape}. "
             "One-hot rows of other classes become indices by `argmax(axis=-1)`."
         )
-    return _as_int32(labels)
+    return _as_int32(tensor)
 
 
 def _from_one_hot(rows):
-    """The places of the ones; a row is one-hot if its largest entry is all of it."""
+    """Return where the ones are; in a one-hot row the largest entry is the sum."""
     rows = tf.cast(rows, tf.float32)
     largest = tf.reduce_max(rows, axis=1)
     total = tf.reduce_sum(tf.abs(rows), axis=1)
@@ -217,30 +257,43 @@ def _as_int32(labels):
     return tf.saturate_cast(labels, tf.int32)
 
 
-def checked_arguments(labels, logits, sample_weight):
-    logits = tf.convert_to_tensor(logits)
-    if not logits.dtype.is_floating:
+def checked_arguments(
+    labels: ArrayLike, logits: ArrayLike, sample_weight: ArrayLike | None
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
+    """Return the arguments of a loss as tensors of known ranks.
+
+    Returns:
+        labels: int32 `[batch]`.
+        logits: `[batch, classes]` float.
+        sample_weight: float32 `[batch]`, known to be finite and not negative; or None.
+
+    Raises:
+        TypeError: float labels or integer logits.
+        ValueError: wrong ranks or lengths.
+    """
+    outputs = tf.convert_to_tensor(logits)
+    if not outputs.dtype.is_floating:
         raise TypeError(
             "`logits` must be floating point. "
-            f"Received: dtype {logits.dtype.name}. Pass the network's float outputs."
+            f"Received: dtype {outputs.dtype.name}. Pass the network's float outputs."
         )
-    if logits.shape.rank != 2 or logits.shape[1] is None:
+    if outputs.shape.rank != 2 or outputs.shape[1] is None:
         raise ValueError(
             "`logits` must have shape [batch, classes]. "
-            f"Received: {logits.shape}. Flatten maps or pool them first."
+            f"Received: {outputs.shape}. Flatten maps or pool them first."
         )
-    labels = class_numbers(labels, logits.shape[1])
-    if not labels.shape.is_compatible_with(logits.shape[:1]):
+    indices = class_indices(labels, outputs.shape[1])
+    if not indices.shape.is_compatible_with(outputs.shape[:1]):
         raise ValueError(
             "`labels` must have shape [batch], one class index per row of `logits`. "
-            f"Received: labels {labels.shape}, logits {logits.shape}. "
+            f"Received: labels {indices.shape}, logits {outputs.shape}. "
             "Pass both of the same images."
         )
-    return labels, logits, _checked_weight(sample_weight)
+    return indices, outputs, _checked_weight(sample_weight)
 
 
 def _checked_weight(sample_weight):
-    """float32 `[batch]`, known to be finite and not negative; or None."""
+    """Return float32 `[batch]`, known to be finite and not negative; or None."""
     if sample_weight is None:
         return None
     sample_weight = tf.cast(sample_weight, tf.float32)
@@ -264,8 +317,8 @@ def _checked_weight(sample_weight):
     )
 
 
-def with_valid_labels(labels, logits):
-    """The logits, once the labels are known to lie in [-1, classes)."""
+def with_valid_labels(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Return the logits, once the labels are known to lie in [-1, classes)."""
     classes = logits.shape[1]
     lowest, highest = tf.reduce_min(labels), tf.reduce_max(labels)
     return given(
@@ -285,8 +338,8 @@ def with_valid_labels(labels, logits):
 
 
 @contextlib.contextmanager
-def plain_errors():
-    """Raises our own in-graph errors as ValueError, without TensorFlow's wrapping."""
+def plain_errors() -> Iterator[None]:
+    """Raise this package's own errors in a graph as ValueError, in their own words."""
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
@@ -297,7 +350,7 @@ def plain_errors():
 
 
 def _not_finite(sentence):
-    """The error of `_checked` in words, or None if it is another one.
+    """Return the message for an error of `finite_logits`, or None for another one.
 
     Counting the bad images here costs the training step nothing.
     """

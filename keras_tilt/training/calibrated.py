@@ -1,6 +1,6 @@
-"""A network whose logits have a bias per class, which Bayes' rule sets.
+"""A network with a calibration: a bias per class that Bayes' rule sets.
 
-    F_y(x) + b_y,    b_y = log rho_y - log Z_y,    Z_y = E_q exp F_y(x)
+    outputs F_y(x) + b_y,    b_y = log rho_y - log Z_y,    Z_y = E_q exp F_y(x)
 
 Source: Dai, Lu, Wu, "Generative Modeling of Convolutional Neural Networks", ICLR 2015,
 section 2.
@@ -9,11 +9,15 @@ section 2.
 __all__ = ["CalibratedNetwork"]
 
 import contextlib
+import os
 import pathlib
+from collections.abc import Iterator
+from typing import Any, Self
 
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from keras_tilt.networks import graph, outputs
 from keras_tilt.training import calibration
@@ -22,28 +26,31 @@ from keras_tilt.training.compile_checks import dtype_policy_of, num_classes_of
 
 
 class CalibratedNetwork(keras.Model):
-    """What `GenerativeClassifier` is before it is compiled: outputs, bias, files.
+    """What a `GenerativeClassifier` is before it is compiled: outputs, bias, files.
 
     Args:
-        network: as `GenerativeClassifier`.
+        network: `keras.Model`, as for `GenerativeClassifier`.
+        name: of the model.
+        **kwargs: as for `keras.Model`.
 
     Attributes:
+        network: the network.
         num_classes: number of logits.
         calibration_bias: variable `[classes]` nats, b.
-        running_log_means: variable `[2, classes]` over recent batches: log N_y / n and
-            log Z_y, of the calibrated outputs.
+        running_log_means: variable `[2, classes]`, log N_y / n and log Z_y of the
+            calibrated outputs, means over recent batches.
         generative_weight: a of the objective; None before `compile`.
     """
 
-    def __init__(self, network, name, **kwargs):
+    def __init__(self, network: keras.Model, name: str, **kwargs: Any):
         super().__init__(name=name, dtype=dtype_policy_of(network), **kwargs)
         self.num_classes = num_classes_of(network)
         self.network = network
-        # What a generative step leaves as it is, by `id`: Keras would track variables.
+        # What generative training does not change, by `id`: Keras tracks variables.
         self._constants = frozenset(map(id, outputs.constants_per_class(network)))
         self.calibration_bias = self._state("calibration_bias", [self.num_classes])
         self.running_log_means = self._state("running_log_means", [2, self.num_classes])
-        self.generative_weight = None
+        self.generative_weight: float | None = None
         self.built = True
 
     def _state(self, name, shape):
@@ -58,16 +65,16 @@ class CalibratedNetwork(keras.Model):
         )
 
     @graph.adds_calibration
-    def call(self, images, training=False):
-        """Calibrated logits `[batch, classes]` float32, F_y(x) + b_y in nats."""
+    def call(self, images: Any, training: bool = False) -> tf.Tensor:
+        """Return calibrated logits F_y(x) + b_y, `[batch, classes]` float32 nats."""
         logits = tf.cast(self.network(images, training=training), tf.float32)
         return logits + self.calibration_bias
 
-    def logits_of_share(self, images, training):
-        """The output, also for the empty batch that a replica may be given.
+    def logits_of_share(self, images: Any, training: bool) -> tf.Tensor:
+        """Return the output for a replica's share of a batch, which may be empty.
 
-        Convolutions of empty batches fail in some kernels, and batch statistics of
-        none are NaN: a blank image stands in, and its logits are dropped.
+        Convolutions of empty batches fail in some kernels, and their batch statistics
+        are NaN: a blank image stands in, and its logits are dropped.
         """
         if self.num_replicas == 1:
             return self(images, training=training)
@@ -77,39 +84,47 @@ class CalibratedNetwork(keras.Model):
         return self(images, training=training)[:num_images]
 
     @property
-    def num_replicas(self):
-        """Number of replicas that a batch is shared by."""
+    def num_replicas(self) -> int:
+        """Number of replicas, each of which takes a share of every batch."""
         return self.distribute_strategy.num_replicas_in_sync
 
-    def moving_variables(self):
-        """What a step moves: in generative training all but the output bias.
+    def moving_variables(self) -> list[keras.Variable]:
+        """Return what a step changes: in generative training all but the output bias.
 
-        A constant per class has exactly zero generative gradient, with a queue zero on
-        average; Adam would turn the noise of its computed one into a random walk.
+        The generative gradient of a constant per class is exactly zero, with a queue
+        zero on average; Adam would turn its rounding errors into a random walk.
         """
         fixed = self._constants if self.generative_weight == 1.0 else ()
         return [v for v in self.trainable_variables if id(v) not in fixed]
 
     @property
-    def input_shape(self):
-        """That of the network, batch first."""
+    def input_shape(self) -> Any:
+        """Input shape of the network, batch first."""
         return self.network.input_shape
 
     @property
-    def output_shape(self):
-        """(None, classes)."""
+    def output_shape(self) -> tuple[None, int]:
+        """Output shape, (None, classes)."""
         return (None, self.num_classes)
 
     # Calibrating
 
-    def calibrate(self, x, y=None, batch_size=256, prior=None):
-        """Sets the bias by Bayes' rule: b_y = log rho_y - log Z_y, in one pass.
+    def calibrate(
+        self,
+        x: Any,
+        y: ArrayLike | None = None,
+        batch_size: int = 256,
+        prior: ArrayLike | None = None,
+    ) -> calibration.Calibration:
+        """Set the bias by Bayes' rule, in one pass over a data set.
 
-        Z_y = mean over all images of exp F_y(x), F the network's own logits; rho_y is
-        the share of class y among the labelled images. Meant for generatively trained
-        networks, whose logits are log densities up to a constant per class; a
-        discriminatively trained network has learned its biases and loses by it. Of
-        several workers each passes over all images by itself.
+        b_y = log rho_y - log Z_y,    Z_y = mean over all images of exp F_y(x)
+
+        F is the network's own logits; rho_y is the share of class y among the labelled
+        images. Calibrate generatively trained networks, whose logits are log densities
+        up to a constant per class; a discriminatively trained network has learned its
+        biases, and calibration makes it worse. With several workers, each of them runs
+        over all images.
 
         Args:
             x: `tf.data.Dataset` of batches (images, labels), that ends, or an array of
@@ -117,7 +132,7 @@ class CalibratedNetwork(keras.Model):
             y: labels if `x` is an array, in the forms that `fit` takes; -1 =
                 unlabelled.
             batch_size: images per batch if `x` is an array.
-            prior: optional `[classes]` class probabilities rho instead of the shares.
+            prior: optional `[classes]` class probabilities rho in place of the shares.
 
         Returns:
             calibration: `Calibration`, also stored in the model.
@@ -140,17 +155,20 @@ class CalibratedNetwork(keras.Model):
         self.running_log_means.assign(at_rest)
         return found
 
-    def running_bias(self):
-        """`[classes]` nats: log rho - log Z of recent batches; 0 after `calibrate`."""
+    def running_bias(self) -> tf.Tensor:
+        """Return log rho - log Z of recent batches, `[classes]` nats.
+
+        It is 0 after `calibrate`.
+        """
         return calibration.bias_of_log_means(self.running_log_means.value)
 
     @contextlib.contextmanager
-    def calibrated_by_recent_batches(self):
-        """Within it the outputs are those of which generative training logs metrics.
+    def calibrated_by_recent_batches(self) -> Iterator[Self]:
+        """Calibrate by recent batches within a context, without a pass over images.
 
-        Their calibration is that of recent batches, as good as its estimate of Z; it
-        costs no pass over the images. A model that has just been calibrated, or that
-        does not train generatively, is as it was.
+        The outputs are then those whose metrics generative training logs, as good as
+        the estimate of Z from recent batches. A model that has just been calibrated, or
+        that is not trained generatively, does not change.
         """
         variables = self.calibration_bias, self.running_log_means
         before = [variable.numpy() for variable in variables]
@@ -166,24 +184,26 @@ class CalibratedNetwork(keras.Model):
 
     # Files
 
-    def get_config(self):
-        """Constructor arguments."""
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor arguments."""
         network = keras.saving.serialize_keras_object(self.network)
         return {"network": network, "name": self.name}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
-        """A model with the configured network, untrained."""
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> Self:
+        """Return an untrained model with the configured network."""
         network = keras.saving.deserialize_keras_object(
             config["network"], custom_objects
         )
         return cls(network, name=config["name"])
 
-    def save(self, filepath, *args, **kwargs):
-        """As `keras.Model.save`, in Keras's own format.
+    def save(self, filepath: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """Save the model as `keras.Model.save` does, in Keras's own format.
 
         Raises:
-            ValueError: an HDF5 file, which holds no model that is itself a class.
+            ValueError: the name of an HDF5 file, which cannot hold a subclassed model.
         """
         if str(filepath).endswith((".h5", ".hdf5")):
             raise ValueError(
@@ -193,8 +213,14 @@ class CalibratedNetwork(keras.Model):
             )
         super().save(filepath, *args, **kwargs)
 
-    def export(self, filepath, format="tf_saved_model", verbose=None, **kwargs):
-        """As `keras.Model.export`, of the calibrated outputs.
+    def export(
+        self,
+        filepath: str | os.PathLike,
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Export the calibrated outputs as `keras.Model.export` does.
 
         Args:
             filepath: folder or file.
@@ -212,6 +238,6 @@ def _spec(tensor):
 
 
 def _blank(images):
-    """One image of zeros."""
+    """Return one image of zeros."""
     blank = tf.zeros(tf.concat([[1], tf.shape(images)[1:]], 0), images.dtype)
     return tf.ensure_shape(blank, [1, *images.shape[1:]])

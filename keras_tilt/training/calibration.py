@@ -2,9 +2,9 @@
 
     b_y = log rho_y - log Z_y,    Z_y = mean_x exp F_y(x),    rho_y = share of class y
 
-A generatively trained logit F_y is a log density up to a constant; b_y is the constant.
-While a model trains, log means of N_y / n and of exp F_y are kept over its batches, and
-give a bias at no cost; of calibrated outputs they are log rho_y both.
+A generatively trained logit F_y is a log density up to a constant per class, which b_y
+supplies. In training, means of N_y / n and of exp F_y over recent batches give a bias
+without a pass; for calibrated outputs both are rho_y and the bias is 0.
 
 Source: Dai, Lu, Wu 2015, section 2 (the bias carries the normalizers).
 """
@@ -20,24 +20,28 @@ __all__ = [
 ]
 
 import typing
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from keras_tilt.training.batch_checks import finite_logits, plain_errors, unpacked
-from keras_tilt.training.losses import column_statistics
+from keras_tilt.training.losses import ColumnStatistics, column_statistics
 from keras_tilt.validation import one_pass
 
 _STEPS_OF_SHARES = 100  # over which the shares of classes are averaged
-_IMAGES_PER_CLASS = 32  # over which Z is: weights move, and it with them
+_IMAGES_PER_CLASS = 32  # over which Z is averaged: it changes with the weights
 _NO_MASS = 1e-30  # keeps the logarithm of an absent class finite
 
 
 class Calibration(typing.NamedTuple):
-    """One pass over a data set, per class: b = log_prior - log_partition.
+    """What one pass over a data set finds of each class.
+
+    bias = log_prior - log_partition
 
     Attributes:
-        bias: `[classes]` nats, what the classifier adds to its logits.
+        bias: `[classes]` nats b, which the classifier adds to its logits.
         log_partition: `[classes]` nats, log Z_y = log mean_x exp F_y(x).
         log_prior: `[classes]` nats, log rho_y.
         kish_ess: `[classes]` effective number of images in each log Z_y.
@@ -58,9 +62,9 @@ class ColumnSums(typing.NamedTuple):
     """Sums over all images of a data set.
 
     Attributes:
-        log_sum: `[classes]` nats, logsumexp of F.
-        log_square_sum: `[classes]` nats, logsumexp of 2F.
-        counts: `[classes]` number of images labelled so.
+        log_sum: `[classes]` nats, logsumexp of F_y.
+        log_square_sum: `[classes]` nats, logsumexp of 2 F_y.
+        counts: `[classes]` number of images labelled y.
         num_images: number of images, unlabelled ones included.
     """
 
@@ -70,8 +74,19 @@ class ColumnSums(typing.NamedTuple):
     num_images: int
 
 
-def column_sums(network, dataset, num_classes):
-    """Run a network over a data set: `ColumnSums`."""
+def column_sums(
+    network: Callable[..., tf.Tensor], dataset: Iterable, num_classes: int
+) -> ColumnSums:
+    """Return the sums of one pass of a network over a data set.
+
+    Args:
+        network: `keras.Model`, images to logits.
+        dataset: `tf.data.Dataset` of batches (images, labels), that ends.
+        num_classes: number of logits.
+
+    Raises:
+        ValueError: an empty or endless data set, or logits not finite.
+    """
 
     def of_batch(images, labels, step):
         logits = tf.cast(network(images, training=False), tf.float32)
@@ -96,15 +111,22 @@ def column_sums(network, dataset, num_classes):
             "`calibrate` needs a data set with at least one batch. Received: none. "
             "Pass the training images."
         )
-    return ColumnSums(*log_sums, counts, num_images)
+    log_sum, log_square_sum = log_sums
+    return ColumnSums(log_sum, log_square_sum, counts, num_images)
 
 
-def calibration_of(sums, prior=None):
-    """Return the `Calibration` that follows from `ColumnSums`.
+def calibration_of(sums: ColumnSums, prior: ArrayLike | None = None) -> Calibration:
+    """Return the calibration by the sums of a pass.
+
+    log Z_y = log_sum_y - log(number of images)
 
     Args:
         sums: `ColumnSums`.
         prior: optional `[classes]` probabilities rho in place of the shares of labels.
+
+    Raises:
+        ValueError: a class without images and no `prior`, or a prior that is not
+            positive.
     """
     log_partition = sums.log_sum - np.log(sums.num_images)
     log_prior = _log_prior(sums.counts, prior)
@@ -138,11 +160,16 @@ def _log_prior(counts, prior):
 # Recent batches
 
 
-def updated_log_means(log_means, statistics, step):
-    """Average N_y / n and Z_y over batches: all so far, then the last of them.
+def updated_log_means(
+    log_means: tf.Tensor, statistics: ColumnStatistics, step: tf.Tensor
+) -> tf.Tensor:
+    """Return the running means of N_y / n and Z_y with another batch.
 
-    The shares of classes stay as they are, so that a hundred batches are averaged; Z is
-    that of past weights, so that they are as few as are enough.
+    mean <- (1 - rate) mean + rate value
+
+    Equal weights at first, then an exponential average. The shares of classes do not
+    change in training, so that a hundred batches are averaged; Z does, with the
+    weights, so that only as many are as give 32 images per class.
 
     Args:
         log_means: `[2, classes]`, log of both means before this batch.
@@ -163,14 +190,19 @@ def updated_log_means(log_means, statistics, step):
     return new + tf.math.softplus(old - new)
 
 
-def bias_of_log_means(log_means):
-    """`[classes]` nats: log rho - log Z of recent batches; 0 of calibrated outputs."""
+def bias_of_log_means(log_means: tf.Tensor) -> tf.Tensor:
+    """Return log rho - log Z of recent batches, `[classes]` nats.
+
+    It is 0 for outputs that are calibrated.
+    """
     log_share, log_partition = tf.unstack(log_means)
     return tf.nn.log_softmax(log_share) - log_partition
 
 
-def log_means_at_rest(log_prior, log_share=0.0):
-    """`[2, classes]`: both means of outputs that are calibrated, exp(F_y + b_y).
+def log_means_at_rest(log_prior: np.ndarray, log_share: float = 0.0) -> np.ndarray:
+    """Return the log means of N_y / n and Z_y for calibrated outputs, `[2, classes]`.
+
+    N_y / n = share rho_y,    Z_y = E_q exp(F_y + b_y) = rho_y
 
     Args:
         log_prior: `[classes]`, log rho.

@@ -1,17 +1,20 @@
-"""A classifier that `fit` trains by the generative gradient, and that can calibrate.
+"""A classifier that `fit` trains by the generative gradient, and that is calibrated.
 
     generative      p_y(x) = exp(F_y(x)) q(x) / Z_y,     softmax of F over the images
     discriminative  p(y|x) = softmax over y of F_y(x) + b_y
     calibration     b_y = log rho_y - log Z_y,           Z_y = E_q exp F_y(x)
 
-While it trains generatively, rho and Z are kept over recent batches, and every metric
-is one of outputs that are calibrated by these.
+In generative training rho and Z are averaged over recent batches, and every metric is
+that of outputs calibrated by these.
 
 Source: Dai, Lu, Wu, "Generative Modeling of Convolutional Neural Networks", ICLR 2015,
 sections 2 and 3.
 """
 
 __all__ = ["GenerativeClassifier"]
+
+from collections.abc import Callable
+from typing import Any, Literal
 
 import keras
 import tensorflow as tf
@@ -48,16 +51,18 @@ from keras_tilt.training.reference_queue import ReferenceQueue, pooled
 
 @keras.saving.register_keras_serializable("keras_tilt")
 class GenerativeClassifier(keras_internals.LogsItsSteps, CalibratedNetwork):
-    """Trains a network as class densities, as a classifier, or as a mix of both.
+    """A network trained as class densities, as a classifier, or as a mix of both.
 
     The model's output is `network(images) + b`, where the calibration b is zero until
     `calibrate` sets it. Adding a constant per class changes nothing in the generative
-    objective, so b only matters to predictions and to discriminative training, which
-    starts from it.
+    objective, so that b only matters to predictions and to discriminative training,
+    which starts from it.
 
     Args:
         network: `keras.Model`, images, or several inputs with images first, to logits
             `[batch, classes]`: no softmax or sigmoid at its end.
+        name: of the model.
+        **kwargs: as for `keras.Model`.
 
     Raises:
         ValueError: a network whose output is not `[batch, classes]` logits.
@@ -70,48 +75,53 @@ class GenerativeClassifier(keras_internals.LogsItsSteps, CalibratedNetwork):
     Source: Dai, Lu, Wu 2015. Whether the paper calibrated is not known.
     """
 
-    def __init__(self, network, name="generative_classifier", **kwargs):
+    def __init__(
+        self,
+        network: keras.Model,
+        name: str = "generative_classifier",
+        **kwargs: Any,
+    ):
         super().__init__(network, name, **kwargs)
         self._averages = Averages(("loss", "objective", *GENERATIVE_METRICS))
         self.num_left_out = _counter("batches_of_one_image")
         self.has_warned = False
-        self.reference_queue = None
+        self.reference_queue: ReferenceQueue | None = None
 
     # Compiling
 
     def compile(
         self,
-        optimizer="sgd",
-        objective="generative",
+        optimizer: keras.optimizers.Optimizer | str = "sgd",
+        objective: Literal["generative", "discriminative"] | float = "generative",
         *,
-        queue=0,
-        metrics=None,
-        weighted_metrics=None,
-        run_eagerly=False,
-        steps_per_execution=1,
-        jit_compile="auto",
-        **others,
-    ):
-        """Chooses optimizer and objective; calibration and weights stay.
+        queue: int = 0,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        run_eagerly: bool = False,
+        steps_per_execution: int = 1,
+        jit_compile: bool | Literal["auto"] = "auto",
+        **others: Any,
+    ) -> None:
+        """Choose optimizer and objective; weights and calibration stay as they are.
 
         Args:
             optimizer: a Keras optimizer or its name.
             objective: "generative", "discriminative", or a number a in [0, 1] for
                 (1 - a) discriminative + a generative.
-            queue: number of past batches whose logits stay as more draws of q in the
-                sums over images, empty at first: `keras_tilt.training.reference_queue`.
-            metrics: Keras metrics, of labelled images and their logits, whether they
-                compare class indices (`SparseCategoricalAccuracy`) or one-hot rows
-                (`CategoricalAccuracy`); one's own are given class indices. In
-                generative training the logits are calibrated by the rho and Z of recent
-                batches, and the accuracy of the outputs as they stand is logged as
+            queue: number of past batches whose logits are more draws of q for the
+                normalizers; empty at first: `keras_tilt.training.reference_queue`.
+            metrics: Keras metrics of the labelled images, whether they compare class
+                indices (`SparseCategoricalAccuracy`) or one-hot rows
+                (`CategoricalAccuracy`); your own are given class indices and logits. In
+                generative training the logits are calibrated by rho and Z of recent
+                batches, and the accuracy of the outputs themselves is logged as
                 `uncalibrated_accuracy`.
             weighted_metrics: the same, weighted by the sample weights.
             run_eagerly: as in Keras.
             steps_per_execution: as in Keras; 1 under several replicas.
             jit_compile: as in Keras; not under several replicas. XLA leaves out the
                 checks of labels and of images that are not finite.
-            **others: none; a loss of Keras has no place here.
+            **others: refused; the objective takes the place of a loss of Keras.
 
         Raises:
             TypeError: other arguments of Keras.
@@ -126,8 +136,8 @@ class GenerativeClassifier(keras_internals.LogsItsSteps, CalibratedNetwork):
         if self.num_replicas > 1:
             refuse_unreplicable(optimizer, steps_per_execution, jit_compile)
         with self.distribute_strategy.scope():
-            new = ReferenceQueue(queue, self.num_classes) if queue else None
-            self.reference_queue = new
+            past = ReferenceQueue(queue, self.num_classes) if queue else None
+            self.reference_queue = past
             super().compile(
                 optimizer=optimizer,
                 metrics=given_rows(metrics),
@@ -142,24 +152,25 @@ class GenerativeClassifier(keras_internals.LogsItsSteps, CalibratedNetwork):
             keras_internals.build_compiled_metrics(self, self.num_classes)
 
     @property
-    def training_state(self):
-        """Variables that the next step depends on, beside its images, or that it logs.
+    def training_state(self) -> list[tf.Variable]:
+        """Variables that the next step, or what it logs, depends on, besides its batch.
 
-        Weights, calibration, random states, the optimizer's, metrics', the queue.
+        Weights, calibration, states of random generators, optimizer, metrics, queue.
         """
         queue = self.reference_queue
-        of_queue = [] if queue is None else queue.variables
         of_keras = [*self.variables, *self.optimizer.variables, *self.metrics_variables]
-        return [variable.value for variable in of_keras] + of_queue
+        state = [variable.value for variable in of_keras]
+        return state if queue is None else state + queue.variables
 
     @property
-    def loss_name(self):
-        """Key of the objective, in nats, in the logs of `fit` and `evaluate`."""
-        names = {0.0: "discriminative_loss", 1.0: "generative_loss"}
-        return names.get(self.generative_weight, "mixed_loss")
+    def loss_name(self) -> str:
+        """Name of the objective, in nats, in the logs of `fit` and `evaluate`."""
+        if self.generative_weight == 1.0:
+            return "generative_loss"
+        return "discriminative_loss" if self.generative_weight == 0.0 else "mixed_loss"
 
-    def get_compile_config(self):
-        """Arguments of `compile`."""
+    def get_compile_config(self) -> dict[str, Any]:
+        """Return the arguments of `compile`."""
         config = super().get_compile_config()
         if not config:
             return config
@@ -168,15 +179,15 @@ class GenerativeClassifier(keras_internals.LogsItsSteps, CalibratedNetwork):
         length = 0 if queue is None else queue.num_batches
         return {**kept, "objective": self.objective, "queue": length}
 
-    def compile_from_config(self, config):
-        """Compiles as saved."""
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compile with saved arguments."""
         self.compile(**keras.saving.deserialize_keras_object(config))
 
-    def get_metrics_result(self):
-        """Results by name; the objective under its own name, `loss_name`."""
-        unused = () if self.generative_weight else GENERATIVE_METRICS
+    def get_metrics_result(self) -> dict[str, tf.Tensor]:
+        """Return results by name; the objective has its own, `loss_name`."""
+        unused = set() if self.generative_weight else set(GENERATIVE_METRICS)
         if self.reference_queue is None:
-            unused = (*unused, "queue_drift")
+            unused.add("queue_drift")
         results = super().get_metrics_result()
         results = {k: v for k, v in results.items() if k not in unused}
         return {self.loss_name: results.pop("objective"), **results}
@@ -185,28 +196,28 @@ class GenerativeClassifier(keras_internals.LogsItsSteps, CalibratedNetwork):
 
     def fit(
         self,
-        x=None,
-        y=None,
-        batch_size=None,
-        epochs=1,
-        verbose="auto",
-        callbacks=None,
-        *args,
-        **kwargs,
-    ):
-        """As `keras.Model.fit`; bad batches end it with a plain error.
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: Any = "auto",
+        callbacks: Any = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
+        """Train as `keras.Model.fit` does; a bad batch ends it with a plain error.
 
-        A batch of one image has no generative gradient: it is left out, with a warning,
-        where the objective has a generative part. Under several replicas it makes a
-        step without a gradient, that what is left of past ones may move.
+        A batch of one image has no generative gradient: if the objective has a
+        generative part, it is left out with a warning. Under several replicas the step
+        is taken with a gradient of zero: momentum still moves the weights.
 
         Raises:
-            ValueError: labels, images or weights that are none; batches of one image
-                and no others.
+            ValueError: invalid labels, images or weights, or no batch with more than
+                one image.
         """
         refuse_text(y, kwargs.get("validation_data"))
         if not self.generative_weight:
-            # Outputs that were once calibrated by these now have other biases.
+            # Discriminative training changes the biases that these would calibrate.
             self.running_log_means.assign(tf.zeros_like(self.running_log_means))
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks = [SingleImages(), *keras.tree.flatten(callbacks or [])]
@@ -215,11 +226,11 @@ class GenerativeClassifier(keras_internals.LogsItsSteps, CalibratedNetwork):
                 x, y, batch_size, epochs, verbose, callbacks, *args, **kwargs
             )
 
-    def evaluate(self, x=None, y=None, *args, **kwargs):
-        """As `keras.Model.evaluate`; bad batches end it with a plain error.
+    def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate as `keras.Model.evaluate` does; a bad batch is a plain error.
 
-        The sums over images of the generative loss are those of a batch, so that it is
-        0 for a batch of one image.
+        The normalizers of the generative loss are sums over a batch, so that it is 0
+        for a batch of one image.
         """
         refuse_text(y)
         with plain_errors():
@@ -227,14 +238,14 @@ class GenerativeClassifier(keras_internals.LogsItsSteps, CalibratedNetwork):
 
     # Steps
 
-    def around_train_step(self, step):
-        """Keras's step on a batch; of one image none, where that is to be left out."""
+    def around_train_step(self, step: Callable) -> Callable:
+        """Return the step of `fit`, which leaves out batches of one image."""
         if not self.generative_weight or self.num_replicas > 1:
             return step
         return step_of_several(self, step)
 
-    def train_step(self, data):
-        """One step of the objective on the global batch."""
+    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """Take a step of the optimizer on the global batch; return the logs."""
         images, labels, sample_weight = unpacked(data, self.num_classes)
         step = tf.convert_to_tensor(self.optimizer.iterations)
         with tf.GradientTape() as tape:
@@ -258,8 +269,8 @@ class GenerativeClassifier(keras_internals.LogsItsSteps, CalibratedNetwork):
             queue.push(batch)
         return self._logged(labels, logits, sample_weight, loss, used)
 
-    def test_step(self, data):
-        """The objective and the metrics on one batch."""
+    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """Evaluate objective and metrics on a batch; return the logs."""
         images, labels, sample_weight = unpacked(data, self.num_classes)
         logits = self.logits_of_share(images, training=False)
         logits = finite_logits(images, logits, "an evaluation batch")
@@ -268,16 +279,16 @@ class GenerativeClassifier(keras_internals.LogsItsSteps, CalibratedNetwork):
         return {name: v for name, v in results.items() if name != "queue_drift"}
 
     def _loss(self, labels, logits, sample_weight, queue=None):
-        """The loss in nats, the statistics of the batch, and those with the queue."""
+        """Return the loss in nats, the batch's statistics, and those with the queue."""
         weight, batch = self.generative_weight, None
         if weight:
             batch = column_statistics(labels, logits, sample_weight)
         used = batch if queue is None else pooled(batch, queue.rows)
-        arguments = labels, logits, weight, sample_weight, batch, used
-        return loss_per_image(*arguments), batch, used
+        loss = loss_per_image(labels, logits, weight, sample_weight, batch, used)
+        return loss, batch, used
 
     def _logged(self, labels, logits, sample_weight, loss, statistics):
-        """The logs of a step, once all metrics have seen it."""
+        """Update all metrics by a step, and return its logs."""
         queue = self.reference_queue
         bias = self.running_bias() if self.generative_weight else 0.0
         drift = None if queue is None else queue.drift()

@@ -14,6 +14,8 @@ __all__ = [
 ]
 
 import numbers
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import keras
 
@@ -27,7 +29,8 @@ _OBJECTIVES = {"discriminative": 0.0, "generative": 1.0}
 # The network
 
 
-def dtype_policy_of(network):
+def dtype_policy_of(network: keras.Model) -> keras.DTypePolicy:
+    """Return the dtype policy of a network, or raise a ValueError for no model."""
     if not isinstance(network, keras.Model):
         raise ValueError(
             "`network` must be a keras.Model from images to logits. "
@@ -36,8 +39,14 @@ def dtype_policy_of(network):
     return network.dtype_policy
 
 
-def num_classes_of(network):
-    shape = getattr(network, "output_shape", None)
+def num_classes_of(network: keras.Model) -> int:
+    """Return the number of logits of a network.
+
+    Raises:
+        ValueError: for outputs that are not `[batch, classes]` logits of at least two
+            classes.
+    """
+    shape: Any = getattr(network, "output_shape", None)
     if isinstance(shape, list | dict):
         raise ValueError(
             "`network` must have one output, logits [batch, classes]. Received: "
@@ -56,12 +65,12 @@ def num_classes_of(network):
 
 
 def _check_logits(network):
-    """Raise for outputs that are probabilities, or their logarithms."""
+    """Raise a ValueError for outputs that are probabilities or their logarithms."""
     output = outputs.output_of(network)
     if output.activation is None:
         return
     if outputs.of_labels(output.activation):
-        why = "F of a network of labels that are no classes lies in [0, 1]"
+        why = "each output is the probability of a label beside others, in [0, 1]"
     else:
         why = "both objectives apply their own softmax"
     raise ValueError(
@@ -74,7 +83,14 @@ def _check_logits(network):
 # Arguments of `compile`
 
 
-def generative_weight_of(objective):
+def generative_weight_of(
+    objective: Literal["generative", "discriminative"] | float,
+) -> float:
+    """Return the weight a of the generative loss in an objective.
+
+    Raises:
+        ValueError: for neither a name nor a number in [0, 1].
+    """
     if isinstance(objective, str) and objective in _OBJECTIVES:
         return _OBJECTIVES[objective]
     if isinstance(objective, numbers.Real) and 0.0 <= objective <= 1.0:
@@ -82,12 +98,14 @@ def generative_weight_of(objective):
     raise ValueError(
         '`objective` must be "generative", "discriminative" or a number a in [0, 1] '
         "for (1 - a) discriminative + a generative. "
-        f"Received: {objective!r}."
+        f"Received: {objective!r}. Pass for example 0.5 for an equal mix."
     )
 
 
-def check_queue(num_batches, objective):
-    """Raise unless it is a count, and 0 for an objective without sums over images."""
+def check_queue(
+    num_batches: int, objective: Literal["generative", "discriminative"] | float
+) -> None:
+    """Raise a ValueError unless it is a count, and 0 for a discriminative objective."""
     check_count("queue", num_batches, 0)
     if num_batches and not generative_weight_of(objective):
         raise ValueError(
@@ -97,7 +115,8 @@ def check_queue(num_batches, objective):
         )
 
 
-def refuse_others(arguments):
+def refuse_others(arguments: Mapping[str, Any]) -> None:
+    """Raise a TypeError for arguments of Keras's `compile` that have no place here."""
     if arguments:
         received = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
         raise TypeError(
@@ -108,8 +127,15 @@ def refuse_others(arguments):
         )
 
 
-def refuse_unreplicable(optimizer, steps_per_execution, jit_compile):
-    """Options that fail, or silently compute something else, in Keras itself."""
+def refuse_unreplicable(
+    optimizer: keras.optimizers.Optimizer,
+    steps_per_execution: int,
+    jit_compile: bool | str,
+) -> None:
+    """Raise a ValueError for options that Keras cannot run under several replicas.
+
+    They fail in Keras itself, or silently compute something else.
+    """
     inner = optimizer.inner_optimizer if scales_loss(optimizer) else optimizer
     refused = {
         "steps_per_execution": steps_per_execution > 1,

@@ -4,18 +4,12 @@
     discriminative  L_D = -(1/n) sum_i [F[i, y_i] - logsumexp_c F[i, c]]
 
 F is the logits matrix [batch, classes]; a label of -1 marks an unlabelled image, which
-contributes only to the normalizer. Under a `tf.distribute` strategy every
-sum runs over the global batch; O(classes) numbers per replica cross the wire.
+contributes only to the normalizer. Under a `tf.distribute` strategy every sum runs over
+the global batch; O(classes) numbers per replica are gathered across replicas.
 
 Source: Dai, Lu, Wu, "Generative Modeling of Convolutional Neural Networks", ICLR 2015,
 section 3 (generative gradient by importance sampling within the batch).
 """
-
-import typing
-
-import tensorflow as tf
-
-from keras_tilt.training.batch_checks import checked_arguments, with_valid_labels
 
 __all__ = [
     "ColumnStatistics",
@@ -26,6 +20,13 @@ __all__ = [
     "mixed_loss",
 ]
 
+import typing
+
+import tensorflow as tf
+from numpy.typing import ArrayLike
+
+from keras_tilt.training.batch_checks import checked_arguments, with_valid_labels
+
 
 class ColumnStatistics(typing.NamedTuple):
     """The softmax down each column of F, over the images of the global batch.
@@ -35,8 +36,8 @@ class ColumnStatistics(typing.NamedTuple):
             this replica's images; a column sums to 1 over the global batch.
         log_sum: `[classes]` nats, logsumexp_j F[j, c].
         square_sum: `[classes]` sum_j W[j, c]^2, the inverse of the Kish ESS.
-        mass: `[classes]` sum of the sample weights of the images labelled c;
-            N_c, their number, where no sample weights are given.
+        mass: `[classes]` sum of the sample weights of the images labelled c, or N_c,
+            their number, where no sample weights are given.
         excess: `[]` nats, sum over labelled images i of w_i (log_sum[y_i] - F[i, y_i]).
         num_labelled: `[]` number of labelled images.
         num_images: `[]` number of images, unlabelled ones included.
@@ -51,8 +52,13 @@ class ColumnStatistics(typing.NamedTuple):
     num_images: tf.Tensor
 
 
-def generative_loss(labels, logits, sample_weight=None, statistics=None):
-    """Minus the mean log importance weight of each image under its own class.
+def generative_loss(
+    labels: ArrayLike,
+    logits: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+    statistics: ColumnStatistics | None = None,
+) -> tf.Tensor:
+    """Return minus the mean log importance weight of an image under its own class.
 
     L_G = -(1/n) sum_i w_i [F[i, y_i] - logsumexp_j F[j, y_i]]
     dL_G/dF[j, c] = (1/n) (N_c W[j, c] - w_j 1[y_j = c]),   W = softmax_j(F[:, c])
@@ -61,17 +67,17 @@ def generative_loss(labels, logits, sample_weight=None, statistics=None):
     -w_i log p_y(x)/q(x) in nats and is comparable across batch sizes. At zero logits
     L_G = w log(number of images); its minimum is (1/n) sum_c N_c log N_c. The gradient
     is given in closed form, so the backward pass holds one `[batch, classes]` matrix
-    and communicates nothing.
+    and needs no communication.
 
-    Inside a replica context the value is that of the global batch on every replica,
-    and the gradient is this replica's share: summed over replicas it is exact.
+    In a replica context every replica returns the value of the global batch and the
+    gradient of its own share: summed over replicas it is exact.
 
     Args:
         labels: `[batch]` or `[batch, 1]` integers of any type, in [-1, classes);
             -1 = unlabelled. Or one-hot rows `[batch, classes]`.
         logits: `[batch, classes]` float, F in nats.
-        sample_weight: optional `[batch]` factors w_i of the numerators, finite and not
-            negative.
+        sample_weight: optional `[batch]` weights w_i, finite and not negative, of the
+            terms of the sum over i; the normalizers are not weighted.
         statistics: optional result of `column_statistics` for the same arguments.
 
     Returns:
@@ -110,25 +116,27 @@ def generative_loss(labels, logits, sample_weight=None, statistics=None):
     return loss(logits)
 
 
-def discriminative_loss(labels, logits, sample_weight=None):
-    """Cross-entropy of the softmax over classes, mean over the labelled images.
+def discriminative_loss(
+    labels: ArrayLike, logits: ArrayLike, sample_weight: ArrayLike | None = None
+) -> tf.Tensor:
+    """Return the cross-entropy of the softmax over classes.
 
     L_D = -(1/n) sum_i w_i [F[i, y_i] - logsumexp_c F[i, c]]
 
-    Unlabelled images (label -1) contribute nothing. Inside a replica context the value
-    is that of the global batch on every replica and the gradient is this replica's
-    share: summed over replicas it is exact.
+    The sum is over the labelled images; unlabelled ones (label -1) contribute nothing.
+    In a replica context every replica returns the value of the global batch and the
+    gradient of its own share: summed over replicas it is exact.
 
     Args:
-        labels: as `generative_loss`.
+        labels: as in `generative_loss`.
         logits: `[batch, classes]` float, nats.
-        sample_weight: optional `[batch]` factors w_i, finite and not negative.
+        sample_weight: optional `[batch]` weights w_i, finite and not negative.
 
     Returns:
-        loss: `[]` float32 nats.
+        loss: `[]` float32 nats, mean over the labelled images of the global batch.
 
     Raises:
-        TypeError, ValueError, tf.errors.InvalidArgumentError: as `generative_loss`,
+        TypeError, ValueError, tf.errors.InvalidArgumentError: as in `generative_loss`,
             but a single image is allowed.
 
     Example:
@@ -140,7 +148,7 @@ def discriminative_loss(labels, logits, sample_weight=None):
     cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(
         tf.maximum(labels, 0), tf.cast(logits, tf.float32)
     )
-    labelled = tf.cast(labels >= 0, tf.float32)
+    labelled = tf.cast(tf.greater_equal(labels, 0), tf.float32)
     weight = labelled if sample_weight is None else labelled * sample_weight
     local_sum = tf.reduce_sum(weight * cross_entropy)
     local_count = tf.reduce_sum(labelled)
@@ -153,21 +161,29 @@ def discriminative_loss(labels, logits, sample_weight=None):
     return share + tf.stop_gradient(value - share)
 
 
-def mixed_loss(labels, logits, generative_weight, sample_weight=None, statistics=None):
-    """(1 - a) discriminative + a generative, on the same logits.
+def mixed_loss(
+    labels: ArrayLike,
+    logits: ArrayLike,
+    generative_weight: float,
+    sample_weight: ArrayLike | None = None,
+    statistics: ColumnStatistics | None = None,
+) -> tf.Tensor:
+    """Return a mix of both losses of the same logits.
+
+    L = (1 - a) L_D + a L_G
 
     Args:
-        labels: as `generative_loss`.
+        labels: as in `generative_loss`.
         logits: `[batch, classes]` float, nats.
-        generative_weight: a, in [0, 1]; the pure losses are computed alone.
-        sample_weight: optional `[batch]` factors of both numerators.
+        generative_weight: a, in [0, 1]; at 0 and 1 only the one loss is computed.
+        sample_weight: optional `[batch]` weights of the images in both losses.
         statistics: optional result of `column_statistics` for the same arguments.
 
     Returns:
         loss: `[]` float32 nats.
 
     Raises:
-        ValueError: a outside [0, 1], and as `generative_loss`.
+        ValueError: a outside [0, 1], and as in `generative_loss`.
     """
     if not 0.0 <= generative_weight <= 1.0:
         raise ValueError(
@@ -185,27 +201,32 @@ def mixed_loss(labels, logits, generative_weight, sample_weight=None, statistics
 
 
 def loss_per_image(
-    labels, logits, generative_weight, sample_weight=None, statistics=None, used=None
-):
-    """The mixed loss, its generative part as the mean of -w_i log p_y(x) / q(x).
+    labels: ArrayLike,
+    logits: ArrayLike,
+    generative_weight: float,
+    sample_weight: ArrayLike | None = None,
+    statistics: ColumnStatistics | None = None,
+    normalizers: ColumnStatistics | None = None,
+) -> tf.Tensor:
+    """Return the mixed loss, with its generative part comparable across batch sizes.
 
     L - a w log(number of images),    w the mean of the w_i
 
-    So it is comparable across batch sizes: of every w_i L_G holds the log of the number
-    of images.
+    The generative part then estimates the mean of -w_i log p_y(x)/q(x).
 
     Args:
-        labels: as `generative_loss`.
+        labels: as in `generative_loss`.
         logits: `[batch, classes]` float, nats.
         generative_weight: a, in [0, 1].
-        sample_weight: optional `[batch]` factors of both numerators.
-        statistics: `ColumnStatistics` of the batch; None without a generative part.
-        used: `ColumnStatistics` whose sums over images are those of the loss.
+        sample_weight: optional `[batch]` weights of the images in both losses.
+        statistics: `ColumnStatistics` of the batch; None if a = 0.
+        normalizers: `ColumnStatistics` that the loss is to use, of the batch alone or
+            pooled with past ones; None if a = 0.
 
     Returns:
         loss: `[]` float32 nats.
     """
-    loss = mixed_loss(labels, logits, generative_weight, sample_weight, used)
+    loss = mixed_loss(labels, logits, generative_weight, sample_weight, normalizers)
     if statistics is None:
         return loss
     mass = tf.reduce_sum(statistics.mass)
@@ -213,18 +234,20 @@ def loss_per_image(
     return loss - generative_weight * mean_weight * tf.math.log(statistics.num_images)
 
 
-def column_statistics(labels, logits, sample_weight=None):
-    """Per class, what the softmax over the images of the global batch needs.
+def column_statistics(
+    labels: ArrayLike, logits: ArrayLike, sample_weight: ArrayLike | None = None
+) -> ColumnStatistics:
+    """Return what the softmax over the images of the global batch needs of each class.
 
     log_column_sum[c] = logsumexp over replicas of logsumexp_j F_local[j, c]
 
-    One vector of 3 classes + 3 numbers per replica is gathered; an empty replica
-    contributes -inf to the log sums and 0 to the rest.
+    One vector of 3 classes + 3 numbers per replica is gathered across replicas; an
+    empty replica contributes -inf to the log sums and 0 to the rest.
 
     Args:
-        labels: as `generative_loss`.
-        logits: `[batch, classes]` float, nats; this replica's rows.
-        sample_weight: optional `[batch]` factors of the numerators.
+        labels: as in `generative_loss`.
+        logits: `[batch, classes]` float, nats; this replica's images.
+        sample_weight: optional `[batch]` weights of the labelled images.
 
     Returns:
         statistics: `ColumnStatistics` of the global batch.
@@ -244,14 +267,14 @@ def column_statistics(labels, logits, sample_weight=None):
         square_sum=tf.reduce_sum(tf.square(importance_weights), axis=0),
         mass=tf.reduce_sum(own, axis=0),
         excess=tf.reduce_sum(tf.math.multiply_no_nan(log_column_sum - shifted, own)),
-        num_labelled=tf.reduce_sum(tf.cast(labels >= 0, tf.float32)),
+        num_labelled=tf.reduce_sum(tf.cast(tf.greater_equal(labels, 0), tf.float32)),
         num_images=tf.cast(tf.size(labels), tf.float32),
     )
     return local if _num_replicas() == 1 else _merged(local)
 
 
 def _merged(local):
-    """Joins the statistics of all replicas into those of the global batch.
+    """Merge the statistics of all replicas into those of the global batch.
 
     The excess over the global sum is the excess over the local sum plus mass times
     (global - local log sum): differences of numbers of like size, so that no precision
@@ -284,14 +307,14 @@ def _num_replicas():
 
 
 def _gather(vector):
-    """The vectors of all replicas, [replicas, length]."""
+    """Return the vectors of all replicas, `[replicas, length]`."""
     context = tf.distribute.get_replica_context()
     gathered = context.all_gather(vector[tf.newaxis], axis=0)
     return tf.ensure_shape(gathered, [context.num_replicas_in_sync, *vector.shape])
 
 
 def _own_class(labels, logits, sample_weight):
-    """w_j 1[y_j = c], [batch, classes]; rows of unlabelled images are zero."""
+    """Return w_j 1[y_j = c], `[batch, classes]`; 0 for unlabelled images."""
     own = tf.one_hot(labels, logits.shape[1], dtype=tf.float32)
     return own if sample_weight is None else own * sample_weight[:, tf.newaxis]
 

@@ -3,10 +3,9 @@
     average = sum over steps of w_t v_t / sum of w_t
     metric(class indices, logits)   becomes   metric(one_hot(class indices), logits)
 
-Metrics of Keras that compare rows are told of labels as one-hot rows. Labels of a
-classifier may come as indices or as rows, and are indices from then on.
-`SparseCategoricalAccuracy` takes them so; `CategoricalAccuracy` would find an argmax in
-them, and return some number.
+Labels of a classifier may be class indices or one-hot rows, and a step has them as
+indices. `SparseCategoricalAccuracy` takes these; `CategoricalAccuracy` would take their
+argmax, and return a meaningless number, so that such metrics are given one-hot rows.
 """
 
 __all__ = [
@@ -19,9 +18,13 @@ __all__ = [
 ]
 
 import inspect
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
+
+from keras_tilt.training.losses import ColumnStatistics
 
 GENERATIVE_METRICS = (  # in the order of `sums_of_step`
     "calibrated_accuracy",
@@ -30,7 +33,7 @@ GENERATIVE_METRICS = (  # in the order of `sums_of_step`
     "uncalibrated_accuracy",
     "queue_drift",
 )
-# Of Keras's own, what starts with "Sparse" and these compare something else.
+# Keras's metrics compare rows, but for these and those that start with "Sparse".
 _NOT_OF_ROWS = """
     Accuracy IoU MeanIoU Mean MeanMetricWrapper Metric Sum
 """.split()
@@ -40,45 +43,59 @@ _NOT_OF_ROWS = """
 
 
 class Averages(keras.metrics.Metric):
-    """Weighted averages of several numbers in one variable, one assignment a step.
+    """Weighted averages of several numbers in one variable, assigned once a step.
 
-    A step of a small network feels every operation; a `Mean` each has many.
+    For a small network a `Mean` for each of them would take much of a step's time.
+
+    Args:
+        names: of the numbers.
+        name: of the metric.
     """
 
-    def __init__(self, names, name="averages"):
+    def __init__(self, names: Sequence[str], name: str = "averages"):
         super().__init__(name=name, dtype="float32")
         self._names = names
         self._sums = self.add_variable([2 * len(names)], "zeros", name="sums")
 
-    def update_state(self, sums, weights):
-        """Adds sums of weighted values and sums of weights; missing ones are 0."""
+    def update_state(
+        self, sums: Sequence[tf.Tensor], weights: Sequence[tf.Tensor | float]
+    ) -> None:
+        """Add sums of weighted values, and of weights, of the first of the names."""
         missing = [0.0] * (len(self._names) - len(sums))
         self._sums.assign_add(tf.stack([*sums, *missing, *weights, *missing]))
 
-    def result(self):
-        """Averages by name."""
+    def result(self) -> dict[str, tf.Tensor]:
+        """Return the averages by name."""
         sums, weights = tf.split(self._sums, 2)
         averages = tf.unstack(tf.math.divide_no_nan(sums, weights))
         return dict(zip(self._names, averages, strict=True))
 
 
 def sums_of_step(
-    labels, logits, loss, penalties=(), statistics=None, bias=0.0, drift=None
-):
-    """Sums of weighted values, and of weights, that a step adds to its averages.
+    labels: tf.Tensor,
+    logits: tf.Tensor,
+    loss: tf.Tensor,
+    penalties: Sequence[tf.Tensor] = (),
+    statistics: ColumnStatistics | None = None,
+    bias: tf.Tensor | float = 0.0,
+    drift: tf.Tensor | None = None,
+) -> tuple[list[tf.Tensor], list[tf.Tensor | float]]:
+    """Return what a step adds to the averages of its own numbers.
 
     Args:
         labels: int32 `[batch]`; -1 = unlabelled.
         logits: `[batch, classes]`.
         loss: `[]` nats, the objective.
-        penalties: of weights, one for each layer that has one.
+        penalties: those that regularizers of the network add to the loss.
         statistics: `ColumnStatistics` of the loss; None without a generative part.
         bias: `[classes]` nats that calibrates the logits.
-        drift: `[]` nats of the queue; None without one.
+        drift: `[]` nats, of the queue; None without one.
 
     Returns:
-        sums, weights: lists of `[]`: of loss with penalties, of the objective, and with
-            a generative part of `GENERATIVE_METRICS`, or the first of these.
+        sums: list of weighted values, each `[]`: the loss with penalties, the
+            objective, and, if it has a generative part, `GENERATIVE_METRICS`, of which
+            the last is left out without a queue.
+        weights: list of the sums of their weights.
     """
     count = tf.reduce_sum(tf.cast(labels >= 0, tf.float32))
     total = tf.add_n([loss, *map(tf.reduce_sum, penalties)])
@@ -101,8 +118,10 @@ def sums_of_step(
     return sums, weights
 
 
-def of_labelled(labels, logits, sample_weight=None):
-    """The three of the labelled images alone; None stays None."""
+def of_labelled(
+    labels: tf.Tensor, logits: tf.Tensor, sample_weight: tf.Tensor | None = None
+) -> list[tf.Tensor | None]:
+    """Return labels, logits and weights of the labelled images alone; None is kept."""
     kept = tf.squeeze(tf.where(labels >= 0), axis=1)
     return [
         None if part is None else tf.gather(part, kept)
@@ -111,7 +130,7 @@ def of_labelled(labels, logits, sample_weight=None):
 
 
 def _num_right(labels, logits):
-    """Images whose label is the class of the largest logit; none of the unlabelled."""
+    """Return the number of images whose label is the class of the largest logit."""
     predictions = tf.argmax(logits, axis=1, output_type=labels.dtype)
     return tf.reduce_sum(tf.cast(predictions == labels, tf.float32))
 
@@ -119,11 +138,11 @@ def _num_right(labels, logits):
 # Metrics that compare rows
 
 
-def given_rows(metrics):
-    """The same metrics; those of Keras that compare rows are wrapped by `OfRows`.
+def given_rows(metrics: Any) -> Any:
+    """Return metrics, of which Keras's that compare rows are wrapped by `OfRows`.
 
-    Metrics of one's own, also those derived from `keras.metrics.Metric`, `Mean` and
-    `Sum`, are left as they are, and are told class indices.
+    A user's own, also those derived from `keras.metrics.Metric`, `Mean` and `Sum`, are
+    left as they are, and are given class indices.
 
     Args:
         metrics: as `compile` takes them: None, or metrics, names and functions in a
@@ -147,7 +166,7 @@ def _given_rows(one):
 
 
 def _compares_rows(metric):
-    """Whether the class of Keras it is or comes from, or the function, does."""
+    """Whether the function, or the class of Keras that a metric derives from, does."""
     if isinstance(metric, keras.metrics.Metric):
         bases = [base for base in type(metric).__mro__ if _is_of_keras(base)]
         name = bases[0].__name__
@@ -164,37 +183,42 @@ def _is_of_keras(thing):
 
 @keras.saving.register_keras_serializable("keras_tilt")
 class OfRows(keras.metrics.Metric):
-    """A metric of (one-hot rows, logits) as one of (class indices, logits).
+    """A metric of class indices and logits, made of one of one-hot rows and logits.
 
     Args:
         metric: a Keras metric.
-        name: that of the metric, if none is given.
+        name: by default that of the metric.
     """
 
-    def __init__(self, metric, name=None):
+    def __init__(self, metric: keras.metrics.Metric, name: str | None = None):
         super().__init__(name=name or metric.name, dtype=metric.dtype)
         self.metric = metric
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
-        """Adds the labels [n] and logits [n, classes], with weights [n]."""
+    def update_state(
+        self,
+        y_true: tf.Tensor,
+        y_pred: tf.Tensor,
+        sample_weight: tf.Tensor | None = None,
+    ) -> None:
+        """Add labels `[n]` and logits `[n, classes]`, with weights `[n]`."""
         rows = tf.one_hot(y_true, y_pred.shape[-1], dtype=y_pred.dtype)
         self.metric.update_state(rows, y_pred, sample_weight)
 
-    def result(self):
-        """What the metric says."""
+    def result(self) -> Any:
+        """Return that of the metric."""
         return self.metric.result()
 
-    def reset_state(self):
-        """Starts anew."""
+    def reset_state(self) -> None:
+        """Start anew."""
         self.metric.reset_state()
 
-    def get_config(self):
-        """Constructor arguments."""
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor arguments."""
         metric = keras.saving.serialize_keras_object(self.metric)
         return {"metric": metric, "name": self.name}
 
     @classmethod
-    def from_config(cls, config):
-        """The inverse of `get_config`."""
+    def from_config(cls, config: dict[str, Any]) -> "OfRows":
+        """Return the metric that has this configuration."""
         metric = keras.saving.deserialize_keras_object(config["metric"])
         return cls(metric, config["name"])

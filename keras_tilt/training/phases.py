@@ -1,67 +1,69 @@
-"""Phases of a training: epochs with one objective and one optimizer, in a row.
+"""Phases of a training, each of some epochs with one objective and one optimizer.
 
-    epochs of phase k:  first + sum of epochs before k, ..., first + sum up to k - 1
+    phase k ends at epoch e_k = first + sum of the epochs of phases 0, ..., k
 
 Source: Dai, Lu, Wu 2015, section 3: generative epochs, then discriminative ones with
 another learning rate.
 """
 
-__all__ = ["Phase", "PhasesInARow"]
+__all__ = ["Phase", "PhaseSequence"]
 
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
+import tensorflow as tf
 
 
 class Phase(typing.NamedTuple):
     """Epochs with one objective and one optimizer.
 
     Attributes:
-        objective: of `GenerativeClassifier.compile`.
-        epochs: how many.
-        optimizer: function of nothing that makes the Keras optimizer.
-        batches: function (epoch, step) -> `tf.data.Dataset` of (images, labels), what
-            is left of that epoch of the run from that step on, of known cardinality.
-        queue: past batches kept as draws of q, of `GenerativeClassifier.compile`.
-        calibrate: whether the model is calibrated before it.
+        objective: as in `GenerativeClassifier.compile`.
+        epochs: number of epochs.
+        optimizer: function without arguments that returns a new Keras optimizer.
+        batches: function (epoch, step) -> `tf.data.Dataset` of (images, labels), the
+            rest of that epoch of the run from that step on, of known cardinality.
+        queue: number of past batches kept, as in `GenerativeClassifier.compile`.
+        calibrate: whether to calibrate the model before the phase.
     """
 
-    objective: str | float
+    objective: Literal["generative", "discriminative"] | float
     epochs: int
     optimizer: Callable
-    batches: Callable
+    batches: Callable[[int, int], tf.data.Dataset]
     queue: int = 0
     calibrate: bool = False
 
 
-class PhasesInARow:
-    """Which phase an epoch of a run belongs to, and how many steps there are.
+class PhaseSequence:
+    """The phases of a run, found by its epochs.
 
     Args:
         phases: list of `Phase`.
         first_epoch: number of epochs before the first of them.
     """
 
-    def __init__(self, phases, first_epoch=0):
+    def __init__(self, phases: Sequence[Phase], first_epoch: int = 0):
         self._phases = list(phases)
         self._ends = first_epoch + np.cumsum([phase.epochs for phase in phases])
 
-    def __getitem__(self, number):
+    def __getitem__(self, number: int) -> Phase:
         return self._phases[number]
 
     @property
-    def last_epoch(self):
+    def last_epoch(self) -> int:
         """Number of epochs at the end of the last phase."""
         return int(self._ends[-1])
 
-    def number_of(self, epoch):
-        """Return the number of an epoch's phase, from 0; None behind the last."""
+    def number_of(self, epoch: int) -> int | None:
+        """Return the index of the phase that an epoch is in; None after the last."""
         number = int(np.searchsorted(self._ends, epoch, side="right"))
         return number if number < len(self._phases) else None
 
-    def steps_before(self, epoch):
-        """Return the number of steps of the whole run, and of those before an epoch."""
+    def steps_before(self, epoch: int) -> tuple[int, int]:
+        """Return the numbers of all steps of a run, and of those before an epoch."""
         total = done = 0
         for phase, end in zip(self._phases, self._ends, strict=True):
             first = int(end) - phase.epochs
