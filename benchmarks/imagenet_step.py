@@ -1,4 +1,4 @@
-"""AlexNet on ImageNet's shapes: the step, the queue, the input, what crosses the wire.
+"""AlexNet on ImageNet's shapes: the step, the queue, the input, what replicas exchange.
 
 What it shows, for AlexNet at 227 pixels and 1,000 classes: generative over
 discriminative step (wanted: at most 1.01), our step over stock Keras (1.02), a queue of

@@ -1,8 +1,8 @@
 """Checks of arguments, of tensors in a graph, and of data that is read once.
 
-An argument that is not what it must be is an error that names it: what was expected,
-what was received, what to do. In a graph the same is an assertion of TensorFlow, which
-prints its parts in brackets of its own; `sentence_of` finds the sentence in that.
+An error names the argument and says what was expected, what was received, and what to
+do. In a graph it is an assertion of TensorFlow, which prints its parts in brackets;
+`sentence_of` finds the message in them.
 """
 
 __all__ = [
@@ -21,10 +21,11 @@ __all__ = [
 import numbers
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, DTypeLike
 from tqdm import auto as tqdm
 
 _MARK = "keras_tilt: "
@@ -32,29 +33,40 @@ _ALL = 2**31 - 1  # entries of a tensor that a failed assertion prints
 _QUIET = 10.0  # seconds before the bar of a pass is shown
 
 
-def as_array(name, value, dtype=np.float64, what="a number or an array of numbers"):
-    """A number, or an array of numbers; text and None are neither.
+def as_array(
+    name: str,
+    value: ArrayLike,
+    dtype: DTypeLike = np.float64,
+    what: str = "a number or an array of numbers",
+) -> np.ndarray:
+    """Return a number, or an array of numbers, as an array.
+
+    Args:
+        name: of the argument, for an error.
+        value: what was received.
+        dtype: of the array.
+        what: what was expected, for an error.
 
     Raises:
-        ValueError: if it is not.
+        ValueError: for anything else, such as text or None.
     """
     try:
         array = np.asarray(value)
         if array.dtype.kind in "OSUMmc":
-            raise TypeError(f"Numbers are no {array.dtype}.")
+            raise TypeError(f"Expected numbers. Received: {array.dtype}.")
         return array.astype(dtype, copy=False)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"`{name}` must be {what}. Received: {_short(value)}. "
-            "Numbers are no text, and rows have one length."
+            "Convert text to numbers, and give all rows one length."
         ) from error
 
 
-def as_number(name, value):
-    """A float.
+def as_number(name: str, value: ArrayLike) -> float:
+    """Return a single number as a float.
 
     Raises:
-        ValueError: if it is not a single number.
+        ValueError: for anything else.
     """
     number = as_array(name, value, what="a number")
     if number.ndim:
@@ -66,18 +78,18 @@ def as_number(name, value):
 
 
 def as_labels(name: str, labels: ArrayLike) -> np.ndarray:
-    """Class numbers, int32 [n], of integers of any type.
+    """Return class indices of any integer type as int32.
 
     Args:
         name: of the argument, for an error.
-        labels: integers [n] or a column [n, 1]; what a class number may be is left to
-            the caller, -1 commonly marks an unlabelled image.
+        labels: integers `[n]` or a column `[n, 1]`. The caller checks their range; -1
+            commonly marks an unlabelled image.
 
     Returns:
-        labels: int32 [n], the same numbers.
+        labels: int32 `[n]`, the same numbers.
 
     Raises:
-        ValueError: for text, floats or one-hot rows, or a number beyond int32, that
+        ValueError: for text, floats or one-hot rows, or a number beyond int32, which
             would become another one.
 
     Example:
@@ -87,55 +99,55 @@ def as_labels(name: str, labels: ArrayLike) -> np.ndarray:
     array = np.asarray(labels)
     if array.dtype.kind not in "iu":
         raise ValueError(
-            f"`{name}` must be integers, a class number each. Received: "
+            f"`{name}` must be integers, a class index each. Received: "
             f"{array.dtype} {list(array.shape)}, {_short(labels)}. Class names become "
-            f"numbers by `np.unique({name}, return_inverse=True)[1]`, floats by "
+            f"indices by `np.unique({name}, return_inverse=True)[1]`, floats by "
             "`astype('int32')`, one-hot rows by `argmax(axis=-1)`."
         )
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:
         raise ValueError(
-            f"`{name}` must have shape [n], a class number each. Received: shape "
-            f"{list(array.shape)}. One-hot rows become class numbers by "
+            f"`{name}` must have shape [n], a class index each. Received: shape "
+            f"{list(array.shape)}. One-hot rows become class indices by "
             "`argmax(axis=-1)`."
         )
     whole = array.astype(np.int32)
     other = whole != array
     if np.any(other):
         raise ValueError(
-            f"`{name}` must be class numbers. Received: {array[other][0]}, which is "
+            f"`{name}` must be class indices. Received: {array[other][0]}, which is "
             "beyond int32. Number the classes from 0."
         )
     return whole
 
 
 def as_label_map(name: str, values: ArrayLike) -> np.ndarray:
-    """A label of every pixel, int32 [height, width], of integers of any type.
+    """Return a map of labels of any integer type as int32 `[height, width]`.
 
     Raises:
         ValueError: for another shape, for floats, or for a number below -1 or beyond
-            int32, that would become another one.
+            int32, which would become another one.
     """
     values = np.asarray(values)
     if values.dtype.kind not in "iu" or values.ndim != 2 or not values.size:
         raise ValueError(
             f"`{name}` must be integers [height, width]. Received: {values.dtype} "
-            f"{list(values.shape)}. Number what is there from 0; -1 is nothing."
+            f"{list(values.shape)}. Number from 0; -1 marks pixels without one."
         )
     if values.min() < -1 or values.max() >= 2**31:
         raise ValueError(
             f"`{name}` must be from -1 to 2^31 - 1. Received: {values.min()} to "
-            f"{values.max()}. Number what is there from 0; -1 is nothing."
+            f"{values.max()}. Number from 0; -1 marks pixels without one."
         )
     return values.astype(np.int32, copy=False)
 
 
 def as_names(name: str, values: Iterable) -> list[str]:
-    """A list of text, of names that may be bytes in UTF-8 or numbers.
+    """Return names, which may be text, bytes in UTF-8 or numbers, as a list of text.
 
-    NumPy holds names as bytes, too, and stores them so; `str` of such a name is another
-    one, "b'cat'".
+    NumPy may hold names as bytes, and stores them so; `str` would turn b'cat' into the
+    text "b'cat'".
 
     Raises:
         ValueError: for a single text, or bytes that are not UTF-8.
@@ -164,8 +176,8 @@ def _as_text(name, value):
         ) from error
 
 
-def check_count(name, value, smallest, largest=2**31 - 1):
-    """Raise a ValueError unless it is a whole number within a range."""
+def check_count(name: str, value: int, smallest: int, largest: int = 2**31 - 1) -> None:
+    """Raise a ValueError unless a value is a whole number within a range."""
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not whole or not smallest <= value <= largest:
         raise ValueError(
@@ -174,27 +186,27 @@ def check_count(name, value, smallest, largest=2**31 - 1):
         )
 
 
-def few(values):
-    """The first numbers of an array, for an error."""
+def few(values: ArrayLike) -> str:
+    """Return the first numbers of an array as text, for an error."""
     return ", ".join(f"{value:.4g}" for value in np.ravel(values)[:4])
 
 
 # Tensors in a graph
 
 
-def given(tensor, condition, *parts):
-    """The tensor, once a condition holds.
+def given(tensor: tf.Tensor, condition: tf.Tensor, *parts: Any) -> tf.Tensor:
+    """Return a tensor, once a condition holds.
 
-    XLA has no assertions: there it is the tensor whatever holds.
+    XLA has no assertions: there the condition is not checked.
 
     Args:
-        tensor: what is needed only then.
+        tensor: any tensor.
         condition: bool `[]`.
-        *parts: of the sentence of the error, str and tensors, joined by spaces; one
-            that begins with a full stop ends what is before it.
+        *parts: of the message of the error, text and tensors, joined by spaces; there
+            is no space before a part that begins with a full stop.
 
     Raises:
-        tf.errors.InvalidArgumentError: if it does not hold, in a graph when it runs.
+        tf.errors.InvalidArgumentError: if it does not hold; in a graph when it runs.
     """
     data = [f"{_MARK}{parts[0]}", *parts[1:]]
     if tf.executing_eagerly():
@@ -207,12 +219,12 @@ def given(tensor, condition, *parts):
         return tf.identity(tensor)
 
 
-def sentence_of(error):
-    """What an error of TensorFlow says if it began as one of ours, or None.
+def sentence_of(error: tf.errors.OpError) -> str | None:
+    """Return the message of an error that this package raised in a graph, or None.
 
     Args:
-        error: of `given`, or of a Python function in a graph whose own error begins
-            with "keras_tilt: ".
+        error: as TensorFlow raises it, of `given`, or of a Python function in a graph
+            that raised an error beginning with "keras_tilt: ".
     """
     message = error.message or ""
     asserted = re.search(rf"assertion failed: \[{_MARK}([^\n]*)\]", message)
@@ -224,7 +236,7 @@ def sentence_of(error):
 
 
 def _as_printed(part):
-    """As TensorFlow prints a part in a graph."""
+    """Return a part as TensorFlow prints it in a graph."""
     return part if isinstance(part, str) else " ".join(map(str, np.ravel(part)))
 
 
@@ -235,16 +247,18 @@ def _joined(words):
 # Data
 
 
-def one_pass(name, batches, doing):
-    """The batches of a data set, one after the other.
+def one_pass(name: str, batches: Iterable, doing: str) -> Iterable:
+    """Return the batches of a data set, one after the other, with a progress bar.
+
+    The bar is shown if a pass takes more than 10 seconds.
 
     Args:
         name: of the argument, for an error.
         batches: `tf.data.Dataset` or another iterable.
-        doing: word of the bar.
+        doing: what is done, for the bar.
 
     Raises:
-        ValueError: a data set that says of itself that it has no end.
+        ValueError: for a data set whose cardinality is infinite.
     """
     cardinality = getattr(batches, "cardinality", None)
     count = int(cardinality() if callable(cardinality) else cardinality or -2)

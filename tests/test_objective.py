@@ -142,7 +142,7 @@ def test_the_minimum_is_reached_by_columns_spread_over_their_own_class():
     assert generative_loss(labels, logits + batch(6, 3, 0.1)[1]) > minimum
 
 
-def test_unlabelled_images_enter_the_sums_over_images_and_no_numerator():
+def test_unlabelled_images_contribute_only_to_the_normalizer():
     labels, logits = batch(8)
     extra = np.full([4, 5], 0.7, np.float32)
     both = np.concatenate([logits, extra])

@@ -124,7 +124,7 @@ def test_a_softmax_local_to_each_replica_would_be_seen(
     assert relative_difference(naive[1], one[1]) > 1e-2
 
 
-def test_only_numbers_per_class_cross_the_wire(strategy):
+def test_only_numbers_per_class_are_gathered_across_replicas(strategy):
     gathered = []
 
     def step(labels, logits):

@@ -1,10 +1,12 @@
 """Training by the generative gradient, the discriminative one, or a mix of both."""
 
 from keras_tilt.training import evaluation
-from keras_tilt.training.classifier import Calibration, GenerativeClassifier
+from keras_tilt.training.calibration import Calibration
+from keras_tilt.training.classifier import GenerativeClassifier
 from keras_tilt.training.losses import discriminative_loss, generative_loss, mixed_loss
 from keras_tilt.training.optimizers import CaffeSGD, Continued, InverseDecay, WarmUp
-from keras_tilt.training.run import Phase, Stopped, train
+from keras_tilt.training.phases import Phase
+from keras_tilt.training.run import Stopped, train
 
 __all__ = [
     "CaffeSGD",

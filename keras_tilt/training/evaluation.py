@@ -1,14 +1,15 @@
-"""How good a trained classifier is: errors, calibration, and its log p(x) as a score.
+"""How good a trained classifier is: errors, calibration, and log densities of images.
 
     p(y|x)  = mean over crops of softmax_y(F_y(x) + b_y)
     log p(x) / q(x) = log sum_y rho_y exp(F_y(x)) / Z_y = logsumexp_y(F_y(x) + b_y)
 
-The second line is what b = log rho - log Z of `GenerativeClassifier.calibrate` is for:
-a calibrated output is a joint log density, and its logsumexp that of the image.
+The second line is why `GenerativeClassifier.calibrate` sets b = log rho - log Z: a
+calibrated output is a joint log density of image and class, and its logsumexp that of
+the image.
 
-Source: crops, Krizhevsky, Sutskever, Hinton 2012, section 4.1 (theirs are mirrored,
-too; the paper takes the center and the corners); ECE, Guo et al. 2017; the score,
-Grathwohl et al. 2020, section 5.3.
+Source: crops, Krizhevsky, Sutskever, Hinton 2012, section 4.1 (theirs are also
+mirrored; Dai, Lu, Wu 2015 take the center and the corners); ECE, Guo et al. 2017; log
+densities that tell images of other kinds, Grathwohl et al. 2020, section 5.3.
 """
 
 __all__ = [
@@ -20,23 +21,25 @@ __all__ = [
 ]
 
 import typing
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import scipy.special
 import scipy.stats
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
-from keras_tilt.training.losses import class_numbers
+from keras_tilt.training.batch_checks import class_indices
 from keras_tilt.validation import one_pass
 
 
 class Predictions(typing.NamedTuple):
-    """What a model says of a data set.
+    """What a model predicts for the images of a data set.
 
     Attributes:
         probabilities: `[n, classes]` p(y|x), mean over the crops of an image.
-        scores: `[n]` nats, log p(x) / q(x), mean over the crops; up to a constant
-            where the model is not calibrated.
+        scores: `[n]` nats, log density of the image relative to q, log p(x) / q(x),
+            mean over its crops; of a model that is not calibrated unnormalized.
         labels: int32 `[n]`; -1 = unlabelled.
     """
 
@@ -45,8 +48,8 @@ class Predictions(typing.NamedTuple):
     labels: np.ndarray
 
 
-def predictions(model, dataset):
-    """Runs a classifier over a data set.
+def predictions(model: Callable[..., tf.Tensor], dataset: Iterable) -> Predictions:
+    """Return the predictions of a classifier for a data set.
 
     Args:
         model: `keras.Model`, images to logits `[batch, classes]`.
@@ -59,7 +62,7 @@ def predictions(model, dataset):
 
     Raises:
         ValueError: if the data set is empty or has no end, or logits are not finite:
-            NaN would count as right in `top_error`.
+            `top_error` would count NaN as right.
     """
     parts, logits = [], None
     for images, labels in one_pass("dataset", dataset, "predicting"):
@@ -74,7 +77,7 @@ def predictions(model, dataset):
 
 
 def _logits(model, images):
-    """A function of images of these, however many: traced once."""
+    """Return a function of any number of images like these, traced once."""
     spec = tf.TensorSpec([None, *images.shape[-3:]], images.dtype)
     return tf.function(lambda images: model(images, training=False), [spec])
 
@@ -85,7 +88,7 @@ def _of_batch(logits, images, labels):
     outputs = np.float64(outputs).reshape(len(labels), crops, -1)
     probabilities = scipy.special.softmax(outputs, axis=2).mean(axis=1)
     scores = scipy.special.logsumexp(outputs, axis=2).mean(axis=1)
-    labels = class_numbers(labels, outputs.shape[2])
+    labels = class_indices(labels, outputs.shape[2])
     return probabilities, scores, labels.numpy()
 
 
@@ -100,10 +103,11 @@ def _finite(predictions):
     return predictions
 
 
-def top_error(predictions, k=1):
-    """Share of labelled images whose label is not among the k most probable classes.
+def top_error(predictions: Predictions, k: int = 1) -> float:
+    """Return the share of images whose label is not among the k most probable classes.
 
-    A class as probable as the label counts as more probable.
+    A class as probable as the label counts as more probable. Unlabelled images do not
+    count.
 
     Returns:
         error: in [0, 1].
@@ -114,10 +118,14 @@ def top_error(predictions, k=1):
     return float(np.mean(rank >= k))
 
 
-def calibration_error(predictions, num_bins=15):
-    """Expected calibration error: mean of abs(accuracy - confidence) over bins.
+def calibration_error(predictions: Predictions, num_bins: int = 15) -> float:
+    """Return the expected calibration error, over bins of equal width.
 
-    ECE = sum_bins n_b / n abs(mean of 1[right] - mean of max_y p(y|x)),   equal widths
+    ECE = sum over bins b of n_b / n abs(mean of 1[right] - mean of max_y p(y|x))
+
+    Args:
+        predictions: `Predictions`.
+        num_bins: number of bins of the confidence max_y p(y|x).
 
     Returns:
         error: in [0, 1].
@@ -129,16 +137,19 @@ def calibration_error(predictions, num_bins=15):
     return float(np.abs(np.bincount(bins, excess)).sum() / len(labels))
 
 
-def area_under_roc(scores, others):
-    """P(score of one of the first > score of one of the others), ties half.
+def area_under_roc(scores: ArrayLike, others: ArrayLike) -> float:
+    """Return how well log densities separate images from those of another kind.
+
+    area = P(one of `scores` > one of `others`) + P(equal) / 2
 
     Args:
-        scores: `[n]`, of images of the kind trained on.
-        others: `[m]`, of images of another kind.
+        scores: `[n]`, of images like those of the training.
+        others: `[m]`, of other images.
 
     Returns:
-        area: in [0, 1]; 1/2 where the scores tell nothing.
+        area: in [0, 1]; 1/2 if they do not separate them.
     """
+    scores, others = np.asarray(scores), np.asarray(others)
     u = scipy.stats.mannwhitneyu(scores, others, method="asymptotic").statistic
     return float(u / (len(scores) * len(others)))
 

@@ -1,48 +1,51 @@
-"""More draws of q than the batch: a queue of what past batches gave, per class.
+"""More draws of q than the batch: a queue of the sums over past batches, per class.
 
     Z_c = mean exp F[j, c],    rho_c = mean 1[y_j = c]    over the batch and the queue
     dL_G/dF[j, c] = (1/n) (m rho_c W[j, c] - 1[y_j = c]),    W = exp(F) / (m Z)
 
-with m images in the batch, n of them labelled. Sums over images are all that the
-generative gradient needs of others, so that a past batch is three numbers per class,
-whatever its size. Past logits are constants, of the weights they were made with.
+with m images in the batch, n of them labelled. The generative gradient of an image
+needs the other images only through sums, so that a past batch is three numbers per
+class, whatever its size. Past logits are constants, computed with past weights.
 
-Without a queue these are the formulas of `keras_tilt.training.losses`. With one the
-images of the batch remain the draws by which E_p[dF/dw] is estimated, and Z and rho
-become those of many: counting the queue as draws of E_p, too, whose gradient is lost, would take the
-weight from the negative term and leave the positive one. rho is averaged like Z, for a
-class is more frequent than it should be in just those batches in which it occurs.
+Without a queue these are the formulas of `keras_tilt.training.losses`. With one, the
+images of the batch remain the draws that estimate E_p[dF/dw], while Z and rho are
+averaged over many more. If the queue counted among the draws of E_p, too, the negative
+term would lose weight to images whose gradient is lost, and the positive one would not.
+rho is averaged like Z, since a class is overrepresented in the very batches in which it
+occurs.
 
-Source: of queues, Liu and Abbeel, "Hybrid Discriminative-Generative Training via
-Contrastive Learning", 2020 (their past logits are in the denominator only).
+Source: Liu and Abbeel, "Hybrid Discriminative-Generative Training via Contrastive
+Learning", 2020, for queues (their past logits are in the denominator only).
 """
 
 __all__ = ["ReferenceQueue", "pooled"]
 
 import tensorflow as tf
 
+from keras_tilt.training.losses import ColumnStatistics
+
 _MOST_ROWS = 64
 
 
 class ReferenceQueue:
-    """What past batches gave, the newest first; the oldest fall out.
+    """Sums over past batches, the newest first; the oldest are dropped.
 
-    A long queue has several batches to a row, as many as keep it to 64 rows: its cost
-    does not grow, and the oldest row's batches fall out together.
+    A queue of more than 64 batches merges several into each of its 64 rows, so that its
+    cost does not grow; the batches of the oldest row are dropped together.
 
     Args:
-        num_batches: how many are kept; in a long queue to within one row.
-        num_classes: columns of the logits.
+        num_batches: number of batches to keep; in a long queue to within one row.
+        num_classes: number of logits.
 
     Attributes:
         rows: variable `[rows, 3 classes + 1]`: log_sum in nats, square_sum and mass of
             every class, as in `ColumnStatistics`; number of images. Rows not yet filled
-            hold no image.
-        pushed: variable `[]`, batches so far. Both are part of the state of a training,
-            not of the model.
+            have no images.
+        pushed: variable `[]`, number of batches so far. Both variables are part of the
+            state of a training, not of the model.
     """
 
-    def __init__(self, num_batches, num_classes):
+    def __init__(self, num_batches: int, num_classes: int):
         self.num_batches = num_batches
         self._batches_per_row = -(-num_batches // _MOST_ROWS)
         num_rows = -(-num_batches // self._batches_per_row)
@@ -50,8 +53,13 @@ class ReferenceQueue:
         self.rows = _variable(rows, "reference_queue")
         self.pushed = _variable(tf.constant(0, tf.int64), "batches_pushed")
 
-    def push(self, statistics):
-        """Adds a batch in front."""
+    @property
+    def variables(self) -> list[tf.Variable]:
+        """The state of the queue, [pushed, rows]."""
+        return [self.pushed, self.rows]
+
+    def push(self, statistics: ColumnStatistics) -> None:
+        """Add a batch as the newest."""
         numbers = [statistics.log_sum, statistics.square_sum, statistics.mass]
         row = tf.concat([*numbers, [statistics.num_images]], axis=0)[tf.newaxis]
         rows = tf.convert_to_tensor(self.rows)
@@ -63,11 +71,13 @@ class ReferenceQueue:
         self.rows.assign(new)
         self.pushed.assign(self.pushed + 1)
 
-    def drift(self):
-        """How stale the queue is: log Z of its newer half minus that of its older half.
+    def drift(self) -> tf.Tensor:
+        """Return how stale the queue is, by the change of log Z within it.
+
+        drift = log Z of its newer half - log Z of its older half
 
         Returns:
-            drift: `[]` nats, mean over classes; 0 until both halves hold images.
+            drift: `[]` nats, mean over classes; 0 until both halves have images.
         """
         middle = self.rows.shape[0] // 2
         newer, older = map(_log_means, (self.rows[:middle], self.rows[middle:]))
@@ -75,8 +85,8 @@ class ReferenceQueue:
         return tf.where(tf.math.is_finite(drift), drift, 0.0)
 
 
-def pooled(statistics, rows):
-    """The statistics of a batch with log Z and rho taken over past batches, too.
+def pooled(statistics: ColumnStatistics, rows: tf.Tensor) -> ColumnStatistics:
+    """Return the statistics of a batch with Z and rho of past batches and this one.
 
     Args:
         statistics: `ColumnStatistics` of the global batch.
@@ -85,11 +95,12 @@ def pooled(statistics, rows):
     Returns:
         pooled: `ColumnStatistics` with
 
-            log_sum: log(m Z_c), what the sum over the batch would be at that Z.
+            log_sum: log(m Z_c), the log sum that a batch of m images has at this Z.
             importance_weights: exp(F - log_sum).
             mass: m rho_c.
             square_sum: the inverse of the Kish ESS of batch and queue together.
-            excess, num_labelled, num_images: as they were, but for the new log_sum.
+            excess: by the new log_sum.
+            num_labelled, num_images: those of the batch.
     """
     log_sums, square_sums, masses, counts = _split(rows)
     num_images = statistics.num_images + tf.reduce_sum(counts)
@@ -120,7 +131,7 @@ def _variable(value, name):
 
 
 def _joined(rows):
-    """The one row of all their images."""
+    """Return one row for all images of several."""
     log_sums, square_sums, masses, counts = _split(rows)
     log_sum = tf.reduce_logsumexp(log_sums, axis=0)
     square_sum = tf.reduce_sum(tf.exp(2.0 * (log_sums - log_sum)) * square_sums, axis=0)
@@ -134,7 +145,7 @@ def _no_image(num_classes):
 
 
 def _split(rows):
-    """Log sums, square sums and masses [batches, classes]; counts [batches]."""
+    """Return log sums, square sums, masses `[rows, classes]` and counts `[rows]`."""
     num_classes = (rows.shape[1] - 1) // 3
     *columns, counts = tf.split(rows, [*3 * [num_classes], 1], axis=1)
     return *columns, counts[:, 0]

@@ -1,9 +1,9 @@
-"""Runs of several schemes with several seeds: their records, and how they compare.
+"""Records of several training schemes with several seeds, and how they compare.
 
-    mean +- sd over seeds;    d = error of A - error of B, of each seed
+    mean +- sd over seeds;    d = error of A - error of B for each seed
     t = mean(d) sqrt(n) / sd(d)
 
-Records are dicts of what JSON knows, a list of them in a file, a line each.
+A results file is a JSON list of records, which are dicts, one on each line.
 """
 
 __all__ = [
@@ -15,6 +15,9 @@ __all__ = [
 ]
 
 import json
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import scipy.stats
@@ -22,18 +25,18 @@ import scipy.stats
 from keras_tilt import storage
 
 
-def read_records(path):
-    """Return all records of a results file; none if it is not there."""
+def read_records(path: pathlib.Path) -> list[dict[str, Any]]:
+    """Return all records of a results file; none if there is no file."""
     return json.loads(path.read_text()) if path.exists() else []
 
 
-def records_of(run, path):
-    """Return the records that agree with a dict, in the order of the file."""
+def records_of(run: Mapping[str, Any], path: pathlib.Path) -> list[dict[str, Any]]:
+    """Return the records that have all items of `run`, in the order of the file."""
     return [r for r in read_records(path) if run.items() <= r.items()]
 
 
-def append_records(path, records):
-    """Add records to a results file that other processes may be writing, too."""
+def append_records(path: pathlib.Path, records: list[dict[str, Any]]) -> None:
+    """Append records to a results file, to which other processes may append, too."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with storage.locked(path.with_suffix(".lock")):
         lines = [json.dumps(record) for record in read_records(path) + records]
@@ -41,33 +44,43 @@ def append_records(path, records):
         storage.replace(path, lambda part: part.write(whole.encode()))
 
 
-def mean_sd(values):
-    """Return "0.87 +- 0.05", or a dash where a number is missing."""
+def mean_sd(values: Sequence[float | None]) -> str:
+    """Return text like "0.870 +- 0.050", or a dash if a number is missing."""
     if not values or None in values:
         return "-"
-    sd = f" +- {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.3f}{sd}"
+    found = np.array(values, float)
+    sd = f" +- {np.std(found, ddof=1):.3f}" if len(found) > 1 else ""
+    return f"{np.mean(found):.3f}{sd}"
 
 
-def paired_test(one, runs, other, other_runs, value):
-    """Return one line: mean difference over common seeds, t, p (two-sided).
+def paired_test(
+    one: str,
+    runs: Mapping[int, Any],
+    other: str,
+    other_runs: Mapping[int, Any],
+    value: Callable[[Any], float],
+) -> list[str]:
+    """Return a line on the paired t-test of two schemes over their common seeds.
 
     Args:
         one: name of the first scheme.
-        runs: dict of its records by seed.
+        runs: its records by seed.
         other: name of the second scheme.
-        other_runs: dict of its records by seed.
-        value: function of a record, in %.
+        other_runs: its records by seed.
+        value: function of a record that returns an error in percent.
 
     Returns:
-        lines: list of one text, of none for fewer than two common seeds.
+        lines: list of one line (mean difference, t, two-sided p), or empty for fewer
+            than two common seeds.
     """
     seeds = sorted(runs.keys() & other_runs.keys())
     if len(seeds) < 2:
         return []
-    values = [[value(by_seed[s]) for s in seeds] for by_seed in (runs, other_runs)]
-    test = scipy.stats.ttest_rel(*values)
-    mean = np.mean(np.subtract(*values))
+    first, second = (
+        np.array([value(by_seed[s]) for s in seeds]) for by_seed in (runs, other_runs)
+    )
+    test = scipy.stats.ttest_rel(first, second)
+    mean = np.mean(first - second)
     return [
         f"{one} - {other}: {mean:+.3f} points over {len(seeds)} seeds, paired "
         f"t = {test.statistic:.2f}, p = {test.pvalue:.4f}"

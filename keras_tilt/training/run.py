@@ -1,118 +1,98 @@
-"""A training in phases, that may be killed at any moment and goes on where it stood.
+"""A training in phases that can be killed at any moment, and resumed.
 
     state after step t + 1 = step(state after step t, batch (epoch, t))
 
-The state is weights, calibration, random states, the optimizer's, metrics and queue; a
-batch is a function of its place alone. So both are whole numbers and arrays, and a run
-that goes on from them is the uninterrupted one, bit for bit where the steps are.
+The state is weights, calibration, states of random generators, optimizer, metrics and
+queue; a batch is a function of epoch and step alone. A resumed run therefore equals the
+uninterrupted one, bit for bit where the steps are deterministic.
 
-Source: the phases, Dai, Lu, Wu 2015, section 3: generative epochs, then discriminative
-ones with another learning rate.
+Source: the phases, Dai, Lu, Wu 2015, section 3.
 """
 
-__all__ = ["Phase", "Stopped", "train"]
+__all__ = ["Stopped", "train"]
 
 import contextlib
 import dataclasses
 import importlib.util
 import json
+import os
 import signal
-import sys
 import threading
 import time
-import typing
 import zlib
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-from tqdm import auto as tqdm
+from numpy.typing import ArrayLike
 
 from keras_tilt import storage
+from keras_tilt.training.classifier import GenerativeClassifier
+from keras_tilt.training.phases import Phase, PhaseSequence
+from keras_tilt.training.progress import ProgressBar
 from keras_tilt.validation import check_count
 
-_BAR = "{desc}{percentage:3.0f}%|{bar}| {remaining} left, {rate_fmt}{postfix}"
-_SHOWN = {"kish_ess": "Kish ESS", "accuracy": "accuracy"}  # beside the loss
-_REFRESH = 0.5  # seconds between two looks at the numbers of the bar
-_AGREE_EVERY = 10  # steps of several workers between two questions whether to stop
-
-
-class Phase(typing.NamedTuple):
-    """Epochs with one objective and one optimizer.
-
-    Attributes:
-        objective: of `GenerativeClassifier.compile`.
-        epochs: how many.
-        optimizer: function of nothing that makes the Keras optimizer.
-        batches: function (epoch, step) -> `tf.data.Dataset` of (images, labels), what
-            is left of that epoch of the run from that step on, of known cardinality.
-        queue: past batches kept as draws of q, of `GenerativeClassifier.compile`.
-        calibrate: whether the model is calibrated before it.
-    """
-
-    objective: str | float
-    epochs: int
-    optimizer: Callable
-    batches: Callable
-    queue: int = 0
-    calibrate: bool = False
+_AGREE_EVERY = 10  # steps between two agreements of several workers whether to stop
 
 
 class Stopped(SystemExit):
-    """The run was asked to end, has saved its state, and can be resumed."""
+    """The run was asked to stop; its state is saved, and it can be resumed."""
 
 
 def train(
-    model,
-    phases,
-    directory,
+    model: GenerativeClassifier,
+    phases: Sequence[Phase],
+    directory: str | os.PathLike,
     *,
-    settings,
-    validation=None,
-    calibration=None,
-    prior=None,
-    first_epoch=0,
-    save_every=1000,
-    batch_size=1,
-    callbacks=(),
-    metrics=("accuracy",),
-    progress=True,
-):
-    """Trains a model in phases, from wherever the folder's run stands.
+    settings: Mapping[str, Any],
+    validation: Any = None,
+    calibration: Iterable | None = None,
+    prior: ArrayLike | None = None,
+    first_epoch: int = 0,
+    save_every: int = 1000,
+    batch_size: int = 1,
+    callbacks: Iterable[keras.callbacks.Callback] = (),
+    metrics: Iterable = ("accuracy",),
+    progress: bool = True,
+) -> list[dict[str, Any]]:
+    """Train a model in phases, or resume the training that a folder holds.
 
-    SIGTERM and SIGINT let the step end, save and raise `Stopped`, in the last step of
-    an epoch and in its validation after that; a run that is killed otherwise loses at
-    most `save_every` steps. Files in the folder, each replaced as a whole: run.json,
-    state.npz; summary.csv, a row per epoch, the same as tensorboard/ where TensorBoard
-    is installed; best.keras (highest val_accuracy) and last.keras. The accuracy of a
-    generative epoch is that of outputs calibrated by rho and Z of its last batches, and
-    so are those of best.keras; last.keras is as it was trained.
-    Under several replicas batch norm that is not synchronized has moving statistics of
-    its own on each, as Keras has it: those of the first replica are kept.
+    SIGTERM and SIGINT let the step finish, save the state and raise `Stopped`; in the
+    last step of an epoch and in its validation, they do so after the validation. A run
+    that is killed otherwise loses at most `save_every` steps. Files in the folder, each
+    replaced as a whole: run.json and state.npz; summary.csv, a row per epoch, and the
+    same numbers in tensorboard/ if TensorBoard is installed; best.keras (highest
+    val_accuracy) and last.keras. The accuracy of a generative epoch is that of outputs
+    calibrated by rho and Z of its last batches; best.keras is calibrated so, last.keras
+    is not. Under several replicas batch norm that is not synchronized has moving
+    statistics of its own on each, as in Keras: those of the first replica are kept.
 
-    Under several workers, `tf.distribute.MultiWorkerMirroredStrategy`, all of them call
-    it with the same arguments, of a folder that they share. The chief writes and shows
-    its bar; each reads the whole data set and trains on its share of every batch, so
-    that more workers do not read faster. A signal to any of them stops them all at the
-    same step, the next multiple of ten or the epoch's end. When one is lost the others
-    end with an error of TensorFlow's within a minute or so: start them all again.
+    With several workers, `tf.distribute.MultiWorkerMirroredStrategy`, each of them
+    calls it with the same arguments, and a folder that they share. The chief writes and
+    shows the bar; each worker reads the whole data set and trains on its share of every
+    batch, so that more workers do not read faster. A signal to any of them stops all of
+    them at the same step, the next multiple of ten or the end of the epoch. If one is
+    lost, the others fail with an error of TensorFlow within a minute or so: start all
+    of them again.
 
     Args:
         model: `GenerativeClassifier`, new.
         phases: list of `Phase`.
         directory: folder of the run; new, empty, or that of the same run.
-        settings: dict of what the result depends on, of values that JSON knows. A run
-            is only ever resumed with the same.
+        settings: dict, of values that JSON can hold, of all that the result depends on.
+            A run is resumed only with equal settings.
         validation: data set to evaluate after every epoch, or None.
-        calibration: data set of the calibrations; needed if a phase calibrates.
+        calibration: data set to calibrate by; needed if a phase calibrates.
         prior: `[classes]` of the calibrations; by default the shares of its labels.
-        first_epoch: number of epochs the model has had before.
-        save_every: steps between two saves; an epoch ends with one, too.
+        first_epoch: number of epochs that the model was trained for before.
+        save_every: steps between two saves; the state is also saved after each epoch.
         batch_size: images in a step, for the progress bar.
-        callbacks: Keras callbacks. They see a `fit` per epoch, come before the state
-            is saved, and may see an epoch's end twice if the run is killed there.
-        metrics: of `GenerativeClassifier.compile`.
+        callbacks: Keras callbacks. There is a `fit` for each epoch; they are called
+            before the state is saved, and again for the end of an epoch if the run is
+            killed in between.
+        metrics: as in `GenerativeClassifier.compile`.
         progress: whether to show a bar.
 
     Returns:
@@ -120,10 +100,10 @@ def train(
             logs of `fit`, learning_rate and seconds.
 
     Raises:
-        Stopped: asked to end.
-        ValueError: a folder with another run or a damaged one; bad batches; workers
-            that do not see the same folder.
-        OSError: the folder cannot be written; what was saved last is whole.
+        Stopped: after a signal.
+        ValueError: a folder that holds another run or a damaged one; bad batches;
+            workers that do not see the same folder.
+        OSError: the folder cannot be written; the state saved last is intact.
     """
     check_count("save_every", save_every, 1)
     if calibration is None and any(phase.calibrate for phase in phases):
@@ -132,46 +112,39 @@ def train(
             "None. Pass the training images, without augmentation."
         )
     run = storage.Run(directory, settings)
-    training = _Training(model, phases, metrics, run, first_epoch)
-    saved = run.load()
-    training.check_shared(saved)
-    if saved is not None:
-        training.resume(saved)
-    training.open()
+    training = _Training(model, PhaseSequence(phases, first_epoch), metrics, run)
+    training.start_or_resume(first_epoch)
     total, done = training.steps()
-    bar = tqdm.tqdm(
-        total=batch_size * total,
-        initial=batch_size * done,
-        unit="img",
-        unit_scale=True,
-        bar_format=_BAR,
-        disable=not (progress and training.writes),
-    )
+    bar = ProgressBar(total, done, batch_size, progress and training.writes)
     with bar, _Signals() as signals:
-        watch = _Watch(training, bar, signals, save_every, batch_size)
+        watch = _Watch(training, bar, signals, save_every)
         while (number := training.next_phase()) is not None:
             if number != training.place.phase:
-                bar.set_postfix_str("", refresh=False)
-                bar.set_description("calibrating" if phases[number].calibrate else "")
+                bar.begin("calibrating" if phases[number].calibrate else "")
                 training.begin(number, calibration, prior)
-            epoch, step = training.place.epoch, training.place.step
-            batches = phases[number].batches(epoch, step)
-            watch.last_step = step + int(batches.cardinality())
-            model.fit(
-                batches,
-                validation_data=validation,
-                initial_epoch=epoch,
-                epochs=epoch + 1,
-                callbacks=[*callbacks, watch],
-                shuffle=False,  # the order is that of the batches
-                verbose=0,
-            )
+            _fit_epoch(training, phases[number], validation, callbacks, watch)
     return training.place.rows
+
+
+def _fit_epoch(training, phase, validation, callbacks, watch):
+    """Train on the rest of an epoch, and validate."""
+    epoch, step = training.place.epoch, training.place.step
+    batches = phase.batches(epoch, step)
+    watch.last_step = step + int(batches.cardinality())
+    training.model.fit(
+        batches,
+        validation_data=validation,
+        initial_epoch=epoch,
+        epochs=epoch + 1,
+        callbacks=[*callbacks, watch],
+        shuffle=False,  # the order is that of the batches
+        verbose=0,
+    )
 
 
 @dataclasses.dataclass
 class _Place:
-    """Where a run stands; `phase` -1 has not begun."""
+    """How far a run is; `phase` is -1 before the first one."""
 
     epoch: int
     phase: int = -1
@@ -182,41 +155,38 @@ class _Place:
 
 
 class _Training:
-    """A model on its way through the phases, and the folder of its run."""
+    """A model in a run of several phases, and the folder of that run."""
 
-    def __init__(self, model, phases, metrics, run, first_epoch):
+    def __init__(self, model, phases, metrics, run):
         self.model, self.phases, self.run = model, phases, run
         self._metrics = list(metrics)
-        self._ends = first_epoch + np.cumsum([phase.epochs for phase in phases])
-        self.place = _Place(first_epoch)
+        self.place = None
         self.writes = model.distribute_strategy.extended.should_checkpoint
         self._in_epoch = None
         self._curves = None
 
-    @property
-    def last_epoch(self):
-        """How many there are in all."""
-        return int(self._ends[-1])
+    def start_or_resume(self, first_epoch):
+        """Start a new run, or resume the one that the folder holds."""
+        saved = self.run.load()
+        self._check_shared(saved)
+        self.place = _Place(first_epoch)
+        if saved is not None:
+            self._resume(saved)
+        self._open()
 
     def next_phase(self):
-        """The number of the phase the next epoch belongs to; None behind the last."""
-        number = int(np.searchsorted(self._ends, self.place.epoch, side="right"))
-        return number if number < len(self.phases) else None
+        """Return the index of the phase of the next epoch; None after the last."""
+        return self.phases.number_of(self.place.epoch)
 
     def steps(self):
-        """Of the whole run, and of what is done of it."""
-        total = done = 0
-        for phase, end in zip(self.phases, self._ends, strict=True):
-            first = int(end) - phase.epochs
-            steps = int(phase.batches(first, 0).cardinality())
-            total += phase.epochs * steps
-            done += steps * int(np.clip(self.place.epoch - first, 0, phase.epochs))
-        return total, done + self.place.step
+        """Return the numbers of steps of the whole run, and of those that are done."""
+        total, before = self.phases.steps_before(self.place.epoch)
+        return total, before + self.place.step
 
     def of_workers(self, numbers):
-        """The numbers of every replica, `[replicas, ...]`; its own of one process.
+        """Return the numbers of every replica, `[replicas, ...]`; alone, its own.
 
-        A collective: all workers must come to it, and none passes it before the others.
+        This is a collective: all workers must call it, and each waits for the others.
         """
         own = tf.convert_to_tensor(numbers)[tf.newaxis]
         return (self._gathered(own) if self.model.has_workers else own).numpy()
@@ -230,8 +200,8 @@ class _Training:
         strategy = self.model.distribute_strategy
         return strategy.experimental_local_results(strategy.run(of_replica))[0]
 
-    def check_shared(self, saved):
-        """All workers go on from one state, and none writes before all have looked."""
+    def _check_shared(self, saved):
+        """Check that all workers resume one state, before any of them writes."""
         place = b"" if saved is None else str(saved["place"]).encode()
         found = self.of_workers(np.int64(zlib.crc32(place)))
         if len(set(found)) > 1:
@@ -242,7 +212,7 @@ class _Training:
             )
 
     def begin(self, number, calibration, prior):
-        """Calibrates where it is due, and compiles."""
+        """Begin a phase: calibrate if it asks for that, and compile."""
         if self.phases[number].calibrate:
             self.model.calibrate(calibration, prior=prior)
             # The networks of workers differ if moving statistics do.
@@ -259,8 +229,8 @@ class _Training:
             optimizer, phase.objective, queue=phase.queue, metrics=self._metrics
         )
 
-    def resume(self, saved):
-        """Puts the model where the run stood."""
+    def _resume(self, saved):
+        """Restore the model from a saved state."""
         self.place = _Place(**json.loads(str(saved["place"])))
         self._compile(self.place.phase)
         arrays = storage.parts_within(saved, "state ")
@@ -268,7 +238,7 @@ class _Training:
         self._in_epoch = arrays if self.place.step else None
 
     def restore_metrics(self):
-        """In the middle of an epoch, what `fit` has just set to zero is as it was."""
+        """Restore what `fit` resets at its start, in the middle of an epoch."""
         if self._in_epoch is not None:
             self._assign(self._in_epoch)
             self._in_epoch = None
@@ -287,7 +257,7 @@ class _Training:
             variable.assign(array)
 
     def keep(self):
-        """Replaces the state on disk."""
+        """Replace the state on disk."""
         arrays = [
             tf.convert_to_tensor(variable).numpy()
             for variable in self.model.training_state
@@ -298,7 +268,7 @@ class _Training:
             self.run.checkpoint({"place": place, **states})
 
     def end_epoch(self, row):
-        """Enters the row, and saves: models first, so that no state is ahead."""
+        """Add the row and save, models first: they are never older than the state."""
         place, accuracy = self.place, row.get("val_accuracy", -1.0)
         place.rows.append(row)
         if self.writes:
@@ -313,8 +283,8 @@ class _Training:
         if self.writes:
             self._show([row])
 
-    def open(self):
-        """Makes the folder, with the rows of the state and no others in it."""
+    def _open(self):
+        """Make the folder, with the rows of the state and no others."""
         if self.writes:
             self.run.create()
             self._curves = _new_curves(self.run.directory / "tensorboard")
@@ -332,7 +302,7 @@ class _Training:
 
 
 def _new_curves(directory):
-    """A writer for TensorBoard, of a file that replaces those of before."""
+    """Return a writer for TensorBoard, whose file replaces those of before."""
     if importlib.util.find_spec("tensorboard") is None:
         return tf.summary.create_noop_writer()
     for path in directory.glob("events.out.tfevents.*"):
@@ -341,40 +311,38 @@ def _new_curves(directory):
 
 
 class _Watch(keras.callbacks.Callback):
-    """Saves, stops where it is asked to, and moves the bar."""
+    """Saves the state, stops the run after a signal, and moves the bar."""
 
-    def __init__(self, training, bar, signals, save_every, batch_size):
+    def __init__(self, training, bar, signals, save_every):
         super().__init__()
         self._training, self._bar, self._signals = training, bar, signals
-        self._save_every, self._batch_size = save_every, batch_size
-        self._unsaved, self._shown = 0, 0.0
+        self._save_every, self._unsaved = save_every, 0
         self.last_step = None  # of the epoch
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Metrics go on in the middle of an epoch."""
+        """Restore the metrics of an epoch that is resumed."""
         place = self._training.place
         self._training.restore_metrics()
         self._first_step, self._before = place.step, place.seconds
         self._started = time.monotonic()
-        self._name = f"epoch {epoch + 1}/{self._training.last_epoch}"
-        self._bar.set_postfix_str("", refresh=False)
-        self._bar.set_description(self._name)
+        self._name = f"epoch {epoch + 1}/{self._training.phases.last_epoch}"
+        self._bar.begin(self._name)
 
     def on_test_begin(self, logs=None):
-        """Of many images it takes long."""
-        self._bar.set_description(f"{self._name}, validating")
+        """Show it, as it can take long."""
+        self._bar.rename(f"{self._name}, validating")
 
     def on_train_batch_end(self, batch, logs=None):
-        """After every step."""
+        """Save every so many steps, and stop after a signal."""
         place = self._training.place
         steps = self._first_step + batch + 1 - place.step
         place.step += steps
         place.seconds = self._before + time.monotonic() - self._started
         self._unsaved += steps
-        self._bar.update(steps * self._batch_size)
-        self._show(logs)
+        self._bar.advance(steps)
+        self._bar.show(logs, self.model.loss_name)
         if place.step == self.last_step:
-            return  # a fit without a step would go on from here: the epoch's end saves
+            return  # saved after the epoch: a resumed `fit` would have no step left
         asked = self._asked(place.step)
         if self._unsaved >= self._save_every or asked:
             self._training.keep()
@@ -382,7 +350,7 @@ class _Watch(keras.callbacks.Callback):
         self._stop_if(asked)
 
     def on_epoch_end(self, epoch, logs=None):
-        """The epoch's row; the state."""
+        """Save the models, the row of the epoch, and the state."""
         place = self._training.place
         row = {
             "epoch": epoch + 1,
@@ -393,15 +361,15 @@ class _Watch(keras.callbacks.Callback):
             ),
             "seconds": round(place.seconds, 2),
         }
-        self._bar.set_description(self._name)
+        self._bar.rename(self._name)
         self._training.end_epoch(row)
         self._unsaved = 0
         self._stop_if(self._asked(place.step))
 
     def _asked(self, step):
-        """The signal to stop by, or 0: the same on every worker.
+        """Return the signal to stop after, or 0: the same on every worker.
 
-        One that stopped by itself would leave the others waiting for it.
+        If one stopped alone, the others would wait for it.
         """
         received = self._signals.received
         if not self.model.has_workers:
@@ -415,25 +383,15 @@ class _Watch(keras.callbacks.Callback):
         if not number:
             return
         if self._training.writes:
-            self._bar.write(
+            self._bar.say(
                 f"Stopped by {signal.Signals(number).name} and saved after epoch "
-                f"{place.epoch}, step {place.step}. Run the same again to go on.",
-                file=sys.stderr,
+                f"{place.epoch}, step {place.step}. Run the same again to go on."
             )
         raise Stopped(128 + number)
 
-    def _show(self, logs):
-        if time.monotonic() < self._shown + _REFRESH:
-            return
-        self._shown = time.monotonic()
-        loss = self.model.loss_name
-        names = {loss: loss.replace("_", " "), **_SHOWN}
-        numbers = [f"{names[n]} {float(logs[n]):.3g}" for n in names if n in logs]
-        self._bar.set_postfix_str(", ".join(numbers), refresh=False)
-
 
 class _Signals(contextlib.AbstractContextManager):
-    """Within it SIGTERM and SIGINT are noted; a second one is as always."""
+    """A context in which SIGTERM and SIGINT are noted; a second one acts as usual."""
 
     def __init__(self):
         self.received = 0

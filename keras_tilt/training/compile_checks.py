@@ -1,0 +1,154 @@
+"""Checks of a network, and of the arguments that a classifier is compiled with.
+
+Each is a ValueError or TypeError before anything is built, in place of a training that
+fails at its first step, or that silently computes something else.
+"""
+
+__all__ = [
+    "check_queue",
+    "dtype_policy_of",
+    "generative_weight_of",
+    "num_classes_of",
+    "refuse_others",
+    "refuse_unreplicable",
+]
+
+import numbers
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import keras
+
+from keras_tilt.networks import output_activations
+from keras_tilt.training.optimizers import scales_loss
+from keras_tilt.validation import check_count
+
+_OBJECTIVES = {"discriminative": 0.0, "generative": 1.0}
+
+
+# The network
+
+
+def dtype_policy_of(network: keras.Model) -> keras.DTypePolicy:
+    """Return the dtype policy of a network, or raise a ValueError for no model."""
+    if not isinstance(network, keras.Model):
+        raise ValueError(
+            "`network` must be a keras.Model from images to logits. "
+            f"Received: {type(network).__name__}. Wrap a function in a Model first."
+        )
+    return network.dtype_policy
+
+
+def num_classes_of(network: keras.Model) -> int:
+    """Return the number of logits of a network.
+
+    Raises:
+        ValueError: for outputs that are not `[batch, classes]` logits of at least two
+            classes.
+    """
+    shape: Any = getattr(network, "output_shape", None)
+    if isinstance(shape, list | dict):
+        raise ValueError(
+            "`network` must have one output, logits [batch, classes]. Received: "
+            f"outputs {shape}. Build one of the output that is meant: "
+            "keras.Model(network.inputs, network.outputs[0])."
+        )
+    is_logits = isinstance(shape, tuple) and len(shape) == 2 and shape[1]
+    if not is_logits or shape[1] < 2:
+        raise ValueError(
+            "`network` must be a built functional or Sequential model whose output is "
+            f"logits [batch, classes]. Received: output shape {shape}. Flatten or pool "
+            "maps first, and end in at least two classes."
+        )
+    _check_logits(network)
+    return shape[1]
+
+
+def _check_logits(network):
+    """Raise a ValueError for outputs that are probabilities or their logarithms."""
+    output = output_activations.output_of(network)
+    if output.activation is None:
+        return
+    if output_activations.of_labels(output.activation):
+        why = "each output is the probability of a label beside others, in [0, 1]"
+    else:
+        why = "both objectives apply their own softmax"
+    raise ValueError(
+        f"`network` must end in logits: {why}. Received: outputs with the values of a "
+        f"{output.activation}, by layer {output.layer!r}. Remove it, or build the last "
+        "layer with activation=None."
+    )
+
+
+# Arguments of `compile`
+
+
+def generative_weight_of(
+    objective: Literal["generative", "discriminative"] | float,
+) -> float:
+    """Return the weight a of the generative loss in an objective.
+
+    Raises:
+        ValueError: for neither a name nor a number in [0, 1].
+    """
+    if isinstance(objective, str) and objective in _OBJECTIVES:
+        return _OBJECTIVES[objective]
+    if isinstance(objective, numbers.Real) and 0.0 <= objective <= 1.0:
+        return float(objective)
+    raise ValueError(
+        '`objective` must be "generative", "discriminative" or a number a in [0, 1] '
+        "for (1 - a) discriminative + a generative. "
+        f"Received: {objective!r}. Pass for example 0.5 for an equal mix."
+    )
+
+
+def check_queue(
+    num_batches: int, objective: Literal["generative", "discriminative"] | float
+) -> None:
+    """Raise a ValueError unless it is a count, and 0 for a discriminative objective."""
+    check_count("queue", num_batches, 0)
+    if num_batches and not generative_weight_of(objective):
+        raise ValueError(
+            "`queue` is for the sums of an objective with a generative part. "
+            f"Received: queue={num_batches}, objective={objective!r}. "
+            "Leave it out."
+        )
+
+
+def refuse_others(arguments: Mapping[str, Any]) -> None:
+    """Raise a TypeError for arguments of Keras's `compile` that have no place here."""
+    if arguments:
+        received = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        raise TypeError(
+            "`compile` of a GenerativeClassifier takes `objective=` in place of a "
+            f"loss, and the network's outputs are logits. Received: {received}. "
+            'Pass for example objective="generative", or "discriminative" for the '
+            "cross-entropy."
+        )
+
+
+def refuse_unreplicable(
+    optimizer: keras.optimizers.Optimizer,
+    steps_per_execution: int,
+    jit_compile: bool | str,
+) -> None:
+    """Raise a ValueError for options that Keras cannot run under several replicas.
+
+    They fail in Keras itself, or silently compute something else.
+    """
+    inner = optimizer.inner_optimizer if scales_loss(optimizer) else optimizer
+    refused = {
+        "steps_per_execution": steps_per_execution > 1,
+        "jit_compile": jit_compile is True,
+        "optimizer.gradient_accumulation_steps": inner.gradient_accumulation_steps,
+        "optimizer.clipnorm": inner.clipnorm,
+        "optimizer.global_clipnorm": inner.global_clipnorm,
+        "optimizer.clipvalue": inner.clipvalue,
+    }
+    received = [name for name, value in refused.items() if value]
+    if received:
+        raise ValueError(
+            "Under several replicas Keras cannot run these options, or applies them to "
+            f"each replica's share of the gradient. Received: {', '.join(received)}. "
+            "Leave them out, or train on one device."
+        )
