@@ -21,7 +21,7 @@ from collections.abc import Callable
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_tilt.reference.gradients import named_if_missing
+from keras_tilt.reference.gradients import differentiate
 from keras_tilt.reference.transports import carry, carry_back
 
 tfd = tfp.distributions
@@ -196,11 +196,8 @@ class Tilt:
         if noise is None:
             noise = self.to_noise(images)
         noise = tf.convert_to_tensor(noise, self.base.dtype)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(noise)
-            f = self.response(self.to_images(noise))
-        zero = tf.UnconnectedGradients.ZERO
-        with named_if_missing("The unit", "the image"):
-            gradient = tape.gradient(f, noise, unconnected_gradients=zero)
+        _, gradient = differentiate(
+            lambda noise: self.response(self.to_images(noise)), noise
+        )
         pixels = tf.range(1, tf.rank(gradient))
         return self.scale * tf.sqrt(tf.reduce_mean(gradient**2, axis=pixels))

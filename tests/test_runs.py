@@ -215,7 +215,7 @@ def test_the_last_checkpoint_is_enough(monkeypatch, tmp_path):
 SCRIPT = """
     import sys
     import tensorflow as tf
-    from keras_tilt import sampler
+    from keras_tilt.sampling import sampler
     from keras_tilt.reference.distributions import white_noise
     from keras_tilt.tilt import Tilt
     sampler._SAVE_EVERY = 0.0

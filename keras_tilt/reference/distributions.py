@@ -25,7 +25,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_tilt.reference.gradients import named_if_missing
+from keras_tilt.reference.gradients import differentiate
 from keras_tilt.reference.spectrum import (
     Spectrum,
     check_left_out,
@@ -422,18 +422,22 @@ def _in_inference(generator):
 
 def _image_shape(generate, latent_shape):
     """Shape of one image, found by generating two, which must have a gradient."""
-    noise = tf.zeros([2, *latent_shape])
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(noise)
+
+    def generated(noise):
         try:
-            images = generate(noise)
+            return generate(noise)
         except (ValueError, tf.errors.OpError) as error:
             raise ValueError(
                 f"`generator` must take noise {['n', *latent_shape]}. Received: an "
                 f"error for two of them: {error} Check `latent_shape`."
             ) from error
-    with named_if_missing("`generator`", "the noise"):
-        gradient = tape.gradient(images, noise)
+
+    images, gradient = differentiate(
+        generated,
+        tf.zeros([2, *latent_shape]),
+        named=("`generator`", "the noise"),
+        unconnected=tf.UnconnectedGradients.NONE,
+    )
     if gradient is None:
         raise ValueError(
             "`generator` must have a gradient with respect to the noise. Received: one "

@@ -36,7 +36,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_tilt.reference.gradients import named_if_missing
+from keras_tilt.reference.gradients import differentiate
 
 KERNELS = ("split", "hmc", "mala")
 DIVERGENCE = 1000.0  # nats; as in Stan: an energy error as large is a step too long
@@ -360,18 +360,8 @@ def _differentiated(tilt_fn):
     if isinstance(tilt_fn, Response):
         return tilt_fn.value_and_gradient
     if tf.executing_eagerly():
-        return lambda noise: _taped(tilt_fn, noise)
+        return lambda noise: differentiate(tilt_fn, noise)
     return Response(tilt_fn).value_and_gradient
-
-
-def _taped(tilt_fn, noise, *parameters):
-    # Weights unwatched: a quarter of the gradient of a large network would be theirs.
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(noise)
-        f = tilt_fn(noise, *parameters)
-    zero = tf.UnconnectedGradients.ZERO
-    with named_if_missing("The unit", "the image"):
-        return f, tape.gradient(f, noise, unconnected_gradients=zero)
 
 
 class Response:
@@ -391,7 +381,7 @@ class Response:
 
     def __init__(self, tilt_fn, autograph=True):
         self._together = tf.function(
-            functools.partial(_taped, tilt_fn),
+            functools.partial(differentiate, tilt_fn),
             autograph=autograph,
             experimental_attributes={"_noinline": True},
         )
