@@ -15,14 +15,13 @@ from keras_tilt.reference.distributions import (
 )
 from keras_tilt.sampling.kernels import (
     KERNELS,
-    Response,
     SplitHamiltonianMonteCarlo,
     Trajectory,
     chain_seeds,
     trajectory,
     transition_kernel,
-    value_and_gradient,
 )
+from keras_tilt.sampling.response import Response, value_and_gradient
 from keras_tilt.tilt import Tilt
 
 SHAPE = targets.SHAPE

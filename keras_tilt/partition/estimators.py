@@ -37,12 +37,17 @@ import tensorflow as tf
 from scipy import optimize, special
 from tqdm.auto import tqdm
 
-from keras_tilt.partition.importance import kish_ess
+from keras_tilt.partition.importance import kish_ess, pareto_k
 from keras_tilt.sampling.adaptation import StepSize
-from keras_tilt.sampling.chains import State, check_start, is_standard_normal
-from keras_tilt.sampling.diagnostics import pareto_k
+from keras_tilt.sampling.chains import State
+from keras_tilt.sampling.kernels import is_standard_normal
 from keras_tilt.sampling.schedule import Plan, check_plan, stateless_seed
-from keras_tilt.sampling.tilt_groups import chains_of, checked_tilts, sampled_together
+from keras_tilt.sampling.tilt_groups import (
+    chains_of,
+    check_start,
+    checked_tilts,
+    sampled_together,
+)
 from keras_tilt.storage.run_folder import (
     Record,
     Run,

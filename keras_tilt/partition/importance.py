@@ -8,9 +8,21 @@ Source: Dai, Lu and Wu (2015), the estimate behind the generative gradient; Kish
 for the effective sample size.
 """
 
-__all__ = ["normalized_log_weights", "normalized_weights", "expectation", "kish_ess"]
+__all__ = [
+    "expectation",
+    "kish_ess",
+    "normalized_log_weights",
+    "normalized_weights",
+    "pareto_k",
+]
 
+import math
+import warnings
+
+import numpy as np
 import tensorflow as tf
+
+from keras_tilt.sampling.diagnostics import import_arviz
 
 
 def normalized_log_weights(log_weights, axis=0):
@@ -87,6 +99,27 @@ def kish_ess(log_weights, axis=0):
     log_ess -= tf.reduce_logsumexp(2.0 * shifted, axis=axis)
     nobody = tf.reduce_all(tf.equal(shifted, -float("inf")), axis=axis)
     return tf.where(nobody, tf.zeros_like(log_ess), tf.exp(log_ess))
+
+
+def pareto_k(log_weights):
+    """Shape k of the tail of importance weights: above 0.7 their mean is not known.
+
+    Weights have as many moments as 1 / k. -inf for equal weights, NaN for weights that
+    are not finite.
+
+    Args:
+        log_weights: [draws], nats.
+
+    Source: Vehtari, Simpson, Gelman, Yao and Gabry (2024), "Pareto smoothed importance
+    sampling", by ArviZ.
+    """
+    if not np.all(np.isfinite(log_weights)):
+        return math.nan
+    if np.ptp(log_weights) == 0:
+        return -math.inf
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns of what the verdict says
+        return float(import_arviz().psislw(np.array(log_weights))[1])
 
 
 def _shifted(log_weights, axis):

@@ -18,25 +18,23 @@ Hilbert spaces", for its independence of the dimension.
 __all__ = [
     "DIVERGENCE",
     "KERNELS",
-    "Response",
     "SplitHamiltonianMonteCarlo",
     "Trajectory",
     "chain_seeds",
+    "is_standard_normal",
     "kinetic_energy",
     "trajectory",
     "transition_kernel",
-    "value_and_gradient",
 ]
 
-import copy
-import functools
+import math
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_tilt.reference.gradients import differentiate
+from keras_tilt.sampling.response import Response, differentiated, value_and_gradient
 
 KERNELS = ("split", "hmc", "mala")
 DIVERGENCE = 1000.0  # nats; as in Stan: an energy error as large is a step too long
@@ -82,7 +80,7 @@ def trajectory(tilt_fn, start, step_size, num_leapfrog_steps, mass=1.0):
     Returns:
         end: a `Trajectory`.
     """
-    dtype, differentiated = start.noise.dtype, _differentiated(tilt_fn)
+    dtype, f_and_gradient = start.noise.dtype, differentiated(tilt_fn)
     angle = tf.cast(step_size, dtype) * tf.math.rsqrt(tf.cast(mass, dtype))
     cosine, sine = tf.cos(angle), tf.sin(angle)
 
@@ -95,7 +93,7 @@ def trajectory(tilt_fn, start, step_size, num_leapfrog_steps, mass=1.0):
     def rotate(at):
         noise = cosine * at.noise + sine * at.momentum
         momentum = cosine * at.momentum - sine * at.noise
-        f, gradient = differentiated(noise)
+        f, gradient = f_and_gradient(noise)
         return Trajectory(noise, momentum, f, gradient, at.kicks)
 
     def move(left, at):
@@ -208,22 +206,8 @@ class SplitHamiltonianMonteCarlo(tfp.mcmc.TransitionKernel):
         """Propose the end of a trajectory, and accept it or stay."""
         (noise,) = tf.nest.flatten(current_state)
         here = previous_kernel_results.accepted_results
-        stored = self.parameters["store_parameters_in_results"]
-        steps = here._asdict() if stored else self.parameters
         momentum, log_uniform = _draw(seed, here.target_log_prob, noise)
-        end = trajectory(
-            self.parameters["tilt_fn"],
-            Trajectory(
-                noise,
-                momentum,
-                here.target_log_prob,
-                here.grads_target_log_prob[0],
-                tf.zeros_like(here.target_log_prob),
-            ),
-            steps["step_size"],
-            steps["num_leapfrog_steps"],
-            self.parameters["mass"],
-        )
+        end = self._end(noise, momentum, here)
         log_accept_ratio = end.f - here.target_log_prob - end.kicks
         log_accept_ratio = tf.where(
             tf.math.is_finite(log_accept_ratio), log_accept_ratio, -np.inf
@@ -249,6 +233,19 @@ class SplitHamiltonianMonteCarlo(tfp.mcmc.TransitionKernel):
         )
         next_noise = _choose(is_accepted, end.noise, noise)
         return tf.nest.pack_sequence_as(current_state, [next_noise]), results
+
+    def _end(self, noise, momentum, here):
+        """The end of the trajectory from a place with a momentum."""
+        stored = self.parameters["store_parameters_in_results"]
+        steps = here._asdict() if stored else self.parameters
+        f, (gradient,) = here.target_log_prob, here.grads_target_log_prob
+        return trajectory(
+            self.parameters["tilt_fn"],
+            Trajectory(noise, momentum, f, gradient, tf.zeros_like(f)),
+            steps["step_size"],
+            steps["num_leapfrog_steps"],
+            self.parameters["mass"],
+        )
 
 
 def transition_kernel(
@@ -287,7 +284,7 @@ def transition_kernel(
     def log_prob(noise):
         return tilt_fn(noise) + base.log_prob(noise)
 
-    makers = {
+    make = {
         "split": lambda f: SplitHamiltonianMonteCarlo(
             f, step_size, num_leapfrog_steps, mass, is_adjusted
         ),
@@ -297,12 +294,16 @@ def transition_kernel(
         "mala": lambda log_prob: tfp.mcmc.MetropolisAdjustedLangevinAlgorithm(
             log_prob, step_size**2
         ),
-    }
-    make = makers[name]
+    }[name]
     # "split" has the base in itself: for it, and for its swaps, f is the whole target.
-    if ladder is None:
-        return make(tilt_fn if name == "split" else log_prob)
-    if name == "split":
+    if ladder is not None:
+        return _on_ladder(make, tilt_fn, base, ladder, knows_base=name == "split")
+    return make(tilt_fn if name == "split" else log_prob)
+
+
+def _on_ladder(make, tilt_fn, base, ladder, knows_base):
+    """Replica exchange of kernels that `make` makes, with or without the base in it."""
+    if knows_base:
         target = {"target_log_prob_fn": tilt_fn}
     else:
         target = {
@@ -316,6 +317,21 @@ def transition_kernel(
         state_includes_replicas=True,
         **target,
     )
+
+
+def is_standard_normal(base):
+    """Whether a distribution is N(0, I): by its density at the origin and elsewhere."""
+    size = math.prod(base.event_shape)
+    places = np.random.default_rng(0).standard_normal([3, size])
+    places[0] = 0.0
+    try:
+        log_prob = base.log_prob(
+            tf.constant(places.reshape([3, *base.event_shape]), base.dtype)
+        )
+    except (NotImplementedError, ValueError, tf.errors.OpError):
+        return False
+    exact = -np.sum(places**2 + np.log(2 * np.pi), axis=1) / 2
+    return bool(np.allclose(log_prob, exact, rtol=1e-5, atol=1e-5))
 
 
 def kinetic_energy(results):
@@ -345,81 +361,6 @@ class _KernelResults(NamedTuple):
     proposed_state: tf.Tensor
     proposed_results: _Place
     initial_kinetic: tf.Tensor  # |momentum|^2 / 2 at the start, [...], nats
-
-
-def value_and_gradient(tilt_fn, noise):
-    """f and its gradient, which is zero where f does not depend on the noise.
-
-    In a graph they are a function of their own: see `Response`.
-    """
-    return _differentiated(tilt_fn)(noise)
-
-
-def _differentiated(tilt_fn):
-    """The function noise -> f and its gradient, traced at most once in a graph."""
-    if isinstance(tilt_fn, Response):
-        return tilt_fn.value_and_gradient
-    if tf.executing_eagerly():
-        return lambda noise: differentiate(tilt_fn, noise)
-    return Response(tilt_fn).value_and_gradient
-
-
-class Response:
-    """f and its gradient as one graph, which all graphs that call it share.
-
-        factor f(z, parameters),     z: noise [..., event] -> [...]
-
-    On a CPU, TensorFlow replaces the gradient of a max pooling by oneDNN's, which is
-    several times as fast, only if it has replaced the pooling before; and in the cycle
-    of a loop there is no before. In a graph of their own there is one.
-
-    Args:
-        tilt_fn: f, (noise [..., event], *parameters) -> f [...], nats.
-        autograph: whether Python's `if` and `for` on tensors in `tilt_fn` are made
-            part of the graph; tracing a large network takes longer with it.
-    """
-
-    def __init__(self, tilt_fn, autograph=True):
-        self._together = tf.function(
-            functools.partial(differentiate, tilt_fn),
-            autograph=autograph,
-            experimental_attributes={"_noinline": True},
-        )
-        self._parameters, self._factor = (), None
-
-    def at(self, parameters):
-        """The same function at given parameters, a sequence of tensors."""
-        return self._with(_parameters=tuple(parameters))
-
-    def times(self, factor):
-        """The same function with a factor, broadcastable to f, outside of its graph."""
-        return self._with(_factor=factor)
-
-    def _with(self, **attributes):
-        twin = copy.copy(self)
-        vars(twin).update(attributes)
-        return twin
-
-    def value_and_gradient(self, noise):
-        """f and its gradient."""
-        f, gradient = self._together(noise, *self._parameters)
-        if self._factor is None:
-            return f, gradient
-        factor = tf.convert_to_tensor(self._factor)
-        of_events = [1] * (noise.shape.rank - f.shape.rank)
-        of_noise = tf.reshape(factor, [*factor.shape, *of_events])
-        return factor * f, of_noise * gradient
-
-    def __call__(self, noise):
-        """f that brings its gradient with it, for whoever asks a tape for it.
-
-        Not as a custom gradient, which TensorFlow never forgets, nor the graph it is
-        in: as a plane through f with that slope.
-        """
-        value, gradient = map(tf.stop_gradient, self.value_and_gradient(noise))
-        events = range(value.shape.rank, noise.shape.rank)
-        moved = noise - tf.stop_gradient(noise)  # by zero
-        return value + tf.reduce_sum(moved * gradient, axis=[*events])
 
 
 def chain_seeds(seed, chains):

@@ -25,16 +25,18 @@ import tensorflow as tf
 from tqdm.auto import tqdm
 
 from keras_tilt.sampling.adaptation import StepSize
-from keras_tilt.sampling.chains import (
-    State,
-    check_start,
-    functional_names,
-    is_standard_normal,
-)
-from keras_tilt.sampling.diagnostics import diagnose, worst_pixel
+from keras_tilt.sampling.chains import State
+from keras_tilt.sampling.diagnostics import diagnose
+from keras_tilt.sampling.functionals import functional_names, worst_pixel
+from keras_tilt.sampling.kernels import is_standard_normal
 from keras_tilt.sampling.samples import Images, Samples
 from keras_tilt.sampling.schedule import Plan, check_plan, stateless_seed
-from keras_tilt.sampling.tilt_groups import chains_of, checked_tilts, sampled_together
+from keras_tilt.sampling.tilt_groups import (
+    chains_of,
+    check_start,
+    checked_tilts,
+    sampled_together,
+)
 from keras_tilt.storage.run_folder import (
     Record,
     Run,

@@ -1,6 +1,6 @@
 """The draws of a sampler, their images, and the numbers that they are judged by."""
 
-__all__ = ["Images", "Samples"]
+__all__ = ["Images", "Samples", "inference_data"]
 
 import dataclasses
 import json
@@ -14,8 +14,7 @@ import numpy as np
 from keras_tilt.sampling.diagnostics import (
     Diagnostics,
     Scalar,
-    inference_data,
-    read_netcdf,
+    import_arviz,
 )
 from keras_tilt.storage.run_folder import replace_path
 
@@ -133,7 +132,7 @@ class Samples:
         return Images(self.noise, self.to_images, self.event_shape)
 
     def to_arviz(self):
-        """Return an `arviz.InferenceData`, as `sampling.diagnostics` makes it."""
+        """Return an `arviz.InferenceData`, as `inference_data` makes it."""
         functionals = {"f": self.f, **self.functionals}
         return inference_data(
             functionals,
@@ -195,7 +194,7 @@ class Samples:
         Raises:
             ValueError: if there is none, or it is another file.
         """
-        data = read_netcdf(path)
+        data = _read_netcdf(path)
         if _NUMBERS not in data.attrs:
             raise ValueError(
                 f"Expected a file of samples. Received: {path}, which has none. Write "
@@ -232,3 +231,45 @@ class Samples:
 
     def __repr__(self):
         return f"Samples of shape {list(self.event_shape)}: {self.diagnostics}"
+
+
+def inference_data(functionals, log_prob, is_accepted, is_divergent, energy=None):
+    """The functionals behind a verdict as an `arviz.InferenceData`.
+
+    Group `posterior` has the functionals; group `sample_stats` has lp, the log density,
+    accepted, diverging and, where there is one, energy. The noise itself is left out:
+    ArviZ would compute one R-hat per pixel.
+
+    Args:
+        functionals: dict of [num_draws, num_chains], f among them.
+        log_prob: [num_draws, num_chains], in nats, up to a constant.
+        is_accepted: [num_draws, num_chains], booleans.
+        is_divergent: [num_draws, num_chains], booleans.
+        energy: None, or [num_draws, num_chains], in nats.
+
+    Returns:
+        inference_data: an `arviz.InferenceData`.
+    """
+    statistics = {"lp": log_prob, "accepted": is_accepted, "diverging": is_divergent}
+    if energy is not None:
+        statistics["energy"] = energy
+    return import_arviz().from_dict(
+        # In float64, for the numbers of a `Diagnostics` to the last digit.
+        posterior={name: np.float64(values).T for name, values in functionals.items()},
+        sample_stats={name: values.T for name, values in statistics.items()},
+    )
+
+
+def _read_netcdf(path):
+    """Return the `arviz.InferenceData` of a file, held in memory.
+
+    Raises:
+        ValueError: if it is not there, or no such file.
+    """
+    try:
+        return import_arviz().from_netcdf(str(path)).load()
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"Expected a netCDF file that ArviZ reads. Received: {path}: {error}. "
+            "Write one with samples.save('samples.nc')."
+        ) from error

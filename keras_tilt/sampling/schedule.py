@@ -23,8 +23,8 @@ from keras_tilt.sampling.adaptation import (
     jittered,
     leapfrog_steps,
 )
-from keras_tilt.sampling.chains import MOST_CHAINS, Settings, is_standard_normal
-from keras_tilt.sampling.kernels import KERNELS
+from keras_tilt.sampling.chains import MOST_CHAINS, KernelParameters
+from keras_tilt.sampling.kernels import KERNELS, is_standard_normal
 from keras_tilt.storage.run_folder import fingerprint
 from keras_tilt.validation import as_array, as_number, check_count
 
@@ -109,7 +109,7 @@ class Plan:
         num_steps = self.mean_steps(step_size)
         if self.num_leapfrog_steps is None:
             num_steps = jittered(num_steps, self.seed, iteration)
-        return Settings(step_size, num_steps, scale)
+        return KernelParameters(step_size, num_steps, scale)
 
     def frozen_step_sizes(self, step):
         """Step sizes after the warm-up."""

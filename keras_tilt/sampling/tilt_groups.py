@@ -7,7 +7,13 @@ Which channels they read are arguments of it, so that the graph made for one cla
 serves all others: it is kept with the network, and goes with it.
 """
 
-__all__ = ["chains_of", "checked_tilts", "sampled_together", "stacked_response"]
+__all__ = [
+    "chains_of",
+    "check_start",
+    "checked_tilts",
+    "sampled_together",
+    "stacked_response",
+]
 
 import numpy as np
 import tensorflow as tf
@@ -17,6 +23,7 @@ from keras_tilt.sampling.chains import ChainGraphs, Chains
 from keras_tilt.tilt import Tilt
 from keras_tilt.units.groups import shared, stack
 from keras_tilt.units.selection import Unit
+from keras_tilt.validation import few
 
 
 def checked_tilts(tilt):
@@ -121,3 +128,24 @@ def chains_of(tilts, kernel, rows, num_chains, mass=1.0, ladder=None):
     networks = {id(one.network): one.network for one in features}
     graphs = kept.kept([*networks.values()], key, made)
     return Chains(graphs, rows, stack(units).read_outs, mass)
+
+
+def check_start(tilts, start):
+    """f and its gradient are finite, and there is a gradient, at every chain."""
+    for tilt, f, slope in zip(tilts, start["f"], start["slope"], strict=True):
+        name = getattr(tilt.unit, "name", "the unit")
+        bad = np.flatnonzero(~(np.isfinite(f) & np.isfinite(slope)))
+        if bad.size:
+            raise ValueError(
+                "f(x) and its gradient must be finite where a chain starts. Received: "
+                f"{bad.size} of {f.size} chains where those of {name} are not, the "
+                f"first of them chain {bad[0]} with f = {f[bad[0]]}. Check the unit "
+                "for NaN, or pass another `initial_noise`."
+            )
+        if np.ptp(f) > 0 and not slope.any():
+            raise ValueError(
+                "The unit must have a gradient with respect to the image. Received: "
+                f"{name}, whose gradient is zero in all {f.size} chains although f is "
+                f"not the same, {few(f)}. Look for argmax, rounding, integers or "
+                "NumPy in the network or in `preprocess`; read a layer before them."
+            )

@@ -19,9 +19,10 @@ import tensorflow as tf
 from tqdm.auto import tqdm
 
 from keras_tilt.sampling.adaptation import QUARTER_TURN
-from keras_tilt.sampling.chains import Settings, check_start, is_standard_normal
+from keras_tilt.sampling.chains import KernelParameters
+from keras_tilt.sampling.kernels import is_standard_normal
 from keras_tilt.sampling.schedule import stateless_seed
-from keras_tilt.sampling.tilt_groups import chains_of
+from keras_tilt.sampling.tilt_groups import chains_of, check_start
 from keras_tilt.tilt import Tilt
 from keras_tilt.validation import as_number, check_count
 
@@ -75,7 +76,7 @@ def scale_for_signal(
     noise = tilt.base.sample(_NUM_DRAWS, seed=tf.random.fold_in(seed, 0))
     steps = max(1, round(QUARTER_TURN / step_size))
     step_sizes = np.array([float(step_size)])
-    start = Settings(step_sizes, steps, np.zeros([1]), is_adjusted=False)
+    start = KernelParameters(step_sizes, steps, np.zeros([1]), is_adjusted=False)
     state, numbers = chains.start(noise[None, :num_chains].numpy(), start)
     check_start([tilt], numbers)
     f_of_q = _f_of(tilt, noise)
