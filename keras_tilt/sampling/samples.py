@@ -16,7 +16,7 @@ from keras_tilt.sampling.diagnostics import (
     Scalar,
     import_arviz,
 )
-from keras_tilt.storage.run_folder import replace_path
+from keras_tilt.storage.files import replace_path
 
 _NUMBERS = "keras_tilt"  # attribute of a file, of what are no arrays of draws
 

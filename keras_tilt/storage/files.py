@@ -1,0 +1,104 @@
+"""Files that are replaced as a whole: at any moment the old or the new one is there.
+
+Nothing else writes files but `keras_tilt.storage.run_folder`,
+`keras_tilt.serving.servable` and TensorBoard's writers.
+"""
+
+__all__ = [
+    "locked",
+    "part_of",
+    "replace",
+    "replace_path",
+    "save_model",
+    "write_table",
+]
+
+import contextlib
+import csv
+import fcntl
+import io
+import os
+
+
+def part_of(file):
+    """What a file is called until it is whole."""
+    return file.with_name(file.name + ".part")
+
+
+def replace(file, write):
+    """Write a file so that at any moment either the old or the new one is there.
+
+    Args:
+        file: path.
+        write: function of the opened new file.
+
+    Raises:
+        OSError: if it cannot be written; the old one is still there.
+    """
+    with _replacing(file, part_of(file)) as part, open(part, "wb") as opened:
+        write(opened)
+        _flush(opened)
+
+
+def save_model(file, model):
+    """Replace a .keras file as a whole; errors as `replace`."""
+    replace_path(file, model.save)
+
+
+def replace_path(file, write):
+    """The same as `replace` of what is written by its path.
+
+    Args:
+        file: path.
+        write: function of the path of the new file, which has the same extension.
+    """
+    with _replacing(file, file.with_stem(file.stem + ".part")) as part:
+        write(part)
+        with open(part, "rb+") as opened:
+            _flush(opened)
+
+
+@contextlib.contextmanager
+def _replacing(file, part):
+    """Within it the part is written; after it, it is the file."""
+    try:
+        yield part
+        os.replace(part, file)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise OSError(
+            error.errno,
+            "Expected a folder with room to write to. Received: "
+            f"{error.strerror or error}. What was there before is whole. Make room, or "
+            "fix the permissions, and run the same again",
+            str(file),
+        ) from error
+
+
+def _flush(opened):
+    opened.flush()
+    os.fsync(opened.fileno())
+
+
+@contextlib.contextmanager
+def locked(file):
+    """Within it no other process is within it with the same file."""
+    with open(file, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def write_table(file, rows):
+    """Replace a table: comma-separated, a column for every name, empty where missing.
+
+    Args:
+        file: path.
+        rows: list of dicts by name of column.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    table = csv.DictWriter(text, names, lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    replace(file, lambda part: part.write(text.getvalue().encode()))
