@@ -11,17 +11,14 @@ import tensorflow_probability as tfp
 from scipy import special, stats
 
 import keras_tilt
-from keras_tilt.partition import estimators
-from keras_tilt.partition.estimators import (
-    bennett,
-    generative_log_prob,
-    log_partition,
-    log_weights,
-    number_on_path,
-    planned_path,
-)
+from keras_tilt.partition import annealing, estimators
+from keras_tilt.partition.annealing import number_on_path, planned_path
+from keras_tilt.partition.bennett import bennett, log_weights
+from keras_tilt.partition.densities import generative_log_prob
+from keras_tilt.partition.estimators import log_partition
 from keras_tilt.partition.importance import kish_ess
 from keras_tilt.reference.distributions import latent, white_noise
+from keras_tilt.sampling import schedule
 from keras_tilt.tilt import Tilt
 from keras_tilt.units.selection import unit
 
@@ -332,7 +329,7 @@ def test_an_interrupted_annealing_goes_on_to_the_same_number(tmp_path, monkeypat
     settings = {"num_steps": 40, "num_chains": 20}
     whole = estimate(tilt, **settings)
     directory = tmp_path / "run"
-    number = estimators.number_on_path
+    number = annealing.number_on_path
     for stop in (3, 55, 110):
 
         def interrupted(iteration, num_steps, stop=stop):
@@ -340,10 +337,10 @@ def test_an_interrupted_annealing_goes_on_to_the_same_number(tmp_path, monkeypat
                 raise KeyboardInterrupt
             return number(iteration, num_steps)
 
-        monkeypatch.setattr(estimators, "number_on_path", interrupted)
+        monkeypatch.setattr(annealing, "number_on_path", interrupted)
         with pytest.raises(KeyboardInterrupt):
             estimate(tilt, directory=directory, **settings)
-    monkeypatch.setattr(estimators, "number_on_path", number)
+    monkeypatch.setattr(annealing, "number_on_path", number)
     resumed = estimate(tilt, directory=directory, **settings)
     np.testing.assert_array_equal(resumed.log_weights, whole.log_weights)
     np.testing.assert_array_equal(
@@ -358,7 +355,7 @@ def test_an_interrupted_annealing_goes_on_to_the_same_number(tmp_path, monkeypat
 def test_what_the_pilot_found_is_saved_before_the_first_walk(tmp_path, monkeypatch):
     saved = []
     monkeypatch.setattr(
-        estimators.Run, "checkpoint", lambda run, parts: saved.append(parts)
+        annealing.Run, "checkpoint", lambda run, parts: saved.append(parts)
     )
     settings = {"num_steps": 2, "num_chains": 20, "directory": tmp_path / "run"}
     estimate(tilt_of(targets.relu(SMALL)), **settings)
@@ -367,13 +364,13 @@ def test_what_the_pilot_found_is_saved_before_the_first_walk(tmp_path, monkeypat
 
 def test_leapfrog_steps_are_numbered_along_the_path_and_beyond_it_at_p(monkeypatch):
     numbers = []
-    settings_with = estimators.Plan.settings_with
+    parameters_with = schedule.Plan.parameters_with
 
     def spy(plan, step_size, number, scale):
         numbers.append(number)
-        return settings_with(plan, step_size, number, scale)
+        return parameters_with(plan, step_size, number, scale)
 
-    monkeypatch.setattr(estimators.Plan, "settings_with", spy)
+    monkeypatch.setattr(schedule.Plan, "parameters_with", spy)
     estimate(tilt_of(targets.relu(SMALL)), num_steps=4, num_chains=20)
     assert numbers[-12:] == [1, 2, 3, 4, 5, 6, 6, 5, 4, 3, 2, 1]
 
@@ -381,7 +378,7 @@ def test_leapfrog_steps_are_numbered_along_the_path_and_beyond_it_at_p(monkeypat
 def test_progress_says_where_the_walk_is(capsys):
     estimate(tilt_of(targets.relu(SMALL)), num_chains=20, progress=True)
     shown = capsys.readouterr().err
-    for word in ("pilot", "back", "accepted", "f="):
+    for word in ("pilot", "reverse", "accepted", "f="):
         assert word in shown
     estimate(tilt_of(targets.relu(SMALL)), "importance", progress=True)
     assert "draws of q" in capsys.readouterr().err
@@ -546,7 +543,7 @@ def test_walks_back_that_began_elsewhere_are_seen():
     there, back = gaussian_walks(200, 0.5)
     assert estimators._weight_reasons(there, back, 100.0, 0.1) == []
     (reason,) = estimators._weight_reasons(there, back - 1.0, 100.0, 0.1)
-    assert "nats more than walks back" in reason
+    assert "nats more than reverse walks" in reason
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from small_network import small_network
 
 from keras_tilt.reference.distributions import white_noise
 from keras_tilt.sampling import chains, sampler
+from keras_tilt.sampling import run as loop
 from keras_tilt.sampling.kernels import KERNELS
 from keras_tilt.sampling.sampler import sample
 from keras_tilt.storage import run_folder
@@ -194,7 +195,7 @@ def test_a_finished_run_is_read_and_not_run_again(monkeypatch, tmp_path):
 def test_the_last_checkpoint_is_enough(monkeypatch, tmp_path):
     """A process killed between two checkpoints repeats what it had not saved."""
     whole = run()
-    monkeypatch.setattr(sampler, "_SAVE_EVERY", 0.0)
+    monkeypatch.setattr(loop, "_SAVE_EVERY", 0.0)
     kept = []
     keep = Run.checkpoint
 
@@ -215,10 +216,10 @@ def test_the_last_checkpoint_is_enough(monkeypatch, tmp_path):
 SCRIPT = """
     import sys
     import tensorflow as tf
-    from keras_tilt.sampling import sampler
+    from keras_tilt.sampling import run, sampler
     from keras_tilt.reference.distributions import white_noise
     from keras_tilt.tilt import Tilt
-    sampler._SAVE_EVERY = 0.0
+    run._SAVE_EVERY = 0.0
     tilt = Tilt(lambda z: tf.reduce_sum(tf.sin(3 * z), axis=1), white_noise([5]))
     samples = sampler.sample(tilt, 4, 400, 100, seed=3, directory=sys.argv[1],
                              progress=False)

@@ -6,7 +6,7 @@ To trace a large network takes seconds. A graph holds its network; were it kept 
 else, the network could never be freed. Kept with the network it goes when that goes.
 
 A graph holds what the network was when it was traced, but for its weights. So a key
-must name all that a graph depends on: the layers and their settings, the values that
+must name all that a graph depends on: the layers and their attributes, the values that
 a preprocessing returns, the numbers of a reference.
 """
 
@@ -55,7 +55,7 @@ def state_of_features(features):
 
 
 def _state_of_network(network):
-    """Return all layers and their settings, as they are now, in one flat tuple."""
+    """Return all layers and their attributes, as they are now, in one flat tuple."""
     found = []
     for layer in [network, *graph.inner_layers(network).values()]:
         found.append(layer)

@@ -14,9 +14,7 @@ noise, where the reference has the same scale in every direction.
 
 __all__ = ["PAPER_LENET", "sample"]
 
-import math
 import pathlib
-import time
 import warnings
 from typing import NamedTuple
 
@@ -26,11 +24,10 @@ from tqdm.auto import tqdm
 
 from keras_tilt.sampling.adaptation import StepSize
 from keras_tilt.sampling.chains import State
-from keras_tilt.sampling.diagnostics import diagnose
-from keras_tilt.sampling.functionals import functional_names, worst_pixel
-from keras_tilt.sampling.kernels import is_standard_normal
-from keras_tilt.sampling.samples import Images, Samples
-from keras_tilt.sampling.schedule import Plan, check_plan, stateless_seed
+from keras_tilt.sampling.functionals import MIN_DRAWS
+from keras_tilt.sampling.run import Checkpoints, KeptStates, iterate
+from keras_tilt.sampling.samples import samples_of
+from keras_tilt.sampling.schedule import Leapfrog, checked_starts, plan_of
 from keras_tilt.sampling.tilt_groups import (
     chains_of,
     check_start,
@@ -47,7 +44,7 @@ from keras_tilt.storage.run_folder import (
     within,
 )
 from keras_tilt.tilt import Tilt
-from keras_tilt.validation import as_array, few
+from keras_tilt.validation import few
 
 # The paper's run on the last layer of LeNet, to be used with the reference
 # white_noise(shape, mean=0.0, stddev=10.0). Numbers of the paper as remembered, not
@@ -63,9 +60,6 @@ PAPER_LENET = {
     "num_leapfrog_steps": 100,
     "step_size": 0.001,
 }
-
-_MIN_DRAWS = 4  # fewer draws have no R-hat, so an interrupted run does not return them
-_SAVE_EVERY = 30.0  # seconds
 
 
 def sample(
@@ -171,33 +165,33 @@ def sample(
 
     Source: see the module.
     """
-    tilts = checked_tilts(tilt)
-    _check_callback(callback)
-    is_normal = all(is_standard_normal(one.base) for one in tilts)
-    plan = Plan(
+    leapfrog = Leapfrog(kernel, num_leapfrog_steps, max_leapfrog_steps, step_size, mass)
+    plan = plan_of(
+        checked_tilts(tilt),
+        leapfrog,
+        seed=seed,
         num_chains=num_chains,
         num_results=num_results,
         num_burnin_steps=num_burnin_steps,
-        seed=stateless_seed(seed),
-        kernel=kernel or ("split" if is_normal else "hmc"),
-        num_leapfrog_steps=num_leapfrog_steps,
-        max_leapfrog_steps=max_leapfrog_steps,
-        step_size=step_size,
         target_accept_prob=target_accept_prob,
-        mass=mass,
         ladder=inverse_temperatures,
+        is_annealed=initial_noise is None,
         num_superchains=num_superchains,
         approach_step_size=approach_step_size,
         thin=thin,
-        is_normal=is_normal,
-        is_annealed=initial_noise is None,
     )
-    check_plan(plan, tilts)
-    alone = isinstance(tilt, Tilt)
+    return _drawn(tilt, plan, initial_noise, callback, directory, progress)
+
+
+def _drawn(tilt, plan, initial_noise, callback, directory, progress):
+    """`Samples` of a tilt, or a list of them, those that share a layer in one graph."""
+    _check_callback(callback)
+    tilts, alone = checked_tilts(tilt), isinstance(tilt, Tilt)
     if initial_noise is None:
         starts = [_exact_draws(one.base, plan, i) for i, one in enumerate(tilts)]
     else:
-        starts = _checked_starts(tilts, plan, initial_noise, alone)
+        starts = [initial_noise] if alone else initial_noise
+        starts = checked_starts(tilts, plan, starts)
     groups = sampled_together(tilts)
     if directory is not None and len(groups) > 1:
         check_holds_only(directory, {_own_folder(group) for group in groups})
@@ -215,8 +209,7 @@ def sample(
     ]
     found = {}
     for group, run in zip(groups, runs, strict=True):
-        with tqdm(total=plan.num_iterations, disable=not progress, unit="it") as bar:
-            samples = run.run(bar, alone=len(groups) == 1)
+        samples = run.run(progress, may_stop=len(groups) == 1)
         found |= zip(group, samples, strict=True)
     return found[0] if alone else [found[i] for i in sorted(found)]
 
@@ -241,39 +234,35 @@ class _Together:
         self.record = Record(plan.num_iterations)
         self.run_seed = plan.seeds[1]
         self.callback = callback
-        self.store = (
-            None if folder is None else Run(folder, self.settings(), ["num_results"])
-        )
+        self.store = None
+        if folder is not None:
+            self.store = Run(folder, self.identity(), lengths=["num_results"])
         self.start = self.begin()
 
-    def run(self, bar, alone):
+    def run(self, progress, may_stop):
         """One `Samples` per tilt; from where the folder was left, if it was used."""
-        position = self.resumed()
-        if self.store:
-            self.store.create()
-        states = _States(self.plan, self.noise, self.callback, self.store)
-        bar.n = bar.initial = min(position.iteration, self.plan.num_iterations)
-        saved_at = time.monotonic()
-        try:
-            while position.iteration < self.plan.num_iterations:
-                position = self.iterate(position, states)
-                self.show(position, bar)
-                if time.monotonic() > saved_at + _SAVE_EVERY:
-                    self.checkpoint(states, position)
-                    saved_at = time.monotonic()
-        except KeyboardInterrupt:
-            drawn = position.iteration - self.plan.num_burnin_steps
-            if drawn < _MIN_DRAWS or not alone:
-                raise
-            missing = self.plan.num_iterations - position.iteration
-            warnings.warn(
-                f"Sampling was interrupted: {missing} of {self.plan.num_results} draws "
-                "per chain are missing.",
-                stacklevel=3,
+        burnin, total = self.plan.num_burnin_steps, self.plan.num_iterations
+        checkpoints = Checkpoints(self.store, self.packed, self.unpacked)
+        position = checkpoints.resumed() or self.start
+        self.states = KeptStates(self.plan, self.noise, self.callback, self.store)
+        first = min(position.iteration, total)
+        with tqdm(total=total, initial=first, disable=not progress, unit="it") as bar:
+            position = iterate(
+                position,
+                self.advance,
+                is_over=lambda at: at.iteration >= total,
+                show=lambda at: self.show(at, bar),
+                save=checkpoints.save,
+                # Fewer draws have no R-hat, and are not returned.
+                may_stop=lambda at: may_stop and at.iteration >= burnin + MIN_DRAWS,
             )
-        finally:
-            self.checkpoint(states, position)
-        return [self.samples(row, position, states) for row in range(len(self.tilts))]
+        if position.iteration < total:
+            warnings.warn(
+                f"Sampling was interrupted: {total - position.iteration} of "
+                f"{self.plan.num_results} draws per chain are missing.",
+                stacklevel=4,
+            )
+        return [self.samples(row, position) for row in range(len(self.tilts))]
 
     def begin(self):
         """The chains at their start, which must be finite and have a gradient."""
@@ -281,10 +270,10 @@ class _Together:
         shape = [rows] if ladder is None else [rows, len(ladder)]
         first_step = self.plan.first_step(self.noise[0, 0].size)
         step = StepSize.first(first_step, shape)
-        settings = self.plan.settings(0, step, self.scale)
+        parameters = self.plan.kernel_parameters(0, step, self.scale)
         first = self.tilts[0]
         try:
-            state, numbers = self.chains.start(self.noise, settings)
+            state, numbers = self.chains.start(self.noise, parameters)
         except NotImplementedError as error:
             raise ValueError(
                 "The unit must be made of TensorFlow or keras.ops operations. "
@@ -298,18 +287,18 @@ class _Together:
         check_start(self.tilts, numbers)
         return _Position(0, state, step)
 
-    def iterate(self, position, states):
+    def advance(self, position):
         """Advance by one iteration, write it down, and learn from it in the warm-up."""
         iteration, state, step = position
-        settings = self.plan.settings(iteration, step, self.scale)
+        parameters = self.plan.kernel_parameters(iteration, step, self.scale)
         seed = tf.random.fold_in(self.run_seed, iteration)
-        state, numbers = self.chains.advance(state, settings, seed)
+        state, numbers = self.chains.advance(state, parameters, seed)
         self.record.add(iteration, numbers)
         if self.plan.is_warmup(iteration):
             step = self.learned(step, numbers["accept_prob"], iteration)
         else:
             draw = iteration - self.plan.num_burnin_steps
-            states.add(draw, lambda: self.chains.noise_of(state))
+            self.states.add(draw, lambda: self.chains.noise_of(state))
         return _Position(iteration + 1, state, step)
 
     def learned(self, step, accept_prob, iteration):
@@ -339,30 +328,25 @@ class _Together:
 
     # A run on disk
 
-    def settings(self):
+    def identity(self):
         """What a run depends on, to be compared with that of a run to resume."""
-        return self.plan.of_run(self.tilts) | {
+        return self.plan.identity(self.tilts) | {
             "keeps_states": self.callback is None,
             "initial_noise": fingerprint(self.noise),
             "num_replicas": self.chains.num_replicas,
         }
 
-    def checkpoint(self, states, position):
-        """Everything that `resumed` needs, as one file."""
-        if not self.store:
-            return
-        states.flush()
-        self.store.checkpoint(
+    def packed(self, position):
+        """Everything that `unpacked` needs, by name; the states are on disk before."""
+        self.states.flush()
+        return (
             {"iteration": position.iteration, **position.step._asdict()}
             | under("state.", self.chains.pack(position.state))
             | under("record.", self.record.first(position.iteration))
         )
 
-    def resumed(self):
-        """The position that was saved, or the start if none was."""
-        saved = self.store and self.store.load()
-        if not saved:
-            return self.start
+    def unpacked(self, saved):
+        """The position that was saved, if it is one of this run."""
         packed = parts_within(saved, "state.")
         state = self.chains.unpack(packed, self.start.state)
         step = StepSize(*(saved[name] for name in StepSize._fields))
@@ -386,13 +370,13 @@ class _Together:
         """Network and reference are known by f and log p at the saved states."""
         if not position.iteration:
             return
-        settings = position.state.settings
+        parameters = position.state.parameters
         noise = self.chains.noise_of(position.state)
-        _, numbers = self.chains.start(noise, settings)
+        _, numbers = self.chains.start(noise, parameters)
         log_base = self.tilts[0].base.log_prob(noise)
         here = {
             "f": numbers["f"],
-            "log_prob": settings.scale[:, None] * numbers["f"] + log_base,
+            "log_prob": parameters.scale[:, None] * numbers["f"] + log_base,
         }
         for name, values in here.items():
             saved = self.record[name][position.iteration - 1]
@@ -406,91 +390,16 @@ class _Together:
 
     # The result
 
-    def samples(self, row, position, states):
+    def samples(self, row, position):
         """What the chains of one tilt have drawn."""
-        plan, tilt = self.plan, self.tilts[row]
-        burnin = plan.num_burnin_steps
-        done = min(position.iteration, plan.num_iterations)
-        of_row = {name: values[:done, row] for name, values in self.record.items()}
-        draws = {name: values[burnin:] for name, values in of_row.items()}
-        names = functional_names(tilt.event_shape)
-        functionals = {name: draws[name] for name in names}
-        frozen = plan.frozen_step_sizes(position.step)
-        step_size = float(frozen[row].flat[0])
-
-        def noise_of():
-            return self.chains.noise_of(position.state)
-
-        noise = states.of(row, len(draws["f"]), noise_of)
-        images = Images(noise, tilt.to_images, tilt.event_shape)
-        return Samples(
-            noise=noise,
-            f=draws["f"],
-            log_prob=draws["log_prob"],
-            is_accepted=draws["is_accepted"],
-            is_divergent=draws["is_divergent"],
-            energy=draws.get("energy"),
-            functionals=functionals,
-            warmup_f=of_row["f"][:burnin],
-            step_size=step_size,
-            num_leapfrog_steps=plan.mean_steps(frozen),
-            swap_accept_rate=_swap_accept_rate(draws),
-            diagnostics=diagnose(
-                {"f": draws["f"], **functionals},
-                draws["is_accepted"],
-                step_size,
-                energy=draws.get("energy"),
-                pixel=worst_pixel(images, plan.num_superchains),
-                num_pixels=math.prod(tilt.event_shape),
-                num_superchains=plan.num_superchains,
-                num_divergences=np.sum(draws["is_divergent"]),
-                num_nonfinite=np.sum(~draws["is_finite"]),
-                num_nonfinite_warmup=np.sum(~of_row["is_finite"][:burnin]),
-                num_missing=plan.num_iterations - done,
-            ),
-            to_images=tilt.to_images,
-            event_shape=tilt.event_shape,
+        done = min(position.iteration, self.plan.num_iterations)
+        numbers = {name: values[:done, row] for name, values in self.record.items()}
+        num_draws = done - self.plan.num_burnin_steps
+        noise = self.states.of(
+            row, num_draws, lambda: self.chains.noise_of(position.state)
         )
-
-
-class _States:
-    """Where the states of the draws go: memory, a file, or a callback."""
-
-    def __init__(self, plan, noise, callback, store):
-        self.thin, self.callback, self.kept = plan.thin, callback, None
-        if callback is None:
-            shape = (plan.num_results // plan.thin, *noise.shape)
-            make = store.draws if store else np.empty
-            self.kept = make(shape, noise.dtype)
-
-    def add(self, draw, noise_of):
-        """Hand on the state after a draw, if it is one of those to be kept."""
-        index, remainder = divmod(draw + 1, self.thin)
-        if remainder:
-            return
-        if self.callback is None:
-            self.kept[index - 1] = noise_of()
-        else:
-            self.callback(draw, noise_of())
-
-    def of(self, row, num_draws, noise_of):
-        """The states kept of one tilt, [draws, chains, ...], or the last alone."""
-        if self.callback is not None:
-            return noise_of()[None, row]
-        states = self.kept[: num_draws // self.thin, row]
-        states.flags.writeable = False  # on the disk they are those of the run
-        return states
-
-    def flush(self):
-        """To the disk, if the states are there."""
-        if isinstance(self.kept, np.memmap):
-            self.kept.flush()
-
-
-def _swap_accept_rate(draws):
-    """[temperatures - 1], empty without a ladder."""
-    swaps = draws.get("swap_accepted")
-    return np.empty(0, draws["f"].dtype) if swaps is None else np.nanmean(swaps, (0, 1))
+        step_size = self.plan.frozen_step_sizes(position.step)
+        return samples_of(self.tilts[row], self.plan, noise, numbers, step_size, row)
 
 
 def _folder(directory, group, tilts):
@@ -512,54 +421,9 @@ def _exact_draws(base, plan, index):
     return np.repeat(starts, plan.num_chains // num_starts, axis=0)
 
 
-# Checks
-
-
 def _check_callback(callback):
     if callback is not None and not callable(callback):
         raise TypeError(
             "`callback` must be a function of the number of a draw and its noise. "
             f"Received: {callback!r}. Leave it out to keep the states."
         )
-
-
-def _checked_starts(tilts, plan, initial_noise, alone):
-    """The noise to start from, [chains, ...] for every tilt."""
-    starts = [initial_noise] if alone else initial_noise
-    if len(starts) != len(tilts):
-        raise ValueError(
-            "`initial_noise` must hold the noise of every tilt of the list, "
-            f"[{len(tilts)}, num_chains, ...]. Received: {len(starts)} of them for "
-            f"{len(tilts)} tilts. Pass a list, or leave it out."
-        )
-    starts = [
-        _checked_noise(start, plan.num_chains, tilt.base)
-        for start, tilt in zip(starts, tilts, strict=True)
-    ]
-    groups = plan.num_superchains
-    for start in starts if groups else []:
-        grouped = start.reshape(groups, -1, *start.shape[1:])
-        if np.any(grouped != grouped[:, :1]):
-            raise ValueError(
-                "`initial_noise` must be the same for all chains of a superchain, "
-                f"{plan.num_chains // groups} in a row. Received: other noise within "
-                "one. Pass np.repeat of one start each, or leave one of them out."
-            )
-    return starts
-
-
-def _checked_noise(noise, num_chains, base):
-    noise = as_array("initial_noise", noise, base.dtype.as_numpy_dtype)
-    expected = (num_chains, *base.event_shape)
-    if noise.shape != expected:
-        raise ValueError(
-            f"`initial_noise` must have shape {expected}, one state per chain. "
-            f"Received: shape {noise.shape}. Pass tilt.to_noise(images)."
-        )
-    if not np.all(np.isfinite(noise)):
-        raise ValueError(
-            "`initial_noise` must be finite. Received: "
-            f"{np.sum(~np.isfinite(noise))} of {noise.size} numbers that are not. "
-            "Leave it out for exact draws of the base."
-        )
-    return noise

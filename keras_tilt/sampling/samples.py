@@ -1,9 +1,10 @@
 """The draws of a sampler, their images, and the numbers that they are judged by."""
 
-__all__ = ["Images", "Samples", "inference_data"]
+__all__ = ["Images", "Samples", "inference_data", "samples_of"]
 
 import dataclasses
 import json
+import math
 import numbers
 import pathlib
 import warnings
@@ -14,8 +15,10 @@ import numpy as np
 from keras_tilt.sampling.diagnostics import (
     Diagnostics,
     Scalar,
+    diagnose,
     import_arviz,
 )
+from keras_tilt.sampling.functionals import functional_names, worst_pixel
 from keras_tilt.storage.files import replace_path
 
 _NUMBERS = "keras_tilt"  # attribute of a file, of what are no arrays of draws
@@ -273,3 +276,60 @@ def _read_netcdf(path):
             f"Expected a netCDF file that ArviZ reads. Received: {path}: {error}. "
             "Write one with samples.save('samples.nc')."
         ) from error
+
+
+def samples_of(tilt, plan, noise, numbers, step_size, row):
+    """The `Samples` of one tilt, judged.
+
+    Args:
+        tilt: the `Tilt`.
+        plan: the `keras_tilt.sampling.schedule.Plan` of its run.
+        noise: [draws, chains, ...], the states kept.
+        numbers: dict of [iterations, chains], those of `Chains.advance`.
+        step_size: [rows], or on a ladder [rows, ladder], after the warm-up.
+        row: that of the tilt.
+    """
+    burnin = plan.num_burnin_steps
+    warmup = {name: values[:burnin] for name, values in numbers.items()}
+    draws = {name: values[burnin:] for name, values in numbers.items()}
+    return Samples(
+        noise=noise,
+        f=draws["f"],
+        log_prob=draws["log_prob"],
+        is_accepted=draws["is_accepted"],
+        is_divergent=draws["is_divergent"],
+        energy=draws.get("energy"),
+        functionals={name: draws[name] for name in functional_names(tilt.event_shape)},
+        warmup_f=warmup["f"],
+        step_size=float(step_size[row].flat[0]),
+        num_leapfrog_steps=plan.mean_steps(step_size),
+        swap_accept_rate=_swap_accept_rate(draws),
+        diagnostics=_judged(tilt, plan, noise, warmup, draws, step_size[row].flat[0]),
+        to_images=tilt.to_images,
+        event_shape=tilt.event_shape,
+    )
+
+
+def _judged(tilt, plan, noise, warmup, draws, step_size):
+    """The `Diagnostics` of the draws of one tilt."""
+    images = Images(noise, tilt.to_images, tilt.event_shape)
+    names = ("f", *functional_names(tilt.event_shape))
+    return diagnose(
+        {name: draws[name] for name in names},
+        draws["is_accepted"],
+        step_size,
+        energy=draws.get("energy"),
+        pixel=worst_pixel(images, plan.num_superchains),
+        num_pixels=math.prod(tilt.event_shape),
+        num_superchains=plan.num_superchains,
+        num_divergences=np.sum(draws["is_divergent"]),
+        num_nonfinite=np.sum(~draws["is_finite"]),
+        num_nonfinite_warmup=np.sum(~warmup["is_finite"]),
+        num_missing=plan.num_results - len(draws["f"]),
+    )
+
+
+def _swap_accept_rate(draws):
+    """[temperatures - 1], empty without a ladder."""
+    swaps = draws.get("swap_accepted")
+    return np.empty(0, draws["f"].dtype) if swaps is None else np.nanmean(swaps, (0, 1))

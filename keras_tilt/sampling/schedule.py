@@ -7,11 +7,12 @@ How long a trajectory is, how many steps it takes and how strong the tilt is in 
 iteration depend on these arguments and on the step that was learned, on nothing else.
 """
 
-__all__ = ["Plan", "check_plan", "stateless_seed"]
+__all__ = ["Leapfrog", "Plan", "checked_starts", "plan_of", "stateless_seed"]
 
 import dataclasses
 import math
 import numbers
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -52,13 +53,13 @@ class Plan:
     thin: int = 1
     approach_step_size: float | None = None
 
-    def of_run(self, tilts):
+    def identity(self, tilts):
         """What a run with this plan depends on, of values that JSON knows."""
-        settings = {
+        arguments = {
             name: np.asarray(value).tolist()
             for name, value in dataclasses.asdict(self).items()
         }
-        return settings | {
+        return arguments | {
             "mass": fingerprint(self.mass),
             "units": [getattr(tilt.unit, "name", "function") for tilt in tilts],
             "scales": [float(tilt.scale) for tilt in tilts],
@@ -88,19 +89,19 @@ class Plan:
             return self.approach_step_size / 4  # about what the test will bear
         return 0.5 if self.kernel == "split" else num_pixels**-0.25
 
-    def settings(self, iteration, step, scale):
+    def kernel_parameters(self, iteration, step, scale):
         """What an iteration runs under, given what has been learned of the step."""
         frozen = not self.is_warmup(iteration)
         if self.is_annealed and not frozen:
             scale = scale * annealed_scale(iteration, self.num_burnin_steps)
         if self.is_approach(iteration):
             step_size = np.full_like(step.log_step, self.approach_step_size)
-            settings = self._jittered(step_size, iteration, scale)
-            return settings._replace(is_adjusted=False)
+            parameters = self._jittered(step_size, iteration, scale)
+            return parameters._replace(is_adjusted=False)
         step_size = step.settled if frozen else step.current
-        return self.settings_with(step_size, iteration, scale)
+        return self.parameters_with(step_size, iteration, scale)
 
-    def settings_with(self, step_size, iteration, scale):
+    def parameters_with(self, step_size, iteration, scale):
         """The same for given step sizes: equal iterations have equal lengths."""
         step_size = self.no_longer_than_a_turn(step_size)
         return self._jittered(step_size, iteration, scale)
@@ -175,10 +176,45 @@ def stateless_seed(seed):
     return tuple(int(part) for part in pair)
 
 
+class Leapfrog(NamedTuple):
+    """What a caller may say of the leapfrog: the arguments of these names."""
+
+    kernel: str | None
+    num_leapfrog_steps: int | None
+    max_leapfrog_steps: int
+    step_size: float | None
+    mass: float | np.ndarray
+
+
+def plan_of(tilts, leapfrog, *, seed, **others):
+    """The `Plan` of a run, checked.
+
+    Args:
+        tilts: list of `Tilt`.
+        leapfrog: a `Leapfrog`; of no kernel that which suits the noise of the tilts.
+        seed: as of `keras_tilt.sample`.
+        **others: attributes of the plan.
+
+    Raises:
+        TypeError: for another seed.
+        ValueError: for an argument out of its range, or not of these tilts.
+    """
+    is_normal = all(is_standard_normal(one.base) for one in tilts)
+    kernel = leapfrog.kernel or ("split" if is_normal else "hmc")
+    plan = Plan(
+        **leapfrog._replace(kernel=kernel)._asdict(),
+        **others,
+        seed=stateless_seed(seed),
+        is_normal=is_normal,
+    )
+    _check_plan(plan, tilts)
+    return plan
+
+
 # Checks
 
 
-def check_plan(plan, tilts):
+def _check_plan(plan, tilts):
     """Raise a ValueError for an argument out of its range, or not of these tilts."""
     check_count("num_chains", plan.num_chains, 1, MOST_CHAINS)
     check_count("num_results", plan.num_results, 1)
@@ -310,3 +346,44 @@ def _check_replicas(plan):
             f"`num_chains` must be {replicas} or more, one for every replica. "
             f"Received: {plan.num_chains}. Add chains, or sample outside of the scope."
         )
+
+
+def checked_starts(tilts, plan, starts):
+    """The noise to start from, [chains, ...] for every tilt, or a ValueError."""
+    if len(starts) != len(tilts):
+        raise ValueError(
+            "`initial_noise` must hold the noise of every tilt of the list, "
+            f"[{len(tilts)}, num_chains, ...]. Received: {len(starts)} of them for "
+            f"{len(tilts)} tilts. Pass a list, or leave it out."
+        )
+    starts = [
+        _checked_noise(start, plan.num_chains, tilt.base)
+        for start, tilt in zip(starts, tilts, strict=True)
+    ]
+    groups = plan.num_superchains
+    for start in starts if groups else []:
+        grouped = start.reshape(groups, -1, *start.shape[1:])
+        if np.any(grouped != grouped[:, :1]):
+            raise ValueError(
+                "`initial_noise` must be the same for all chains of a superchain, "
+                f"{plan.num_chains // groups} in a row. Received: other noise within "
+                "one. Pass np.repeat of one start each, or leave one of them out."
+            )
+    return starts
+
+
+def _checked_noise(noise, num_chains, base):
+    noise = as_array("initial_noise", noise, base.dtype.as_numpy_dtype)
+    expected = (num_chains, *base.event_shape)
+    if noise.shape != expected:
+        raise ValueError(
+            f"`initial_noise` must have shape {expected}, one state per chain. "
+            f"Received: shape {noise.shape}. Pass tilt.to_noise(images)."
+        )
+    if not np.all(np.isfinite(noise)):
+        raise ValueError(
+            "`initial_noise` must be finite. Received: "
+            f"{np.sum(~np.isfinite(noise))} of {noise.size} numbers that are not. "
+            "Leave it out for exact draws of the base."
+        )
+    return noise

@@ -90,7 +90,7 @@ def chains_of(tilts, kernel, rows, num_chains, mass=1.0, ladder=None):
 
     Graphs of units of one network are made once, and kept with it for later calls with
     other classes or channels, as long as nothing else changes: neither the network's
-    layers and their settings (weights may), nor the preprocessing, the reference, the
+    layers and their attributes (weights may), nor the preprocessing, the reference, the
     kernel, or the number of chains.
 
     Args:

@@ -13,14 +13,16 @@ __all__ = ["scale_for_signal"]
 
 import dataclasses
 import math
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from tqdm.auto import tqdm
 
 from keras_tilt.sampling.adaptation import QUARTER_TURN
-from keras_tilt.sampling.chains import KernelParameters
+from keras_tilt.sampling.chains import KernelParameters, State
 from keras_tilt.sampling.kernels import is_standard_normal
+from keras_tilt.sampling.run import iterate
 from keras_tilt.sampling.schedule import stateless_seed
 from keras_tilt.sampling.tilt_groups import chains_of, check_start
 from keras_tilt.tilt import Tilt
@@ -69,39 +71,88 @@ def scale_for_signal(
         True
     """
     _check(tilt, signal, num_chains, step_size)
-    size = math.prod(tilt.base.event_shape)
-    wanted = float(signal) ** 2 * size
     seed = stateless_seed(seed)
-    chains = chains_of([tilt], "split", [0], num_chains)
-    noise = tilt.base.sample(_NUM_DRAWS, seed=tf.random.fold_in(seed, 0))
-    steps = max(1, round(QUARTER_TURN / step_size))
-    step_sizes = np.array([float(step_size)])
-    start = KernelParameters(step_sizes, steps, np.zeros([1]), is_adjusted=False)
-    state, numbers = chains.start(noise[None, :num_chains].numpy(), start)
-    check_start([tilt], numbers)
-    f_of_q = _f_of(tilt, noise)
-    scale = math.sqrt(wanted) / np.std(f_of_q, ddof=1) / _WEAKEST
+    rise = _Rise(tilt, signal, num_chains, step_size, seed)
     with tqdm(
-        total=round(wanted),
+        total=round(rise.wanted),
         disable=not progress,
         desc="scale [nats]",
         bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
     ) as bar:
-        for i in range(_MOST):
-            settings = start._replace(scale=np.array([scale]))
-            state, numbers = chains.advance(
-                state, settings, tf.random.fold_in(seed, i + 1)
-            )
-            moved = scale * (np.mean(np.float64(numbers["f"])) - np.mean(f_of_q))
-            bar.n = round(min(wanted, max(bar.n, moved)))  # NaN is no more than n
-            bar.set_postfix(scale=f"{scale:.2g}")
-            if moved >= wanted:
-                return dataclasses.replace(tilt, scale=float(f"{scale:.2g}"))
-            scale *= _GROWTH
+        end = iterate(
+            rise.start,
+            rise.advance,
+            is_over=lambda at: rise.is_enough(at) or at.trajectories == _MOST,
+            show=lambda at: rise.show(at, bar),
+        )
+    if rise.is_enough(end):
+        return dataclasses.replace(tilt, scale=float(f"{end.scale:.2g}"))
     raise ValueError(
-        f"f must rise far enough under some scale. Received: {moved:.3g} nats at "
-        f"{scale:.3g}, of {wanted:.3g} wanted. Lower `signal`, or choose a scale."
+        f"f must rise far enough under some scale. Received: {end.moved:.3g} nats at "
+        f"{end.scale:.3g}, of {rise.wanted:.3g} wanted. Lower `signal`, or choose a "
+        "scale."
     )
+
+
+class _Position(NamedTuple):
+    """Where the chains are after some trajectories, the last of them at a scale.
+
+    Attributes:
+        trajectories: how many.
+        state: of the chains.
+        scale: of the tilt; at first that of the first one.
+        moved: scale (mean f - E_q f), nats.
+    """
+
+    trajectories: int
+    state: State
+    scale: float
+    moved: float
+
+
+class _Rise:
+    """Chains that follow a tilt whose scale rises from one trajectory to the next."""
+
+    def __init__(self, tilt, signal, num_chains, step_size, seed):
+        self.wanted = float(signal) ** 2 * math.prod(tilt.base.event_shape)
+        self.seed = seed
+        self.chains = chains_of([tilt], "split", [0], num_chains)
+        draws = tilt.base.sample(_NUM_DRAWS, seed=tf.random.fold_in(seed, 0))
+        self.parameters = KernelParameters(
+            np.array([float(step_size)]),
+            max(1, round(QUARTER_TURN / step_size)),
+            np.zeros([1]),
+            is_adjusted=False,
+        )
+        noise = draws[None, :num_chains].numpy()
+        state, numbers = self.chains.start(noise, self.parameters)
+        check_start([tilt], numbers)
+        self.f_of_q = _f_of(tilt, draws)
+        scale = math.sqrt(self.wanted) / np.std(self.f_of_q, ddof=1) / _WEAKEST
+        self.start = _Position(0, state, scale, 0.0)
+
+    def advance(self, position):
+        """One trajectory more, under a stronger tilt."""
+        count = position.trajectories + 1
+        scale = position.scale * (_GROWTH if position.trajectories else 1.0)
+        state, numbers = self.chains.advance(
+            position.state,
+            self.parameters._replace(scale=np.array([scale])),
+            tf.random.fold_in(self.seed, count),
+        )
+        moved = scale * (np.mean(np.float64(numbers["f"])) - np.mean(self.f_of_q))
+        return _Position(count, state, scale, moved)
+
+    def is_enough(self, position):
+        """Whether the noise has moved by the share of its norm."""
+        return position.moved >= self.wanted
+
+    def show(self, position, bar):
+        """How far f has risen, and the scale, in the bar."""
+        bar.n = round(
+            min(self.wanted, max(bar.n, position.moved))
+        )  # NaN is not above n
+        bar.set_postfix(scale=f"{position.scale:.2g}")
 
 
 def _f_of(tilt, noise):
