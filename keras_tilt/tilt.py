@@ -22,7 +22,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from keras_tilt.reference.gradients import differentiate
-from keras_tilt.reference.transports import carry, carry_back
+from keras_tilt.reference.transports import forward, inverse
 
 tfd = tfp.distributions
 
@@ -122,14 +122,14 @@ class Tilt:
         noise = tf.convert_to_tensor(noise, self.base.dtype)
         if not self._is_transport:
             return noise
-        return carry(self.reference.bijector, noise)
+        return forward(self.reference.bijector, noise)
 
     def to_noise(self, images):
         """The inverse of T: images [n, ...] -> noise [n, ...]."""
         images = tf.convert_to_tensor(images, self.reference.dtype)
         if not self._is_transport:
             return images
-        return carry_back(self.reference.bijector, images)
+        return inverse(self.reference.bijector, images)
 
     def response(self, images):
         """f(x): images [n, ...] -> f [n], in nats.

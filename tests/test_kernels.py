@@ -9,10 +9,10 @@ import tensorflow_probability as tfp
 from scipy import stats
 
 from keras_tilt.reference.distributions import (
-    latent,
     spectral_noise,
     squash,
 )
+from keras_tilt.reference.generators import latent
 from keras_tilt.sampling.kernels import (
     KERNELS,
     SplitHamiltonianMonteCarlo,

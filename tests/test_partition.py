@@ -17,7 +17,8 @@ from keras_tilt.partition.bennett import bennett, log_weights
 from keras_tilt.partition.densities import generative_log_prob
 from keras_tilt.partition.estimators import log_partition
 from keras_tilt.partition.importance import kish_ess
-from keras_tilt.reference.distributions import latent, white_noise
+from keras_tilt.reference.distributions import white_noise
+from keras_tilt.reference.generators import latent
 from keras_tilt.sampling import schedule
 from keras_tilt.tilt import Tilt
 from keras_tilt.units.selection import unit

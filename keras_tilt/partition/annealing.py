@@ -120,7 +120,7 @@ class Walks:
         """One `Annealed` per tilt; from where the folder was left."""
         checkpoints = Checkpoints(self.store, self.packed, self.unpacked)
         position = checkpoints.resumed() or self.begun(progress)
-        checkpoints.save(position)
+        checkpoints.keep(position)
         first, total = position.iteration, 3 * position.path.num_steps
         with tqdm(total=total, initial=first, disable=not progress, unit="it") as bar:
             position = iterate(
@@ -128,7 +128,7 @@ class Walks:
                 self.advance,
                 is_over=lambda at: at.iteration >= total,
                 show=lambda at: self.show(at, bar),
-                save=checkpoints.save,
+                keep=checkpoints.keep,
             )
         return [self.seen(row, position.path) for row in range(len(self.tilts))]
 

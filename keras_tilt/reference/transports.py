@@ -1,22 +1,20 @@
 """Transports x = T(z) of white noise, and the densities that TFP would not find.
 
-    carry, carry_back  T(z) and its inverse, of which nothing is remembered
+    forward, inverse   T(z) and its inverse, of which TFP remembers nothing
     NormalToBox        N(0, 1) to a uniform law, coordinate by coordinate
     NormalToSpectrum   N(0, I) to a stationary Gaussian, frequency by frequency
-    Generator          noise to images, by a network
 
 Source: Bracewell (1983), "Discrete Hartley transform", for the basis of frequencies.
 """
 
 __all__ = [
     "Box",
-    "Generator",
     "NormalToBox",
     "NormalToSpectrum",
     "Squashed",
-    "carry",
-    "carry_back",
+    "forward",
     "hartley",
+    "inverse",
 ]
 
 import functools
@@ -29,36 +27,39 @@ tfb = tfp.bijectors
 tfd = tfp.distributions
 
 
-def carry(bijector, noise):
-    """T(z), past the memory that TFP has of it.
+def forward(bijector, noise):
+    """Return T(z) without TFP's cache.
 
-    `bijector.forward` remembers z as long as T(z) is there. Tensors of a graph are
-    there as long as the graph, which z holds: no graph would ever be freed, nor the
-    network in it. And forward(inverse(x)) is that very x, which has no gradient with
-    respect to z.
+    `bijector.forward` caches z as long as T(z) exists. Tensors of a graph exist as long
+    as the graph, which z refers to: no graph would ever be freed, nor the network in
+    it. And its forward(inverse(x)) is that very x, which has no gradient with respect
+    to z.
 
     Args:
         bijector: a `tfb.Bijector`.
         noise: z, [n, ...].
+
+    Returns:
+        images: T(z), [n, ...].
     """
     if not isinstance(bijector, tfb.Chain):
         return bijector._forward(noise)
     for part in reversed(bijector.bijectors):
-        noise = carry(part, noise)
+        noise = forward(part, noise)
     return noise
 
 
-def carry_back(bijector, images):
-    """The inverse of T, past the memory that TFP has of it: see `carry`."""
+def inverse(bijector, images):
+    """Return the noise of images [n, ...] without TFP's cache: see `forward`."""
     if not isinstance(bijector, tfb.Chain):
         return bijector._inverse(images)
     for part in bijector.bijectors:
-        images = carry_back(part, images)
+        images = inverse(part, images)
     return images
 
 
 class NormalToBox(tfb.AutoCompositeTensorBijector):
-    """Carries N(0, 1) to the uniform law on [low, high], coordinate by coordinate.
+    """Transport of N(0, 1) to the uniform law on [low, high], coordinate by coordinate.
 
         T(z) = low + (high - low) Phi(z)  =  high - (high - low) Phi(-z)
 
@@ -102,7 +103,7 @@ class NormalToBox(tfb.AutoCompositeTensorBijector):
 
 
 class NormalToSpectrum(tfb.AutoCompositeTensorBijector):
-    """Carries N(0, I) to a stationary Gaussian, frequency by frequency.
+    """Transport of N(0, I) to a stationary Gaussian, frequency by frequency.
 
         T(z) = mean + colours @ H(amplitude z),   log |det T'| = sum(log amplitude)
 
@@ -145,57 +146,6 @@ class NormalToSpectrum(tfb.AutoCompositeTensorBijector):
 
     def _forward_log_det_jacobian(self, z):
         return tf.reduce_sum(tf.math.log(self.amplitude))
-
-
-class Generator(tfb.Bijector):
-    """Carries noise to images by a network, which has no inverse."""
-
-    def __init__(self, generate, latent_shape, image_shape):
-        self._generate = generate
-        self._latent_shape = tf.TensorShape(latent_shape)
-        self._image_shape = tf.TensorShape(image_shape)
-        super().__init__(
-            forward_min_event_ndims=self._latent_shape.rank,
-            inverse_min_event_ndims=self._image_shape.rank,
-            dtype=tf.float32,
-            parameters={},
-            name="generator",
-        )
-
-    def _forward_event_shape(self, _):
-        return self._image_shape
-
-    def _forward_event_shape_tensor(self, _):
-        return tf.constant(self._image_shape.as_list(), tf.int32)
-
-    def _inverse_event_shape(self, _):
-        return self._latent_shape
-
-    def _inverse_event_shape_tensor(self, _):
-        return tf.constant(self._latent_shape.as_list(), tf.int32)
-
-    def _forward(self, z):
-        images = self._generate(tf.reshape(z, [-1, *self._latent_shape]))
-        samples = z.shape.rank - self._latent_shape.rank
-        shape = tf.concat([tf.shape(z)[:samples], self._image_shape], axis=0)
-        static_shape = z.shape[:samples].concatenate(self._image_shape)
-        return tf.ensure_shape(tf.reshape(images, shape), static_shape)
-
-    def _inverse(self, _):
-        raise NotImplementedError(_NO_DENSITY)
-
-    def _forward_log_det_jacobian(self, _):
-        raise NotImplementedError(_NO_DENSITY)
-
-    def _inverse_log_det_jacobian(self, _):
-        raise NotImplementedError(_NO_DENSITY)
-
-
-_NO_DENSITY = (
-    "The images of a generator must be reached from their noise: they have neither a "
-    "density nor an inverse. Received: a call that needs one. Work in noise "
-    "coordinates: sample them with keras_tilt.sample, or use Tilt.noise_log_prob."
-)
 
 
 class Box(tfd.TransformedDistribution):

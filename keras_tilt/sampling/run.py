@@ -16,7 +16,7 @@ import numpy as np
 _SAVE_EVERY = 30.0  # seconds
 
 
-def iterate(position, advance, *, is_over, show, save=None, may_stop=None):
+def iterate(position, advance, *, is_over, show, keep=None, may_stop=None):
     """Return the last position of a run.
 
     Args:
@@ -25,7 +25,7 @@ def iterate(position, advance, *, is_over, show, save=None, may_stop=None):
             is the one before.
         is_over: function of a position, whether it is the last.
         show: function of every new position, for a progress bar.
-        save: function of a position, or None.
+        keep: function of a position that saves it, or None.
         may_stop: function of a position, whether an interrupt there returns it; by
             default an interrupt is always raised.
     """
@@ -34,15 +34,15 @@ def iterate(position, advance, *, is_over, show, save=None, may_stop=None):
         while not is_over(position):
             position = advance(position)
             show(position)
-            if save and time.monotonic() > saved_at + _SAVE_EVERY:
-                save(position)
+            if keep and time.monotonic() > saved_at + _SAVE_EVERY:
+                keep(position)
                 saved_at = time.monotonic()
     except KeyboardInterrupt:
         if not (may_stop and may_stop(position)):
             raise
     finally:
-        if save:
-            save(position)
+        if keep:
+            keep(position)
     return position
 
 
@@ -66,7 +66,7 @@ class Checkpoints:
             self.run.create()
         return position
 
-    def save(self, position):
+    def keep(self, position):
         """Replace what was saved."""
         if self.run:
             self.run.checkpoint(self.pack(position))

@@ -252,7 +252,7 @@ class _Together:
                 self.advance,
                 is_over=lambda at: at.iteration >= total,
                 show=lambda at: self.show(at, bar),
-                save=checkpoints.save,
+                keep=checkpoints.keep,
                 # Fewer draws have no R-hat, and are not returned.
                 may_stop=lambda at: may_stop and at.iteration >= burnin + MIN_DRAWS,
             )
