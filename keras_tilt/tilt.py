@@ -19,12 +19,11 @@ import numbers
 from collections.abc import Callable
 
 import tensorflow as tf
-import tensorflow_probability as tfp
+from numpy.typing import ArrayLike
+from tensorflow_probability import distributions as tfd
 
 from keras_tilt.reference.gradients import differentiate
 from keras_tilt.reference.transports import forward, inverse
-
-tfd = tfp.distributions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Tilt:
         array([1.], dtype=float32)
     """
 
-    unit: Callable
+    unit: Callable[[tf.Tensor], tf.Tensor]
     reference: tfd.Distribution
     scale: float = 1.0
 
@@ -99,12 +98,12 @@ class Tilt:
             )
 
     @property
-    def event_shape(self):
+    def event_shape(self) -> tuple[int, ...]:
         """Shape of one image, a tuple."""
         return tuple(self.reference.event_shape)
 
     @property
-    def base(self):
+    def base(self) -> tfd.Distribution:
         """The distribution of the noise z."""
         return self.reference.distribution if self._is_transport else self.reference
 
@@ -117,57 +116,59 @@ class Tilt:
         has_bijector = hasattr(self.reference, "bijector")
         return has_bijector and base is not None and base.batch_shape.rank == 0
 
-    def to_images(self, noise):
+    def to_images(self, noise: ArrayLike) -> tf.Tensor:
         """T(z): noise [n, ...] -> images [n, ...]."""
         noise = tf.convert_to_tensor(noise, self.base.dtype)
         if not self._is_transport:
             return noise
         return forward(self.reference.bijector, noise)
 
-    def to_noise(self, images):
+    def to_noise(self, images: ArrayLike) -> tf.Tensor:
         """The inverse of T: images [n, ...] -> noise [n, ...]."""
         images = tf.convert_to_tensor(images, self.reference.dtype)
         if not self._is_transport:
             return images
         return inverse(self.reference.bijector, images)
 
-    def response(self, images):
+    def response(self, images: ArrayLike) -> tf.Tensor:
         """f(x): images [n, ...] -> f [n], in nats.
 
         Raises:
             ValueError: if the unit returns anything but one number per image. (A column
                 [n, 1] added to log q(x) [n] would silently become a matrix.)
         """
-        images = tf.convert_to_tensor(images, self.reference.dtype)
-        f = self.unit(images)
+        x = tf.convert_to_tensor(images, self.reference.dtype)
+        f = self.unit(x)
         if f is None:
             raise ValueError(
-                f"`unit` must return one number per image, shape {images.shape[:1]}. "
+                f"`unit` must return one number per image, shape {x.shape[:1]}. "
                 "Received: None. End the function with a `return`."
             )
         f = tf.convert_to_tensor(f)
-        if not f.shape.is_compatible_with(images.shape[:1]):
+        if not f.shape.is_compatible_with(x.shape[:1]):
             raise ValueError(
-                f"`unit` must return one number per image, shape {images.shape[:1]}. "
+                f"`unit` must return one number per image, shape {x.shape[:1]}. "
                 f"Received: shape {f.shape}. Select one output, as kt.unit does of a "
                 "network, or sum over the others."
             )
         return tf.cast(f, self.reference.dtype)
 
-    def unnormalized_log_prob(self, images):
+    def unnormalized_log_prob(self, images: ArrayLike) -> tf.Tensor:
         """scale f(x) + log q(x): images [n, ...] -> [n], in nats."""
         return self.scale * self.response(images) + self.reference.log_prob(images)
 
-    def energy(self, images):
+    def energy(self, images: ArrayLike) -> tf.Tensor:
         """-scale f(x) - log q(x): images [n, ...] -> [n], in nats."""
         return -self.unnormalized_log_prob(images)
 
-    def noise_log_prob(self, noise):
+    def noise_log_prob(self, noise: ArrayLike) -> tf.Tensor:
         """scale f(T(z)) + log base(z): noise [n, ...] -> [n], in nats."""
         f = self.response(self.to_images(noise))
         return self.scale * f + self.base.log_prob(noise)
 
-    def signal_to_noise(self, images=None, *, noise=None):
+    def signal_to_noise(
+        self, images: ArrayLike | None = None, *, noise: ArrayLike | None = None
+    ) -> tf.Tensor:
         """How strongly the tilt pulls on a pixel against the spread of the reference.
 
             SNR(x) = scale sqrt(mean_i (d f(T(z)) / d z_i)^2)   at z = T^-1(x)
@@ -188,16 +189,15 @@ class Tilt:
         Raises:
             ValueError: unless one of the two is passed.
         """
-        if (images is None) == (noise is None):
+        if noise is None and images is not None:
+            z = self.to_noise(images)
+        elif images is None and noise is not None:
+            z = tf.convert_to_tensor(noise, self.base.dtype)
+        else:
             raise ValueError(
                 "Expected either images or their noise. Received: both or neither. "
                 "Pass for example noise=samples.noise[-1]."
             )
-        if noise is None:
-            noise = self.to_noise(images)
-        noise = tf.convert_to_tensor(noise, self.base.dtype)
-        _, gradient = differentiate(
-            lambda noise: self.response(self.to_images(noise)), noise
-        )
+        _, gradient = differentiate(lambda z: self.response(self.to_images(z)), z)
         pixels = tf.range(1, tf.rank(gradient))
         return self.scale * tf.sqrt(tf.reduce_mean(gradient**2, axis=pixels))

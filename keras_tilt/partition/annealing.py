@@ -29,7 +29,9 @@ __all__ = [
 ]
 
 import math
-from typing import NamedTuple
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -38,6 +40,7 @@ from tqdm.auto import tqdm
 from keras_tilt.sampling.adaptation import StepSize
 from keras_tilt.sampling.chains import State
 from keras_tilt.sampling.run import Checkpoints, iterate
+from keras_tilt.sampling.schedule import Plan
 from keras_tilt.sampling.tilt_groups import chains_of, check_start
 from keras_tilt.storage.run_folder import (
     Record,
@@ -47,6 +50,7 @@ from keras_tilt.storage.run_folder import (
     under,
     within,
 )
+from keras_tilt.tilt import Tilt
 
 # Iterations in which the pilot finds the steps and how f spreads between q and p.
 NUM_PILOT = 64
@@ -70,7 +74,7 @@ class Path(NamedTuple):
     step_size: np.ndarray
 
     @property
-    def num_steps(self):
+    def num_steps(self) -> int:
         """K."""
         return len(self.share) - 1
 
@@ -109,14 +113,21 @@ class Walks:
         directory: folder, or None.
     """
 
-    def __init__(self, tilts, rows, plan, num_steps, directory):
+    def __init__(
+        self,
+        tilts: Sequence[Tilt],
+        rows: Sequence[int],
+        plan: Plan,
+        num_steps: int | None,
+        directory: str | os.PathLike | None,
+    ) -> None:
         self.tilts, self.rows, self.plan, self.num_steps = tilts, rows, plan, num_steps
         self.scale = np.array([tilt.scale for tilt in tilts])
         self.chains = chains_of(tilts, plan.kernel, rows, plan.num_chains, plan.mass)
         self.start, self.f_at_start = self.drawn(part=0)
         self.store = None if directory is None else Run(directory, self.identity())
 
-    def run(self, progress):
+    def run(self, progress: bool) -> list[Annealed]:
         """One `Annealed` per tilt; from where the folder was left."""
         checkpoints = Checkpoints(self.store, self.packed, self.unpacked)
         position = checkpoints.resumed() or self.begun(progress)
@@ -132,12 +143,12 @@ class Walks:
             )
         return [self.seen(row, position.path) for row in range(len(self.tilts))]
 
-    def seen(self, row, path):
+    def seen(self, row: int, path: Path) -> Annealed:
         """What the walks of one tilt have seen."""
         f = self.scale[row] * self.record["f"][:, row].astype(np.float64)
         return Annealed(path.share, f, self.record["is_accepted"][1:, row])
 
-    def begun(self, progress):
+    def begun(self, progress: bool) -> "_Position":
         """Walks at the beginning of the path that a pilot finds."""
         path = self.pilot(progress)
         state, f = self.drawn(part=1)
@@ -145,7 +156,7 @@ class Walks:
         self.record.add(0, {"f": f, "is_accepted": np.ones_like(f, bool)})
         return _Position(0, state, path)
 
-    def drawn(self, part):
+    def drawn(self, part: int) -> tuple[State, np.ndarray]:
         """Chains at exact draws of q, without a tilt yet, and f there."""
         base, plan = self.tilts[0].base, self.plan
         seeds = [tf.random.fold_in(plan.seeds[0], 2 * row + part) for row in self.rows]
@@ -156,7 +167,7 @@ class Walks:
         check_start(self.tilts, numbers)
         return state, numbers["f"]
 
-    def pilot(self, progress):
+    def pilot(self, progress: bool) -> Path:
         """Raise the tilt once, and see how f spreads and the steps shrink."""
         plan, state = self.plan, self.start
         num_pixels = math.prod(self.tilts[0].base.event_shape)
@@ -175,10 +186,10 @@ class Walks:
                 accept_prob, plan.target_accept_prob, 0, count, plan.longest_step
             )
             f.append(numbers["f"])
-        spread = np.std(self.scale[:, None] * np.float64(f), axis=2, ddof=1)
+        spread = np.std(self.scale[:, None] * np.array(f, np.float64), axis=2, ddof=1)
         return planned_path(spread, np.stack(step_sizes), self.num_steps)
 
-    def advance(self, position):
+    def advance(self, position: "_Position") -> "_Position":
         """One iteration: forward, at p, or in reverse."""
         iteration, state, path = position
         number = number_on_path(iteration, path.num_steps)
@@ -192,7 +203,7 @@ class Walks:
         self.record.add(iteration + 1, kept)
         return _Position(iteration + 1, state, path)
 
-    def show(self, position, bar):
+    def show(self, position: "_Position", bar: tqdm) -> None:
         """Direction, acceptance in the last steps, and mean f, in the bar."""
         part = (position.iteration - 1) // position.path.num_steps
         bar.set_description(("forward", "at p", "reverse")[part], refresh=False)
@@ -206,7 +217,7 @@ class Walks:
 
     # A run on disk
 
-    def identity(self):
+    def identity(self) -> dict[str, Any]:
         """What a run depends on, to be compared with that of a run to resume."""
         return self.plan.identity(self.tilts) | {
             "num_steps": self.num_steps,
@@ -214,7 +225,7 @@ class Walks:
             "num_replicas": self.chains.num_replicas,
         }
 
-    def packed(self, position):
+    def packed(self, position: "_Position") -> dict[str, Any]:
         """Everything that `unpacked` needs, by name."""
         return (
             {"iteration": position.iteration}
@@ -223,7 +234,7 @@ class Walks:
             | under("record.", self.record.first(position.iteration + 1))
         )
 
-    def unpacked(self, saved):
+    def unpacked(self, saved: Mapping[str, np.ndarray]) -> "_Position":
         """The position that was saved, and the record so far."""
         path = Path(**within(saved, "path."))
         state = self.chains.unpack(parts_within(saved, "state."), self.start)
@@ -232,7 +243,9 @@ class Walks:
         return _Position(int(saved["iteration"]), state, path)
 
 
-def planned_path(spread, step_sizes, num_steps=None):
+def planned_path(
+    spread: np.ndarray, step_sizes: np.ndarray, num_steps: int | None = None
+) -> Path:
     """The path along which f is equally spread: b_k at equal thermodynamic length.
 
         length(b) = integral of sd_b(scale f) db up to b,     K = length(1)^2 / variance
@@ -286,7 +299,7 @@ def _smooth(values):
     )
 
 
-def number_on_path(iteration, num_steps):
+def number_on_path(iteration: int, num_steps: int) -> int:
     """Of an iteration: 1 ... K forward, K ... 1 in reverse, under b_k; K or more at p.
 
     By it the number of leapfrog steps varies: in reverse it must be that of forward.

@@ -17,7 +17,7 @@ import numpy as np
 from scipy import optimize, special
 
 
-def log_weights(f, share):
+def log_weights(f: np.ndarray, share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the log weights of forward and reverse walks.
 
     Args:
@@ -33,7 +33,7 @@ def log_weights(f, share):
     return rises @ f[:num_steps], rises[::-1] @ f[2 * num_steps + 1 :]
 
 
-def bennett(forward, reverse):
+def bennett(forward: np.ndarray, reverse: np.ndarray) -> tuple[float, float]:
     """Return Bennett's acceptance ratio for as many forward walks as reverse ones.
 
     The error allows for a reverse walk that depends on the forward one it goes on from.

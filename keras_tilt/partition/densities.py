@@ -7,12 +7,17 @@ Source: Dai, Lu and Wu (2015), section on the model.
 
 __all__ = ["generative_log_prob"]
 
+from collections.abc import Sequence
+
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
-from keras_tilt.partition.estimators import check_log_partitions
+from keras_tilt.partition.estimators import LogPartition, check_log_partitions
 
 
-def generative_log_prob(log_partitions, images):
+def generative_log_prob(
+    log_partitions: Sequence[LogPartition], images: ArrayLike
+) -> tf.Tensor:
     """log p(x | y) of images under the densities of several classes.
 
         log p(x | y) = scale f_y(x) + log q(x) - log Z_y

@@ -18,15 +18,20 @@ __all__ = ["METHODS", "LogPartition", "check_log_partitions", "log_partition"]
 
 import dataclasses
 import math
+import os
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 from scipy import special
 from tqdm.auto import tqdm
 
 from keras_tilt.partition.annealing import MOST_STEPS, NUM_PILOT, Walks
 from keras_tilt.partition.bennett import bennett, log_weights
 from keras_tilt.partition.importance import kish_ess, pareto_k
+from keras_tilt.sampling.kernels import Kernel
 from keras_tilt.sampling.schedule import Leapfrog, plan_of, stateless_seed
 from keras_tilt.sampling.tilt_groups import checked_tilts, sampled_together
 from keras_tilt.tilt import Tilt
@@ -87,7 +92,7 @@ class LogPartition:
             f"{len(self.log_weights)}: {self.verdict}"
         )
 
-    def log_prob(self, images):
+    def log_prob(self, images: ArrayLike) -> tf.Tensor:
         """log p(x) = scale f(x) + log q(x) - log Z: images [n, ...] -> [n], nats.
 
         All have the one error of log Z, `standard_error`. In float64, so that log q of
@@ -97,7 +102,7 @@ class LogPartition:
         relative = self._relative_log_prob(images)
         return relative + tf.cast(self.tilt.reference.log_prob(images), tf.float64)
 
-    def log_density_ratio(self, other, images):
+    def log_density_ratio(self, other: "LogPartition", images: ArrayLike) -> tf.Tensor:
         """log p(x) - log p'(x) of two tilts: images [n, ...] -> [n], nats.
 
         Of one reference q drops out, as it does of the ratio of two units.
@@ -122,7 +127,7 @@ class LogPartition:
         return self.tilt.scale * f - self.value
 
 
-def check_log_partitions(name, values):
+def check_log_partitions(name: str, values: Sequence[LogPartition]) -> None:
     """Raise a TypeError unless they are a list of what `log_partition` returns."""
     is_list = isinstance(values, list | tuple) and len(values) > 0
     if not is_list or not all(isinstance(one, LogPartition) for one in values):
@@ -133,20 +138,20 @@ def check_log_partitions(name, values):
 
 
 def log_partition(
-    tilt,
-    method="annealed",
+    tilt: Tilt | Sequence[Tilt],
+    method: Literal["annealed", "importance"] = "annealed",
     *,
-    seed,
-    num_chains=64,
-    num_steps=None,
-    num_draws=10_000,
-    kernel=None,
-    num_leapfrog_steps=None,
-    max_leapfrog_steps=16,
-    mass=1.0,
-    directory=None,
-    progress=True,
-):
+    seed: int | Sequence[int],
+    num_chains: int = 64,
+    num_steps: int | None = None,
+    num_draws: int = 10000,
+    kernel: Kernel | None = None,
+    num_leapfrog_steps: int | None = None,
+    max_leapfrog_steps: int = 16,
+    mass: ArrayLike = 1.0,
+    directory: str | os.PathLike | None = None,
+    progress: bool = True,
+) -> LogPartition | list[LogPartition]:
     """Estimate log Z = log E_q[exp(scale f(x))], with its standard error.
 
     Importance sampling is enough where the tilt is weak, so that draws of p are among

@@ -21,11 +21,12 @@ import warnings
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from keras_tilt.sampling.diagnostics import import_arviz
 
 
-def normalized_log_weights(log_weights, axis=0):
+def normalized_log_weights(log_weights: ArrayLike, axis: int = 0) -> tf.Tensor:
     """Log weights that sum to one: w - logsumexp(w).
 
     NaN where every draw is excluded: there is nothing to average.
@@ -40,7 +41,7 @@ def normalized_log_weights(log_weights, axis=0):
     return tf.nn.log_softmax(_shifted(log_weights, axis), axis=axis)
 
 
-def normalized_weights(log_weights, axis=0):
+def normalized_weights(log_weights: ArrayLike, axis: int = 0) -> tf.Tensor:
     """Weights that sum to one: exp(w) / sum exp(w).
 
     Args:
@@ -53,7 +54,7 @@ def normalized_weights(log_weights, axis=0):
     return tf.exp(normalized_log_weights(log_weights, axis))
 
 
-def expectation(log_weights, values, axis=0):
+def expectation(log_weights: ArrayLike, values: ArrayLike, axis: int = 0) -> tf.Tensor:
     """The self-normalized importance estimate of E_p[values]: sum_j W_j values_j.
 
     Args:
@@ -70,14 +71,14 @@ def expectation(log_weights, values, axis=0):
         np.float32(2.0)
     """
     weights = normalized_weights(log_weights, axis)
-    values = tf.convert_to_tensor(values, weights.dtype)
-    missing = values.shape.rank - weights.shape.rank
+    tensor = tf.convert_to_tensor(values, weights.dtype)
+    missing = tensor.shape.rank - weights.shape.rank
     axis = axis % weights.shape.rank
     weights = tf.reshape(weights, tf.concat([tf.shape(weights), [1] * missing], axis=0))
-    return tf.reduce_sum(tf.math.multiply_no_nan(values, weights), axis=axis)
+    return tf.reduce_sum(tf.math.multiply_no_nan(tensor, weights), axis=axis)
 
 
-def kish_ess(log_weights, axis=0):
+def kish_ess(log_weights: ArrayLike, axis: int = 0) -> tf.Tensor:
     """The effective sample size of weights: (sum_j exp w_j)^2 / sum_j exp(2 w_j).
 
     It is n for n equal weights, 1 when one draw outweighs all others, 0 when every draw
@@ -101,7 +102,7 @@ def kish_ess(log_weights, axis=0):
     return tf.where(nobody, tf.zeros_like(log_ess), tf.exp(log_ess))
 
 
-def pareto_k(log_weights):
+def pareto_k(log_weights: np.ndarray) -> float:
     """Shape k of the tail of importance weights: above 0.7 their mean is not known.
 
     Weights have as many moments as 1 / k. -inf for equal weights, NaN for weights that

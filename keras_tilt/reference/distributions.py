@@ -19,9 +19,12 @@ __all__ = [
 ]
 
 import numbers
+from collections.abc import Sequence
 
 import numpy as np
-import tensorflow_probability as tfp
+from numpy.typing import ArrayLike
+from tensorflow_probability import bijectors as tfb
+from tensorflow_probability import distributions as tfd
 
 from keras_tilt.reference.spectrum import (
     Spectrum,
@@ -37,11 +40,10 @@ from keras_tilt.reference.transports import (
 )
 from keras_tilt.validation import as_array
 
-tfb = tfp.bijectors
-tfd = tfp.distributions
 
-
-def white_noise(shape, mean=0.0, stddev=1.0):
+def white_noise(
+    shape: Sequence[int], mean: ArrayLike = 0.0, stddev: ArrayLike = 1.0
+) -> tfd.Distribution:
     """Gaussian white noise, the reference of the paper.
 
         T(z) = mean + stddev z,   q(x) = N(x; mean, stddev^2 I)
@@ -72,7 +74,9 @@ def white_noise(shape, mean=0.0, stddev=1.0):
     )
 
 
-def box(shape, low=0.0, high=1.0):
+def box(
+    shape: Sequence[int], low: ArrayLike = 0.0, high: ArrayLike = 1.0
+) -> tfd.Distribution:
     """The uniform density on a box of pixel values, which no sample ever leaves.
 
         T(z) = low + (high - low) Phi(z),   q(x) = 1 / prod(high - low) inside
@@ -106,13 +110,13 @@ def box(shape, low=0.0, high=1.0):
 
 
 def spectral_noise(
-    shape,
-    mean=None,
-    stddev=None,
-    exponent=None,
-    colour_covariance=None,
-    spectrum=None,
-):
+    shape: Sequence[int],
+    mean: ArrayLike | None = None,
+    stddev: float | None = None,
+    exponent: float | None = None,
+    colour_covariance: ArrayLike | None = None,
+    spectrum: Spectrum | None = None,
+) -> tfd.Distribution:
     """A stationary Gaussian with a 1/f spectrum, as of natural images, or a fitted one.
 
         T(z) = mean + colours @ H(amplitude z),   amplitude ~ 1 / f^exponent
@@ -176,7 +180,12 @@ def spectral_noise(
     )
 
 
-def squash(reference, low=0.0, high=255.0, scale=None):
+def squash(
+    reference: tfd.Distribution,
+    low: ArrayLike = 0.0,
+    high: ArrayLike = 255.0,
+    scale: ArrayLike | None = None,
+) -> tfd.Distribution:
     """Any transport, carried on to a box of pixel values, which no sample ever leaves.
 
         x = low + (high - low) Phi((y - (low + high) / 2) / scale),   y ~ reference
@@ -213,13 +222,13 @@ def squash(reference, low=0.0, high=255.0, scale=None):
     """
     _check_transport(reference)
     shape = tuple(reference.event_shape)
-    low = _checked_parameter("low", low, shape)
-    high = _checked_parameter("high", high, shape)
-    _check_low_is_below_high(low, high)
-    scale = (high - low) / np.sqrt(2 * np.pi) if scale is None else scale
-    scale = _checked_positive("scale", scale, shape)
-    middle = (low + high) / 2
-    to_box = [NormalToBox(low, high), tfb.Scale(1 / scale), tfb.Shift(-middle)]
+    lowest = _checked_parameter("low", low, shape)
+    highest = _checked_parameter("high", high, shape)
+    _check_low_is_below_high(lowest, highest)
+    scale = (highest - lowest) / np.sqrt(2 * np.pi) if scale is None else scale
+    stretch = _checked_positive("scale", scale, shape)
+    middle = (lowest + highest) / 2
+    to_box = [NormalToBox(lowest, highest), tfb.Scale(1 / stretch), tfb.Shift(-middle)]
     return Squashed(
         reference.distribution,
         tfb.Chain([*to_box, reference.bijector]),
@@ -227,7 +236,7 @@ def squash(reference, low=0.0, high=255.0, scale=None):
     )
 
 
-def frequency_bands(reference):
+def frequency_bands(reference: tfd.Distribution) -> np.ndarray | None:
     """Numbers of the frequency bands that the coordinates of the noise belong to.
 
         band = ring + num_rings * colour
@@ -262,12 +271,12 @@ def frequency_bands(reference):
     return rings[:, :, None] + (rings.max() + 1) * np.arange(channels, dtype=np.int32)
 
 
-def standard_normal(shape):
+def standard_normal(shape: Sequence[int]) -> tfd.Distribution:
     """Return N(0, I) over arrays of a shape."""
     return tfd.Sample(tfd.Normal(0.0, 1.0), sample_shape=shape)
 
 
-def checked_shape(shape):
+def checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
     """Return the shape of one image as a tuple, or raise a ValueError."""
     sizes = tuple(shape) if np.iterable(shape) else (shape,)
     whole = all(isinstance(size, numbers.Integral) and size > 0 for size in sizes)

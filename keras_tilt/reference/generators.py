@@ -11,18 +11,19 @@ Source: Nguyen et al. (2017), "Plug & Play Generative Networks".
 __all__ = ["Generator", "latent"]
 
 import inspect
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
-import tensorflow_probability as tfp
+from tensorflow_probability import bijectors as tfb
+from tensorflow_probability import distributions as tfd
 
 from keras_tilt.reference.distributions import checked_shape, standard_normal
 from keras_tilt.reference.gradients import differentiate
 
-tfb = tfp.bijectors
-tfd = tfp.distributions
 
-
-def latent(generator, latent_shape=None):
+def latent(
+    generator: Callable[..., tf.Tensor], latent_shape: Sequence[int] | None = None
+) -> tfd.Distribution:
     """The law of the images of a generator network.
 
         T(z) = generator(z),   z ~ N(0, I) of the latent shape
@@ -68,7 +69,12 @@ def latent(generator, latent_shape=None):
 class Generator(tfb.Bijector):
     """Carries noise to images by a network, which has no inverse."""
 
-    def __init__(self, generate, latent_shape, image_shape):
+    def __init__(
+        self,
+        generate: Callable[[tf.Tensor], tf.Tensor],
+        latent_shape: Sequence[int],
+        image_shape: Sequence[int],
+    ) -> None:
         self._generate = generate
         self._latent_shape = tf.TensorShape(latent_shape)
         self._image_shape = tf.TensorShape(image_shape)

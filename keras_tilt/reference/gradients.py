@@ -8,17 +8,19 @@ TensorFlow names the operation alone: "gradient registry has no entry for: Resiz
 __all__ = ["differentiate", "named_if_missing"]
 
 import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import tensorflow as tf
 
 
 def differentiate(
-    function,
-    argument,
-    *others,
-    named=("The unit", "the image"),
-    unconnected=tf.UnconnectedGradients.ZERO,
-):
+    function: Callable[..., tf.Tensor],
+    argument: tf.Tensor,
+    *others: tf.Tensor,
+    named: tuple[str, str] = ("The unit", "the image"),
+    unconnected: tf.UnconnectedGradients = tf.UnconnectedGradients.ZERO,
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Return a function's value and its gradient with respect to one argument.
 
     Args:
@@ -44,7 +46,7 @@ def differentiate(
 
 
 @contextlib.contextmanager
-def named_if_missing(function, variable):
+def named_if_missing(function: str, variable: str) -> Iterator[None]:
     """Within it a gradient that TensorFlow does not have is a ValueError.
 
     Args:
@@ -54,7 +56,7 @@ def named_if_missing(function, variable):
     try:
         yield
     except LookupError as error:
-        said = ValueError(
+        said: Any = ValueError(
             f"{function} must have a gradient with respect to {variable}. Received: "
             f"an operation that has none ({error}). Write it with another, for example "
             "resize with interpolation='bilinear' and antialias=True in place of "

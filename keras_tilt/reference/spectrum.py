@@ -12,8 +12,10 @@ response properties of cortical cells", for amplitudes that fall as 1/f.
 __all__ = ["Spectrum", "fit_spectrum", "power_law"]
 
 import dataclasses
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_tilt.validation import as_array, as_number, one_pass
 
@@ -58,18 +60,23 @@ class Spectrum:
         object.__setattr__(self, "amplitude", amplitude)
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, ...]:
         """Shape of one image, a tuple."""
         return tuple(self.amplitude.shape)
 
     @property
-    def colour_covariance(self):
+    def colour_covariance(self) -> np.ndarray:
         """[channels, channels], covariance of the colours of one pixel, pixels^2."""
         variance = np.mean(self.amplitude**2, axis=(0, 1))
         return self.colours * variance @ self.colours.T
 
 
-def power_law(shape, stddev=None, exponent=None, colour_covariance=None):
+def power_law(
+    shape: Sequence[int],
+    stddev: float | None = None,
+    exponent: float | None = None,
+    colour_covariance: ArrayLike | None = None,
+) -> Spectrum:
     """The spectrum amplitude ~ 1 / f^exponent, with mean 0.
 
     At f = 0, where the power law has no value, it takes the one of the lowest other
@@ -115,7 +122,7 @@ def power_law(shape, stddev=None, exponent=None, colour_covariance=None):
     )
 
 
-def fit_spectrum(images, isotropic=True):
+def fit_spectrum(images: ArrayLike | Iterable, isotropic: bool = True) -> Spectrum:
     """The stationary Gaussian on the torus under which the images are most likely.
 
         mean           = mean over images and pixels of x
@@ -161,12 +168,12 @@ def fit_spectrum(images, isotropic=True):
     return Spectrum(mean=mean, colours=colours, amplitude=np.sqrt(power))
 
 
-def radial_frequency(height, width):
+def radial_frequency(height: int, width: int) -> np.ndarray:
     """[height, width], in cycles per pixel, in the order of `np.fft.fft2`."""
     return np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width))
 
 
-def log_rings(height, width, num_rings=16):
+def log_rings(height: int, width: int, num_rings: int = 16) -> np.ndarray:
     """The number of the ring of each frequency: int32 [height, width].
 
     The rings are equally wide in log f. Those without a frequency are left out, so that
@@ -335,7 +342,7 @@ def _checked_stddev(stddev):
     return float(stddev)
 
 
-def check_left_out(name, value, where):
+def check_left_out(name: str, value: object, where: str) -> None:
     if value is not None:
         raise ValueError(
             f"`{name}` must be left out where `{where}` is passed, which states it. "

@@ -18,16 +18,17 @@ __all__ = [
 ]
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
+from numpy.typing import ArrayLike
+from tensorflow_probability import bijectors as tfb
+from tensorflow_probability import distributions as tfd
 
-tfb = tfp.bijectors
-tfd = tfp.distributions
 
-
-def forward(bijector, noise):
+def forward(bijector: tfb.Bijector, noise: tf.Tensor) -> tf.Tensor:
     """Return T(z) without TFP's cache.
 
     `bijector.forward` caches z as long as T(z) exists. Tensors of a graph exist as long
@@ -49,7 +50,7 @@ def forward(bijector, noise):
     return noise
 
 
-def inverse(bijector, images):
+def inverse(bijector: tfb.Bijector, images: tf.Tensor) -> tf.Tensor:
     """Return the noise of images [n, ...] without TFP's cache: see `forward`."""
     if not isinstance(bijector, tfb.Chain):
         return bijector._inverse(images)
@@ -68,7 +69,13 @@ class NormalToBox(tfb.AutoCompositeTensorBijector):
     T'(z) = (high - low) N(z; 0, 1), so that one erfc serves both ends.
     """
 
-    def __init__(self, low, high, validate_args=False, name="normal_to_box"):
+    def __init__(
+        self,
+        low: ArrayLike,
+        high: ArrayLike,
+        validate_args: bool = False,
+        name: str = "normal_to_box",
+    ) -> None:
         parameters = dict(locals())
         with tf.name_scope(name) as name:
             self.low = tf.convert_to_tensor(low, tf.float32)
@@ -112,8 +119,13 @@ class NormalToSpectrum(tfb.AutoCompositeTensorBijector):
     """
 
     def __init__(
-        self, mean, amplitude, colours, validate_args=False, name="normal_to_spectrum"
-    ):
+        self,
+        mean: ArrayLike,
+        amplitude: ArrayLike,
+        colours: ArrayLike,
+        validate_args: bool = False,
+        name: str = "normal_to_spectrum",
+    ) -> None:
         parameters = dict(locals())
         with tf.name_scope(name) as name:
             self.mean = tf.convert_to_tensor(mean, tf.float32)
@@ -226,7 +238,7 @@ def _to_box(z, low, high):
 
 @_in_a_graph_of_its_own
 @tf.custom_gradient
-def hartley(images):
+def hartley(images: tf.Tensor) -> tuple[tf.Tensor, Callable]:
     """H(u) = (Re DFT2(u) - Im DFT2(u)) / sqrt(height width), channel by channel.
 
     H is symmetric, so that it is its own gradient. The real FFT gives one half of the

@@ -24,9 +24,11 @@ __all__ = [
 ]
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 QUARTER_TURN = math.pi / 2
 
@@ -36,12 +38,12 @@ _DECAY = 0.6  # of the gain, once the tilt has risen
 _UNSETTLED = 0.5  # share of the iterations at full tilt that the mean leaves out
 
 
-def annealed_scale(iteration, num_burnin_steps):
+def annealed_scale(iteration: int, num_burnin_steps: int) -> float:
     """The factor of the tilt in one iteration of the warm-up: in (0, 1], rising."""
     return min(1.0, (iteration + 1) / (_ANNEALED * num_burnin_steps + 1))
 
 
-def num_rising(num_burnin_steps):
+def num_rising(num_burnin_steps: int) -> int:
     """Iterations of such a warm-up in which the tilt is not at its full scale."""
     iterations = range(num_burnin_steps)
     return sum(annealed_scale(i, num_burnin_steps) < 1 for i in iterations)
@@ -63,12 +65,19 @@ class StepSize(NamedTuple):
     num_settled: np.ndarray
 
     @classmethod
-    def first(cls, step_size, shape):
+    def first(cls, step_size: float, shape: int | Sequence[int]) -> "StepSize":
         """One step size for all rows, nothing learned yet."""
         log_step = np.full(shape, math.log(step_size))
         return cls(log_step, np.zeros(shape), np.array(0))
 
-    def learn(self, accept_prob, target, iteration, num_burnin_steps, longest=math.inf):
+    def learn(
+        self,
+        accept_prob: np.ndarray,
+        target: float,
+        iteration: int,
+        num_burnin_steps: int,
+        longest: float = math.inf,
+    ) -> "StepSize":
         """Longer where more was accepted than wanted, shorter where less.
 
         Args:
@@ -90,22 +99,22 @@ class StepSize(NamedTuple):
         return StepSize(log_step, log_mean, count)
 
     @property
-    def current(self):
+    def current(self) -> np.ndarray:
         """[rows], the step size to use next."""
         return np.exp(self.log_step)
 
     @property
-    def settled(self):
+    def settled(self) -> np.ndarray:
         """[rows], the step size to freeze."""
         return np.exp(self.log_mean if self.num_settled else self.log_step)
 
 
-def leapfrog_steps(step_size, length, most):
+def leapfrog_steps(step_size: ArrayLike, length: float, most: int) -> int:
     """How many steps a length takes with the smallest of the step sizes."""
     return int(np.clip(np.ceil(length / np.min(step_size)), 1, most))
 
 
-def jittered(num_leapfrog_steps, seed, iteration):
+def jittered(num_leapfrog_steps: int, seed: Sequence[int], iteration: int) -> int:
     """A count that differs from iteration to iteration, with the given mean.
 
     Uniform on ceil(n / 2) ... n + floor(n / 2). With a fixed length, directions that

@@ -15,14 +15,18 @@ __all__ = [
     "State",
 ]
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
+from tensorflow_probability import distributions as tfd
 
 from keras_tilt.sampling.functionals import functionals, projection_directions
 from keras_tilt.sampling.kernels import (
     DIVERGENCE,
+    Kernel,
     SplitHamiltonianMonteCarlo,
     chain_seeds,
     kinetic_energy,
@@ -77,13 +81,13 @@ class ChainGraphs:
 
     def __init__(
         self,
-        response,
-        to_images,
-        base,
-        kernel,
-        inverse_temperatures=None,
-        autograph=True,
-    ):
+        response: Callable[..., tf.Tensor],
+        to_images: Callable[[tf.Tensor], tf.Tensor],
+        base: tfd.Distribution,
+        kernel: Kernel,
+        inverse_temperatures: Sequence[float] | None = None,
+        autograph: bool = True,
+    ) -> None:
         self.kernel_name = kernel
         self.base = base
         self.ladder = inverse_temperatures
@@ -100,7 +104,14 @@ class ChainGraphs:
 
     # On the host
 
-    def start(self, noise, ids, read_outs, mass, parameters):
+    def start(
+        self,
+        noise: tf.Tensor,
+        ids: tf.Tensor,
+        read_outs: tuple[tf.Tensor, ...],
+        mass: tf.Tensor,
+        parameters: KernelParameters,
+    ) -> tuple[Any, dict[str, tf.Tensor]]:
         """What the kernel knows of a place, and f and slope there.
 
         Args:
@@ -134,7 +145,16 @@ class ChainGraphs:
             self._known_on_replica, args=(noise, there, parameters)
         )
 
-    def advance(self, noise, results, seed, ids, read_outs, mass, parameters):
+    def advance(
+        self,
+        noise: tf.Tensor,
+        results: Any,
+        seed: tf.Tensor,
+        ids: tf.Tensor,
+        read_outs: tuple[tf.Tensor, ...],
+        mass: tf.Tensor,
+        parameters: KernelParameters,
+    ) -> tuple[tf.Tensor, Any, dict[str, tf.Tensor]]:
         """One iteration.
 
         Args:
@@ -272,7 +292,13 @@ class Chains:
         mass: of the kernel "split", broadcastable to the noise of one chain.
     """
 
-    def __init__(self, graphs, rows, read_outs=(), mass=1.0):
+    def __init__(
+        self,
+        graphs: ChainGraphs,
+        rows: ArrayLike,
+        read_outs: Sequence[ArrayLike] = (),
+        mass: ArrayLike = 1.0,
+    ) -> None:
         self._graphs, self._strategy = graphs, graphs.strategy
         self._rows = np.asarray(rows)
         self._read_outs = tuple(map(tf.constant, read_outs))
@@ -281,11 +307,13 @@ class Chains:
     # On the host
 
     @property
-    def num_replicas(self):
+    def num_replicas(self) -> int:
         """Of the strategy."""
         return self._strategy.num_replicas_in_sync
 
-    def start(self, noise, parameters):
+    def start(
+        self, noise: np.ndarray, parameters: KernelParameters
+    ) -> tuple[State, dict[str, np.ndarray]]:
         """Chains at given places.
 
         Args:
@@ -307,7 +335,9 @@ class Chains:
         )
         return State(noise, results, parameters), self._joined(numbers)
 
-    def advance(self, state, parameters, seed):
+    def advance(
+        self, state: State, parameters: KernelParameters, seed: tf.Tensor
+    ) -> tuple[State, dict[str, np.ndarray]]:
         """One iteration.
 
         Args:
@@ -350,27 +380,29 @@ class Chains:
         same_steps = np.array_equal(one.step_size, other.step_size)
         return self._graphs.kernel_name == "mala" and not same_steps
 
-    def noise_of(self, state):
+    def noise_of(self, state: State) -> np.ndarray:
         """The states as one array, [rows, chains, ...]."""
         on_ladder = self._graphs.ladder is not None
         return self._joined(state.noise[0] if on_ladder else state.noise)
 
-    def pack(self, state):
+    def pack(self, state: State) -> list[np.ndarray]:
         """The state as a list of arrays, replica by replica."""
         local = self._strategy.experimental_local_results
         places = tf.nest.flatten((state.noise, state.results))
         parts = [part.numpy() for whole in places for part in local(whole)]
         return [*parts, *(np.asarray(value) for value in state.parameters)]
 
-    def unpack(self, arrays, like):
+    def unpack(self, arrays: Sequence[Any], like: State) -> State:
         """The state that was packed, in the structure of another one."""
         count = len(KernelParameters._fields)
-        parts, parameters = arrays[:-count], arrays[-count:]
+        parts, parameters = arrays[:-count], KernelParameters(*arrays[-count:])
         replicas = self.num_replicas
-        parts = [parts[i : i + replicas] for i in range(0, len(parts), replicas)]
-        places = [self._placed(part) for part in parts]
-        places = tf.nest.pack_sequence_as((like.noise, like.results), places)
-        return State(*places, KernelParameters(*parameters))
+        places = [
+            self._placed(parts[i : i + replicas])
+            for i in range(0, len(parts), replicas)
+        ]
+        noise, results = tf.nest.pack_sequence_as((like.noise, like.results), places)
+        return State(noise, results, parameters)
 
     # Of the replicas
 

@@ -34,6 +34,8 @@ __all__ = [
 import dataclasses
 import math
 import warnings
+from collections.abc import Mapping
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -112,7 +114,7 @@ class Diagnostics:
     worst_r_hat: float
     smallest_ess: float
     worst_pixel_r_hat: float
-    scalars: dict
+    scalars: dict[str, Scalar]
     step_size: float
     num_divergences: int
     num_nonfinite: int
@@ -132,19 +134,19 @@ class Diagnostics:
 
 
 def diagnose(
-    functionals,
-    is_accepted,
-    step_size,
+    functionals: Mapping[str, np.ndarray],
+    is_accepted: np.ndarray,
+    step_size: float,
     *,
-    energy=None,
-    pixel=None,
-    num_pixels=1,
-    num_superchains=None,
-    num_divergences=0,
-    num_nonfinite=0,
-    num_nonfinite_warmup=0,
-    num_missing=0,
-):
+    energy: np.ndarray | None = None,
+    pixel: np.ndarray | None = None,
+    num_pixels: int = 1,
+    num_superchains: int | None = None,
+    num_divergences: int = 0,
+    num_nonfinite: int = 0,
+    num_nonfinite_warmup: int = 0,
+    num_missing: int = 0,
+) -> Diagnostics:
     """Judge the draws of several chains.
 
     Converged is what nothing speaks against: R-hat of every scalar below 1.01 and ESS
@@ -174,7 +176,9 @@ def diagnose(
     Returns:
         diagnostics: a `Diagnostics`.
     """
-    observed = {name: np.float64(values) for name, values in functionals.items()}
+    observed = {
+        name: np.asarray(values, np.float64) for name, values in functionals.items()
+    }
     unusable = {name: _unusable(values) for name, values in observed.items()}
     usable = {name: values for name, values in observed.items() if not unusable[name]}
     f, num_chains = observed["f"], observed["f"].shape[1]
@@ -217,7 +221,7 @@ def _measured(f, usable, energy, num_superchains):
         "e_bfmi": math.nan if energy is None else _e_bfmi(np.float64(energy)),
         "worst_r_hat": max((one.r_hat for one in scalars.values()), default=math.nan),
         "smallest_ess": min(
-            (min(one[1:]) for one in scalars.values()), default=math.nan
+            (min(one.ess, one.ess_tail) for one in scalars.values()), default=math.nan
         ),
         "scalars": scalars,
         "num_draws": len(f),
@@ -389,7 +393,7 @@ def _mcse(values):
     return float(import_arviz().mcse(values.T, method="mean"))
 
 
-def import_arviz():
+def import_arviz() -> ModuleType:
     """ArviZ, imported late (1.5 s) and without its daily notice of a refactoring."""
     with warnings.catch_warnings():
         warnings.filterwarnings(

@@ -18,9 +18,11 @@ __all__ = [
 ]
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
+from tensorflow_probability import distributions as tfd
 
 MIN_DRAWS = 4  # the shortest chain that can be split in two halves with a variance
 
@@ -32,13 +34,15 @@ _LOW_FREQUENCIES = ((0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (2, 0))
 _BLOCK = 2**24  # pixels looked at in one go
 
 
-def functional_names(event_shape):
+def functional_names(event_shape: Sequence[int]) -> tuple[str, ...]:
     """The names of the `functionals` of images of one shape, in their order."""
     low = (f"low frequency {i},{j}" for i, j in _low_frequencies(event_shape))
     return ("log q", "image norm", *low, *_PROJECTIONS)
 
 
-def functionals(noise, images, base, directions):
+def functionals(
+    noise: tf.Tensor, images: tf.Tensor, base: tfd.Distribution, directions: tf.Tensor
+) -> dict[str, tf.Tensor]:
     """The scalars by which chains are compared besides f: see the module.
 
     Args:
@@ -90,7 +94,7 @@ def _cosines(event_shape):
     return np.stack(waves, axis=1) / (height * width * channels)
 
 
-def projection_directions(event_shape):
+def projection_directions(event_shape: Sequence[int]) -> np.ndarray:
     """Fixed random directions of length 1, [pixels, 8]."""
     draw = np.random.Generator(np.random.Philox(_PROJECTION_SEED)).standard_normal
     size = (math.prod(event_shape), _NUM_PROJECTIONS)
@@ -98,7 +102,9 @@ def projection_directions(event_shape):
     return directions / np.linalg.norm(directions, axis=0)
 
 
-def worst_pixel(images, num_superchains=None):
+def worst_pixel(
+    images: Sequence, num_superchains: int | None = None
+) -> np.ndarray | None:
     """The pixel whose chains differ the most, by the plain R-hat of split chains.
 
         R-hat^2 - 1 = variance of the means of the halves / mean variance within
@@ -121,10 +127,9 @@ def worst_pixel(images, num_superchains=None):
     if num_draws < MIN_DRAWS or num_chains < 2:
         return None
     size = max(1, _BLOCK // max(1, num_chains * math.prod(event)))
-    if num_superchains is None:
-        starts, length = (0, num_draws - half), half
-    else:
-        starts, length = (0,), num_draws
+    starts, length = [0, num_draws - half], half
+    if num_superchains is not None:
+        starts, length = [0], num_draws
     moments = [_moments(images, size, range(i, i + length)) for i in starts]
     means, squares = (np.concatenate(parts) for parts in zip(*moments, strict=True))
     within = np.mean(squares, axis=0) / (length - 1)

@@ -14,12 +14,18 @@ __all__ = ["kept", "state_of_features", "state_of_reference"]
 
 import collections
 import threading
+from collections.abc import Callable, Hashable, Sequence
+from typing import TypeVar
 
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow_probability import distributions as tfd
 
 from keras_tilt.networks import graph
+from keras_tilt.units.features import Features
+
+T = TypeVar("T")
 
 _MOST = 8  # graphs of one network; those used last stay
 _NAME = "_keras_tilt_kept"
@@ -28,7 +34,7 @@ _LOCK = threading.Lock()
 _OF_EVERY_MODEL = frozenset(vars(keras.Model(name="model"))) | {_NAME}
 
 
-def kept(networks, key, make):
+def kept(networks: Sequence[keras.Model], key: Hashable, make: Callable[[], T]) -> T:
     """Return what was kept under an equal key, or make() and keep it.
 
     Args:
@@ -49,7 +55,7 @@ def kept(networks, key, make):
         return held[key]
 
 
-def state_of_features(features):
+def state_of_features(features: Features) -> tuple:
     """Return what a graph of `Features` depends on beside weights, as a key."""
     return features, _state_of_network(features.network), _preprocessed(features)
 
@@ -93,7 +99,7 @@ def _preprocessed(features):
     return np.asarray(features.preprocess(noise)).tobytes()
 
 
-def state_of_reference(reference):
+def state_of_reference(reference: tfd.Distribution) -> Hashable:
     """Return what a graph of a reference depends on, as a key.
 
     References of equal type and numbers are equal; those that do not say their numbers

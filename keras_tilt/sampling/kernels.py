@@ -18,6 +18,7 @@ Hilbert spaces", for its independence of the dimension.
 __all__ = [
     "DIVERGENCE",
     "KERNELS",
+    "Kernel",
     "SplitHamiltonianMonteCarlo",
     "Trajectory",
     "chain_seeds",
@@ -28,15 +29,24 @@ __all__ = [
 ]
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
+from numpy.typing import ArrayLike
+from tensorflow_probability import distributions as tfd
 
-from keras_tilt.sampling.response import Response, differentiated, value_and_gradient
+from keras_tilt.sampling.response import (
+    Response,
+    TiltFn,
+    differentiated,
+    value_and_gradient,
+)
 
-KERNELS = ("split", "hmc", "mala")
+Kernel = Literal["split", "hmc", "mala"]
+KERNELS: tuple[str, ...] = get_args(Kernel)
 DIVERGENCE = 1000.0  # nats; as in Stan: an energy error as large is a step too long
 
 
@@ -58,7 +68,13 @@ class Trajectory(NamedTuple):
     kicks: tf.Tensor
 
 
-def trajectory(tilt_fn, start, step_size, num_leapfrog_steps, mass=1.0):
+def trajectory(
+    tilt_fn: TiltFn,
+    start: Trajectory,
+    step_size: ArrayLike,
+    num_leapfrog_steps: int | tf.Tensor,
+    mass: ArrayLike = 1.0,
+) -> Trajectory:
     """Follow Hamilton's equations: half a kick, then rotations and kicks in turn.
 
     With a mass the noise turns by step / sqrt(mass), coordinate by coordinate. The two
@@ -151,13 +167,13 @@ class SplitHamiltonianMonteCarlo(tfp.mcmc.TransitionKernel):
 
     def __init__(
         self,
-        tilt_fn,
-        step_size,
-        num_leapfrog_steps,
-        mass=1.0,
-        is_adjusted=True,
-        store_parameters_in_results=False,
-    ):
+        tilt_fn: TiltFn,
+        step_size: ArrayLike,
+        num_leapfrog_steps: int | tf.Tensor,
+        mass: ArrayLike = 1.0,
+        is_adjusted: bool | tf.Tensor = True,
+        store_parameters_in_results: bool = False,
+    ) -> None:
         self._parameters = {
             "tilt_fn": tilt_fn,
             "step_size": step_size,
@@ -168,22 +184,24 @@ class SplitHamiltonianMonteCarlo(tfp.mcmc.TransitionKernel):
         }
 
     @property
-    def parameters(self):
+    def parameters(self) -> dict[str, Any]:
         """The arguments of the constructor, by name."""
         return self._parameters
 
     @property
-    def is_calibrated(self):
+    def is_calibrated(self) -> bool:
         """True: the Metropolis test is part of every iteration."""
         return True
 
-    def bootstrap_results(self, init_state):
+    def bootstrap_results(self, init_state: Any) -> "_KernelResults":
         """f, its gradient, and the step, for a first call of `one_step`."""
         (noise,) = tf.nest.flatten(init_state)
         f, gradient = value_and_gradient(self.parameters["tilt_fn"], noise)
         return self.results_of(init_state, f, gradient)
 
-    def results_of(self, init_state, f, gradient):
+    def results_of(
+        self, init_state: Any, f: tf.Tensor, gradient: tf.Tensor
+    ) -> "_KernelResults":
         """The same where f and its gradient are known."""
         here = _Place(f, [gradient], step_size=[], num_leapfrog_steps=[])
         if self.parameters["store_parameters_in_results"]:
@@ -202,7 +220,12 @@ class SplitHamiltonianMonteCarlo(tfp.mcmc.TransitionKernel):
             initial_kinetic=tf.zeros_like(f),
         )
 
-    def one_step(self, current_state, previous_kernel_results, seed=None):
+    def one_step(
+        self,
+        current_state: Any,
+        previous_kernel_results: "_KernelResults",
+        seed: ArrayLike | None = None,
+    ) -> tuple[Any, "_KernelResults"]:
         """Propose the end of a trajectory, and accept it or stay."""
         (noise,) = tf.nest.flatten(current_state)
         here = previous_kernel_results.accepted_results
@@ -249,15 +272,15 @@ class SplitHamiltonianMonteCarlo(tfp.mcmc.TransitionKernel):
 
 
 def transition_kernel(
-    name,
-    tilt_fn,
-    base,
-    step_size,
-    num_leapfrog_steps,
-    mass=1.0,
-    ladder=None,
-    is_adjusted=True,
-):
+    name: Kernel,
+    tilt_fn: TiltFn,
+    base: tfd.Distribution,
+    step_size: float | np.ndarray | tf.Tensor,
+    num_leapfrog_steps: int | tf.Tensor,
+    mass: ArrayLike = 1.0,
+    ladder: Sequence[float] | None = None,
+    is_adjusted: bool | tf.Tensor = True,
+) -> tfp.mcmc.TransitionKernel:
     """The kernel of p(z) = exp(f(z)) base(z) / Z of a given name.
 
     Args:
@@ -319,7 +342,7 @@ def _on_ladder(make, tilt_fn, base, ladder, knows_base):
     )
 
 
-def is_standard_normal(base):
+def is_standard_normal(base: tfd.Distribution) -> bool:
     """Whether a distribution is N(0, I): by its density at the origin and elsewhere."""
     size = math.prod(base.event_shape)
     places = np.random.default_rng(0).standard_normal([3, size])
@@ -334,7 +357,7 @@ def is_standard_normal(base):
     return bool(np.allclose(log_prob, exact, rtol=1e-5, atol=1e-5))
 
 
-def kinetic_energy(results):
+def kinetic_energy(results: Any) -> tf.Tensor:
     """Of the momenta drawn in the last iteration of "split" or "hmc", [...], nats."""
     if isinstance(results, _KernelResults):
         return results.initial_kinetic
@@ -363,7 +386,7 @@ class _KernelResults(NamedTuple):
     initial_kinetic: tf.Tensor  # |momentum|^2 / 2 at the start, [...], nats
 
 
-def chain_seeds(seed, chains):
+def chain_seeds(seed: ArrayLike, chains: tf.Tensor) -> tf.Tensor:
     """One seed per chain, [..., 2], that depends on nothing but `seed` and the chain.
 
     Args:

@@ -7,14 +7,18 @@ several times as fast, only if it has replaced the pooling before; and in the cy
 loop there is no before. In a graph of their own there is one.
 """
 
-__all__ = ["Response", "differentiated", "value_and_gradient"]
+__all__ = ["Response", "TiltFn", "differentiated", "value_and_gradient"]
 
 import copy
 import functools
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from keras_tilt.reference.gradients import differentiate
+
+TiltFn = Callable[..., tf.Tensor]  # (noise [..., event], *arguments) -> f [...], nats
 
 
 class Response:
@@ -26,7 +30,7 @@ class Response:
             part of the graph; tracing a large network takes longer with it.
     """
 
-    def __init__(self, tilt_fn, autograph=True):
+    def __init__(self, tilt_fn: TiltFn, autograph: bool = True) -> None:
         self._together = tf.function(
             functools.partial(differentiate, tilt_fn),
             autograph=autograph,
@@ -34,11 +38,11 @@ class Response:
         )
         self._arguments, self._factor = (), None
 
-    def at(self, arguments):
+    def at(self, arguments: Sequence[tf.Tensor]) -> "Response":
         """The same function at given arguments, a sequence of tensors."""
         return self._with(_arguments=tuple(arguments))
 
-    def times(self, factor):
+    def times(self, factor: ArrayLike) -> "Response":
         """The same function with a factor, broadcastable to f, outside of its graph."""
         return self._with(_factor=factor)
 
@@ -47,7 +51,7 @@ class Response:
         vars(twin).update(attributes)
         return twin
 
-    def value_and_gradient(self, noise):
+    def value_and_gradient(self, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """f and its gradient."""
         f, gradient = self._together(noise, *self._arguments)
         if self._factor is None:
@@ -69,7 +73,9 @@ class Response:
         return value + tf.reduce_sum(moved * gradient, axis=[*events])
 
 
-def value_and_gradient(tilt_fn, noise):
+def value_and_gradient(
+    tilt_fn: TiltFn, noise: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
     """f and its gradient, which is zero where f does not depend on the noise.
 
     In a graph they are a function of their own: see `Response`.
@@ -77,7 +83,9 @@ def value_and_gradient(tilt_fn, noise):
     return differentiated(tilt_fn)(noise)
 
 
-def differentiated(tilt_fn):
+def differentiated(
+    tilt_fn: TiltFn,
+) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
     """The function noise -> f and its gradient, traced at most once in a graph."""
     if isinstance(tilt_fn, Response):
         return tilt_fn.value_and_gradient

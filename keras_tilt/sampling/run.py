@@ -10,13 +10,28 @@ that goes on from it is the uninterrupted run, bit for bit.
 __all__ = ["Checkpoints", "KeptStates", "iterate"]
 
 import time
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
+
+from keras_tilt.sampling.schedule import Plan
+from keras_tilt.storage.run_folder import Run
+
+P = TypeVar("P")
 
 _SAVE_EVERY = 30.0  # seconds
 
 
-def iterate(position, advance, *, is_over, show, keep=None, may_stop=None):
+def iterate(
+    position: P,
+    advance: Callable[[P], P],
+    *,
+    is_over: Callable[[P], bool],
+    show: Callable[[P], None],
+    keep: Callable[[P], None] | None = None,
+    may_stop: Callable[[P], bool] | None = None,
+) -> P:
     """Return the last position of a run.
 
     Args:
@@ -55,10 +70,15 @@ class Checkpoints:
         unpack: function, dict of arrays -> position.
     """
 
-    def __init__(self, run, pack, unpack):
+    def __init__(
+        self,
+        run: Run | None,
+        pack: Callable[[Any], dict],
+        unpack: Callable[[dict], Any],
+    ) -> None:
         self.run, self.pack, self.unpack = run, pack, unpack
 
-    def resumed(self):
+    def resumed(self) -> Any:
         """The position saved last, or None; from now on there is a folder."""
         saved = self.run.load() if self.run else None
         position = self.unpack(saved) if saved else None
@@ -66,7 +86,7 @@ class Checkpoints:
             self.run.create()
         return position
 
-    def keep(self, position):
+    def keep(self, position: Any) -> None:
         """Replace what was saved."""
         if self.run:
             self.run.checkpoint(self.pack(position))
@@ -82,32 +102,41 @@ class KeptStates:
         run: None, or the `keras_tilt.storage.run_folder.Run` of the file.
     """
 
-    def __init__(self, plan, noise, callback, run):
-        self.thin, self.callback, self.kept = plan.thin, callback, None
+    def __init__(
+        self,
+        plan: Plan,
+        noise: np.ndarray,
+        callback: Callable[[int, np.ndarray], object] | None,
+        run: Run | None,
+    ) -> None:
+        self.thin, self.callback = plan.thin, callback
+        self.kept: np.ndarray | None = None
         if callback is None:
             shape = (plan.num_results // plan.thin, *noise.shape)
             make = run.draws if run else np.empty
             self.kept = make(shape, noise.dtype)
 
-    def add(self, draw, noise_of):
+    def add(self, draw: int, noise_of: Callable[[], np.ndarray]) -> None:
         """Hand on the state after a draw, if it is one of those to be kept."""
         index, remainder = divmod(draw + 1, self.thin)
         if remainder:
             return
-        if self.callback is None:
+        if self.kept is not None:
             self.kept[index - 1] = noise_of()
-        else:
+        elif self.callback is not None:
             self.callback(draw, noise_of())
 
-    def of(self, row, num_draws, noise_of):
+    def of(
+        self, row: int, num_draws: int, noise_of: Callable[[], np.ndarray]
+    ) -> np.ndarray:
         """The states kept of one tilt, [draws, chains, ...], or the last alone."""
-        if self.callback is not None:
+        if self.kept is None:
             return noise_of()[None, row]
         states = self.kept[: num_draws // self.thin, row]
         states.flags.writeable = False  # on the disk they are those of the run
         return states
 
-    def flush(self):
+    def flush(self) -> None:
         """To the disk, if the states are there."""
         if isinstance(self.kept, np.memmap):
             self.kept.flush()

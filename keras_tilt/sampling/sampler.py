@@ -14,19 +14,23 @@ noise, where the reference has the same scale in every direction.
 
 __all__ = ["PAPER_LENET", "sample"]
 
+import os
 import pathlib
 import warnings
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
 from keras_tilt.sampling.adaptation import StepSize
 from keras_tilt.sampling.chains import State
 from keras_tilt.sampling.functionals import MIN_DRAWS
+from keras_tilt.sampling.kernels import Kernel
 from keras_tilt.sampling.run import Checkpoints, KeptStates, iterate
-from keras_tilt.sampling.samples import samples_of
+from keras_tilt.sampling.samples import Samples, samples_of
 from keras_tilt.sampling.schedule import Leapfrog, checked_starts, plan_of
 from keras_tilt.sampling.tilt_groups import (
     chains_of,
@@ -63,27 +67,27 @@ PAPER_LENET = {
 
 
 def sample(
-    tilt,
-    num_chains=16,
-    num_results=200,
-    num_burnin_steps=200,
+    tilt: Tilt | Sequence[Tilt],
+    num_chains: int = 16,
+    num_results: int = 200,
+    num_burnin_steps: int = 200,
     *,
-    seed,
-    kernel=None,
-    num_leapfrog_steps=None,
-    max_leapfrog_steps=64,
-    step_size=None,
-    target_accept_prob=0.8,
-    mass=1.0,
-    inverse_temperatures=None,
-    initial_noise=None,
-    num_superchains=None,
-    approach_step_size=None,
-    thin=1,
-    callback=None,
-    directory=None,
-    progress=True,
-):
+    seed: int | Sequence[int],
+    kernel: Kernel | None = None,
+    num_leapfrog_steps: int | None = None,
+    max_leapfrog_steps: int = 64,
+    step_size: float | None = None,
+    target_accept_prob: float = 0.8,
+    mass: ArrayLike = 1.0,
+    inverse_temperatures: Sequence[float] | None = None,
+    initial_noise: ArrayLike | Sequence[ArrayLike] | None = None,
+    num_superchains: int | None = None,
+    approach_step_size: float | None = None,
+    thin: int = 1,
+    callback: Callable[[int, np.ndarray], object] | None = None,
+    directory: str | os.PathLike | None = None,
+    progress: bool = True,
+) -> Samples | list[Samples]:
     """Draw from p(z) = exp(scale f(T(z))) base(z) / Z by Hamiltonian Monte Carlo.
 
     The chains run side by side in one graph. In the warm-up the tilt rises from nothing

@@ -6,11 +6,14 @@ import dataclasses
 import json
 import math
 import numbers
+import os
 import pathlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+import tensorflow as tf
 
 from keras_tilt.sampling.diagnostics import (
     Diagnostics,
@@ -19,7 +22,12 @@ from keras_tilt.sampling.diagnostics import (
     import_arviz,
 )
 from keras_tilt.sampling.functionals import functional_names, worst_pixel
+from keras_tilt.sampling.schedule import Plan
 from keras_tilt.storage.files import replace_path
+from keras_tilt.tilt import Tilt
+
+if TYPE_CHECKING:
+    import arviz
 
 _NUMBERS = "keras_tilt"  # attribute of a file, of what are no arrays of draws
 
@@ -36,7 +44,12 @@ class Images(Sequence):
         event_shape: shape of one image.
     """
 
-    def __init__(self, noise, to_images, event_shape):
+    def __init__(
+        self,
+        noise: np.ndarray,
+        to_images: Callable[[np.ndarray], tf.Tensor],
+        event_shape: Sequence[int],
+    ) -> None:
         self._noise = noise
         self._to_images = to_images
         self.shape = (*noise.shape[:2], *event_shape)
@@ -117,24 +130,24 @@ class Samples:
     is_accepted: np.ndarray
     is_divergent: np.ndarray
     energy: np.ndarray | None
-    functionals: dict
+    functionals: dict[str, np.ndarray]
     warmup_f: np.ndarray
     step_size: float
     num_leapfrog_steps: int
     swap_accept_rate: np.ndarray
     diagnostics: Diagnostics
     to_images: Callable | None
-    event_shape: tuple
+    event_shape: tuple[int, ...]
     saved_images: np.ndarray | None = None
 
     @property
-    def images(self):
+    def images(self) -> Images | np.ndarray:
         """T(z): [num_results / thin, num_chains, ...], made when asked for."""
-        if self.saved_images is not None:
-            return self.saved_images
+        if self.to_images is None:
+            return np.asarray(self.saved_images)
         return Images(self.noise, self.to_images, self.event_shape)
 
-    def to_arviz(self):
+    def to_arviz(self) -> "arviz.InferenceData":
         """Return an `arviz.InferenceData`, as `inference_data` makes it."""
         functionals = {"f": self.f, **self.functionals}
         return inference_data(
@@ -145,7 +158,7 @@ class Samples:
             self.energy,
         )
 
-    def save(self, path):
+    def save(self, path: str | os.PathLike) -> None:
         """Write everything, images included, to a netCDF file that ArviZ reads.
 
         Groups posterior and sample_stats are those of `to_arviz`; warmup_posterior has
@@ -186,7 +199,7 @@ class Samples:
         replace_path(path, lambda part: data.to_netcdf(str(part)))
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: str | os.PathLike) -> "Samples":
         """Return the samples of a file that `save` has written.
 
         They are the same numbers, bit for bit; `to_images` is None.
@@ -236,7 +249,13 @@ class Samples:
         return f"Samples of shape {list(self.event_shape)}: {self.diagnostics}"
 
 
-def inference_data(functionals, log_prob, is_accepted, is_divergent, energy=None):
+def inference_data(
+    functionals: Mapping[str, np.ndarray],
+    log_prob: np.ndarray,
+    is_accepted: np.ndarray,
+    is_divergent: np.ndarray,
+    energy: np.ndarray | None = None,
+) -> "arviz.InferenceData":
     """The functionals behind a verdict as an `arviz.InferenceData`.
 
     Group `posterior` has the functionals; group `sample_stats` has lp, the log density,
@@ -278,7 +297,14 @@ def _read_netcdf(path):
         ) from error
 
 
-def samples_of(tilt, plan, noise, numbers, step_size, row):
+def samples_of(
+    tilt: Tilt,
+    plan: Plan,
+    noise: np.ndarray,
+    numbers: Mapping[str, np.ndarray],
+    step_size: np.ndarray,
+    row: int,
+) -> Samples:
     """The `Samples` of one tilt, judged.
 
     Args:

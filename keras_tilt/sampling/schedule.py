@@ -12,21 +12,25 @@ __all__ = ["Leapfrog", "Plan", "checked_starts", "plan_of", "stateless_seed"]
 import dataclasses
 import math
 import numbers
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
+from numpy.typing import ArrayLike
 
 from keras_tilt.sampling.adaptation import (
     QUARTER_TURN,
+    StepSize,
     annealed_scale,
     jittered,
     leapfrog_steps,
 )
 from keras_tilt.sampling.chains import MOST_CHAINS, KernelParameters
-from keras_tilt.sampling.kernels import KERNELS, is_standard_normal
+from keras_tilt.sampling.kernels import KERNELS, Kernel, is_standard_normal
 from keras_tilt.storage.run_folder import fingerprint
+from keras_tilt.tilt import Tilt
 from keras_tilt.validation import as_array, as_number, check_count
 
 _STEPS_ELSEWHERE = 10  # where the noise is not N(0, I), and has no quarter turn
@@ -39,21 +43,21 @@ class Plan:
     num_chains: int
     num_results: int
     num_burnin_steps: int
-    seed: tuple
-    kernel: str
+    seed: tuple[int, int]
+    kernel: Kernel
     is_normal: bool
     is_annealed: bool
     num_leapfrog_steps: int | None = None
     max_leapfrog_steps: int = 64
     step_size: float | None = None
     target_accept_prob: float = 0.8
-    mass: float | np.ndarray = 1.0
-    ladder: tuple | None = None
+    mass: ArrayLike = 1.0
+    ladder: Sequence[float] | None = None
     num_superchains: int | None = None
     thin: int = 1
     approach_step_size: float | None = None
 
-    def identity(self, tilts):
+    def identity(self, tilts: Sequence[Tilt]) -> dict[str, Any]:
         """What a run with this plan depends on, of values that JSON knows."""
         arguments = {
             name: np.asarray(value).tolist()
@@ -67,29 +71,31 @@ class Plan:
         }
 
     @property
-    def num_iterations(self):
+    def num_iterations(self) -> int:
         return self.num_burnin_steps + self.num_results
 
     @property
-    def seeds(self):
+    def seeds(self) -> tuple[tf.Tensor, tf.Tensor]:
         """Of the starts of the chains, and of their iterations."""
         return tfp.random.split_seed(tf.constant(self.seed), n=2)
 
-    def is_warmup(self, iteration):
+    def is_warmup(self, iteration: int) -> bool:
         return iteration < self.num_burnin_steps
 
-    def is_approach(self, iteration):
+    def is_approach(self, iteration: int) -> bool:
         """Whether the tilt still rises, and no Metropolis test is made meanwhile."""
         rises = annealed_scale(iteration, self.num_burnin_steps) < 1
         return self.approach_step_size is not None and rises
 
-    def first_step(self, num_pixels):
+    def first_step(self, num_pixels: int) -> float:
         """Where the adaptation begins: a step that suits a weak tilt."""
         if self.approach_step_size is not None:
             return self.approach_step_size / 4  # about what the test will bear
         return 0.5 if self.kernel == "split" else num_pixels**-0.25
 
-    def kernel_parameters(self, iteration, step, scale):
+    def kernel_parameters(
+        self, iteration: int, step: StepSize, scale: np.ndarray
+    ) -> KernelParameters:
         """What an iteration runs under, given what has been learned of the step."""
         frozen = not self.is_warmup(iteration)
         if self.is_annealed and not frozen:
@@ -101,7 +107,9 @@ class Plan:
         step_size = step.settled if frozen else step.current
         return self.parameters_with(step_size, iteration, scale)
 
-    def parameters_with(self, step_size, iteration, scale):
+    def parameters_with(
+        self, step_size: np.ndarray, iteration: int, scale: np.ndarray
+    ) -> KernelParameters:
         """The same for given step sizes: equal iterations have equal lengths."""
         step_size = self.no_longer_than_a_turn(step_size)
         return self._jittered(step_size, iteration, scale)
@@ -112,29 +120,29 @@ class Plan:
             num_steps = jittered(num_steps, self.seed, iteration)
         return KernelParameters(step_size, num_steps, scale)
 
-    def frozen_step_sizes(self, step):
+    def frozen_step_sizes(self, step: StepSize) -> np.ndarray:
         """Step sizes after the warm-up."""
         return self.no_longer_than_a_turn(step.settled)
 
-    def no_longer_than_a_turn(self, step_size):
+    def no_longer_than_a_turn(self, step_size: np.ndarray) -> np.ndarray:
         """Step sizes, none so long that a trajectory exceeds a quarter turn."""
         if self.step_size is not None:
             return np.full_like(step_size, self.step_size)
         return np.minimum(step_size, self.turn / self.mean_steps(step_size))
 
     @property
-    def turn(self):
+    def turn(self) -> float:
         """Length of a quarter turn of the lightest coordinate, if the noise turns."""
         if not self.is_normal:
             return math.inf
         return QUARTER_TURN * math.sqrt(np.min(self.mass))
 
     @property
-    def longest_step(self):
+    def longest_step(self) -> float:
         """Step that makes a quarter turn in the fewest steps there can be."""
         return self.turn / (self.num_leapfrog_steps or 1)
 
-    def mean_steps(self, step_size):
+    def mean_steps(self, step_size: np.ndarray) -> int:
         """Leapfrog steps per iteration, on average."""
         if self.kernel == "mala":
             return 1
@@ -145,7 +153,7 @@ class Plan:
         return leapfrog_steps(step_size, self.turn, self.max_leapfrog_steps)
 
 
-def stateless_seed(seed):
+def stateless_seed(seed: int | Sequence[int]) -> tuple[int, int]:
     """A pair of int32, of a whole number or a pair of them.
 
     A whole number is not handed to TFP, which would use it as the seed of a hidden,
@@ -155,13 +163,15 @@ def stateless_seed(seed):
         TypeError: if it is neither.
         ValueError: if it is negative or too large.
     """
+    parts: Any = seed
     if isinstance(seed, numbers.Integral) and not isinstance(seed, bool):
-        if not 0 <= seed < 2**62:
+        whole = int(seed)
+        if not 0 <= whole < 2**62:
             raise ValueError(
                 f"`seed` must lie in [0, 2^62). Received: {seed}. Pass one in there."
             )
-        seed = [int(seed) >> 31, int(seed) & (2**31 - 1)]
-    pair = np.asarray(seed)
+        parts = [whole >> 31, whole & (2**31 - 1)]
+    pair = np.asarray(parts)
     if pair.shape != (2,) or not np.issubdtype(pair.dtype, np.integer):
         raise TypeError(
             "`seed` must be a whole number or a pair of them. "
@@ -173,20 +183,27 @@ def stateless_seed(seed):
             f"Received: {seed!r}. Pass smaller ones."
         )
     pair = tfp.random.sanitize_seed(pair.astype(np.int32), salt="keras_tilt.sample")
-    return tuple(int(part) for part in pair)
+    first, second = (int(part) for part in pair)
+    return first, second
 
 
 class Leapfrog(NamedTuple):
     """What a caller may say of the leapfrog: the arguments of these names."""
 
-    kernel: str | None
+    kernel: Kernel | None
     num_leapfrog_steps: int | None
     max_leapfrog_steps: int
     step_size: float | None
-    mass: float | np.ndarray
+    mass: ArrayLike
 
 
-def plan_of(tilts, leapfrog, *, seed, **others):
+def plan_of(
+    tilts: Sequence[Tilt],
+    leapfrog: Leapfrog,
+    *,
+    seed: int | Sequence[int],
+    **others: Any,
+) -> Plan:
     """The `Plan` of a run, checked.
 
     Args:
@@ -200,7 +217,7 @@ def plan_of(tilts, leapfrog, *, seed, **others):
         ValueError: for an argument out of its range, or not of these tilts.
     """
     is_normal = all(is_standard_normal(one.base) for one in tilts)
-    kernel = leapfrog.kernel or ("split" if is_normal else "hmc")
+    kernel: Kernel = leapfrog.kernel or ("split" if is_normal else "hmc")
     plan = Plan(
         **leapfrog._replace(kernel=kernel)._asdict(),
         **others,
@@ -348,7 +365,9 @@ def _check_replicas(plan):
         )
 
 
-def checked_starts(tilts, plan, starts):
+def checked_starts(
+    tilts: Sequence[Tilt], plan: Plan, starts: Sequence[ArrayLike]
+) -> list[np.ndarray]:
     """The noise to start from, [chains, ...] for every tilt, or a ValueError."""
     if len(starts) != len(tilts):
         raise ValueError(
@@ -356,20 +375,24 @@ def checked_starts(tilts, plan, starts):
             f"[{len(tilts)}, num_chains, ...]. Received: {len(starts)} of them for "
             f"{len(tilts)} tilts. Pass a list, or leave it out."
         )
-    starts = [
+    checked = [
         _checked_noise(start, plan.num_chains, tilt.base)
         for start, tilt in zip(starts, tilts, strict=True)
     ]
-    groups = plan.num_superchains
-    for start in starts if groups else []:
-        grouped = start.reshape(groups, -1, *start.shape[1:])
-        if np.any(grouped != grouped[:, :1]):
-            raise ValueError(
-                "`initial_noise` must be the same for all chains of a superchain, "
-                f"{plan.num_chains // groups} in a row. Received: other noise within "
-                "one. Pass np.repeat of one start each, or leave one of them out."
-            )
-    return starts
+    if plan.num_superchains is not None:
+        for start in checked:
+            _check_same_in_superchains(start, plan.num_superchains)
+    return checked
+
+
+def _check_same_in_superchains(start, num_superchains):
+    grouped = start.reshape(num_superchains, -1, *start.shape[1:])
+    if np.any(grouped != grouped[:, :1]):
+        raise ValueError(
+            "`initial_noise` must be the same for all chains of a superchain, "
+            f"{len(start) // num_superchains} in a row. Received: other noise within "
+            "one. Pass np.repeat of one start each, or leave one of them out."
+        )
 
 
 def _checked_noise(noise, num_chains, base):

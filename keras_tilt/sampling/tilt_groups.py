@@ -15,20 +15,25 @@ __all__ = [
     "stacked_response",
 ]
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from keras_tilt.sampling import kept
 from keras_tilt.sampling.chains import ChainGraphs, Chains
+from keras_tilt.sampling.kernels import Kernel
 from keras_tilt.tilt import Tilt
 from keras_tilt.units.groups import shared, stack
 from keras_tilt.units.selection import Unit
 from keras_tilt.validation import few
 
 
-def checked_tilts(tilt):
+def checked_tilts(tilt: Tilt | Sequence[Tilt]) -> list[Tilt]:
     """A list of one `Tilt` or of several, or an error."""
-    tilts = list(tilt) if isinstance(tilt, list | tuple) else [tilt]
+    tilts: list[Any] = list(tilt) if isinstance(tilt, list | tuple) else [tilt]
     for one in tilts:
         if not isinstance(one, Tilt):
             raise TypeError(
@@ -40,7 +45,7 @@ def checked_tilts(tilt):
     return tilts
 
 
-def stacked_response(tilts):
+def stacked_response(tilts: Sequence[Tilt]) -> Callable[..., tf.Tensor]:
     """Return f(T(z)) of several tilts, each on its own row of noise.
 
     Args:
@@ -65,7 +70,7 @@ def stacked_response(tilts):
     return response
 
 
-def sampled_together(tilts):
+def sampled_together(tilts: Sequence[Tilt]) -> list[list[int]]:
     """Indices of tilts of one reference whose units read the same of a network.
 
     Args:
@@ -85,7 +90,14 @@ def _distinct(objects):
     return list({id(one): one for one in objects}.values())
 
 
-def chains_of(tilts, kernel, rows, num_chains, mass=1.0, ladder=None):
+def chains_of(
+    tilts: Sequence[Tilt],
+    kernel: Kernel,
+    rows: Sequence[int],
+    num_chains: int,
+    mass: ArrayLike = 1.0,
+    ladder: Sequence[float] | None = None,
+) -> Chains:
     """Return the `Chains` of tilts that are sampled together.
 
     Graphs of units of one network are made once, and kept with it for later calls with
@@ -101,7 +113,8 @@ def chains_of(tilts, kernel, rows, num_chains, mass=1.0, ladder=None):
         mass: of the kernel "split", broadcastable to the noise of one chain.
         ladder: None, or inverse temperatures.
     """
-    first, units = tilts[0], [tilt.unit for tilt in tilts]
+    first = tilts[0]
+    units: list[Any] = [tilt.unit for tilt in tilts]
     of_units = all(isinstance(unit, Unit) for unit in units)
     ladder = None if ladder is None else tuple(np.asarray(ladder).tolist())
 
@@ -130,7 +143,7 @@ def chains_of(tilts, kernel, rows, num_chains, mass=1.0, ladder=None):
     return Chains(graphs, rows, stack(units).read_outs, mass)
 
 
-def check_start(tilts, start):
+def check_start(tilts: Sequence[Tilt], start: Mapping[str, np.ndarray]) -> None:
     """f and its gradient are finite, and there is a gradient, at every chain."""
     for tilt, f, slope in zip(tilts, start["f"], start["slope"], strict=True):
         name = getattr(tilt.unit, "name", "the unit")

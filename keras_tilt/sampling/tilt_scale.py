@@ -13,6 +13,7 @@ __all__ = ["scale_for_signal"]
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -36,8 +37,14 @@ _MOST = 36  # trajectories, up to a scale of 800 times that of a linear f
 
 
 def scale_for_signal(
-    tilt, signal=0.1, *, seed, num_chains=4, step_size=0.1, progress=True
-):
+    tilt: Tilt,
+    signal: float = 0.1,
+    *,
+    seed: int | Sequence[int],
+    num_chains: int = 4,
+    step_size: float = 0.1,
+    progress: bool = True,
+) -> Tilt:
     """Return a tilt of the scale at which it moves the noise by a share of its norm.
 
         scale (mean f - E_q f) = signal^2 dimensions

@@ -18,14 +18,17 @@ import csv
 import fcntl
 import io
 import os
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, BinaryIO
 
 
-def part_of(file):
+def part_of(file: pathlib.Path) -> pathlib.Path:
     """What a file is called until it is whole."""
     return file.with_name(file.name + ".part")
 
 
-def replace(file, write):
+def replace(file: pathlib.Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file so that at any moment either the old or the new one is there.
 
     Args:
@@ -40,12 +43,12 @@ def replace(file, write):
         _flush(opened)
 
 
-def save_model(file, model):
+def save_model(file: pathlib.Path, model: Any) -> None:
     """Replace a .keras file as a whole; errors as `replace`."""
     replace_path(file, model.save)
 
 
-def replace_path(file, write):
+def replace_path(file: pathlib.Path, write: Callable[[pathlib.Path], object]) -> None:
     """The same as `replace` of what is written by its path.
 
     Args:
@@ -82,14 +85,14 @@ def _flush(opened):
 
 
 @contextlib.contextmanager
-def locked(file):
+def locked(file: str | os.PathLike) -> Iterator[None]:
     """Within it no other process is within it with the same file."""
     with open(file, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def write_table(file, rows):
+def write_table(file: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Replace a table: comma-separated, a column for every name, empty where missing.
 
     Args:

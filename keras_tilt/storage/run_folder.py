@@ -23,8 +23,11 @@ import json
 import os
 import pathlib
 import zipfile
+from collections.abc import Mapping, Sequence, Set
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from keras_tilt.storage.files import part_of, replace
 
@@ -41,7 +44,12 @@ class Run:
         ValueError: if the folder holds another run, a damaged one, or anything else.
     """
 
-    def __init__(self, directory, identity, lengths=()):
+    def __init__(
+        self,
+        directory: str | os.PathLike,
+        identity: Mapping[str, Any],
+        lengths: Sequence[str] = (),
+    ) -> None:
         self.directory = pathlib.Path(directory).expanduser()
         self.identity = json.loads(json.dumps(identity))
         if self.file.exists():
@@ -53,18 +61,18 @@ class Run:
             check_holds_only(self.directory, {part_of(self.file).name})
 
     @property
-    def file(self):
+    def file(self) -> pathlib.Path:
         """Where the identity is."""
         return self.directory / "run.json"
 
-    def create(self):
+    def create(self) -> None:
         """Make the folder and write the identity, if it is new."""
         if not self.file.exists():
             self.directory.mkdir(parents=True, exist_ok=True)
             identity = json.dumps(self.identity, indent=1).encode()
             replace(self.file, lambda part: part.write(identity))
 
-    def load(self):
+    def load(self) -> dict[str, np.ndarray] | None:
         """The arrays saved last, by name; None before the first save."""
         file = self.directory / "state.npz"
         if not file.exists():
@@ -72,11 +80,11 @@ class Run:
         with _whole(file), np.load(file) as arrays:
             return dict(arrays)
 
-    def checkpoint(self, arrays):
+    def checkpoint(self, arrays: Mapping[str, Any]) -> None:
         """Replace what was saved."""
         replace(self.directory / "state.npz", lambda part: np.savez(part, **arrays))
 
-    def draws(self, shape, dtype):
+    def draws(self, shape: Sequence[int], dtype: DTypeLike) -> np.ndarray:
         """An array on disk, [draws, ...] or longer: that of before, or a new one."""
         file = self.directory / "noise.npy"
         shape = tuple(map(int, shape))  # a header with NumPy's own is not read
@@ -97,11 +105,11 @@ class Run:
 class Record(dict):
     """The numbers of every iteration, name -> [iterations, rows, chains]."""
 
-    def __init__(self, num_iterations):
+    def __init__(self, num_iterations: int) -> None:
         super().__init__()
         self.num_iterations = num_iterations
 
-    def add(self, iteration, numbers):
+    def add(self, iteration: int, numbers: Mapping[str, np.ndarray]) -> None:
         for name, values in numbers.items():
             if name not in self:
                 self[name] = np.zeros(
@@ -109,37 +117,36 @@ class Record(dict):
                 )
             self[name][iteration] = values
 
-    def first(self, count):
+    def first(self, count: int) -> dict[str, np.ndarray]:
         """The numbers of as many iterations, name -> [count, rows, chains]."""
         return {name: values[:count] for name, values in self.items()}
 
-    def restore(self, arrays):
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         for name, values in arrays.items():
             whole = [max(self.num_iterations, len(values)), *values.shape[1:]]
             self[name] = np.zeros(whole, values.dtype)
             self[name][: len(values)] = values
 
 
-def under(prefix, arrays):
+def under(prefix: str, arrays: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
     """Arrays by their names, or a list of them by their places, under a prefix."""
-    if not isinstance(arrays, dict):
-        arrays = dict(enumerate(arrays))
-    return {f"{prefix}{name}": array for name, array in arrays.items()}
+    named = arrays if isinstance(arrays, Mapping) else dict(enumerate(arrays))
+    return {f"{prefix}{name}": array for name, array in named.items()}
 
 
-def parts_within(arrays, prefix):
+def parts_within(arrays: Mapping[str, np.ndarray], prefix: str) -> list[np.ndarray]:
     """The list of arrays that was put `under` a prefix."""
     found = within(arrays, prefix)
     return [found[str(i)] for i in range(len(found))]
 
 
-def within(arrays, prefix):
+def within(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
     """The arrays whose names begin with a prefix, without it."""
     found = [name for name in arrays if name.startswith(prefix)]
     return {name.removeprefix(prefix): arrays[name] for name in found}
 
 
-def fingerprint(values):
+def fingerprint(values: ArrayLike | None) -> str | None:
     """What tells arrays apart, in a few characters; None for None."""
     if values is None:
         return None
@@ -159,7 +166,7 @@ def _whole(file):
         ) from error
 
 
-def check_holds_only(directory, names):
+def check_holds_only(directory: str | os.PathLike, names: Set[str]) -> None:
     """Raise a ValueError unless a folder is new or empty but for files of some names.
 
     Args:
