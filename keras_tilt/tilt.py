@@ -33,18 +33,19 @@ class Tilt:
     Args:
         unit: callable, images [n, ...] -> f [n], in nats.
         reference: a `tfd.Distribution` over one image, with empty batch shape. The base
-            and the bijector of a transformed distribution are the noise coordinates;
-            for any other, noise and image are the same thing. Of a bounded density
-            make a transport, such as `box`: a trajectory leaves it, and is rejected.
-        scale: positive number, 1 in the paper: how strongly f tilts q, the inverse of a
+            and the bijector of a transformed distribution define the noise coordinates;
+            for any other distribution noise and image are the same. Write a bounded
+            density as a transport, such as `box`: otherwise trajectories leave its
+            support and are rejected.
+        scale: positive number, 1 in the paper: how strongly f tilts q, an inverse
             temperature.
 
     Raises:
-        TypeError: if `unit` is not callable or `reference` not a `tfd.Distribution` of
-            floating-point images.
+        TypeError: if `unit` is not callable or `reference` is not a `tfd.Distribution`
+            of floating-point images.
         ValueError: if `reference` has a batch shape, if `unit.input_shape` exists and
-            is not the shape of an image of `reference`, or for a `scale` that is not a
-            positive number.
+            is not the shape of an image of `reference`, or if `scale` is not a positive
+            number.
 
     Example:
         >>> q = tfd.Independent(tfd.Normal(tf.zeros([3]), 2.0), 1)
@@ -91,7 +92,7 @@ class Tilt:
         expected = getattr(self.unit, "input_shape", None)
         if not tf.TensorShape(expected).is_compatible_with(self.reference.event_shape):
             raise ValueError(
-                "`unit` and `reference` must be about images of one shape. Received: "
+                "`unit` and `reference` must take images of one shape. Received: "
                 f"unit.input_shape {tuple(expected)}, reference.event_shape "
                 f"{self.event_shape}. Pass kt.unit(network, ...) as unit, and build "
                 "the reference with its input_shape."
@@ -99,7 +100,7 @@ class Tilt:
 
     @property
     def event_shape(self) -> tuple[int, ...]:
-        """Shape of one image, a tuple."""
+        """The shape of one image."""
         return tuple(self.reference.event_shape)
 
     @property
@@ -117,25 +118,25 @@ class Tilt:
         return has_bijector and base is not None and base.batch_shape.rank == 0
 
     def to_images(self, noise: ArrayLike) -> tf.Tensor:
-        """T(z): noise [n, ...] -> images [n, ...]."""
+        """Return T(z): noise [n, ...] -> images [n, ...]."""
         noise = tf.convert_to_tensor(noise, self.base.dtype)
         if not self._is_transport:
             return noise
         return forward(self.reference.bijector, noise)
 
     def to_noise(self, images: ArrayLike) -> tf.Tensor:
-        """The inverse of T: images [n, ...] -> noise [n, ...]."""
+        """Return the inverse of T: images [n, ...] -> noise [n, ...]."""
         images = tf.convert_to_tensor(images, self.reference.dtype)
         if not self._is_transport:
             return images
         return inverse(self.reference.bijector, images)
 
     def response(self, images: ArrayLike) -> tf.Tensor:
-        """f(x): images [n, ...] -> f [n], in nats.
+        """Return f(x): images [n, ...] -> f [n], in nats.
 
         Raises:
-            ValueError: if the unit returns anything but one number per image. (A column
-                [n, 1] added to log q(x) [n] would silently become a matrix.)
+            ValueError: if the unit does not return one number per image. (A column
+                [n, 1] added to log q(x) [n] would silently broadcast to a matrix.)
         """
         x = tf.convert_to_tensor(images, self.reference.dtype)
         f = self.unit(x)
@@ -154,40 +155,41 @@ class Tilt:
         return tf.cast(f, self.reference.dtype)
 
     def unnormalized_log_prob(self, images: ArrayLike) -> tf.Tensor:
-        """scale f(x) + log q(x): images [n, ...] -> [n], in nats."""
+        """Return scale f(x) + log q(x): images [n, ...] -> [n], in nats."""
         return self.scale * self.response(images) + self.reference.log_prob(images)
 
     def energy(self, images: ArrayLike) -> tf.Tensor:
-        """-scale f(x) - log q(x): images [n, ...] -> [n], in nats."""
+        """Return -scale f(x) - log q(x): images [n, ...] -> [n], in nats."""
         return -self.unnormalized_log_prob(images)
 
     def noise_log_prob(self, noise: ArrayLike) -> tf.Tensor:
-        """scale f(T(z)) + log base(z): noise [n, ...] -> [n], in nats."""
+        """Return scale f(T(z)) + log base(z): noise [n, ...] -> [n], in nats."""
         f = self.response(self.to_images(noise))
         return self.scale * f + self.base.log_prob(noise)
 
     def signal_to_noise(
         self, images: ArrayLike | None = None, *, noise: ArrayLike | None = None
     ) -> tf.Tensor:
-        """How strongly the tilt pulls on a pixel against the spread of the reference.
+        """Return how strongly the tilt acts on a pixel, relative to the reference.
 
             SNR(x) = scale sqrt(mean_i (d f(T(z)) / d z_i)^2)   at z = T^-1(x)
 
-        For q = N(0, s^2 I) a pixel has s |df/dx_i|: a linear f = w.x moves its mean by
-        s^2 w_i against a spread of s. Far below 1 the reference drowns the unit; choose
-        the scale of the reference with it. Where q is not a transport of white noise,
-        z = x and the number is per unit of x.
+        For q = N(0, s^2 I) a pixel contributes s |df/dx_i|: a linear f = w.x moves its
+        mean by s^2 w_i, relative to a standard deviation of s. Far below 1 the unit is
+        lost in the noise of the reference: choose the scale of the reference by this
+        number. Where q is not a transport of white noise, z = x and the number is per
+        unit of x.
 
         Args:
             images: images [n, ...] inside the support of the reference; or
-            noise: their noise [n, ...], as `samples.noise[-1]`. A `latent` image is
-                known by its noise alone.
+            noise: their noise [n, ...], as `samples.noise[-1]`. For a `latent`
+                reference only the noise will do: T has no inverse.
 
         Returns:
             signal_to_noise: [n], root mean square over pixels, nats per unit of noise.
 
         Raises:
-            ValueError: unless one of the two is passed.
+            ValueError: unless exactly one of the two is passed.
         """
         if noise is None and images is not None:
             z = self.to_noise(images)

@@ -6,16 +6,16 @@
              w = sum over k of (b_(k+1) - b_k) scale f(z_k),        E[exp(w)]  = Z
     reverse  the same backwards from draws of p,                    E[exp(-w)] = 1 / Z
 
-A pilot raises the tilt once, and finds the steps of the leapfrog and a path along which
-f is equally spread. The reverse walks begin where the forward ones have come to, K
-transitions later.
+A pilot raises the tilt once, and finds the step sizes of the leapfrog and a path of
+constant thermodynamic speed. The reverse walks start where the forward ones have come
+to, K transitions later.
 
 Source: Neal (2001), "Annealed importance sampling"; Grosse, Ancha and Roy (2016),
 "Measuring the reliability of MCMC inference with bidirectional Monte Carlo".
 
-The transitions are TensorFlow Probability's, or ours in their form, but the walk is not
-`tfp.mcmc.sample_annealed_importance_chain`: it hands a kernel the log density of the
-last state under the last b, with which its Metropolis test goes wrong.
+The transitions are TensorFlow Probability's, or ours with the same interface, but the
+walk is not `tfp.mcmc.sample_annealed_importance_chain`: it gives a kernel the log
+density of the last state under the previous b, which makes its Metropolis test wrong.
 """
 
 __all__ = [
@@ -52,22 +52,21 @@ from keras_tilt.storage.run_folder import (
 )
 from keras_tilt.tilt import Tilt
 
-# Iterations in which the pilot finds the steps and how f spreads between q and p.
-NUM_PILOT = 64
+NUM_PILOT = 64  # iterations that find the step sizes and the spread of f on the way
 MOST_STEPS = 100_000
-_SMOOTHED = 5  # iterations of the pilot over which it is averaged
+_SMOOTHED = 5  # iterations of the pilot that are averaged
 _FEWEST_STEPS = 32
 # Walks of K steps have log weights of variance (thermodynamic length)^2 / K if every
-# transition makes an independent draw, and more if not.
+# transition makes an independent draw, and of more otherwise.
 _VARIANCE = 0.5
 
 
 class Path(NamedTuple):
-    """The densities from q to p, and the steps under them.
+    """The densities from q to p, and the step sizes for them.
 
     Attributes:
         share: [K + 1], of the tilt: b_0 = 0 ... b_K = 1.
-        step_size: [K + 1, rows], of the leapfrog.
+        step_size: [K + 1, tilts], of the leapfrog.
     """
 
     share: np.ndarray
@@ -80,7 +79,7 @@ class Path(NamedTuple):
 
 
 class Annealed(NamedTuple):
-    """What forward and reverse walks of one tilt have seen.
+    """f along the forward and reverse walks of one tilt.
 
     Attributes:
         share: [K + 1], of the tilt: b_0 = 0 ... b_K = 1.
@@ -95,7 +94,7 @@ class Annealed(NamedTuple):
 
 
 class _Position(NamedTuple):
-    """How many iterations of the walks are done, where they are, and on which path."""
+    """The iterations done, the state of the walks, and their path."""
 
     iteration: int
     state: State
@@ -107,7 +106,7 @@ class Walks:
 
     Args:
         tilts: list of `Tilt`, one group of `sampled_together`.
-        rows: their places in the list that they are from, by which their chains draw.
+        places: of the tilts in their list, by which their chains draw.
         plan: a `keras_tilt.sampling.schedule.Plan`, whose warm-up is the pilot.
         num_steps: K; None for log weights with a variance of about a half.
         directory: folder, or None.
@@ -116,19 +115,20 @@ class Walks:
     def __init__(
         self,
         tilts: Sequence[Tilt],
-        rows: Sequence[int],
+        places: Sequence[int],
         plan: Plan,
         num_steps: int | None,
         directory: str | os.PathLike | None,
     ) -> None:
-        self.tilts, self.rows, self.plan, self.num_steps = tilts, rows, plan, num_steps
+        self.tilts, self.places, self.plan = tilts, places, plan
+        self.num_steps = num_steps
         self.scale = np.array([tilt.scale for tilt in tilts])
-        self.chains = chains_of(tilts, plan.kernel, rows, plan.num_chains, plan.mass)
+        self.chains = chains_of(tilts, plan.kernel, places, plan.num_chains, plan.mass)
         self.start, self.f_at_start = self.drawn(part=0)
         self.store = None if directory is None else Run(directory, self.identity())
 
     def run(self, progress: bool) -> list[Annealed]:
-        """One `Annealed` per tilt; from where the folder was left."""
+        """Return an `Annealed` per tilt; the run of a folder is resumed."""
         checkpoints = Checkpoints(self.store, self.packed, self.unpacked)
         position = checkpoints.resumed() or self.begun(progress)
         checkpoints.keep(position)
@@ -141,15 +141,15 @@ class Walks:
                 show=lambda at: self.show(at, bar),
                 keep=checkpoints.keep,
             )
-        return [self.seen(row, position.path) for row in range(len(self.tilts))]
+        return [self.seen(i, position.path) for i in range(len(self.tilts))]
 
-    def seen(self, row: int, path: Path) -> Annealed:
-        """What the walks of one tilt have seen."""
-        f = self.scale[row] * self.record["f"][:, row].astype(np.float64)
-        return Annealed(path.share, f, self.record["is_accepted"][1:, row])
+    def seen(self, index: int, path: Path) -> Annealed:
+        """Return f along the walks of one tilt."""
+        f = self.scale[index] * self.record["f"][:, index].astype(np.float64)
+        return Annealed(path.share, f, self.record["is_accepted"][1:, index])
 
     def begun(self, progress: bool) -> "_Position":
-        """Walks at the beginning of the path that a pilot finds."""
+        """Return walks at the beginning of the path that a pilot finds."""
         path = self.pilot(progress)
         state, f = self.drawn(part=1)
         self.record = Record(1 + 3 * path.num_steps)
@@ -157,21 +157,23 @@ class Walks:
         return _Position(0, state, path)
 
     def drawn(self, part: int) -> tuple[State, np.ndarray]:
-        """Chains at exact draws of q, without a tilt yet, and f there."""
+        """Return chains at exact draws of q, not yet tilted, and f there."""
         base, plan = self.tilts[0].base, self.plan
-        seeds = [tf.random.fold_in(plan.seeds[0], 2 * row + part) for row in self.rows]
+        seeds = [
+            tf.random.fold_in(plan.seeds[0], 2 * place + part) for place in self.places
+        ]
         noise = np.stack([base.sample(plan.num_chains, seed=seed) for seed in seeds])
-        step_size = np.full(len(self.rows), plan.first_step(noise[0, 0].size))
+        step_size = np.full(len(self.places), plan.first_step(noise[0, 0].size))
         parameters = plan.parameters_with(step_size, 0, 0.0 * self.scale)
         state, numbers = self.chains.start(noise, parameters)
         check_start(self.tilts, numbers)
         return state, numbers["f"]
 
     def pilot(self, progress: bool) -> Path:
-        """Raise the tilt once, and see how f spreads and the steps shrink."""
+        """Raise the tilt once, and return the path that follows from it."""
         plan, state = self.plan, self.start
         num_pixels = math.prod(self.tilts[0].base.event_shape)
-        step = StepSize.first(plan.first_step(num_pixels), [len(self.rows)])
+        step = StepSize.first(plan.first_step(num_pixels), [len(self.places)])
         seed, count = tf.random.fold_in(plan.seeds[1], 0), plan.num_burnin_steps
         shares = np.arange(1, count + 1) / count
         f, step_sizes = [self.f_at_start], []
@@ -190,7 +192,7 @@ class Walks:
         return planned_path(spread, np.stack(step_sizes), self.num_steps)
 
     def advance(self, position: "_Position") -> "_Position":
-        """One iteration: forward, at p, or in reverse."""
+        """Advance by one iteration: forward, at p, or in reverse."""
         iteration, state, path = position
         number = number_on_path(iteration, path.num_steps)
         place = min(number, path.num_steps)
@@ -204,7 +206,7 @@ class Walks:
         return _Position(iteration + 1, state, path)
 
     def show(self, position: "_Position", bar: tqdm) -> None:
-        """Direction, acceptance in the last steps, and mean f, in the bar."""
+        """Show direction, acceptance in the last steps, and mean f, in the bar."""
         part = (position.iteration - 1) // position.path.num_steps
         bar.set_description(("forward", "at p", "reverse")[part], refresh=False)
         last = slice(max(1, position.iteration - 20), position.iteration + 1)
@@ -218,7 +220,7 @@ class Walks:
     # A run on disk
 
     def identity(self) -> dict[str, Any]:
-        """What a run depends on, to be compared with that of a run to resume."""
+        """Return what a run depends on, to compare with that of the run in a folder."""
         return self.plan.identity(self.tilts) | {
             "num_steps": self.num_steps,
             "f_at_start": fingerprint(self.f_at_start),
@@ -226,7 +228,7 @@ class Walks:
         }
 
     def packed(self, position: "_Position") -> dict[str, Any]:
-        """Everything that `unpacked` needs, by name."""
+        """Return all that `unpacked` needs, by name."""
         return (
             {"iteration": position.iteration}
             | under("path.", position.path._asdict())
@@ -235,7 +237,7 @@ class Walks:
         )
 
     def unpacked(self, saved: Mapping[str, np.ndarray]) -> "_Position":
-        """The position that was saved, and the record so far."""
+        """Return the position that was saved, and restore the record."""
         path = Path(**within(saved, "path."))
         state = self.chains.unpack(parts_within(saved, "state."), self.start)
         self.record = Record(1 + 3 * path.num_steps)
@@ -246,20 +248,20 @@ class Walks:
 def planned_path(
     spread: np.ndarray, step_sizes: np.ndarray, num_steps: int | None = None
 ) -> Path:
-    """The path along which f is equally spread: b_k at equal thermodynamic length.
+    """Return the path whose b_k are at equal steps of thermodynamic length.
 
         length(b) = integral of sd_b(scale f) db up to b,     K = length(1)^2 / variance
 
     Args:
-        spread: [pilot + 1, rows], sd of scale f at equally spaced shares 0 ... 1.
-        step_sizes: [pilot, rows], of the leapfrog at all of them but the first.
+        spread: [pilot + 1, tilts], sd of scale f at equally spaced shares 0 ... 1.
+        step_sizes: [pilot, tilts], of the leapfrog at all of them but the first.
         num_steps: K; None for log weights with a variance of about a half.
 
     Returns:
         path: a `Path`.
 
     Raises:
-        ValueError: if f is too widely spread for a path.
+        ValueError: if f spreads too widely for 100,000 steps.
 
     Source: Gelman and Meng (1998), "Simulating normalizing constants".
     """
@@ -300,8 +302,8 @@ def _smooth(values):
 
 
 def number_on_path(iteration: int, num_steps: int) -> int:
-    """Of an iteration: 1 ... K forward, K ... 1 in reverse, under b_k; K or more at p.
+    """Return k of an iteration: 1 ... K forward, K or more at p, K ... 1 in reverse.
 
-    By it the number of leapfrog steps varies: in reverse it must be that of forward.
+    The number of leapfrog steps varies by it: in reverse it must equal that of forward.
     """
     return min(iteration + 1, 3 * num_steps - iteration)

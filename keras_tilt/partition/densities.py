@@ -18,7 +18,7 @@ from keras_tilt.partition.estimators import LogPartition, check_log_partitions
 def generative_log_prob(
     log_partitions: Sequence[LogPartition], images: ArrayLike
 ) -> tf.Tensor:
-    """log p(x | y) of images under the densities of several classes.
+    """Return log p(x | y) of images under the densities of several classes.
 
         log p(x | y) = scale f_y(x) + log q(x) - log Z_y
 

@@ -39,29 +39,28 @@ from keras_tilt.validation import check_count
 
 METHODS = ("annealed", "importance")
 
-# Above that of sampling: with fewer the chains stick to where f is far from its mean,
-# and lag behind the tilt.
+# Above that of sampling: with less the chains stay where f is far from its mean, and
+# lag behind the tilt.
 _ACCEPT = 0.9
 _PARETO_LIMIT = 0.7  # Vehtari, Simpson, Gelman, Yao and Gabry (2024)
-_FEWEST_DRAWS = 100  # of which the tail of the weights can be told
+_FEWEST_DRAWS = 100  # from which the tail of the weights can be estimated
 _ESS_LIMIT = 10  # below, a few weights make the mean, and its error is not known
 _FEWEST_WALKS = 2 * _ESS_LIMIT  # of which about half are effective
 _MOVED_LIMIT = 0.1  # share of accepted steps
 _LOPSIDED = 4.0  # one side of the bracket over the other
 _FEW_ERRORS = 4.0  # of independent walks 1 in 16,000 is beyond
-_BLOCK = 2**22  # pixels whose f is computed in one go
+_BLOCK = 2**22  # pixels whose f is computed at a time
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LogPartition:
-    """log Z of one tilt, with its error, and what follows from it.
+    """log Z of one tilt, with its error, and the normalized density.
 
     Attributes:
         tilt: the `Tilt`.
         value: log Z, nats.
-        standard_error: of the value, nats; infinite if the verdict is that the number
-            is not to be trusted.
-        ess: Kish's effective number of weights; of both directions the smaller.
+        standard_error: of the value, nats; infinite if the verdict is not to trust it.
+        ess: Kish's effective sample size, the smaller of both directions.
         lower: mean log weight of the forward walks, in expectation at most log Z, nats.
         upper: mean log weight of the reverse walks, in expectation at least log Z;
             infinite for importance sampling.
@@ -69,7 +68,7 @@ class LogPartition:
         log_weights: [walks] of the forward walks, or [draws].
         reverse_log_weights: [walks] of the reverse walks; empty for importance
             sampling.
-        is_reliable: whether nothing speaks against the number.
+        is_reliable: whether no reason against the number was found.
         verdict: one sentence with the reasons.
     """
 
@@ -93,26 +92,28 @@ class LogPartition:
         )
 
     def log_prob(self, images: ArrayLike) -> tf.Tensor:
-        """log p(x) = scale f(x) + log q(x) - log Z: images [n, ...] -> [n], nats.
+        """Return log p(x): images [n, ...] -> [n], nats.
 
-        All have the one error of log Z, `standard_error`. In float64, so that log q of
-        many pixels does not round off what tells two units apart.
+            log p(x) = scale f(x) + log q(x) - log Z
+
+        All share the error of log Z, `standard_error`. In float64, so that log q of
+        many pixels does not round off the difference between two units.
         """
         images = tf.convert_to_tensor(images, self.tilt.reference.dtype)
         relative = self._relative_log_prob(images)
         return relative + tf.cast(self.tilt.reference.log_prob(images), tf.float64)
 
     def log_density_ratio(self, other: "LogPartition", images: ArrayLike) -> tf.Tensor:
-        """log p(x) - log p'(x) of two tilts: images [n, ...] -> [n], nats.
+        """Return log p(x) - log p'(x) of two tilts: images [n, ...] -> [n], nats.
 
-        Of one reference q drops out, as it does of the ratio of two units.
+        Two tilts of one reference: q cancels.
 
         Args:
             other: `LogPartition` of the other tilt.
             images: [n, ...].
 
         Raises:
-            TypeError: if `other` is no `LogPartition`.
+            TypeError: if `other` is not a `LogPartition`.
         """
         check_log_partitions("other", [other])
         if other.tilt.reference is not self.tilt.reference:
@@ -121,7 +122,7 @@ class LogPartition:
         return mine - theirs
 
     def _relative_log_prob(self, images):
-        """log p(x) / q(x): images [n, ...] -> [n], nats."""
+        """Return log p(x) / q(x): images [n, ...] -> [n], nats."""
         images = tf.convert_to_tensor(images, self.tilt.reference.dtype)
         f = tf.cast(self.tilt.response(images), tf.float64)
         return self.tilt.scale * f - self.value
@@ -160,20 +161,21 @@ def log_partition(
     reverse walks start from where the forward ones have come to, K transitions later.
     Neither direction knows of modes that no walk has found.
 
-    With a `directory` a process that dies loses the pilot or half a minute: the same
-    call goes on, and comes to the same numbers.
+    With a `directory` a killed process loses the pilot or half a minute: the same call
+    resumes the run, and returns the same numbers.
 
     Args:
-        tilt: a `Tilt`, or a list of them; units that share a layer are walked together.
+        tilt: a `Tilt`, or a list of them; units that share a layer share a graph.
         method: "annealed" or "importance".
         seed: a whole number or a pair of them; equal seeds give equal numbers.
         num_chains: walks in each direction, 20 or more. The error falls as one over
-            the root.
+            its root.
         num_steps: K; None for log weights with a variance of about a half.
         num_draws: of q, for importance sampling.
-        kernel: as in `keras_tilt.sample`, and so the next three.
-        num_leapfrog_steps: gradients of f per transition; None for a quarter turn.
-        max_leapfrog_steps: the most of them, on average, if they are not given.
+        kernel: as in `keras_tilt.sample`, as are the next three.
+        num_leapfrog_steps: gradients of f per transition; None for a trajectory length
+            of pi / 2.
+        max_leapfrog_steps: limit of their mean, if they are not given.
         mass: of the kernel "split".
         directory: folder of an annealing, new or left by the same call.
         progress: whether to show a bar.
@@ -182,11 +184,10 @@ def log_partition(
         log_partition: a `LogPartition`; for a list of tilts a list of them.
 
     Raises:
-        TypeError: if `tilt` is not a `Tilt`, or `seed` not whole numbers.
+        TypeError: if `tilt` is not a `Tilt`, or `seed` is not whole numbers.
         ValueError: for an unknown method, a number out of range, an f that is not
-            finite under q, a tilt that would need more than 100,000 steps, a list of
-            tilts that cannot be walked together with a `directory`, or a `directory`
-            with another run.
+            finite under q, a tilt that would need more than 100,000 steps, a
+            `directory` for tilts that cannot share a graph, or one with another run.
 
     Example:
         >>> from keras_tilt.reference.distributions import white_noise
@@ -202,7 +203,7 @@ def log_partition(
     if method not in METHODS:
         raise ValueError(
             f"`method` must be one of {', '.join(map(repr, METHODS))}. "
-            f"Received: {method!r}. Leave it out for the one that holds further."
+            f"Received: {method!r}. Leave it out for the more robust one."
         )
     if method == "importance":
         found = _all_by_importance(tilts, num_draws, seed, progress)
@@ -228,7 +229,7 @@ def log_partition(
 
 
 def _all_by_importance(tilts, num_draws, seed, progress):
-    """log Z of every tilt, from draws of its own."""
+    """Return log Z of every tilt, each from its own draws."""
     check_count("num_draws", num_draws, _FEWEST_DRAWS)
     seeds = stateless_seed(seed)
     return [
@@ -238,7 +239,7 @@ def _all_by_importance(tilts, num_draws, seed, progress):
 
 
 def _by_importance(tilt, num_draws, seed, progress):
-    """log Z as the mean weight of draws of q."""
+    """Return log Z as the log of the mean weight of draws of q."""
     size = max(1, _BLOCK // math.prod(tilt.event_shape))
     starts = range(0, num_draws, size)
     blocks = []
@@ -284,7 +285,7 @@ def _by_importance(tilt, num_draws, seed, progress):
 
 
 def _by_annealing(tilts, plan, num_steps, directory, progress):
-    """log Z of every tilt, those that share a layer in one graph."""
+    """Return log Z of every tilt; those that share a layer share a graph."""
     groups = sampled_together(tilts)
     if directory is not None and len(groups) > 1:
         raise ValueError(
@@ -303,7 +304,7 @@ def _by_annealing(tilts, plan, num_steps, directory, progress):
 
 
 def _from_walks(tilt, annealed):
-    """log Z of one tilt, from f along its walks."""
+    """Return log Z of one tilt, from f along its walks."""
     f, num_steps = annealed.f, len(annealed.share) - 1
     forward, reverse = log_weights(f, annealed.share)
     value, error = bennett(forward, reverse)

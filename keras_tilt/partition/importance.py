@@ -1,4 +1,4 @@
-"""Importance sampling: from log weights to expectations, without leaving logs.
+"""Importance sampling: from log weights to expectations, all in logs.
 
     E_p[g] ~= sum_j W_j g(x_j),   W_j = exp(w_j) / sum_k exp(w_k),   x_j ~ q
 
@@ -27,7 +27,7 @@ from keras_tilt.sampling.diagnostics import import_arviz
 
 
 def normalized_log_weights(log_weights: ArrayLike, axis: int = 0) -> tf.Tensor:
-    """Log weights that sum to one: w - logsumexp(w).
+    """Return log weights that sum to one: w - logsumexp(w).
 
     NaN where every draw is excluded: there is nothing to average.
 
@@ -42,7 +42,7 @@ def normalized_log_weights(log_weights: ArrayLike, axis: int = 0) -> tf.Tensor:
 
 
 def normalized_weights(log_weights: ArrayLike, axis: int = 0) -> tf.Tensor:
-    """Weights that sum to one: exp(w) / sum exp(w).
+    """Return weights that sum to one: exp(w) / sum exp(w).
 
     Args:
         log_weights: log weights in nats, up to a constant along `axis`.
@@ -55,12 +55,12 @@ def normalized_weights(log_weights: ArrayLike, axis: int = 0) -> tf.Tensor:
 
 
 def expectation(log_weights: ArrayLike, values: ArrayLike, axis: int = 0) -> tf.Tensor:
-    """The self-normalized importance estimate of E_p[values]: sum_j W_j values_j.
+    """Return the self-normalized estimate of E_p[values]: sum_j W_j values_j.
 
     Args:
         log_weights: log weights in nats, such as [draws] or [draws, classes].
         values: what is averaged; its leading axes are those of `log_weights`, more may
-            follow. The value of an excluded draw is not looked at.
+            follow. The value of an excluded draw is ignored.
         axis: the axis of `log_weights` that counts the draws.
 
     Returns:
@@ -79,7 +79,7 @@ def expectation(log_weights: ArrayLike, values: ArrayLike, axis: int = 0) -> tf.
 
 
 def kish_ess(log_weights: ArrayLike, axis: int = 0) -> tf.Tensor:
-    """The effective sample size of weights: (sum_j exp w_j)^2 / sum_j exp(2 w_j).
+    """Return the effective sample size (sum_j exp w_j)^2 / sum_j exp(2 w_j).
 
     It is n for n equal weights, 1 when one draw outweighs all others, 0 when every draw
     is excluded. For chains of correlated draws see the `ess` of the diagnostics.
@@ -103,7 +103,7 @@ def kish_ess(log_weights: ArrayLike, axis: int = 0) -> tf.Tensor:
 
 
 def pareto_k(log_weights: np.ndarray) -> float:
-    """Shape k of the tail of importance weights: above 0.7 their mean is not known.
+    """Return the shape k of the tail of weights: above 0.7 their mean is unreliable.
 
     Weights have as many moments as 1 / k. -inf for equal weights, NaN for weights that
     are not finite.

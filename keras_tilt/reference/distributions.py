@@ -44,7 +44,7 @@ from keras_tilt.validation import as_array
 def white_noise(
     shape: Sequence[int], mean: ArrayLike = 0.0, stddev: ArrayLike = 1.0
 ) -> tfd.Distribution:
-    """Gaussian white noise, the reference of the paper.
+    """Return Gaussian white noise, the reference of the paper.
 
         T(z) = mean + stddev z,   q(x) = N(x; mean, stddev^2 I)
 
@@ -77,7 +77,7 @@ def white_noise(
 def box(
     shape: Sequence[int], low: ArrayLike = 0.0, high: ArrayLike = 1.0
 ) -> tfd.Distribution:
-    """The uniform density on a box of pixel values, which no sample ever leaves.
+    """Return the uniform density on a box of pixel values, which no sample leaves.
 
         T(z) = low + (high - low) Phi(z),   q(x) = 1 / prod(high - low) inside
 
@@ -117,7 +117,7 @@ def spectral_noise(
     colour_covariance: ArrayLike | None = None,
     spectrum: Spectrum | None = None,
 ) -> tfd.Distribution:
-    """A stationary Gaussian with a 1/f spectrum, as of natural images, or a fitted one.
+    """Return a stationary Gaussian with the 1/f spectrum of natural images, or another.
 
         T(z) = mean + colours @ H(amplitude z),   amplitude ~ 1 / f^exponent
         H(u) = (Re DFT2(u) - Im DFT2(u)) / sqrt(height width)
@@ -133,7 +133,7 @@ def spectral_noise(
         mean: scalar or array that broadcasts to `shape`, in units of a pixel; by
             default 0, or the mean of `spectrum`.
         stddev: positive scalar, of one pixel, in the same unit; by default 1.
-        exponent: fall of the amplitude; by default 1, as photographs about have.
+        exponent: of the fall of the amplitude; by default 1, about that of photographs.
             0 is white noise.
         colour_covariance: [channels, channels], of one pixel, symmetric and positive
             definite, in units of pixel^2. Excludes `stddev`.
@@ -186,7 +186,7 @@ def squash(
     high: ArrayLike = 255.0,
     scale: ArrayLike | None = None,
 ) -> tfd.Distribution:
-    """Any transport, carried on to a box of pixel values, which no sample ever leaves.
+    """Return a transport squashed onto a box of pixel values, which no sample leaves.
 
         x = low + (high - low) Phi((y - (low + high) / 2) / scale),   y ~ reference
 
@@ -237,7 +237,7 @@ def squash(
 
 
 def frequency_bands(reference: tfd.Distribution) -> np.ndarray | None:
-    """Numbers of the frequency bands that the coordinates of the noise belong to.
+    """Return the frequency bands that the coordinates of the noise belong to.
 
         band = ring + num_rings * colour
 
@@ -245,7 +245,7 @@ def frequency_bands(reference: tfd.Distribution) -> np.ndarray | None:
     decorrelated colour; the innermost also has f = 0. No band is empty.
 
     Args:
-        reference: any; `squash` keeps the noise of what it squashes, and its bands.
+        reference: any; `squash` keeps the noise, and so the bands, of its argument.
 
     Returns:
         bands: int32 [height, width, channels], the shape of the noise, with numbers

@@ -1,4 +1,4 @@
-"""References that are learned: the law of the images of a generator network.
+"""Learned references: the distribution of the images of a generator network.
 
     x = T(z) = generator(z),     z ~ N(0, I)
 
@@ -24,12 +24,12 @@ from keras_tilt.reference.gradients import differentiate
 def latent(
     generator: Callable[..., tf.Tensor], latent_shape: Sequence[int] | None = None
 ) -> tfd.Distribution:
-    """The law of the images of a generator network.
+    """Return the distribution of the images of a generator network.
 
         T(z) = generator(z),   z ~ N(0, I) of the latent shape
 
-    There is no density of images: `log_prob` and the inverse of T are errors. Noise has
-    one, which is all that sampling needs: see `Tilt.noise_log_prob`.
+    Images have no density: `log_prob` and the inverse of T raise an error. The noise
+    has one, which is all that sampling needs: see `Tilt.noise_log_prob`.
 
     Args:
         generator: callable, noise [n, ...] -> images [n, ...], such as a
@@ -67,7 +67,7 @@ def latent(
 
 
 class Generator(tfb.Bijector):
-    """Carries noise to images by a network, which has no inverse."""
+    """Transport of noise to images by a network, which has no inverse."""
 
     def __init__(
         self,

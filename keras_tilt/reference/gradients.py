@@ -1,8 +1,8 @@
-"""A function and its gradient, and a ValueError that names what has none.
+"""A function and its gradient, and a ValueError that names what has no gradient.
 
     f(z), df/dz,     z: [..., event] -> f: [...]
 
-TensorFlow names the operation alone: "gradient registry has no entry for: ResizeArea".
+TensorFlow only names the operation: "gradient registry has no entry for: ResizeArea".
 """
 
 __all__ = ["differentiate", "named_if_missing"]
@@ -47,11 +47,11 @@ def differentiate(
 
 @contextlib.contextmanager
 def named_if_missing(function: str, variable: str) -> Iterator[None]:
-    """Within it a gradient that TensorFlow does not have is a ValueError.
+    """Turn a gradient that TensorFlow does not have into a ValueError, within it.
 
     Args:
-        function: what is differentiated, for the sentence: "The unit".
-        variable: with respect to what: "the image".
+        function: what is differentiated, in words: "The unit".
+        variable: with respect to what, in words: "the image".
     """
     try:
         yield

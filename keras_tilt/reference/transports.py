@@ -1,7 +1,7 @@
-"""Transports x = T(z) of white noise, and the densities that TFP would not find.
+"""Transports x = T(z) of white noise, and densities that TFP would get wrong.
 
-    forward, inverse   T(z) and its inverse, of which TFP remembers nothing
-    NormalToBox        N(0, 1) to a uniform law, coordinate by coordinate
+    forward, inverse   T(z) and its inverse, without TFP's cache
+    NormalToBox        N(0, 1) to a uniform distribution, coordinate by coordinate
     NormalToSpectrum   N(0, I) to a stationary Gaussian, frequency by frequency
 
 Source: Bracewell (1983), "Discrete Hartley transform", for the basis of frequencies.
@@ -60,7 +60,7 @@ def inverse(bijector: tfb.Bijector, images: tf.Tensor) -> tf.Tensor:
 
 
 class NormalToBox(tfb.AutoCompositeTensorBijector):
-    """Transport of N(0, 1) to the uniform law on [low, high], coordinate by coordinate.
+    """Transport of N(0, 1) to the uniform distribution on [low, high], by coordinate.
 
         T(z) = low + (high - low) Phi(z)  =  high - (high - low) Phi(-z)
 
@@ -161,7 +161,7 @@ class NormalToSpectrum(tfb.AutoCompositeTensorBijector):
 
 
 class Box(tfd.TransformedDistribution):
-    """The law of T(z), with the density written down instead of derived.
+    """The distribution of T(z), with the density written down instead of derived.
 
     TFP derives log q(x) = log N(z) - log T'(z): two numbers that are equal up to a
     constant, and NaN where z is infinite.
@@ -179,7 +179,7 @@ class Box(tfd.TransformedDistribution):
 
 
 class Squashed(tfd.TransformedDistribution):
-    """The law of a transport that ends in a NormalToBox, with a density everywhere."""
+    """The distribution of a transport that ends in a NormalToBox, finite in the box."""
 
     def _log_prob(self, x):
         box = self.bijector.bijectors[0]

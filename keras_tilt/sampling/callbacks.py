@@ -1,4 +1,4 @@
-"""What a network's units want while it learns: their samples, in TensorBoard.
+"""Samples from the densities of a network's units while it learns, in TensorBoard.
 
     after every epoch    p(x) = exp(scale f(x)) q(x) / Z    of the weights as they are
 
@@ -23,7 +23,7 @@ from keras_tilt.validation import as_number, check_count
 
 
 class UnitSamples(keras.callbacks.Callback):
-    """Draws samples of units to TensorBoard during `fit`.
+    """Write samples from units' densities to TensorBoard during `fit`.
 
     For every unit the images of all chains, f and its R-hat as curves, and the verdict
     on convergence as text.
@@ -31,12 +31,12 @@ class UnitSamples(keras.callbacks.Callback):
     Args:
         log_dir: folder for TensorBoard.
         tilts: dict, name -> `Tilt` of a unit of the network that is fitted; or a
-            function of the model that makes it, called when the training begins.
+            function of the model that returns it, called when training begins.
         seed: a whole number; equal seeds give equal samples of equal weights.
         num_chains: chains of each unit.
-        num_results: draws of each chain after an epoch, four or more.
+        num_results: draws of each chain after an epoch, 4 or more.
         num_burnin_steps: iterations before them, in which the step is adapted.
-        every: epochs from one drawing to the next.
+        every: epochs from one sampling to the next.
         low: pixel value shown black.
         high: pixel value shown white.
 
@@ -90,7 +90,7 @@ class UnitSamples(keras.callbacks.Callback):
         self._every, self._low, self._high = every, low, high
 
     def on_train_begin(self, logs: Mapping | None = None) -> None:
-        """Make the tilts, and the file."""
+        """Make the tilts, and open the file."""
         tilts = self._tilts_or_maker
         if callable(tilts):
             tilts = _check_tilts(tilts(self.model))
@@ -103,7 +103,7 @@ class UnitSamples(keras.callbacks.Callback):
         self._writer.close()
 
     def on_epoch_end(self, epoch: int, logs: Mapping | None = None) -> None:
-        """Sample all units, chains going on from the last time."""
+        """Sample all units; their chains continue from the last time."""
         if (epoch + 1) % self._every:
             return
         with self._writer.as_default(step=epoch + 1):

@@ -2,9 +2,9 @@
 
     (state, parameters, seed) -> state, and the numbers that the chains are judged by
 
-States have the shape [rows, chains, ...]: a row is one tilt, with a step size of its
-own. Every chain draws its random numbers by its own number, so that it is the same
-chain wherever it runs. Only the numbers leave the device at every iteration.
+States have the shape [tilts, chains, ...]; every tilt has a step size of its own. Every
+chain draws its random numbers by its own id, so that it is the same chain wherever it
+runs. Only the numbers leave the device at every iteration.
 """
 
 __all__ = [
@@ -34,17 +34,17 @@ from keras_tilt.sampling.kernels import (
 )
 from keras_tilt.sampling.response import Response
 
-MOST_CHAINS = 2**16  # of a row: chain j of row i has the number i * MOST_CHAINS + j
+MOST_CHAINS = 2**16  # of a tilt: chain j of tilt i has the id i * MOST_CHAINS + j
 
 
 class KernelParameters(NamedTuple):
-    """What the kernel runs with, which may change from one iteration to the next.
+    """The parameters of the kernel, which may change from iteration to iteration.
 
     Attributes:
-        step_size: [rows], or on a ladder [rows, ladder], in units of noise.
+        step_size: [tilts], or on a ladder [tilts, ladder], in units of noise.
         num_leapfrog_steps: a whole number.
-        scale: [rows], factor of f.
-        is_adjusted: whether the Metropolis test is made, with the kernel "split".
+        scale: [tilts], factor of f.
+        is_adjusted: whether there is a Metropolis test, with the kernel "split".
     """
 
     step_size: np.ndarray
@@ -54,7 +54,7 @@ class KernelParameters(NamedTuple):
 
 
 class State(NamedTuple):
-    """Where the chains are, and what the kernel knows of it with these parameters."""
+    """Where the chains are, the kernel's results there, and its parameters."""
 
     noise: Any
     results: Any
@@ -64,19 +64,19 @@ class State(NamedTuple):
 class ChainGraphs:
     """The graphs that start chains and advance them by one iteration.
 
-    They know nothing of a single run: several runs, also in several threads, may share
-    them. Where the unit is an argument of the graph, so may runs of several units.
+    They hold nothing of a single run: several runs, also in several threads, may share
+    them. Where the unit is an argument of the graph, runs of several units may, too.
 
     Under the `tf.distribute` strategy in scope the chains are split over its replicas.
 
     Args:
-        response: f, (noise [rows, chains, ...], *read_outs) -> [rows, chains], nats.
+        response: f, (noise [tilts, chains, ...], *read_outs) -> [tilts, chains], nats.
         to_images: T, noise [n, ...] -> images [n, ...].
         base: distribution of the noise of one chain.
-        kernel: a name that `transition_kernel` knows.
+        kernel: name, as of `transition_kernel`.
         inverse_temperatures: None, or factors of f on a ladder of replicas of every
-            chain, the first of them 1. States are then [ladder, rows, chains, ...].
-        autograph: as in `keras_tilt.sampling.kernels.Response`.
+            chain, the first of them 1. States are then [ladder, tilts, chains, ...].
+        autograph: as in `keras_tilt.sampling.response.Response`.
     """
 
     def __init__(
@@ -112,24 +112,24 @@ class ChainGraphs:
         mass: tf.Tensor,
         parameters: KernelParameters,
     ) -> tuple[Any, dict[str, tf.Tensor]]:
-        """What the kernel knows of a place, and f and slope there.
+        """Return the kernel's results at a state, and f and its slope there.
 
         Args:
-            noise: [rows, chains, ...], on a ladder [ladder, rows, chains, ...].
-            ids: [rows, chains] int32, by which the chains draw.
-            read_outs: tuple of tensors, of f.
+            noise: [tilts, chains, ...], on a ladder [ladder, tilts, chains, ...].
+            ids: [tilts, chains] int32, by which the chains draw.
+            read_outs: tuple of tensors, further arguments of f.
             mass: tensor.
             parameters: `KernelParameters` of tensors.
 
         Returns:
             results: of the kernel.
-            numbers: dict of [rows, chains].
+            numbers: dict of [tilts, chains].
         """
         if not self._chain_by_chain:
             return self._start(noise, read_outs, parameters)
-        # A trajectory of length zero ends where it starts, and knows f there. A graph
-        # of its own would hold the network a second time, and to prepare it for running
-        # takes about as long as to trace it.
+        # A trajectory of length zero ends where it starts, and returns f there. A graph
+        # of its own would hold the network a second time, and preparing it to run takes
+        # about as long as tracing it.
         unknown = self.strategy.run(self._unknown_on_replica, args=(noise,))
         still = KernelParameters(
             tf.zeros_like(parameters.step_size),
@@ -155,21 +155,21 @@ class ChainGraphs:
         mass: tf.Tensor,
         parameters: KernelParameters,
     ) -> tuple[tf.Tensor, Any, dict[str, tf.Tensor]]:
-        """One iteration.
+        """Advance by one iteration.
 
         Args:
-            noise: as in `start`, as all that follow but two.
-            results: of the kernel at this place, under these parameters.
+            noise: as in `start`.
+            results: of the kernel at this noise, with these parameters.
             seed: [2] int32.
-            ids: see there.
-            read_outs: see there.
-            mass: see there.
-            parameters: see there.
+            ids: as in `start`.
+            read_outs: as in `start`.
+            mass: as in `start`.
+            parameters: as in `start`.
 
         Returns:
             noise: like `noise`.
-            results: of the kernel there.
-            numbers: dict of [rows, chains].
+            results: of the kernel at the new noise.
+            numbers: dict of [tilts, chains].
         """
         return self._advance(noise, results, seed, ids, read_outs, mass, parameters)
 
@@ -233,7 +233,7 @@ class ChainGraphs:
         )
 
     def _on_ladder(self, response):
-        """f of states [ladder, rows, chains, ...], if there is a ladder."""
+        """f of states [ladder, tilts, chains, ...], if there is a ladder."""
         if self.ladder is None:
             return response
 
@@ -277,7 +277,7 @@ class ChainGraphs:
         }
 
     def _images(self, noise):
-        """T of noise [rows, chains, ...]."""
+        """T of noise [tilts, chains, ...]."""
         flat = self._to_images(tf.reshape(noise, [-1, *noise.shape[2:]]))
         return tf.reshape(flat, [*noise.shape[:2], *flat.shape[1:]])
 
@@ -287,20 +287,20 @@ class Chains:
 
     Args:
         graphs: `ChainGraphs`.
-        rows: the numbers of the rows, by which their chains draw.
-        read_outs: tuple of arrays, of the response.
+        places: of the tilts in their list, by which their chains draw.
+        read_outs: tuple of arrays, further arguments of the response.
         mass: of the kernel "split", broadcastable to the noise of one chain.
     """
 
     def __init__(
         self,
         graphs: ChainGraphs,
-        rows: ArrayLike,
+        places: ArrayLike,
         read_outs: Sequence[ArrayLike] = (),
         mass: ArrayLike = 1.0,
     ) -> None:
         self._graphs, self._strategy = graphs, graphs.strategy
-        self._rows = np.asarray(rows)
+        self._places = np.asarray(places)
         self._read_outs = tuple(map(tf.constant, read_outs))
         self._mass = tf.constant(mass, graphs.base.dtype)
 
@@ -308,24 +308,24 @@ class Chains:
 
     @property
     def num_replicas(self) -> int:
-        """Of the strategy."""
+        """Number of replicas of the strategy."""
         return self._strategy.num_replicas_in_sync
 
     def start(
         self, noise: np.ndarray, parameters: KernelParameters
     ) -> tuple[State, dict[str, np.ndarray]]:
-        """Chains at given places.
+        """Start chains at given noise.
 
         Args:
-            noise: [rows, chains, ...], array.
+            noise: [tilts, chains, ...], array.
             parameters: `KernelParameters`.
 
         Returns:
             state: a `State`.
-            numbers: dict of arrays [rows, chains]: f in nats, and slope, the largest
-                |df/dz_i|, which is not finite where one of them is not.
+            numbers: dict of arrays [tilts, chains]: f in nats, and slope, the largest
+                |df/dz_i|, which is not finite if any of them is not.
         """
-        ids = MOST_CHAINS * self._rows[:, None] + np.arange(noise.shape[1])
+        ids = MOST_CHAINS * self._places[:, None] + np.arange(noise.shape[1])
         self._ids = self._split(ids.astype(np.int32))
         noise = self._split(noise)
         if self._graphs.ladder is not None:
@@ -338,7 +338,7 @@ class Chains:
     def advance(
         self, state: State, parameters: KernelParameters, seed: tf.Tensor
     ) -> tuple[State, dict[str, np.ndarray]]:
-        """One iteration.
+        """Advance by one iteration.
 
         Args:
             state: a `State`.
@@ -347,13 +347,13 @@ class Chains:
 
         Returns:
             state: a `State`.
-            numbers: dict of arrays [rows, chains]: f and log_prob in nats, is_accepted,
-                is_finite and is_divergent (the energy of the proposal), accept_prob,
-                the functionals, and energy, at the start of the trajectory, of kernels
-                with a momentum. On a ladder they are those of its first step, without
-                the energy, except for accept_prob [rows, chains, ladder] and
-                swap_accepted [rows, chains, ladder - 1], which is NaN where no swap was
-                proposed.
+            numbers: dict of arrays [tilts, chains]: f and log_prob in nats,
+                is_accepted, is_finite and is_divergent (the energy of the proposal),
+                accept_prob, the functionals, and energy, at the start of the
+                trajectory, of kernels with a momentum. On a ladder they are those of
+                its first step, without the energy, except for accept_prob [tilts,
+                chains, ladder] and swap_accepted [tilts, chains, ladder - 1], which is
+                NaN where no swap was proposed.
         """
         noise, results, tensors = state.noise, state.results, self._tensors(parameters)
         of_run = self._ids, self._read_outs, self._mass, tensors
@@ -373,27 +373,27 @@ class Chains:
         )
 
     def _results_differ(self, one, other):
-        """Whether the kernel knows something else of the same place."""
+        """Whether the kernel has other results at the same noise."""
         if not np.array_equal(one.scale, other.scale):
             return True
-        # The drift of a Langevin step is kept with its place.
+        # The drift of a Langevin step is part of the results.
         same_steps = np.array_equal(one.step_size, other.step_size)
         return self._graphs.kernel_name == "mala" and not same_steps
 
     def noise_of(self, state: State) -> np.ndarray:
-        """The states as one array, [rows, chains, ...]."""
+        """Return the noise of all chains as one array, [tilts, chains, ...]."""
         on_ladder = self._graphs.ladder is not None
         return self._joined(state.noise[0] if on_ladder else state.noise)
 
     def pack(self, state: State) -> list[np.ndarray]:
-        """The state as a list of arrays, replica by replica."""
+        """Return the state as a list of arrays, replica by replica."""
         local = self._strategy.experimental_local_results
         places = tf.nest.flatten((state.noise, state.results))
         parts = [part.numpy() for whole in places for part in local(whole)]
         return [*parts, *(np.asarray(value) for value in state.parameters)]
 
     def unpack(self, arrays: Sequence[Any], like: State) -> State:
-        """The state that was packed, in the structure of another one."""
+        """Return the state that was packed, in the structure of another one."""
         count = len(KernelParameters._fields)
         parts, parameters = arrays[:-count], KernelParameters(*arrays[-count:])
         replicas = self.num_replicas
@@ -412,7 +412,7 @@ class Chains:
         )
 
     def _split(self, array):
-        """An array [rows, chains, ...] with its chains spread over the replicas."""
+        """An array [tilts, chains, ...] with its chains spread over the replicas."""
         return self._placed(np.array_split(array, self.num_replicas, axis=1))
 
     def _joined(self, values):
@@ -432,5 +432,5 @@ def _slope(f, gradient):
 
 
 def _ladder_last(values):
-    """[ladder, rows, chains] -> [rows, chains, ladder]."""
+    """[ladder, tilts, chains] -> [tilts, chains, ladder]."""
     return tf.transpose(values, [1, 2, 0])

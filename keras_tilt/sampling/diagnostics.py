@@ -6,13 +6,13 @@
     E-BFMI = mean (change of the energy)^2 / variance of the energy
 
 computed by ArviZ (rank-normalized, split chains) for f and for other scalars, such as
-random projections of the noise: f can look settled while the image still drifts. Of
-chains of fewer than ten draws the autocorrelation cannot be told, and ArviZ's ESS may
-exceed their number: each such chain counts as one draw.
+random projections of the noise: f can look settled while the image still drifts. In
+chains of fewer than ten draws the autocorrelation cannot be estimated, and ArviZ's ESS
+may exceed their number: each such chain counts as one draw.
 
-A superchain is a group of chains with one start. Short chains are still spread within
-it as their own noise spreads them, and between superchains as their starts do: nested
-R-hat compares the two, and needs no long chains where there are many.
+A superchain is a group of chains with one start. The variance of short chains within
+it comes from the sampler, the variance between superchains also from their starts:
+nested R-hat compares the two, and needs many chains instead of long ones.
 
 Source: Vehtari, Gelman, Simpson, Carpenter and Buerkner (2021), "Rank-normalization,
 folding, and localization: an improved R-hat", sections 4.1 and 5; Margossian, Hoffman,
@@ -81,17 +81,17 @@ class Diagnostics:
     Attributes:
         accept_rate: share of accepted proposals, of all chains.
         r_hat: rank-normalized split R-hat of f.
-        nested_r_hat: of f; NaN without superchains, with them the one that counts.
+        nested_r_hat: of f; NaN without superchains, which are judged by it.
         ess: bulk effective sample size of f, in draws.
         ess_tail: tail effective sample size of f, in draws.
         mcse: Monte Carlo standard error of the mean of f, in nats.
         e_bfmi: energy Bayesian fraction of missing information, the smallest of all
             chains; NaN for a kernel without momenta and for a ladder.
-        worst_r_hat: largest R-hat over f and the other scalars, the worst pixel left
-            out, whose limit is another.
+        worst_r_hat: largest R-hat over f and the other scalars, without the worst
+            pixel, which has another limit.
         smallest_ess: smallest bulk or tail ESS over the same.
-        worst_pixel_r_hat: of the pixel of the images with the largest; NaN where the
-            states were not kept.
+        worst_pixel_r_hat: largest R-hat over the pixels; NaN where the states were not
+            kept.
         scalars: dict, name -> `Scalar`, all that the verdict rests on.
         step_size: of the leapfrog, in units of noise.
         num_divergences: proposals with an energy error above 1,000 nats, or none that
@@ -100,7 +100,7 @@ class Diagnostics:
         num_nonfinite_warmup: the same before the first kept draw.
         num_draws: draws kept per chain.
         num_chains: chains.
-        converged: whether nothing speaks against it.
+        converged: whether no reason against it was found.
         verdict: one sentence with the reasons.
     """
 
@@ -149,36 +149,34 @@ def diagnose(
 ) -> Diagnostics:
     """Judge the draws of several chains.
 
-    Converged is what nothing speaks against: R-hat of every scalar below 1.01 and ESS
-    above 400; no rise or fall of f from the first to the last third of the draws
-    beyond 4 standard errors, for short chains from how they differ; no chain that
-    hardly moves; no divergence; E-BFMI above 0.3.
+    They have converged if there is no reason to doubt it: R-hat of every scalar is
+    below 1.01 and its ESS above 400; f neither rises nor falls from the first to the
+    last third of the draws by more than 4 standard errors (for short chains, of their
+    differences); every chain moves; no proposal diverged; E-BFMI is above 0.3.
 
     Args:
         functionals: dict of [num_draws, num_chains]: f in nats, and other scalars by
-            which the chains are compared.
+            which chains are compared.
         is_accepted: [num_draws, num_chains], booleans.
         step_size: of the leapfrog, in units of noise.
         energy: [num_draws, num_chains], nats, at the start of every trajectory; None
-            if there is no such thing.
+            for a kernel without one.
         pixel: [num_kept, num_chains], the pixel with the largest R-hat, from
             `worst_pixel`; None if it is not known.
         num_pixels: how many pixels it is the worst of. The largest R-hat of many
-            exceeds that of one by chance; its limit is as many times further from one
-            as the quantile of chi-squared it is compared with.
-        num_superchains: groups of as many chains, with one start in each; None if every
-            chain has a start of its own.
+            exceeds that of one by chance: its limit is further from 1 by the ratio of
+            the chi-squared quantiles.
+        num_superchains: number of groups of equally many chains, with one start in
+            each; None if every chain has its own start.
         num_divergences: proposals with an energy error above 1,000 nats.
         num_nonfinite: proposals rejected for a non-finite energy.
         num_nonfinite_warmup: the same during warm-up.
-        num_missing: draws per chain that were asked for and not made.
+        num_missing: draws per chain that were requested and not made.
 
     Returns:
         diagnostics: a `Diagnostics`.
     """
-    observed = {
-        name: np.asarray(values, np.float64) for name, values in functionals.items()
-    }
+    observed = {k: np.asarray(v, np.float64) for k, v in functionals.items()}
     unusable = {name: _unusable(values) for name, values in observed.items()}
     usable = {name: values for name, values in observed.items() if not unusable[name]}
     f, num_chains = observed["f"], observed["f"].shape[1]
@@ -317,7 +315,7 @@ def _error_of_short_rise(rises, num_groups):
 
 
 def _chain_reasons(is_accepted):
-    """Chains that hardly moved: where they stay is no part of what they compare."""
+    """Chains that hardly moved, which the other numbers need not notice."""
     num_stuck = np.sum(np.mean(is_accepted, axis=0) < _MOVED_LIMIT)
     if not num_stuck:
         return []
@@ -394,7 +392,7 @@ def _mcse(values):
 
 
 def import_arviz() -> ModuleType:
-    """ArviZ, imported late (1.5 s) and without its daily notice of a refactoring."""
+    """Import ArviZ: late (1.5 s), and without its daily notice of a refactoring."""
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore",

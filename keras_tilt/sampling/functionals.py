@@ -35,7 +35,7 @@ _BLOCK = 2**24  # pixels looked at in one go
 
 
 def functional_names(event_shape: Sequence[int]) -> tuple[str, ...]:
-    """The names of the `functionals` of images of one shape, in their order."""
+    """Return the names of the `functionals` of images of a shape, in order."""
     low = (f"low frequency {i},{j}" for i, j in _low_frequencies(event_shape))
     return ("log q", "image norm", *low, *_PROJECTIONS)
 
@@ -43,16 +43,16 @@ def functional_names(event_shape: Sequence[int]) -> tuple[str, ...]:
 def functionals(
     noise: tf.Tensor, images: tf.Tensor, base: tfd.Distribution, directions: tf.Tensor
 ) -> dict[str, tf.Tensor]:
-    """The scalars by which chains are compared besides f: see the module.
+    """Return the scalars by which chains are compared besides f: see the module.
 
     Args:
-        noise: z, [rows, chains, ...].
-        images: x, [rows, chains, ...].
+        noise: z, [tilts, chains, ...].
+        images: x, [tilts, chains, ...].
         base: distribution of the noise of one chain.
         directions: [pixels, 8], from `projection_directions`.
 
     Returns:
-        functionals: dict, name -> [rows, chains].
+        functionals: dict, name -> [tilts, chains].
     """
     batch, event = images.shape[:2], images.shape[2:]
     flat_noise = tf.reshape(noise, [*batch, -1])
@@ -95,7 +95,7 @@ def _cosines(event_shape):
 
 
 def projection_directions(event_shape: Sequence[int]) -> np.ndarray:
-    """Fixed random directions of length 1, [pixels, 8]."""
+    """Return fixed random directions of length 1, [pixels, 8]."""
     draw = np.random.Generator(np.random.Philox(_PROJECTION_SEED)).standard_normal
     size = (math.prod(event_shape), _NUM_PROJECTIONS)
     directions = draw(size, dtype=np.float32)
@@ -105,7 +105,7 @@ def projection_directions(event_shape: Sequence[int]) -> np.ndarray:
 def worst_pixel(
     images: Sequence, num_superchains: int | None = None
 ) -> np.ndarray | None:
-    """The pixel whose chains differ the most, by the plain R-hat of split chains.
+    """Return the pixel whose chains differ most, by the plain R-hat of split chains.
 
         R-hat^2 - 1 = variance of the means of the halves / mean variance within
 
@@ -115,7 +115,7 @@ def worst_pixel(
 
     Args:
         images: [draws, chains, ...], sliced along the draws block by block, so that
-            images made when they are asked for never are all in memory.
+            images computed on access are never all in memory.
         num_superchains: as in `diagnose`.
 
     Returns:

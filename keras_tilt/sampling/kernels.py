@@ -1,9 +1,10 @@
-"""The transition kernel of this library: the noise turns exactly, f gives the kicks.
+"""The transition kernel of this library: split Hamiltonian Monte Carlo.
 
     H(z, momentum) = -f(z) + |z|^2 / 2 + momentum . momentum / (2 mass)
 
-The Gaussian half of Hamilton's equations is a rotation, which is applied exactly. Only
-f is left to the leapfrog, so the step size follows f and not the number of pixels:
+The Gaussian part of Hamilton's equations is a rotation, and is solved exactly; only the
+gradient of f enters the leapfrog. So the step size depends on f and not on the number
+of pixels:
 
     kick    momentum += (step / 2) grad f(z)
     rotate  (z, momentum) <- (cos(step) z + sin(step) momentum,
@@ -47,11 +48,11 @@ from keras_tilt.sampling.response import (
 
 Kernel = Literal["split", "hmc", "mala"]
 KERNELS: tuple[str, ...] = get_args(Kernel)
-DIVERGENCE = 1000.0  # nats; as in Stan: an energy error as large is a step too long
+DIVERGENCE = 1000.0  # nats, as in Stan: such an energy error is a step too long
 
 
 class Trajectory(NamedTuple):
-    """A place in phase space, and what the kicks on the way there have cost.
+    """A point in phase space, and the energy that the kicks before it have added.
 
     Attributes:
         noise: z, [..., event].
@@ -77,14 +78,14 @@ def trajectory(
 ) -> Trajectory:
     """Follow Hamilton's equations: half a kick, then rotations and kicks in turn.
 
-    With a mass the noise turns by step / sqrt(mass), coordinate by coordinate. The two
+    With a mass the rotation is by step / sqrt(mass), coordinate by coordinate. The two
     half kicks between two rotations are one kick. A rotation conserves
     (|z|^2 + |momentum|^2) / 2, so that the energy error
 
         H(end) - H(start) = f(start) - f(end) + kicks
         kicks = sum over kicks of (|momentum + kick|^2 - |momentum|^2) / 2
 
-    is no difference of numbers as large as the image.
+    is not a difference of numbers that grow with the image.
 
     Args:
         tilt_fn: noise [..., event] -> f [...], nats.
@@ -128,27 +129,27 @@ class SplitHamiltonianMonteCarlo(tfp.mcmc.TransitionKernel):
     """Hamiltonian Monte Carlo for p(z) = exp(f(z)) N(z; 0, I) / Z, by exact rotations.
 
     One iteration draws a momentum from N(0, I), follows a `trajectory`, and accepts its
-    end with probability min(1, exp(H_start - H_end)). An energy that is not finite is
-    a rejection.
+    end with probability min(1, exp(H_start - H_end)). An end whose energy is not finite
+    is rejected.
 
-    Takes the place of `tfp.mcmc.HamiltonianMonteCarlo` in TFP's `sample_chain`, step
-    size adaptations and `ReplicaExchangeMC`, with two differences. It is told f, not
-    the log density. `target_log_prob` in its results is f as well: for replica exchange
-    pass f as `target_log_prob_fn`, the swap needs no more. And `seed` may be one pair
-    for all chains, or a pair for each, [..., 2]: a chain with a seed of its own draws
-    the same numbers wherever in a batch it stands.
+    It replaces `tfp.mcmc.HamiltonianMonteCarlo` in TFP's `sample_chain`, step size
+    adaptations and `ReplicaExchangeMC`, with two differences. It takes f, not the log
+    density, and `target_log_prob` in its results is f as well: for replica exchange
+    pass f as `target_log_prob_fn`, which is all that the swap needs. And `seed` may be
+    one pair for all chains, or a pair for each, [..., 2]: a chain with its own seed
+    draws the same numbers at any place in a batch.
 
     Args:
         tilt_fn: noise [..., event] -> f [...], nats.
         step_size: positive, [] or broadcastable to the noise, in units of noise.
         num_leapfrog_steps: positive: gradients of f per iteration.
-        mass: positive, [] or broadcastable to the noise. Coordinates that should move
-            less in a step want a large one.
-        is_adjusted: boolean, may be a tensor. False leaves out the test: every end is
-            taken that is not divergent, and the density is no more that of exp(f), but
-            something like it that long steps can follow.
+        mass: positive, [] or broadcastable to the noise; large for coordinates that
+            should move less in a step.
+        is_adjusted: boolean, may be a tensor. False leaves out the Metropolis test:
+            every end that is not divergent is accepted, and the stationary density is
+            only close to that of exp(f).
         store_parameters_in_results: whether step size and number of steps are kept in
-            the results and read from there, as adaptation by TFP needs it.
+            the results and read from there, as TFP's adaptation needs.
 
     Example:
         >>> kernel = SplitHamiltonianMonteCarlo(
@@ -194,7 +195,7 @@ class SplitHamiltonianMonteCarlo(tfp.mcmc.TransitionKernel):
         return True
 
     def bootstrap_results(self, init_state: Any) -> "_KernelResults":
-        """f, its gradient, and the step, for a first call of `one_step`."""
+        """Return f, its gradient, and the step, for a first call of `one_step`."""
         (noise,) = tf.nest.flatten(init_state)
         f, gradient = value_and_gradient(self.parameters["tilt_fn"], noise)
         return self.results_of(init_state, f, gradient)
@@ -202,7 +203,7 @@ class SplitHamiltonianMonteCarlo(tfp.mcmc.TransitionKernel):
     def results_of(
         self, init_state: Any, f: tf.Tensor, gradient: tf.Tensor
     ) -> "_KernelResults":
-        """The same where f and its gradient are known."""
+        """Return the same where f and its gradient are known."""
         here = _Place(f, [gradient], step_size=[], num_leapfrog_steps=[])
         if self.parameters["store_parameters_in_results"]:
             here = here._replace(
@@ -281,10 +282,10 @@ def transition_kernel(
     ladder: Sequence[float] | None = None,
     is_adjusted: bool | tf.Tensor = True,
 ) -> tfp.mcmc.TransitionKernel:
-    """The kernel of p(z) = exp(f(z)) base(z) / Z of a given name.
+    """Return the kernel of p(z) = exp(f(z)) base(z) / Z of a given name.
 
     Args:
-        name: "split" for `SplitHamiltonianMonteCarlo`, which is right for a base
+        name: "split" for `SplitHamiltonianMonteCarlo`, which is correct for a base
             N(0, I) only; "hmc" and "mala" for TFP's `HamiltonianMonteCarlo`, the kernel
             of the paper, and `MetropolisAdjustedLangevinAlgorithm`.
         tilt_fn: noise [..., event] -> f [...], nats.
@@ -343,7 +344,7 @@ def _on_ladder(make, tilt_fn, base, ladder, knows_base):
 
 
 def is_standard_normal(base: tfd.Distribution) -> bool:
-    """Whether a distribution is N(0, I): by its density at the origin and elsewhere."""
+    """Return whether a distribution is N(0, I), by its density at three points."""
     size = math.prod(base.event_shape)
     places = np.random.default_rng(0).standard_normal([3, size])
     places[0] = 0.0
@@ -358,7 +359,7 @@ def is_standard_normal(base: tfd.Distribution) -> bool:
 
 
 def kinetic_energy(results: Any) -> tf.Tensor:
-    """Of the momenta drawn in the last iteration of "split" or "hmc", [...], nats."""
+    """Return that of the momenta drawn last by "split" or "hmc", [...], nats."""
     if isinstance(results, _KernelResults):
         return results.initial_kinetic
     (momentum,) = results.proposed_results.initial_momentum
@@ -367,7 +368,7 @@ def kinetic_energy(results: Any) -> tf.Tensor:
 
 
 class _Place(NamedTuple):
-    """What is known of a state; the names are those that TFP's wrappers look for."""
+    """f and its gradient at a state, under the names that TFP's wrappers look for."""
 
     target_log_prob: tf.Tensor
     grads_target_log_prob: list
@@ -387,14 +388,14 @@ class _KernelResults(NamedTuple):
 
 
 def chain_seeds(seed: ArrayLike, chains: tf.Tensor) -> tf.Tensor:
-    """One seed per chain, [..., 2], that depends on nothing but `seed` and the chain.
+    """Return a seed per chain, [..., 2], that depends only on `seed` and the chain.
 
     Args:
         seed: [2] int32.
-        chains: [...] int32, a number for each chain.
+        chains: [...] int32, an id for each chain.
     """
     key = tf.random.stateless_uniform([2], seed, None, None, tf.int32)
-    # All 64 bits of the key: of 32 two would be equal after some 65,536 iterations.
+    # All 64 bits of the key: of 32, two would be equal after some 65,536 iterations.
     return tf.stack([tf.fill(tf.shape(chains), key[0]), key[1] + chains], axis=-1)
 
 

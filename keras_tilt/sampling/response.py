@@ -4,7 +4,7 @@
 
 On a CPU, TensorFlow replaces the gradient of a max pooling by oneDNN's, which is
 several times as fast, only if it has replaced the pooling before; and in the cycle of a
-loop there is no before. In a graph of their own there is one.
+loop there is no before. In a graph of their own there is.
 """
 
 __all__ = ["Response", "TiltFn", "differentiated", "value_and_gradient"]
@@ -26,8 +26,8 @@ class Response:
 
     Args:
         tilt_fn: f, (noise [..., event], *arguments) -> f [...], nats.
-        autograph: whether Python's `if` and `for` on tensors in `tilt_fn` are made
-            part of the graph; tracing a large network takes longer with it.
+        autograph: whether Python's `if` and `for` on tensors in `tilt_fn` are
+            converted; tracing a large network then takes longer.
     """
 
     def __init__(self, tilt_fn: TiltFn, autograph: bool = True) -> None:
@@ -39,11 +39,11 @@ class Response:
         self._arguments, self._factor = (), None
 
     def at(self, arguments: Sequence[tf.Tensor]) -> "Response":
-        """The same function at given arguments, a sequence of tensors."""
+        """Return the function at given further arguments, a sequence of tensors."""
         return self._with(_arguments=tuple(arguments))
 
     def times(self, factor: ArrayLike) -> "Response":
-        """The same function with a factor, broadcastable to f, outside of its graph."""
+        """Return the function with a factor, broadcastable to f, outside its graph."""
         return self._with(_factor=factor)
 
     def _with(self, **attributes):
@@ -52,7 +52,7 @@ class Response:
         return twin
 
     def value_and_gradient(self, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """f and its gradient."""
+        """Return f and its gradient."""
         f, gradient = self._together(noise, *self._arguments)
         if self._factor is None:
             return f, gradient
@@ -62,10 +62,10 @@ class Response:
         return factor * f, of_noise * gradient
 
     def __call__(self, noise):
-        """f that brings its gradient with it, for whoever asks a tape for it.
+        """Return f with its gradient attached, for an outer tape.
 
-        Not as a custom gradient, which TensorFlow never forgets, nor the graph it is
-        in: as a plane through f with that slope.
+        Not as a custom gradient, which TensorFlow never frees, nor the graph that it is
+        in: as a linear function with the value and the gradient of f.
         """
         value, gradient = map(tf.stop_gradient, self.value_and_gradient(noise))
         events = range(value.shape.rank, noise.shape.rank)
@@ -76,7 +76,7 @@ class Response:
 def value_and_gradient(
     tilt_fn: TiltFn, noise: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """f and its gradient, which is zero where f does not depend on the noise.
+    """Return f and its gradient, which is zero where f does not depend on the noise.
 
     In a graph they are a function of their own: see `Response`.
     """
@@ -86,7 +86,7 @@ def value_and_gradient(
 def differentiated(
     tilt_fn: TiltFn,
 ) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-    """The function noise -> f and its gradient, traced at most once in a graph."""
+    """Return the function noise -> (f, gradient), traced at most once in a graph."""
     if isinstance(tilt_fn, Response):
         return tilt_fn.value_and_gradient
     if tf.executing_eagerly():

@@ -32,17 +32,20 @@ def iterate(
     keep: Callable[[P], None] | None = None,
     may_stop: Callable[[P], bool] | None = None,
 ) -> P:
-    """Return the last position of a run.
+    """Advance a run to its end, and return the last position.
 
     Args:
-        position: where it begins, or goes on.
-        advance: function, position -> the next one. Interrupted within, the position
-            is the one before.
+        position: at which the run begins or resumes.
+        advance: function, position -> the next one. If it is interrupted, the position
+            stays the one before.
         is_over: function of a position, whether it is the last.
         show: function of every new position, for a progress bar.
         keep: function of a position that saves it, or None.
-        may_stop: function of a position, whether an interrupt there returns it; by
-            default an interrupt is always raised.
+        may_stop: function of a position, whether an interrupt returns it; by default
+            an interrupt is always raised.
+
+    Raises:
+        KeyboardInterrupt: unless the run may stop at the position.
     """
     saved_at = time.monotonic()
     try:
@@ -79,7 +82,7 @@ class Checkpoints:
         self.run, self.pack, self.unpack = run, pack, unpack
 
     def resumed(self) -> Any:
-        """The position saved last, or None; from now on there is a folder."""
+        """Return the position saved last, or None, and create the folder."""
         saved = self.run.load() if self.run else None
         position = self.unpack(saved) if saved else None
         if self.run:
@@ -87,7 +90,7 @@ class Checkpoints:
         return position
 
     def keep(self, position: Any) -> None:
-        """Replace what was saved."""
+        """Save a position in place of the last one."""
         if self.run:
             self.run.checkpoint(self.pack(position))
 
@@ -97,8 +100,8 @@ class KeptStates:
 
     Args:
         plan: a `keras_tilt.sampling.schedule.Plan`.
-        noise: [rows, chains, ...], of which the states are more.
-        callback: None, or a function of the number of a draw and its noise.
+        noise: [tilts, chains, ...], an array like the states.
+        callback: None, or a function of the index of a draw and its noise.
         run: None, or the `keras_tilt.storage.run_folder.Run` of the file.
     """
 
@@ -117,7 +120,7 @@ class KeptStates:
             self.kept = make(shape, noise.dtype)
 
     def add(self, draw: int, noise_of: Callable[[], np.ndarray]) -> None:
-        """Hand on the state after a draw, if it is one of those to be kept."""
+        """Keep the state after a draw, if it is one of every `thin`-th."""
         index, remainder = divmod(draw + 1, self.thin)
         if remainder:
             return
@@ -127,16 +130,16 @@ class KeptStates:
             self.callback(draw, noise_of())
 
     def of(
-        self, row: int, num_draws: int, noise_of: Callable[[], np.ndarray]
+        self, index: int, num_draws: int, noise_of: Callable[[], np.ndarray]
     ) -> np.ndarray:
-        """The states kept of one tilt, [draws, chains, ...], or the last alone."""
+        """Return the kept states of a tilt, [draws, chains, ...], or only the last."""
         if self.kept is None:
-            return noise_of()[None, row]
-        states = self.kept[: num_draws // self.thin, row]
+            return noise_of()[None, index]
+        states = self.kept[: num_draws // self.thin, index]
         states.flags.writeable = False  # on the disk they are those of the run
         return states
 
     def flush(self) -> None:
-        """To the disk, if the states are there."""
+        """Write the states to disk, if they are kept there."""
         if isinstance(self.kept, np.memmap):
             self.kept.flush()

@@ -4,12 +4,12 @@
 
 Every iteration draws a momentum from N(0, I), follows Hamilton's equations, and accepts
 the end with probability min(1, exp(H_start - H_end)): see
-`keras_tilt.sampling.kernels`. A warm-up finds the step
+`keras_tilt.sampling.kernels`. A warm-up finds the step size
 (`keras_tilt.sampling.adaptation`), which is then frozen.
 
 Source: Dai, Lu and Wu (2015), section on generative visualization; Neal (2011), "MCMC
-using Hamiltonian dynamics". The paper works on images with a fixed step; we work on the
-noise, where the reference has the same scale in every direction.
+using Hamiltonian dynamics". The paper samples images with a fixed step; we sample the
+noise, in which the reference has the same scale in every direction.
 """
 
 __all__ = ["PAPER_LENET", "sample"]
@@ -50,7 +50,7 @@ from keras_tilt.storage.run_folder import (
 from keras_tilt.tilt import Tilt
 from keras_tilt.validation import few
 
-# The paper's run on the last layer of LeNet, to be used with the reference
+# The paper's run on the last layer of LeNet, for use with the reference
 # white_noise(shape, mean=0.0, stddev=10.0). Numbers of the paper as remembered, not
 # verified: 300 iterations of 100 leapfrog steps of size 1e-4 with mass 1e-4, started
 # from N(0, 10^2), no adaptation. A momentum N(0, m I) and a step e move x by
@@ -90,19 +90,18 @@ def sample(
 ) -> Samples | list[Samples]:
     """Draw from p(z) = exp(scale f(T(z))) base(z) / Z by Hamiltonian Monte Carlo.
 
-    The chains run side by side in one graph. In the warm-up the tilt rises from nothing
-    to its full scale while the step size follows; both are then frozen, because an
+    The chains run in parallel in one graph. In the warm-up the tilt rises from zero to
+    its full scale while the step size is adapted; both are then frozen, because an
     adapting chain has no stationary density. Tilts of one reference whose units share a
-    layer are sampled together, each with a step size of its own, and with as many steps
-    as the shortest of them wants.
+    layer are sampled together, each with its own step size, and with as many leapfrog
+    steps as the smallest of these needs.
 
     Under a `tf.distribute` strategy (call within `strategy.scope()`) the chains are
     split over the replicas, and are those of a single device up to rounding.
 
     Ctrl-C returns what has been drawn, if all tilts are in one graph. With a
-    `directory` nothing is lost either if the process dies: the same call resumes the
-    run, and gives the very numbers that the uninterrupted run would have given, bit for
-    bit on one machine.
+    `directory` a killed process loses nothing, either: the same call resumes the run,
+    and returns the numbers of the uninterrupted run, bit for bit on one machine.
 
     Args:
         tilt: a `Tilt`, or a list of them.
@@ -110,54 +109,53 @@ def sample(
         num_results: draws of each chain.
         num_burnin_steps: iterations before the first draw.
         seed: a whole number or a pair of them; equal seeds give equal samples. The
-            random numbers of a chain are those of its place in the list and among the
-            chains, whatever runs beside it.
+            random numbers of a chain depend only on the place of its tilt in the list
+            and on its own among the chains.
         kernel: "split", exact rotations and the default where the noise is N(0, I);
             "hmc", the leapfrog of the paper, the default elsewhere; "mala", Langevin.
-        num_leapfrog_steps: gradients of f per iteration. None for as many as a quarter
-            turn of the noise takes (10 where it is not N(0, I)), varied by half of that
-            from iteration to iteration. Not of "mala", which takes one.
-        max_leapfrog_steps: the most of them, on average, if they are not given.
+        num_leapfrog_steps: gradients of f per iteration. None for a trajectory length
+            of pi / 2 (10 steps where the noise is not N(0, I)), varied by half of that
+            from iteration to iteration. Ignored by "mala", which takes one.
+        max_leapfrog_steps: limit of their mean, if they are not given.
         step_size: of the leapfrog, in units of noise; None to adapt it.
-        target_accept_prob: acceptance that the adaptation aims at. It can turn out
-            higher: no step is made longer than the trajectory needs.
+        target_accept_prob: acceptance that the adaptation aims at. It can be higher:
+            no step is longer than the trajectory.
         mass: of the kernel "split", scalar or array like the noise of a chain.
         inverse_temperatures: factors of the scale, the first of them 1, of a ladder of
-            replicas of every chain that swap places (parallel tempering), at as many
-            times the cost. The draws are those at 1.
+            replicas of every chain that swap states (parallel tempering), each at the
+            cost of a chain. The draws are those at 1.
         initial_noise: [num_chains, ...], with a list of tilts [tilts, num_chains, ...];
             the tilt is then at its full scale from the start. None for exact draws of
             the base, which are over-dispersed.
-        num_superchains: groups that the chains are divided into, with one start in each
-            and nested R-hat to judge them: for many short chains. None for a start of
-            its own for every chain.
-        approach_step_size: of a leapfrog without the Metropolis test, while the tilt
-            rises; None to make the test from the start. To a strong tilt of a network,
-            whose kinks the test bears in short steps alone, 0.08 is a way of a few
-            hundred gradients. What is drawn later is exact all the same.
-        thin: the state of every thin-th draw is kept; numbers are kept of all of them.
+        num_superchains: number of groups of chains with one start each, judged by
+            nested R-hat: for many short chains. None for a start for every chain.
+        approach_step_size: step size of an unadjusted warm-up, without Metropolis test
+            while the tilt rises; None for the test from the start. To a strong tilt of
+            a network, whose kinks force the test to short steps, 0.08 takes a few
+            hundred gradients. The draws after it are exact all the same.
+        thin: the state of every thin-th draw is kept; numbers are kept of all draws.
             States take num_results / thin * num_chains * pixels * 4 bytes of memory
             for each tilt, unless there is a `callback` or a `directory`.
-        callback: called with the number of the draw and its noise, in place of keeping
-            states: [rows, num_chains, ...], a row for each tilt sampled together. A
-            run that was killed calls it again for the draws since it was last saved,
-            at most half a minute before.
+        callback: called with the index of a draw and its noise, [tilts, num_chains,
+            ...] of the tilts sampled together, instead of keeping states. A resumed run
+            calls it again for the draws after the last checkpoint, at most half a
+            minute.
         directory: folder for the states and all that is needed to resume. Tilts of a
             list that cannot be sampled together have folders in it, tilt0, tilt3, ...
-            A run is resumed with the arguments it had, and a finished one is read. Only
-            `num_results` may be another: with more of them the run goes on, and the
-            first draws stay as they are; of fewer, the first are read.
+            A run is resumed with the same arguments, and a finished one is read. Only
+            `num_results` may differ: with more the run continues, and its first draws
+            stay; with fewer, the first of them are read.
         progress: whether to show a bar with acceptance, mean f and the time left.
 
     Returns:
         samples: a `Samples`; for a list of tilts a list of them.
 
     Raises:
-        TypeError: if `tilt` is not a `Tilt`, `seed` not whole numbers, or `callback`
-            no function.
+        TypeError: if `tilt` is not a `Tilt`, `seed` is not whole numbers, or `callback`
+            is not a function.
         ValueError: for an argument out of range, an `initial_noise` of the wrong shape
-            or not finite, a unit without a gradient, chains that cannot start because f
-            or its gradient is not finite there, or a `directory` with another run.
+            or not finite, a unit without a gradient, an f or gradient that is not
+            finite where a chain starts, or a `directory` with another run.
 
     Example:
         >>> from keras_tilt.reference.distributions import white_noise
@@ -199,7 +197,7 @@ def _drawn(tilt, plan, initial_noise, callback, directory, progress):
     groups = sampled_together(tilts)
     if directory is not None and len(groups) > 1:
         check_holds_only(directory, {_own_folder(group) for group in groups})
-    # All of them can start, and write where they are to, before the first one does.
+    # Every run can start, and write to its folder, before the first one begins.
     runs = [
         _Together(
             [tilts[i] for i in group],
@@ -229,11 +227,11 @@ class _Position(NamedTuple):
 class _Together:
     """Tilts sampled in one graph: of one reference, with units that share a layer."""
 
-    def __init__(self, tilts, rows, plan, noise, callback, folder):
+    def __init__(self, tilts, places, plan, noise, callback, folder):
         self.tilts, self.plan, self.noise = tilts, plan, noise
         self.scale = np.array([tilt.scale for tilt in tilts])
         self.chains = chains_of(
-            tilts, plan.kernel, rows, plan.num_chains, plan.mass, plan.ladder
+            tilts, plan.kernel, places, plan.num_chains, plan.mass, plan.ladder
         )
         self.record = Record(plan.num_iterations)
         self.run_seed = plan.seeds[1]
@@ -244,7 +242,7 @@ class _Together:
         self.start = self.begin()
 
     def run(self, progress, may_stop):
-        """One `Samples` per tilt; from where the folder was left, if it was used."""
+        """Return a `Samples` per tilt; the run of a folder is resumed."""
         burnin, total = self.plan.num_burnin_steps, self.plan.num_iterations
         checkpoints = Checkpoints(self.store, self.packed, self.unpacked)
         position = checkpoints.resumed() or self.start
@@ -266,12 +264,12 @@ class _Together:
                 f"{self.plan.num_results} draws per chain are missing.",
                 stacklevel=4,
             )
-        return [self.samples(row, position) for row in range(len(self.tilts))]
+        return [self.samples(i, position) for i in range(len(self.tilts))]
 
     def begin(self):
-        """The chains at their start, which must be finite and have a gradient."""
-        rows, ladder = len(self.tilts), self.plan.ladder
-        shape = [rows] if ladder is None else [rows, len(ladder)]
+        """Return the chains at their start, where f and its gradient must be finite."""
+        count, ladder = len(self.tilts), self.plan.ladder
+        shape = [count] if ladder is None else [count, len(ladder)]
         first_step = self.plan.first_step(self.noise[0, 0].size)
         step = StepSize.first(first_step, shape)
         parameters = self.plan.kernel_parameters(0, step, self.scale)
@@ -306,8 +304,8 @@ class _Together:
         return _Position(iteration + 1, state, step)
 
     def learned(self, step, accept_prob, iteration):
-        """What an iteration of the warm-up teaches; one without a test, nothing."""
-        if self.plan.is_approach(iteration):
+        """Return the step sizes after an iteration of the warm-up."""
+        if self.plan.is_unadjusted(iteration):
             return step
         return step.learn(
             accept_prob.mean(axis=1),
@@ -318,7 +316,7 @@ class _Together:
         )
 
     def show(self, position, bar):
-        """Phase, acceptance in this phase, and mean f, in the bar."""
+        """Show phase, acceptance in this phase, and mean f, in the bar."""
         warm = self.plan.is_warmup(position.iteration - 1)
         first = 0 if warm else self.plan.num_burnin_steps
         phase = slice(first, position.iteration)
@@ -333,7 +331,7 @@ class _Together:
     # A run on disk
 
     def identity(self):
-        """What a run depends on, to be compared with that of a run to resume."""
+        """Return what a run depends on, to compare with that of the run in a folder."""
         return self.plan.identity(self.tilts) | {
             "keeps_states": self.callback is None,
             "initial_noise": fingerprint(self.noise),
@@ -341,7 +339,7 @@ class _Together:
         }
 
     def packed(self, position):
-        """Everything that `unpacked` needs, by name; the states are on disk before."""
+        """Return all that `unpacked` needs, by name, once the states are on disk."""
         self.states.flush()
         return (
             {"iteration": position.iteration, **position.step._asdict()}
@@ -350,7 +348,7 @@ class _Together:
         )
 
     def unpacked(self, saved):
-        """The position that was saved, if it is one of this run."""
+        """Return the position that was saved, if it belongs to this run."""
         packed = parts_within(saved, "state.")
         state = self.chains.unpack(packed, self.start.state)
         step = StepSize(*(saved[name] for name in StepSize._fields))
@@ -361,7 +359,7 @@ class _Together:
         return position
 
     def _check_callback_has_all(self, position):
-        """The one state that is left is that of the last draw, of those asked for."""
+        """Without states, a longer run cannot be cut: only its last state is left."""
         made = position.iteration - self.plan.num_burnin_steps
         if self.callback is not None and made > self.plan.num_results:
             raise ValueError(
@@ -371,7 +369,7 @@ class _Together:
             )
 
     def _check_same_density(self, position):
-        """Network and reference are known by f and log p at the saved states."""
+        """Compare network and reference by f and log p at the saved states."""
         if not position.iteration:
             return
         parameters = position.state.parameters
@@ -394,20 +392,22 @@ class _Together:
 
     # The result
 
-    def samples(self, row, position):
-        """What the chains of one tilt have drawn."""
+    def samples(self, index, position):
+        """Return what the chains of one tilt have drawn."""
         done = min(position.iteration, self.plan.num_iterations)
-        numbers = {name: values[:done, row] for name, values in self.record.items()}
+        numbers = {name: values[:done, index] for name, values in self.record.items()}
         num_draws = done - self.plan.num_burnin_steps
         noise = self.states.of(
-            row, num_draws, lambda: self.chains.noise_of(position.state)
+            index, num_draws, lambda: self.chains.noise_of(position.state)
         )
-        step_size = self.plan.frozen_step_sizes(position.step)
-        return samples_of(self.tilts[row], self.plan, noise, numbers, step_size, row)
+        step_sizes = self.plan.frozen_step_sizes(position.step)
+        return samples_of(
+            self.tilts[index], self.plan, noise, numbers, step_sizes, index
+        )
 
 
 def _folder(directory, group, tilts):
-    """A folder of its own for every run that a list of tilts takes."""
+    """Return a folder for every run that a list of tilts takes."""
     if directory is None or len(group) == len(tilts):
         return directory
     return pathlib.Path(directory) / _own_folder(group)
@@ -418,7 +418,7 @@ def _own_folder(group):
 
 
 def _exact_draws(base, plan, index):
-    """Where the chains of one tilt of the list start, [chains, ...]."""
+    """Return the noise at which the chains of one tilt start, [chains, ...]."""
     seed = tf.random.fold_in(plan.seeds[0], index)
     num_starts = plan.num_superchains or plan.num_chains
     starts = base.sample(num_starts, seed=seed).numpy()

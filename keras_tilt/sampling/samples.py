@@ -33,7 +33,7 @@ _NUMBERS = "keras_tilt"  # attribute of a file, of what are no arrays of draws
 
 
 class Images(Sequence):
-    """The images T(z) of the draws, made when they are asked for.
+    """The images T(z) of the draws, computed on access.
 
     images[-1] are those of the last draw, images[:, 0] those of the first chain,
     images[..., 0] their first channel, and np.asarray(images) all of them.
@@ -103,12 +103,12 @@ class Samples:
 
     Attributes:
         noise: [num_results / thin, num_chains, ...], states z of the chains. An array
-            on disk if a directory was given; the last state alone if a callback was.
+            on disk if there was a directory; only the last state with a callback.
         f: [num_results, num_chains], the unit's response in nats.
         log_prob: [num_results, num_chains], scale f(T(z)) + log base(z), in nats.
         is_accepted: [num_results, num_chains], booleans.
         is_divergent: [num_results, num_chains], booleans: proposals with an energy
-            error above 1,000 nats or none that is finite.
+            error above 1,000 nats or not finite.
         energy: [num_results, num_chains], nats, of position and momentum at the start
             of each trajectory; None for "mala" and ladders.
         functionals: dict of [num_results, num_chains]: log q, norm, low frequencies and
@@ -117,11 +117,11 @@ class Samples:
         step_size: of the leapfrog, in units of noise, the same for all chains.
         num_leapfrog_steps: per iteration, on average.
         swap_accept_rate: [temperatures - 1], share of accepted swaps between neighbours
-            on the ladder; empty without one.
+            on the ladder; empty without a ladder.
         diagnostics: a `keras_tilt.sampling.diagnostics.Diagnostics`.
-        to_images: T, noise [n, ...] -> images [n, ...]; None of loaded samples.
+        to_images: T, noise [n, ...] -> images [n, ...]; None for loaded samples.
         event_shape: shape of one image.
-        saved_images: None, or of loaded samples [num_results / thin, num_chains, ...].
+        saved_images: of loaded samples [num_results / thin, num_chains, ...], or None.
     """
 
     noise: np.ndarray
@@ -142,7 +142,7 @@ class Samples:
 
     @property
     def images(self) -> Images | np.ndarray:
-        """T(z): [num_results / thin, num_chains, ...], made when asked for."""
+        """T(z): [num_results / thin, num_chains, ...], computed on access."""
         if self.to_images is None:
             return np.asarray(self.saved_images)
         return Images(self.noise, self.to_images, self.event_shape)
@@ -256,11 +256,11 @@ def inference_data(
     is_divergent: np.ndarray,
     energy: np.ndarray | None = None,
 ) -> "arviz.InferenceData":
-    """The functionals behind a verdict as an `arviz.InferenceData`.
+    """Return the functionals behind a verdict as an `arviz.InferenceData`.
 
     Group `posterior` has the functionals; group `sample_stats` has lp, the log density,
-    accepted, diverging and, where there is one, energy. The noise itself is left out:
-    ArviZ would compute one R-hat per pixel.
+    accepted, diverging and, if there is one, energy. The noise itself is left out:
+    ArviZ would compute an R-hat per pixel.
 
     Args:
         functionals: dict of [num_draws, num_chains], f among them.
@@ -302,20 +302,20 @@ def samples_of(
     plan: Plan,
     noise: np.ndarray,
     numbers: Mapping[str, np.ndarray],
-    step_size: np.ndarray,
-    row: int,
+    step_sizes: np.ndarray,
+    index: int,
 ) -> Samples:
-    """The `Samples` of one tilt, judged.
+    """Return the `Samples` of one tilt, with their diagnostics.
 
     Args:
         tilt: the `Tilt`.
         plan: the `keras_tilt.sampling.schedule.Plan` of its run.
         noise: [draws, chains, ...], the states kept.
         numbers: dict of [iterations, chains], those of `Chains.advance`.
-        step_size: [rows], or on a ladder [rows, ladder], after the warm-up.
-        row: that of the tilt.
+        step_sizes: [tilts], or on a ladder [tilts, ladder], after the warm-up.
+        index: of the tilt among those sampled together.
     """
-    burnin = plan.num_burnin_steps
+    burnin, step_size = plan.num_burnin_steps, float(step_sizes[index].flat[0])
     warmup = {name: values[:burnin] for name, values in numbers.items()}
     draws = {name: values[burnin:] for name, values in numbers.items()}
     return Samples(
@@ -327,10 +327,10 @@ def samples_of(
         energy=draws.get("energy"),
         functionals={name: draws[name] for name in functional_names(tilt.event_shape)},
         warmup_f=warmup["f"],
-        step_size=float(step_size[row].flat[0]),
-        num_leapfrog_steps=plan.mean_steps(step_size),
+        step_size=step_size,
+        num_leapfrog_steps=plan.mean_steps(step_sizes),
         swap_accept_rate=_swap_accept_rate(draws),
-        diagnostics=_judged(tilt, plan, noise, warmup, draws, step_size[row].flat[0]),
+        diagnostics=_judged(tilt, plan, noise, warmup, draws, step_size),
         to_images=tilt.to_images,
         event_shape=tilt.event_shape,
     )

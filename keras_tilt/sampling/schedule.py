@@ -1,10 +1,10 @@
 """The plan of a run: the arguments of the sampler, checked, and what follows from them.
 
-    num_burnin_steps    iterations that learn the step, while the tilt rises
-    num_results         iterations under the step that was found, and is now frozen
+    num_burnin_steps    iterations that adapt the step size, while the tilt rises
+    num_results         iterations with the step size that was found, now frozen
 
 How long a trajectory is, how many steps it takes and how strong the tilt is in an
-iteration depend on these arguments and on the step that was learned, on nothing else.
+iteration depend only on these arguments and on the step size adapted so far.
 """
 
 __all__ = ["Leapfrog", "Plan", "checked_starts", "plan_of", "stateless_seed"]
@@ -33,7 +33,7 @@ from keras_tilt.storage.run_folder import fingerprint
 from keras_tilt.tilt import Tilt
 from keras_tilt.validation import as_array, as_number, check_count
 
-_STEPS_ELSEWHERE = 10  # where the noise is not N(0, I), and has no quarter turn
+_STEPS_ELSEWHERE = 10  # where the noise is not N(0, I), and pi / 2 has no meaning
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Plan:
     approach_step_size: float | None = None
 
     def identity(self, tilts: Sequence[Tilt]) -> dict[str, Any]:
-        """What a run with this plan depends on, of values that JSON knows."""
+        """Return what a run with this plan depends on, as values that JSON knows."""
         arguments = {
             name: np.asarray(value).tolist()
             for name, value in dataclasses.asdict(self).items()
@@ -72,35 +72,37 @@ class Plan:
 
     @property
     def num_iterations(self) -> int:
+        """Of the warm-up and after it."""
         return self.num_burnin_steps + self.num_results
 
     @property
     def seeds(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """Of the starts of the chains, and of their iterations."""
+        """Seeds of the starts of the chains, and of their iterations."""
         return tfp.random.split_seed(tf.constant(self.seed), n=2)
 
     def is_warmup(self, iteration: int) -> bool:
+        """Return whether an iteration is before the first draw."""
         return iteration < self.num_burnin_steps
 
-    def is_approach(self, iteration: int) -> bool:
-        """Whether the tilt still rises, and no Metropolis test is made meanwhile."""
+    def is_unadjusted(self, iteration: int) -> bool:
+        """Return whether there is no Metropolis test, as the tilt still rises."""
         rises = annealed_scale(iteration, self.num_burnin_steps) < 1
         return self.approach_step_size is not None and rises
 
     def first_step(self, num_pixels: int) -> float:
-        """Where the adaptation begins: a step that suits a weak tilt."""
+        """Return the step size at which the adaptation begins: one for a weak tilt."""
         if self.approach_step_size is not None:
-            return self.approach_step_size / 4  # about what the test will bear
+            return self.approach_step_size / 4  # about what the test accepts
         return 0.5 if self.kernel == "split" else num_pixels**-0.25
 
     def kernel_parameters(
         self, iteration: int, step: StepSize, scale: np.ndarray
     ) -> KernelParameters:
-        """What an iteration runs under, given what has been learned of the step."""
+        """Return the parameters of an iteration, given the step size adapted so far."""
         frozen = not self.is_warmup(iteration)
         if self.is_annealed and not frozen:
             scale = scale * annealed_scale(iteration, self.num_burnin_steps)
-        if self.is_approach(iteration):
+        if self.is_unadjusted(iteration):
             step_size = np.full_like(step.log_step, self.approach_step_size)
             parameters = self._jittered(step_size, iteration, scale)
             return parameters._replace(is_adjusted=False)
@@ -110,8 +112,8 @@ class Plan:
     def parameters_with(
         self, step_size: np.ndarray, iteration: int, scale: np.ndarray
     ) -> KernelParameters:
-        """The same for given step sizes: equal iterations have equal lengths."""
-        step_size = self.no_longer_than_a_turn(step_size)
+        """Return the same for given step sizes: equal iterations have equal lengths."""
+        step_size = self.within_length(step_size)
         return self._jittered(step_size, iteration, scale)
 
     def _jittered(self, step_size, iteration, scale):
@@ -121,43 +123,42 @@ class Plan:
         return KernelParameters(step_size, num_steps, scale)
 
     def frozen_step_sizes(self, step: StepSize) -> np.ndarray:
-        """Step sizes after the warm-up."""
-        return self.no_longer_than_a_turn(step.settled)
+        """Return the step sizes after the warm-up."""
+        return self.within_length(step.settled)
 
-    def no_longer_than_a_turn(self, step_size: np.ndarray) -> np.ndarray:
-        """Step sizes, none so long that a trajectory exceeds a quarter turn."""
+    def within_length(self, step_size: np.ndarray) -> np.ndarray:
+        """Return step sizes with which no mean trajectory exceeds its length."""
         if self.step_size is not None:
             return np.full_like(step_size, self.step_size)
-        return np.minimum(step_size, self.turn / self.mean_steps(step_size))
+        return np.minimum(step_size, self.length / self.mean_steps(step_size))
 
     @property
-    def turn(self) -> float:
-        """Length of a quarter turn of the lightest coordinate, if the noise turns."""
+    def length(self) -> float:
+        """Trajectory length: pi / 2 for the lightest coordinate of an N(0, I)."""
         if not self.is_normal:
             return math.inf
         return QUARTER_TURN * math.sqrt(np.min(self.mass))
 
     @property
     def longest_step(self) -> float:
-        """Step that makes a quarter turn in the fewest steps there can be."""
-        return self.turn / (self.num_leapfrog_steps or 1)
+        """The step size of a trajectory of full length with the fewest steps."""
+        return self.length / (self.num_leapfrog_steps or 1)
 
     def mean_steps(self, step_size: np.ndarray) -> int:
-        """Leapfrog steps per iteration, on average."""
+        """Return the mean number of leapfrog steps per iteration."""
         if self.kernel == "mala":
             return 1
         if self.num_leapfrog_steps is not None:
             return self.num_leapfrog_steps
         if not self.is_normal:
             return min(_STEPS_ELSEWHERE, self.max_leapfrog_steps)
-        return leapfrog_steps(step_size, self.turn, self.max_leapfrog_steps)
+        return leapfrog_steps(step_size, self.length, self.max_leapfrog_steps)
 
 
 def stateless_seed(seed: int | Sequence[int]) -> tuple[int, int]:
-    """A pair of int32, of a whole number or a pair of them.
+    """Return a pair of int32, from a whole number or a pair of them.
 
-    A whole number is not handed to TFP, which would use it as the seed of a hidden,
-    advancing state.
+    TFP would take a single number as the seed of a hidden, advancing state.
 
     Raises:
         TypeError: if it is neither.
@@ -188,7 +189,7 @@ def stateless_seed(seed: int | Sequence[int]) -> tuple[int, int]:
 
 
 class Leapfrog(NamedTuple):
-    """What a caller may say of the leapfrog: the arguments of these names."""
+    """The arguments about the leapfrog, alike in `sample` and `log_partition`."""
 
     kernel: Kernel | None
     num_leapfrog_steps: int | None
@@ -204,17 +205,17 @@ def plan_of(
     seed: int | Sequence[int],
     **others: Any,
 ) -> Plan:
-    """The `Plan` of a run, checked.
+    """Return the `Plan` of a run, checked.
 
     Args:
         tilts: list of `Tilt`.
-        leapfrog: a `Leapfrog`; of no kernel that which suits the noise of the tilts.
-        seed: as of `keras_tilt.sample`.
-        **others: attributes of the plan.
+        leapfrog: a `Leapfrog`; its kernel may be None, for the default of these tilts.
+        seed: as in `keras_tilt.sample`.
+        **others: further attributes of the plan.
 
     Raises:
-        TypeError: for another seed.
-        ValueError: for an argument out of its range, or not of these tilts.
+        TypeError: if `seed` is not whole numbers.
+        ValueError: for an argument out of range, or not possible for these tilts.
     """
     is_normal = all(is_standard_normal(one.base) for one in tilts)
     kernel: Kernel = leapfrog.kernel or ("split" if is_normal else "hmc")
@@ -232,7 +233,7 @@ def plan_of(
 
 
 def _check_plan(plan, tilts):
-    """Raise a ValueError for an argument out of its range, or not of these tilts."""
+    """Raise a ValueError for an argument out of range, or not for these tilts."""
     check_count("num_chains", plan.num_chains, 1, MOST_CHAINS)
     check_count("num_results", plan.num_results, 1)
     check_count("num_burnin_steps", plan.num_burnin_steps, 0)
@@ -290,8 +291,8 @@ def _check_approach(plan):
         )
     if plan.kernel != "split" or plan.ladder is not None or not plan.is_annealed:
         raise ValueError(
-            "`approach_step_size` is of the kernel 'split' without a ladder, while the "
-            f"tilt rises. Received: kernel={plan.kernel!r}, inverse_temperatures="
+            "`approach_step_size` needs the kernel 'split', no ladder, and a tilt "
+            f"that rises. Received: kernel={plan.kernel!r}, inverse_temperatures="
             f"{plan.ladder}, or an `initial_noise`. Leave one of them out."
         )
 
@@ -300,7 +301,7 @@ def _check_kernel(plan, tilts):
     if plan.kernel not in KERNELS:
         raise ValueError(
             f"`kernel` must be one of {', '.join(map(repr, KERNELS))}. "
-            f"Received: {plan.kernel!r}. Leave it out for the one that suits."
+            f"Received: {plan.kernel!r}. Leave it out for the default."
         )
     if plan.kernel == "split" and not plan.is_normal:
         other = next(tilt for tilt in tilts if not is_standard_normal(tilt.base))
@@ -323,7 +324,7 @@ def _check_kernel(plan, tilts):
             )
     if plan.kernel != "split" and not np.all(mass == 1):
         raise ValueError(
-            "`mass` is of the kernel 'split' alone. Received: a mass and kernel="
+            "`mass` needs the kernel 'split'. Received: a mass and kernel="
             f"{plan.kernel!r}. Leave one of them out."
         )
 
@@ -368,7 +369,7 @@ def _check_replicas(plan):
 def checked_starts(
     tilts: Sequence[Tilt], plan: Plan, starts: Sequence[ArrayLike]
 ) -> list[np.ndarray]:
-    """The noise to start from, [chains, ...] for every tilt, or a ValueError."""
+    """Return the noise to start from, [chains, ...] per tilt, or raise a ValueError."""
     if len(starts) != len(tilts):
         raise ValueError(
             "`initial_noise` must hold the noise of every tilt of the list, "

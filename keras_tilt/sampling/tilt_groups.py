@@ -1,10 +1,10 @@
-"""Tilts side by side: f(T(z)) of several units, each on its own row of noise.
+"""Several tilts in one graph: f(T(z)) of several units, each on noise of its own.
 
     noise [tilts, chains, ...] -> f [tilts, chains]
 
 Tilts of one reference whose units read the same features of a network share a graph.
-Which channels they read are arguments of it, so that the graph made for one class
-serves all others: it is kept with the network, and goes with it.
+The channels that they read are arguments of it, so that the graph traced for one class
+serves all others. It is kept with the network, and freed with it.
 """
 
 __all__ = [
@@ -32,7 +32,7 @@ from keras_tilt.validation import few
 
 
 def checked_tilts(tilt: Tilt | Sequence[Tilt]) -> list[Tilt]:
-    """A list of one `Tilt` or of several, or an error."""
+    """Return a list of one `Tilt` or of several, or raise an error."""
     tilts: list[Any] = list(tilt) if isinstance(tilt, list | tuple) else [tilt]
     for one in tilts:
         if not isinstance(one, Tilt):
@@ -46,7 +46,7 @@ def checked_tilts(tilt: Tilt | Sequence[Tilt]) -> list[Tilt]:
 
 
 def stacked_response(tilts: Sequence[Tilt]) -> Callable[..., tf.Tensor]:
-    """Return f(T(z)) of several tilts, each on its own row of noise.
+    """Return f(T(z)) of several tilts, each on noise of its own.
 
     Args:
         tilts: list of `Tilt`, of one reference.
@@ -71,7 +71,7 @@ def stacked_response(tilts: Sequence[Tilt]) -> Callable[..., tf.Tensor]:
 
 
 def sampled_together(tilts: Sequence[Tilt]) -> list[list[int]]:
-    """Indices of tilts of one reference whose units read the same of a network.
+    """Return groups of tilts of one reference whose units read the same features.
 
     Args:
         tilts: list of `Tilt`.
@@ -93,23 +93,23 @@ def _distinct(objects):
 def chains_of(
     tilts: Sequence[Tilt],
     kernel: Kernel,
-    rows: Sequence[int],
+    places: Sequence[int],
     num_chains: int,
     mass: ArrayLike = 1.0,
     ladder: Sequence[float] | None = None,
 ) -> Chains:
     """Return the `Chains` of tilts that are sampled together.
 
-    Graphs of units of one network are made once, and kept with it for later calls with
-    other classes or channels, as long as nothing else changes: neither the network's
-    layers and their attributes (weights may), nor the preprocessing, the reference, the
-    kernel, or the number of chains.
+    Graphs of units of one network are traced once, and kept with it for later calls
+    with other classes or channels, as long as nothing else changes: the layers of the
+    network and their attributes (weights may), the preprocessing, the reference, the
+    kernel, and the number of chains.
 
     Args:
         tilts: list of `Tilt`, one group of `sampled_together`.
-        kernel: a name that `keras_tilt.sampling.kernels.transition_kernel` knows.
-        rows: the numbers of the rows, by which their chains draw.
-        num_chains: of each row.
+        kernel: name, as of `keras_tilt.sampling.kernels.transition_kernel`.
+        places: of the tilts in their list, by which their chains draw.
+        num_chains: of each tilt.
         mass: of the kernel "split", broadcastable to the noise of one chain.
         ladder: None, or inverse temperatures.
     """
@@ -129,7 +129,7 @@ def chains_of(
         )
 
     if not of_units:
-        return Chains(made(), rows, mass=mass)
+        return Chains(made(), places, mass=mass)
     features = [features for unit in units for features, _ in unit.terms]
     key = (
         stack(units).groups,
@@ -140,11 +140,11 @@ def chains_of(
     )
     networks = {id(one.network): one.network for one in features}
     graphs = kept.kept([*networks.values()], key, made)
-    return Chains(graphs, rows, stack(units).read_outs, mass)
+    return Chains(graphs, places, stack(units).read_outs, mass)
 
 
 def check_start(tilts: Sequence[Tilt], start: Mapping[str, np.ndarray]) -> None:
-    """f and its gradient are finite, and there is a gradient, at every chain."""
+    """Raise a ValueError unless f has a gradient, and both are finite, everywhere."""
     for tilt, f, slope in zip(tilts, start["f"], start["slope"], strict=True):
         name = getattr(tilt.unit, "name", "the unit")
         bad = np.flatnonzero(~(np.isfinite(f) & np.isfinite(slope)))

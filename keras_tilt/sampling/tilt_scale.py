@@ -1,10 +1,10 @@
-"""How strong to make a tilt: as strong as moves the noise by a share of its norm.
+"""How strong to make a tilt: so that it moves the noise by a share of its norm.
 
     scale (E_p f - E_q f) = signal^2 dimensions
 
 A linear f = g.z + b moves the mean of the noise by scale g, and f by scale |g|^2: the
-left side is the square of that move, the right one that share of E|z|^2. A logit of one
-network has another unit than that of the next, and this rule none.
+left side is the squared length of that move, the right side that share of E|z|^2. The
+logits of two networks differ in scale; this rule does not depend on it.
 
 Source: ours; for the dynamics see `keras_tilt.sampling.kernels`.
 """
@@ -30,7 +30,7 @@ from keras_tilt.tilt import Tilt
 from keras_tilt.validation import as_number, check_count
 
 _NUM_DRAWS = 64  # of q, for the mean and the spread of f there
-_BLOCK = 16  # of them in one go
+_BLOCK = 16  # of them at a time
 _WEAKEST = 64  # times weaker than a linear f would need
 _GROWTH = 1.35  # of the scale, from one trajectory to the next
 _MOST = 36  # trajectories, up to a scale of 800 times that of a linear f
@@ -45,30 +45,30 @@ def scale_for_signal(
     step_size: float = 0.1,
     progress: bool = True,
 ) -> Tilt:
-    """Return a tilt of the scale at which it moves the noise by a share of its norm.
+    """Return a tilt with the scale at which it moves the noise by a share of its norm.
 
         scale (mean f - E_q f) = signal^2 dimensions
 
-    The scale rises while chains follow it, in a leapfrog without Metropolis test, until
-    they are where this holds. They lag behind a little, and the scale is that much too
-    large: a rule, not an estimate.
+    The scale rises while unadjusted chains follow it, until the equation holds for
+    them. They lag behind a little, and the scale is that much too large: a rule, not an
+    estimate.
 
     Args:
         tilt: a `Tilt` whose noise is N(0, I); its own scale does not matter.
         signal: share of the norm of the noise, above 0 and below 1.
         seed: a whole number or a pair of them.
-        num_chains: chains that f is averaged over where the tilt moves it.
+        num_chains: chains over which f is averaged.
         step_size: of the leapfrog, in units of noise.
         progress: whether to show a bar.
 
     Returns:
-        tilt: the same with another scale, of two digits.
+        tilt: the same with another scale, rounded to two digits.
 
     Raises:
         TypeError: if `tilt` is not a `Tilt`.
         ValueError: for an argument out of range, a noise that is not N(0, I), a
-            constant f, or one that does not rise as far at any scale, as a log
-            posterior near zero does not.
+            constant f, or one that does not rise far enough at any scale, such as a log
+            posterior near zero.
 
     Example:
         >>> from keras_tilt.reference.distributions import white_noise
@@ -102,12 +102,12 @@ def scale_for_signal(
 
 
 class _Position(NamedTuple):
-    """Where the chains are after some trajectories, the last of them at a scale.
+    """Where the chains are after some trajectories, and the scale of the last one.
 
     Attributes:
         trajectories: how many.
         state: of the chains.
-        scale: of the tilt; at first that of the first one.
+        scale: of the tilt in the last trajectory; at first, in the first.
         moved: scale (mean f - E_q f), nats.
     """
 
@@ -118,7 +118,7 @@ class _Position(NamedTuple):
 
 
 class _Rise:
-    """Chains that follow a tilt whose scale rises from one trajectory to the next."""
+    """Chains that follow a tilt whose scale rises with every trajectory."""
 
     def __init__(self, tilt, signal, num_chains, step_size, seed):
         self.wanted = float(signal) ** 2 * math.prod(tilt.base.event_shape)
@@ -139,7 +139,7 @@ class _Rise:
         self.start = _Position(0, state, scale, 0.0)
 
     def advance(self, position):
-        """One trajectory more, under a stronger tilt."""
+        """Return the position after one more trajectory, under a stronger tilt."""
         count = position.trajectories + 1
         scale = position.scale * (_GROWTH if position.trajectories else 1.0)
         state, numbers = self.chains.advance(
@@ -151,11 +151,11 @@ class _Rise:
         return _Position(count, state, scale, moved)
 
     def is_enough(self, position):
-        """Whether the noise has moved by the share of its norm."""
+        """Return whether the noise has moved by the share of its norm."""
         return position.moved >= self.wanted
 
     def show(self, position, bar):
-        """How far f has risen, and the scale, in the bar."""
+        """Show how far f has risen, and the scale, in the bar."""
         bar.n = round(
             min(self.wanted, max(bar.n, position.moved))
         )  # NaN is not above n
@@ -189,7 +189,7 @@ def _check(tilt, signal, num_chains, step_size):
     check_count("num_chains", num_chains, 1, _NUM_DRAWS)
     if not 0 < as_number("step_size", step_size) < QUARTER_TURN:
         raise ValueError(
-            "`step_size` must lie between 0 and a quarter turn. "
+            "`step_size` must lie between 0 and pi / 2. "
             f"Received: {step_size!r}. Pass for example 0.1."
         )
     if not is_standard_normal(tilt.base):

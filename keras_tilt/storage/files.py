@@ -1,4 +1,4 @@
-"""Files that are replaced as a whole: at any moment the old or the new one is there.
+"""Files that are replaced as a whole: at any moment the old or the new one exists.
 
 Nothing else writes files but `keras_tilt.storage.run_folder`,
 `keras_tilt.serving.servable` and TensorBoard's writers.
@@ -24,19 +24,19 @@ from typing import Any, BinaryIO
 
 
 def part_of(file: pathlib.Path) -> pathlib.Path:
-    """What a file is called until it is whole."""
+    """Return the name of a file until it is complete."""
     return file.with_name(file.name + ".part")
 
 
 def replace(file: pathlib.Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file so that at any moment either the old or the new one is there.
+    """Write a file so that at any moment either the old or the new one exists.
 
     Args:
         file: path.
         write: function of the opened new file.
 
     Raises:
-        OSError: if it cannot be written; the old one is still there.
+        OSError: if it cannot be written; the old file is kept.
     """
     with _replacing(file, part_of(file)) as part, open(part, "wb") as opened:
         write(opened)
@@ -44,12 +44,12 @@ def replace(file: pathlib.Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def save_model(file: pathlib.Path, model: Any) -> None:
-    """Replace a .keras file as a whole; errors as `replace`."""
+    """Save a `keras.Model` to a .keras file, replaced as a whole; see `replace`."""
     replace_path(file, model.save)
 
 
 def replace_path(file: pathlib.Path, write: Callable[[pathlib.Path], object]) -> None:
-    """The same as `replace` of what is written by its path.
+    """Write a file by its path, replaced as a whole; see `replace`.
 
     Args:
         file: path.
@@ -86,14 +86,14 @@ def _flush(opened):
 
 @contextlib.contextmanager
 def locked(file: str | os.PathLike) -> Iterator[None]:
-    """Within it no other process is within it with the same file."""
+    """Hold a lock on a file: one process at a time."""
     with open(file, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def write_table(file: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Replace a table: comma-separated, a column for every name, empty where missing.
+    """Write a comma-separated table, replaced as a whole; missing values are empty.
 
     Args:
         file: path.

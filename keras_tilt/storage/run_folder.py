@@ -62,18 +62,18 @@ class Run:
 
     @property
     def file(self) -> pathlib.Path:
-        """Where the identity is."""
+        """The file of the identity."""
         return self.directory / "run.json"
 
     def create(self) -> None:
-        """Make the folder and write the identity, if it is new."""
+        """Create the folder and write the identity, if it is new."""
         if not self.file.exists():
             self.directory.mkdir(parents=True, exist_ok=True)
             identity = json.dumps(self.identity, indent=1).encode()
             replace(self.file, lambda part: part.write(identity))
 
     def load(self) -> dict[str, np.ndarray] | None:
-        """The arrays saved last, by name; None before the first save."""
+        """Return the arrays saved last, by name; None before the first save."""
         file = self.directory / "state.npz"
         if not file.exists():
             return None
@@ -81,11 +81,11 @@ class Run:
             return dict(arrays)
 
     def checkpoint(self, arrays: Mapping[str, Any]) -> None:
-        """Replace what was saved."""
+        """Save arrays in place of the last ones."""
         replace(self.directory / "state.npz", lambda part: np.savez(part, **arrays))
 
     def draws(self, shape: Sequence[int], dtype: DTypeLike) -> np.ndarray:
-        """An array on disk, [draws, ...] or longer: that of before, or a new one."""
+        """Return an array on disk, [draws, ...] or longer: as saved, or new."""
         file = self.directory / "noise.npy"
         shape = tuple(map(int, shape))  # a header with NumPy's own is not read
         before = None
@@ -103,13 +103,14 @@ class Run:
 
 
 class Record(dict):
-    """The numbers of every iteration, name -> [iterations, rows, chains]."""
+    """The numbers of every iteration, name -> [iterations, tilts, chains]."""
 
     def __init__(self, num_iterations: int) -> None:
         super().__init__()
         self.num_iterations = num_iterations
 
     def add(self, iteration: int, numbers: Mapping[str, np.ndarray]) -> None:
+        """Write down the numbers of an iteration."""
         for name, values in numbers.items():
             if name not in self:
                 self[name] = np.zeros(
@@ -118,10 +119,11 @@ class Record(dict):
             self[name][iteration] = values
 
     def first(self, count: int) -> dict[str, np.ndarray]:
-        """The numbers of as many iterations, name -> [count, rows, chains]."""
+        """Return those of the first iterations, name -> [count, tilts, chains]."""
         return {name: values[:count] for name, values in self.items()}
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take over the numbers of the first iterations."""
         for name, values in arrays.items():
             whole = [max(self.num_iterations, len(values)), *values.shape[1:]]
             self[name] = np.zeros(whole, values.dtype)
@@ -129,25 +131,25 @@ class Record(dict):
 
 
 def under(prefix: str, arrays: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
-    """Arrays by their names, or a list of them by their places, under a prefix."""
+    """Return arrays by name, or a list of them by index, under a prefix."""
     named = arrays if isinstance(arrays, Mapping) else dict(enumerate(arrays))
     return {f"{prefix}{name}": array for name, array in named.items()}
 
 
 def parts_within(arrays: Mapping[str, np.ndarray], prefix: str) -> list[np.ndarray]:
-    """The list of arrays that was put `under` a prefix."""
+    """Return the list of arrays that was put `under` a prefix."""
     found = within(arrays, prefix)
     return [found[str(i)] for i in range(len(found))]
 
 
 def within(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    """The arrays whose names begin with a prefix, without it."""
+    """Return the arrays whose names begin with a prefix, without it."""
     found = [name for name in arrays if name.startswith(prefix)]
     return {name.removeprefix(prefix): arrays[name] for name in found}
 
 
 def fingerprint(values: ArrayLike | None) -> str | None:
-    """What tells arrays apart, in a few characters; None for None."""
+    """Return shape and hash of an array in a few characters; None for None."""
     if values is None:
         return None
     values = np.ascontiguousarray(values)
@@ -167,7 +169,7 @@ def _whole(file):
 
 
 def check_holds_only(directory: str | os.PathLike, names: Set[str]) -> None:
-    """Raise a ValueError unless a folder is new or empty but for files of some names.
+    """Raise a ValueError unless a folder is new, or holds only files of some names.
 
     Args:
         directory: folder, which need not exist.
