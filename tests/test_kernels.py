@@ -183,7 +183,7 @@ def test_without_a_tilt_every_proposal_is_accepted_and_the_noise_only_turns():
     )
 
 
-def test_a_quarter_turn_without_a_tilt_is_an_independent_draw():
+def test_a_trajectory_of_pi_over_2_without_a_tilt_is_an_independent_draw():
     kernel = SplitHamiltonianMonteCarlo(zero, np.pi / 2, 1)
     noise = tf.fill([2_000, 3], 5.0)
     drawn, _ = kernel.one_step(noise, kernel.bootstrap_results(noise), seed=[0, 1])

@@ -38,7 +38,7 @@ def learned(*step_sizes):
 
 @pytest.mark.parametrize("mass", [1.0, 0.25, np.array([4.0, 9.0])])
 @pytest.mark.parametrize("first", [0.03, 0.2, 0.523, 0.53, 1.0, 1.5, 5.0, 400.0])
-def test_the_mean_trajectory_is_a_quarter_turn_and_never_more(first, mass):
+def test_the_mean_trajectory_is_pi_over_2_and_never_longer(first, mass):
     plan = plan_of(mass=mass)
     turn = QUARTER_TURN * np.sqrt(np.min(mass))
     step = learned(first, 2 * first)

@@ -553,3 +553,44 @@ def test_states_on_disk_are_not_in_memory(tmp_path):
     assert len(got) == DRAWS and len(streamed.noise) == 1
     assert not (tmp_path / "other" / "noise.npy").exists()
     np.testing.assert_array_equal(np.concatenate(got), whole.noise)
+
+
+# The loop
+
+
+def iterated(stop, error, **kwargs):
+    """A loop of five that an error leaves at a position; what was kept and shown."""
+
+    def advance(position):
+        if position == stop:
+            raise error
+        return position + 1
+
+    kept, shown = [], []
+    try:
+        found = loop.iterate(
+            0,
+            advance,
+            is_over=lambda position: position == 5,
+            show=shown.append,
+            keep=kept.append,
+            **kwargs,
+        )
+    except error:
+        found = None
+    return found, kept, shown
+
+
+@pytest.mark.parametrize("stop", [0, 3, 5])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_whatever_ends_a_loop_its_last_position_is_kept_once(stop, error):
+    found, kept, shown = iterated(stop, error)
+    assert found == (5 if stop == 5 else None)
+    assert kept == [stop] and shown == list(range(1, stop + 1))
+
+
+def test_an_interrupt_returns_the_position_where_the_run_may_stop():
+    at_three = {"may_stop": lambda position: position == 3}
+    assert iterated(3, KeyboardInterrupt, **at_three)[:2] == (3, [3])
+    assert iterated(2, KeyboardInterrupt, **at_three)[:2] == (None, [2])
+    assert iterated(3, ValueError, **at_three)[:2] == (None, [3])
