@@ -145,7 +145,7 @@ def log_partition(
     seed: int | Sequence[int],
     num_chains: int = 64,
     num_steps: int | None = None,
-    num_draws: int = 10000,
+    num_draws: int = 10_000,
     kernel: Kernel | None = None,
     num_leapfrog_steps: int | None = None,
     max_leapfrog_steps: int = 16,
@@ -157,8 +157,8 @@ def log_partition(
 
     Importance sampling is enough where the tilt is weak, so that draws of p are among
     those of q. Annealing is enough where transitions follow the tilt as it rises. A
-    pilot finds the steps of the leapfrog, and a path along which f is equally spread;
-    reverse walks start from where the forward ones have come to, K transitions later.
+    pilot finds the step sizes of the leapfrog, and a path of constant thermodynamic
+    speed; reverse walks start where the forward ones have come to, K transitions later.
     Neither direction knows of modes that no walk has found.
 
     With a `directory` a killed process loses the pilot or half a minute: the same call

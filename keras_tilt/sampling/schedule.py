@@ -255,7 +255,7 @@ def _check_plan(plan, tilts):
             f"thin={plan.thin}, num_results={plan.num_results}. Change one of them."
         )
     _check_step_size(plan)
-    _check_approach(plan)
+    _check_unadjusted(plan)
     _check_kernel(plan, tilts)
     _check_ladder(plan.ladder)
     _check_replicas(plan)
@@ -281,7 +281,7 @@ def _check_step_size(plan):
         )
 
 
-def _check_approach(plan):
+def _check_unadjusted(plan):
     if plan.approach_step_size is None:
         return
     if not 0 < as_number("approach_step_size", plan.approach_step_size) < math.inf:
