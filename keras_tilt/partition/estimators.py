@@ -158,7 +158,7 @@ def log_partition(
     Importance sampling is enough where the tilt is weak, so that draws of p are among
     those of q. Annealing is enough where transitions follow the tilt as it rises. A
     pilot finds the step sizes of the leapfrog, and a path of constant thermodynamic
-    speed; reverse walks start where the forward ones have come to, K transitions later.
+    speed; reverse walks start where the forward ones have arrived, K transitions later.
     Neither direction knows of modes that no walk has found.
 
     With a `directory` a killed process loses the pilot or half a minute: the same call
@@ -375,7 +375,7 @@ def _constant_reasons(f):
 
 
 def _walk_reasons(f_at_p, is_accepted):
-    """Whether the forward walks had come to p at their end, and moved at all."""
+    """Whether the forward walks had reached p at their end, and moved at all."""
     reasons = []
     third = len(f_at_p) // 3
     if third:

@@ -214,7 +214,7 @@ class ChainGraphs:
         numbers = self._numbers(noise, results, read_outs, parameters.scale)
         if self.ladder is None and self.kernel_name != "mala":
             log_prob = results_at_start.accepted_results.target_log_prob
-            if self.kernel_name == "split":  # which is told f alone
+            if self.kernel_name == "split":  # which is given f only
                 log_prob += self.base.log_prob(start)
             numbers["energy"] = kinetic_energy(results) - log_prob
         return noise, results, numbers

@@ -31,7 +31,7 @@ _PROJECTION_SEED = 20150107
 _PROJECTIONS = tuple(f"projection {i}" for i in range(_NUM_PROJECTIONS))
 # Half periods per image, along rows and columns.
 _LOW_FREQUENCIES = ((0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (2, 0))
-_BLOCK = 2**24  # pixels looked at in one go
+_BLOCK = 2**24  # pixels read at a time
 
 
 def functional_names(event_shape: Sequence[int]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""A run on disk: what was asked for, how far it has come, and the states drawn.
+"""A run on disk: what it is, how far it has come, and the states drawn.
 
     run.json   its identity; a run is only ever resumed with the same
     state.npz  everything the next iteration depends on, and the numbers so far
