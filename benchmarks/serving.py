@@ -105,7 +105,7 @@ from keras_tilt.cli import named
 from keras_tilt.serving import servable
 from keras_tilt.serving import requests
 from keras_tilt.networks.graph import network_of
-from keras_tilt.sampling.kernels import value_and_gradient
+from keras_tilt.sampling.response import value_and_gradient
 from keras_tilt.units.groups import variables_of
 from tqdm.auto import tqdm
 

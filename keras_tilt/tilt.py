@@ -19,12 +19,11 @@ import numbers
 from collections.abc import Callable
 
 import tensorflow as tf
-import tensorflow_probability as tfp
+from numpy.typing import ArrayLike
+from tensorflow_probability import distributions as tfd
 
-from keras_tilt.reference.gradients import named_if_missing
-from keras_tilt.reference.transports import carry, carry_back
-
-tfd = tfp.distributions
+from keras_tilt.reference.gradients import differentiate
+from keras_tilt.reference.transports import forward, inverse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,18 +33,19 @@ class Tilt:
     Args:
         unit: callable, images [n, ...] -> f [n], in nats.
         reference: a `tfd.Distribution` over one image, with empty batch shape. The base
-            and the bijector of a transformed distribution are the noise coordinates;
-            for any other, noise and image are the same thing. Of a bounded density
-            make a transport, such as `box`: a trajectory leaves it, and is rejected.
-        scale: positive number, 1 in the paper: how strongly f tilts q, the inverse of a
+            and the bijector of a transformed distribution define the noise coordinates;
+            for any other distribution noise and image are the same. Write a bounded
+            density as a transport, such as `box`: otherwise trajectories leave its
+            support and are rejected.
+        scale: positive number, 1 in the paper: how strongly f tilts q, an inverse
             temperature.
 
     Raises:
-        TypeError: if `unit` is not callable or `reference` not a `tfd.Distribution` of
-            floating-point images.
+        TypeError: if `unit` is not callable or `reference` is not a `tfd.Distribution`
+            of floating-point images.
         ValueError: if `reference` has a batch shape, if `unit.input_shape` exists and
-            is not the shape of an image of `reference`, or for a `scale` that is not a
-            positive number.
+            is not the shape of an image of `reference`, or if `scale` is not a positive
+            number.
 
     Example:
         >>> q = tfd.Independent(tfd.Normal(tf.zeros([3]), 2.0), 1)
@@ -54,7 +54,7 @@ class Tilt:
         array([1.], dtype=float32)
     """
 
-    unit: Callable
+    unit: Callable[[tf.Tensor], tf.Tensor]
     reference: tfd.Distribution
     scale: float = 1.0
 
@@ -92,19 +92,19 @@ class Tilt:
         expected = getattr(self.unit, "input_shape", None)
         if not tf.TensorShape(expected).is_compatible_with(self.reference.event_shape):
             raise ValueError(
-                "`unit` and `reference` must be about images of one shape. Received: "
+                "`unit` and `reference` must take images of one shape. Received: "
                 f"unit.input_shape {tuple(expected)}, reference.event_shape "
                 f"{self.event_shape}. Pass kt.unit(network, ...) as unit, and build "
                 "the reference with its input_shape."
             )
 
     @property
-    def event_shape(self):
-        """Shape of one image, a tuple."""
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of one image."""
         return tuple(self.reference.event_shape)
 
     @property
-    def base(self):
+    def base(self) -> tfd.Distribution:
         """The distribution of the noise z."""
         return self.reference.distribution if self._is_transport else self.reference
 
@@ -117,90 +117,89 @@ class Tilt:
         has_bijector = hasattr(self.reference, "bijector")
         return has_bijector and base is not None and base.batch_shape.rank == 0
 
-    def to_images(self, noise):
-        """T(z): noise [n, ...] -> images [n, ...]."""
+    def to_images(self, noise: ArrayLike) -> tf.Tensor:
+        """Return T(z): noise [n, ...] -> images [n, ...]."""
         noise = tf.convert_to_tensor(noise, self.base.dtype)
         if not self._is_transport:
             return noise
-        return carry(self.reference.bijector, noise)
+        return forward(self.reference.bijector, noise)
 
-    def to_noise(self, images):
-        """The inverse of T: images [n, ...] -> noise [n, ...]."""
+    def to_noise(self, images: ArrayLike) -> tf.Tensor:
+        """Return the inverse of T: images [n, ...] -> noise [n, ...]."""
         images = tf.convert_to_tensor(images, self.reference.dtype)
         if not self._is_transport:
             return images
-        return carry_back(self.reference.bijector, images)
+        return inverse(self.reference.bijector, images)
 
-    def response(self, images):
-        """f(x): images [n, ...] -> f [n], in nats.
+    def response(self, images: ArrayLike) -> tf.Tensor:
+        """Return f(x): images [n, ...] -> f [n], in nats.
 
         Raises:
-            ValueError: if the unit returns anything but one number per image. (A column
-                [n, 1] added to log q(x) [n] would silently become a matrix.)
+            ValueError: if the unit does not return one number per image. (A column
+                [n, 1] added to log q(x) [n] would silently broadcast to a matrix.)
         """
-        images = tf.convert_to_tensor(images, self.reference.dtype)
-        f = self.unit(images)
+        x = tf.convert_to_tensor(images, self.reference.dtype)
+        f = self.unit(x)
         if f is None:
             raise ValueError(
-                f"`unit` must return one number per image, shape {images.shape[:1]}. "
+                f"`unit` must return one number per image, shape {x.shape[:1]}. "
                 "Received: None. End the function with a `return`."
             )
         f = tf.convert_to_tensor(f)
-        if not f.shape.is_compatible_with(images.shape[:1]):
+        if not f.shape.is_compatible_with(x.shape[:1]):
             raise ValueError(
-                f"`unit` must return one number per image, shape {images.shape[:1]}. "
+                f"`unit` must return one number per image, shape {x.shape[:1]}. "
                 f"Received: shape {f.shape}. Select one output, as kt.unit does of a "
                 "network, or sum over the others."
             )
         return tf.cast(f, self.reference.dtype)
 
-    def unnormalized_log_prob(self, images):
-        """scale f(x) + log q(x): images [n, ...] -> [n], in nats."""
+    def unnormalized_log_prob(self, images: ArrayLike) -> tf.Tensor:
+        """Return scale f(x) + log q(x): images [n, ...] -> [n], in nats."""
         return self.scale * self.response(images) + self.reference.log_prob(images)
 
-    def energy(self, images):
-        """-scale f(x) - log q(x): images [n, ...] -> [n], in nats."""
+    def energy(self, images: ArrayLike) -> tf.Tensor:
+        """Return -scale f(x) - log q(x): images [n, ...] -> [n], in nats."""
         return -self.unnormalized_log_prob(images)
 
-    def noise_log_prob(self, noise):
-        """scale f(T(z)) + log base(z): noise [n, ...] -> [n], in nats."""
+    def noise_log_prob(self, noise: ArrayLike) -> tf.Tensor:
+        """Return scale f(T(z)) + log base(z): noise [n, ...] -> [n], in nats."""
         f = self.response(self.to_images(noise))
         return self.scale * f + self.base.log_prob(noise)
 
-    def signal_to_noise(self, images=None, *, noise=None):
-        """How strongly the tilt pulls on a pixel against the spread of the reference.
+    def signal_to_noise(
+        self, images: ArrayLike | None = None, *, noise: ArrayLike | None = None
+    ) -> tf.Tensor:
+        """Return how strongly the tilt acts on a pixel, relative to the reference.
 
             SNR(x) = scale sqrt(mean_i (d f(T(z)) / d z_i)^2)   at z = T^-1(x)
 
-        For q = N(0, s^2 I) a pixel has s |df/dx_i|: a linear f = w.x moves its mean by
-        s^2 w_i against a spread of s. Far below 1 the reference drowns the unit; choose
-        the scale of the reference with it. Where q is not a transport of white noise,
-        z = x and the number is per unit of x.
+        For q = N(0, s^2 I) a pixel contributes s |df/dx_i|: a linear f = w.x moves its
+        mean by s^2 w_i, relative to a standard deviation of s. Far below 1 the unit is
+        lost in the noise of the reference: choose the scale of the reference by this
+        number. Where q is not a transport of white noise, z = x and the number is per
+        unit of x.
 
         Args:
             images: images [n, ...] inside the support of the reference; or
-            noise: their noise [n, ...], as `samples.noise[-1]`. A `latent` image is
-                known by its noise alone.
+            noise: their noise [n, ...], as `samples.noise[-1]`. For a `latent`
+                reference only the noise will do: T has no inverse.
 
         Returns:
             signal_to_noise: [n], root mean square over pixels, nats per unit of noise.
 
         Raises:
-            ValueError: unless one of the two is passed.
+            ValueError: unless exactly one of the two is passed.
         """
-        if (images is None) == (noise is None):
+        if noise is None and images is not None:
+            z = self.to_noise(images)
+        elif images is None and noise is not None:
+            z = tf.convert_to_tensor(noise, self.base.dtype)
+        else:
             raise ValueError(
                 "Expected either images or their noise. Received: both or neither. "
                 "Pass for example noise=samples.noise[-1]."
             )
-        if noise is None:
-            noise = self.to_noise(images)
-        noise = tf.convert_to_tensor(noise, self.base.dtype)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(noise)
-            f = self.response(self.to_images(noise))
-        zero = tf.UnconnectedGradients.ZERO
-        with named_if_missing("The unit", "the image"):
-            gradient = tape.gradient(f, noise, unconnected_gradients=zero)
+        _, gradient = differentiate(lambda z: self.response(self.to_images(z)), z)
         pixels = tf.range(1, tf.rank(gradient))
         return self.scale * tf.sqrt(tf.reduce_mean(gradient**2, axis=pixels))

@@ -1,4 +1,4 @@
-"""The warm-up finds the step, and no trajectory exceeds a quarter turn by its mean."""
+"""The warm-up finds the step size; no mean trajectory is longer than pi / 2."""
 
 import numpy as np
 import pytest
@@ -102,7 +102,7 @@ def test_the_tilt_rises_to_one_and_stays(num):
 
 
 @pytest.mark.parametrize("step, steps", [(2.0, 1), (QUARTER_TURN, 1), (0.5, 4)])
-def test_the_smallest_step_says_how_many_make_a_quarter_turn(step, steps):
+def test_the_smallest_step_says_how_many_make_a_trajectory(step, steps):
     assert leapfrog_steps(np.array([step, 9.0]), QUARTER_TURN, most=64) == steps
     assert steps * step >= QUARTER_TURN - 1e-12 or steps == 1
 

@@ -11,13 +11,14 @@ from keras_tilt.reference.distributions import box, white_noise
 from keras_tilt.sampling.chains import (
     ChainGraphs,
     Chains,
-    Settings,
+    KernelParameters,
+)
+from keras_tilt.sampling.functionals import (
     functional_names,
     functionals,
-    is_standard_normal,
     projection_directions,
 )
-from keras_tilt.sampling.kernels import KERNELS
+from keras_tilt.sampling.kernels import KERNELS, is_standard_normal
 from keras_tilt.sampling.sampler import sample
 from keras_tilt.tilt import Tilt
 
@@ -40,7 +41,7 @@ def chains_of(tilt, kernel="split", **kwargs):
 
 def settings_of(step=0.3, scale=1.0, steps=3, ladder=None):
     shape = [1] if ladder is None else [1, len(ladder)]
-    return Settings(np.full(shape, step), steps, np.full([1], scale))
+    return KernelParameters(np.full(shape, step), steps, np.full([1], scale))
 
 
 def noise_of(num_chains=6, seed=0):
@@ -138,7 +139,7 @@ def test_another_scale_or_step_makes_a_new_start(kernel):
     np.testing.assert_allclose(
         chains.noise_of(changed), chains.noise_of(expected), atol=1e-6
     )
-    stale, _ = advanced(chains, state._replace(settings=second), second, [0])
+    stale, _ = advanced(chains, state._replace(parameters=second), second, [0])
     if kernel != "hmc":
         assert np.abs(chains.noise_of(stale) - chains.noise_of(expected)).max() > 1e-3
 
@@ -158,7 +159,7 @@ def test_a_langevin_step_of_another_length_makes_a_new_start():
 def test_rows_draw_by_their_own_numbers():
     base = white_noise(SHAPE).distribution
     noise = np.zeros([2, 3, *SHAPE], np.float32)
-    settings = Settings(np.full([2], 0.5), 1, np.ones([2]))
+    settings = KernelParameters(np.full([2], 0.5), 1, np.ones([2]))
 
     def moved(rows):
         flat = lambda z: tf.zeros(z.shape[:2])  # noqa: E731

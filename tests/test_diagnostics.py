@@ -11,7 +11,10 @@ import pytest
 from arviz_stats.base import array_stats
 
 from keras_tilt.sampling import diagnostics
-from keras_tilt.sampling.diagnostics import diagnose, inference_data, worst_pixel
+from keras_tilt.sampling import functionals as scalars
+from keras_tilt.sampling.diagnostics import diagnose
+from keras_tilt.sampling.functionals import worst_pixel
+from keras_tilt.sampling.samples import inference_data
 
 DRAWS, CHAINS, PIXELS = 500, 8, 12
 
@@ -182,7 +185,7 @@ def split_r_hat_excess(values):
 @pytest.mark.parametrize("draws", [40, 41])
 @pytest.mark.parametrize("block", [2**24, 200])
 def test_the_worst_pixel_is_found_block_by_block(draws, block, monkeypatch):
-    monkeypatch.setattr(diagnostics, "_BLOCK", block)
+    monkeypatch.setattr(scalars, "_BLOCK", block)
     images = np.random.default_rng(0).standard_normal([draws, 5, 3, 4, 2])
     images += 100.0
     images[:, :, 0, 0, 0] = 7.0  # a pixel that stays as it is
@@ -343,4 +346,4 @@ def test_the_daily_notice_of_arviz_does_not_reach_the_user(monkeypatch, tmp_path
         return [warning.category for warning in caught]
 
     assert FutureWarning in caught(lambda: importlib.import_module("arviz"), "a")
-    assert caught(diagnostics._import_arviz, "b") == []
+    assert caught(diagnostics.import_arviz, "b") == []

@@ -9,20 +9,19 @@ import tensorflow_probability as tfp
 from scipy import stats
 
 from keras_tilt.reference.distributions import (
-    latent,
     spectral_noise,
     squash,
 )
+from keras_tilt.reference.generators import latent
 from keras_tilt.sampling.kernels import (
     KERNELS,
-    Response,
     SplitHamiltonianMonteCarlo,
     Trajectory,
     chain_seeds,
     trajectory,
     transition_kernel,
-    value_and_gradient,
 )
+from keras_tilt.sampling.response import Response, value_and_gradient
 from keras_tilt.tilt import Tilt
 
 SHAPE = targets.SHAPE
@@ -184,7 +183,7 @@ def test_without_a_tilt_every_proposal_is_accepted_and_the_noise_only_turns():
     )
 
 
-def test_a_quarter_turn_without_a_tilt_is_an_independent_draw():
+def test_a_trajectory_of_pi_over_2_without_a_tilt_is_an_independent_draw():
     kernel = SplitHamiltonianMonteCarlo(zero, np.pi / 2, 1)
     noise = tf.fill([2_000, 3], 5.0)
     drawn, _ = kernel.one_step(noise, kernel.bootstrap_results(noise), seed=[0, 1])

@@ -11,17 +11,15 @@ import tensorflow_probability as tfp
 from scipy import special, stats
 
 import keras_tilt
-from keras_tilt.partition import estimators
-from keras_tilt.partition.estimators import (
-    bennett,
-    generative_log_prob,
-    log_partition,
-    log_weights,
-    number_on_path,
-    planned_path,
-)
+from keras_tilt.partition import annealing, estimators
+from keras_tilt.partition.annealing import number_on_path, planned_path
+from keras_tilt.partition.bennett import bennett, log_weights
+from keras_tilt.partition.densities import generative_log_prob
+from keras_tilt.partition.estimators import log_partition
 from keras_tilt.partition.importance import kish_ess
-from keras_tilt.reference.distributions import latent, white_noise
+from keras_tilt.reference.distributions import white_noise
+from keras_tilt.reference.generators import latent
+from keras_tilt.sampling import schedule
 from keras_tilt.tilt import Tilt
 from keras_tilt.units.selection import unit
 
@@ -222,8 +220,8 @@ def test_the_walks_of_tfp_are_not_used_because_they_go_wrong():
 def gaussian_walks(num, spread, log_z=3.0, seed=0):
     """Log weights that satisfy Crooks's relation: N(log Z -+ s^2 / 2, s^2)."""
     draw = np.random.default_rng(seed).standard_normal
-    there = log_z - spread**2 / 2 + spread * draw(num)
-    return there, log_z + spread**2 / 2 + spread * draw(num)
+    forward = log_z - spread**2 / 2 + spread * draw(num)
+    return forward, log_z + spread**2 / 2 + spread * draw(num)
 
 
 @pytest.mark.parametrize("spread", [0.3, 1.0, 2.5])
@@ -236,10 +234,10 @@ def test_bennetts_ratio_is_unbiased_and_knows_its_error(spread):
     assert errors.mean() == pytest.approx(values.std(), rel=4 / math.sqrt(600))
 
 
-def test_bennetts_error_knows_of_walks_back_that_depend_on_those_there():
+def test_bennetts_error_knows_of_reverse_walks_that_depend_on_forward_ones():
     def one(seed):
-        there, back = gaussian_walks(200, 1.0, seed=seed)
-        return bennett(there, there + 1.0), bennett(there, 6.0 - there)
+        forward, reverse = gaussian_walks(200, 1.0, seed=seed)
+        return bennett(forward, forward + 1.0), bennett(forward, 6.0 - forward)
 
     alike, opposite = np.swapaxes([one(seed) for seed in range(300)], 0, 1)
     for values, errors in (alike.T, opposite.T):
@@ -247,31 +245,33 @@ def test_bennetts_error_knows_of_walks_back_that_depend_on_those_there():
 
 
 def test_bennetts_ratio_solves_its_equation():
-    there, back = gaussian_walks(50, 1.0)
-    value, _ = bennett(there, back)
-    ahead = special.expit(there - value).mean()
-    assert ahead == pytest.approx(special.expit(value - back).mean(), abs=1e-9)
+    forward, reverse = gaussian_walks(50, 1.0)
+    value, _ = bennett(forward, reverse)
+    ahead = special.expit(forward - value).mean()
+    assert ahead == pytest.approx(special.expit(value - reverse).mean(), abs=1e-9)
 
 
 def test_walks_that_do_not_overlap_have_no_error():
-    there, back = np.zeros(50) - 100.0, np.zeros(50) + 100.0
-    value, error = bennett(there, back)
+    forward, reverse = np.zeros(50) - 100.0, np.zeros(50) + 100.0
+    value, error = bennett(forward, reverse)
     assert -101 <= value <= 101 and error == math.inf
-    assert bennett(np.full(5, np.nan), back[:5])[1] == math.inf
+    assert bennett(np.full(5, np.nan), reverse[:5])[1] == math.inf
 
 
 def test_weights_are_integrals_of_f_along_the_walk():
     share = np.array([0.0, 0.1, 0.4, 1.0])
     f = np.arange(10.0)[:, None] ** 2 * [1.0, -2.0]
-    there, back = log_weights(f, share)
-    # z_0, z_1, z_2 there; the walk back leaves z_7, z_8, z_9 behind steps 3, 2, 1.
-    np.testing.assert_allclose(there, (0.1 * 0 + 0.3 * 1 + 0.6 * 4) * np.array([1, -2]))
+    forward, reverse = log_weights(f, share)
+    # z_0, z_1, z_2 forward; the reverse walk leaves z_7, z_8, z_9 behind steps 3, 2, 1.
     np.testing.assert_allclose(
-        back, (0.6 * 49 + 0.3 * 64 + 0.1 * 81) * np.array([1, -2])
+        forward, (0.1 * 0 + 0.3 * 1 + 0.6 * 4) * np.array([1, -2])
+    )
+    np.testing.assert_allclose(
+        reverse, (0.6 * 49 + 0.3 * 64 + 0.1 * 81) * np.array([1, -2])
     )
 
 
-def test_the_walk_goes_there_stays_and_comes_back():
+def test_the_walk_goes_forward_stays_at_p_and_goes_in_reverse():
     numbers = [number_on_path(i, 6) for i in range(18)]
     assert numbers[:6] == numbers[:-7:-1] == [1, 2, 3, 4, 5, 6]
     assert min(numbers[5:13]) == 6 and len(set(numbers[5:13])) == 4  # steps vary at p
@@ -332,7 +332,7 @@ def test_an_interrupted_annealing_goes_on_to_the_same_number(tmp_path, monkeypat
     settings = {"num_steps": 40, "num_chains": 20}
     whole = estimate(tilt, **settings)
     directory = tmp_path / "run"
-    number = estimators.number_on_path
+    number = annealing.number_on_path
     for stop in (3, 55, 110):
 
         def interrupted(iteration, num_steps, stop=stop):
@@ -340,10 +340,10 @@ def test_an_interrupted_annealing_goes_on_to_the_same_number(tmp_path, monkeypat
                 raise KeyboardInterrupt
             return number(iteration, num_steps)
 
-        monkeypatch.setattr(estimators, "number_on_path", interrupted)
+        monkeypatch.setattr(annealing, "number_on_path", interrupted)
         with pytest.raises(KeyboardInterrupt):
             estimate(tilt, directory=directory, **settings)
-    monkeypatch.setattr(estimators, "number_on_path", number)
+    monkeypatch.setattr(annealing, "number_on_path", number)
     resumed = estimate(tilt, directory=directory, **settings)
     np.testing.assert_array_equal(resumed.log_weights, whole.log_weights)
     np.testing.assert_array_equal(
@@ -358,7 +358,7 @@ def test_an_interrupted_annealing_goes_on_to_the_same_number(tmp_path, monkeypat
 def test_what_the_pilot_found_is_saved_before_the_first_walk(tmp_path, monkeypatch):
     saved = []
     monkeypatch.setattr(
-        estimators.Run, "checkpoint", lambda run, parts: saved.append(parts)
+        annealing.Run, "checkpoint", lambda run, parts: saved.append(parts)
     )
     settings = {"num_steps": 2, "num_chains": 20, "directory": tmp_path / "run"}
     estimate(tilt_of(targets.relu(SMALL)), **settings)
@@ -367,13 +367,13 @@ def test_what_the_pilot_found_is_saved_before_the_first_walk(tmp_path, monkeypat
 
 def test_leapfrog_steps_are_numbered_along_the_path_and_beyond_it_at_p(monkeypatch):
     numbers = []
-    settings_with = estimators.Plan.settings_with
+    parameters_with = schedule.Plan.parameters_with
 
     def spy(plan, step_size, number, scale):
         numbers.append(number)
-        return settings_with(plan, step_size, number, scale)
+        return parameters_with(plan, step_size, number, scale)
 
-    monkeypatch.setattr(estimators.Plan, "settings_with", spy)
+    monkeypatch.setattr(schedule.Plan, "parameters_with", spy)
     estimate(tilt_of(targets.relu(SMALL)), num_steps=4, num_chains=20)
     assert numbers[-12:] == [1, 2, 3, 4, 5, 6, 6, 5, 4, 3, 2, 1]
 
@@ -381,7 +381,7 @@ def test_leapfrog_steps_are_numbered_along_the_path_and_beyond_it_at_p(monkeypat
 def test_progress_says_where_the_walk_is(capsys):
     estimate(tilt_of(targets.relu(SMALL)), num_chains=20, progress=True)
     shown = capsys.readouterr().err
-    for word in ("pilot", "back", "accepted", "f="):
+    for word in ("pilot", "reverse", "accepted", "f="):
         assert word in shown
     estimate(tilt_of(targets.relu(SMALL)), "importance", progress=True)
     assert "draws of q" in capsys.readouterr().err
@@ -502,7 +502,7 @@ def test_annealing_to_what_is_not_integrable_is_an_error_or_not_to_be_trusted(a)
 
 @pytest.mark.parametrize("seed", [1, 5, 6])
 def test_a_density_on_the_edge_of_having_a_norm_is_not_to_be_trusted(seed):
-    """There it is as if log Z were 2; the walks back have weights without a mean."""
+    """Forward it is as if log Z were 2; reverse walks have weights without a mean."""
     tilt = Tilt(lambda x: tf.reduce_sum(x**2, axis=1) / 2, white_noise([1]))
     found = estimate(tilt, seed=seed)
     assert "as if one of them had no mean" in found.verdict
@@ -537,16 +537,19 @@ def test_walks_that_turn_before_they_have_come_to_p_are_seen(rise, accepted, rea
 def test_the_bracket_of_normal_weights_is_no_reason():
     for seed in range(1000):
         for spread in (0.2, 0.7, 2.0):
-            there, back = gaussian_walks(64, spread, seed=seed)
-            value, _ = bennett(there, back)
-            assert estimators._bracket_reasons(there, back, value) == [], (seed, spread)
+            forward, reverse = gaussian_walks(64, spread, seed=seed)
+            value, _ = bennett(forward, reverse)
+            assert estimators._bracket_reasons(forward, reverse, value) == [], (
+                seed,
+                spread,
+            )
 
 
 def test_walks_back_that_began_elsewhere_are_seen():
-    there, back = gaussian_walks(200, 0.5)
-    assert estimators._weight_reasons(there, back, 100.0, 0.1) == []
-    (reason,) = estimators._weight_reasons(there, back - 1.0, 100.0, 0.1)
-    assert "nats more than walks back" in reason
+    forward, reverse = gaussian_walks(200, 0.5)
+    assert estimators._weight_reasons(forward, reverse, 100.0, 0.1) == []
+    (reason,) = estimators._weight_reasons(forward, reverse - 1.0, 100.0, 0.1)
+    assert "nats more than reverse walks" in reason
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def learned(*step_sizes):
 
 @pytest.mark.parametrize("mass", [1.0, 0.25, np.array([4.0, 9.0])])
 @pytest.mark.parametrize("first", [0.03, 0.2, 0.523, 0.53, 1.0, 1.5, 5.0, 400.0])
-def test_the_mean_trajectory_is_a_quarter_turn_and_never_more(first, mass):
+def test_the_mean_trajectory_is_pi_over_2_and_never_longer(first, mass):
     plan = plan_of(mass=mass)
     turn = QUARTER_TURN * np.sqrt(np.min(mass))
     step = learned(first, 2 * first)
@@ -55,21 +55,25 @@ def test_a_given_number_of_steps_is_kept_and_shortens_the_step(steps):
     plan = plan_of(num_leapfrog_steps=steps)
     assert plan.longest_step == QUARTER_TURN / steps
     for iteration in range(30):
-        settings = plan.settings(iteration, learned(0.1, 9.0), SCALE)
-        assert settings.num_leapfrog_steps == steps
-        np.testing.assert_allclose(settings.step_size, [0.1, QUARTER_TURN / steps])
+        parameters = plan.kernel_parameters(iteration, learned(0.1, 9.0), SCALE)
+        assert parameters.num_leapfrog_steps == steps
+        np.testing.assert_allclose(parameters.step_size, [0.1, QUARTER_TURN / steps])
 
 
 def test_the_tilt_rises_in_the_warm_up_and_all_is_frozen_after_it():
     plan = plan_of(num_leapfrog_steps=2)
     warm = learned(0.1, 0.2)._replace(log_step=np.log([0.3, 0.4]))
-    scales = [plan.settings(i, warm, SCALE).scale[0] for i in range(30)]
+    scales = [plan.kernel_parameters(i, warm, SCALE).scale[0] for i in range(30)]
     assert scales[0] < 0.3 and np.all(np.diff(scales) >= 0)
     np.testing.assert_array_equal(scales[10:], SCALE[0])
-    np.testing.assert_allclose(plan.settings(19, warm, SCALE).step_size, [0.3, 0.4])
-    np.testing.assert_allclose(plan.settings(20, warm, SCALE).step_size, [0.1, 0.2])
+    np.testing.assert_allclose(
+        plan.kernel_parameters(19, warm, SCALE).step_size, [0.3, 0.4]
+    )
+    np.testing.assert_allclose(
+        plan.kernel_parameters(20, warm, SCALE).step_size, [0.1, 0.2]
+    )
     given = plan_of(num_leapfrog_steps=2, is_annealed=False)
-    np.testing.assert_array_equal(given.settings(0, warm, SCALE).scale, SCALE)
+    np.testing.assert_array_equal(given.kernel_parameters(0, warm, SCALE).scale, SCALE)
 
 
 def test_the_number_of_steps_varies_by_iteration_and_seed_around_its_mean():
@@ -77,7 +81,10 @@ def test_the_number_of_steps_varies_by_iteration_and_seed_around_its_mean():
     step = learned(0.01, 0.02)
 
     def counts(plan):
-        return [plan.settings(i, step, SCALE).num_leapfrog_steps for i in range(400)]
+        return [
+            plan.kernel_parameters(i, step, SCALE).num_leapfrog_steps
+            for i in range(400)
+        ]
 
     assert counts(plan) == counts(plan) != counts(plan_of(seed=(1, 3)))
     assert set(counts(plan)) == set(range(5, 16))

@@ -21,7 +21,7 @@ from small_network import SHAPE, small_network
 
 import keras_tilt as kt
 from keras_tilt.cli import named
-from keras_tilt.reference import distributions
+from keras_tilt.reference import distributions, generators
 from keras_tilt.sampling import kernels
 
 CHAINS, DRAWS, BURNIN = 4, 4, 3
@@ -59,7 +59,8 @@ REFERENCES = {
         tfp.distributions.Laplace(np.zeros(SHAPE, np.float32), 0.5), 3
     ),
 }
-NO_REFERENCES = {"frequency_bands"}  # of the names of that module
+# Of the names of those modules.
+NO_REFERENCES = {"Generator", "checked_shape", "frequency_bands", "standard_normal"}
 WITHOUT_DENSITY = {"latent", "latent of a function", "squash of latent"}
 NOT_NORMAL = {"other"}
 
@@ -231,7 +232,7 @@ def plain(network):
 
 
 def test_every_reference_kernel_and_argument_is_entered():
-    functions = set(distributions.__all__) - NO_REFERENCES
+    functions = {*distributions.__all__, *generators.__all__} - NO_REFERENCES
     assert functions == functions & {name.split()[0] for name in REFERENCES}
     assert set().union(*WAYS.values()) == set(inspect.signature(kt.sample).parameters)
     assert {*named.NOISES} <= {"spectral", "box", "white"}, "enter it in SERVED"

@@ -18,6 +18,7 @@ from small_network import small_network
 
 from keras_tilt.reference.distributions import white_noise
 from keras_tilt.sampling import chains, sampler
+from keras_tilt.sampling import run as loop
 from keras_tilt.sampling.kernels import KERNELS
 from keras_tilt.sampling.sampler import sample
 from keras_tilt.storage import run_folder
@@ -194,7 +195,7 @@ def test_a_finished_run_is_read_and_not_run_again(monkeypatch, tmp_path):
 def test_the_last_checkpoint_is_enough(monkeypatch, tmp_path):
     """A process killed between two checkpoints repeats what it had not saved."""
     whole = run()
-    monkeypatch.setattr(sampler, "_SAVE_EVERY", 0.0)
+    monkeypatch.setattr(loop, "_SAVE_EVERY", 0.0)
     kept = []
     keep = Run.checkpoint
 
@@ -215,10 +216,10 @@ def test_the_last_checkpoint_is_enough(monkeypatch, tmp_path):
 SCRIPT = """
     import sys
     import tensorflow as tf
-    from keras_tilt import sampler
+    from keras_tilt.sampling import run, sampler
     from keras_tilt.reference.distributions import white_noise
     from keras_tilt.tilt import Tilt
-    sampler._SAVE_EVERY = 0.0
+    run._SAVE_EVERY = 0.0
     tilt = Tilt(lambda z: tf.reduce_sum(tf.sin(3 * z), axis=1), white_noise([5]))
     samples = sampler.sample(tilt, 4, 400, 100, seed=3, directory=sys.argv[1],
                              progress=False)
@@ -552,3 +553,44 @@ def test_states_on_disk_are_not_in_memory(tmp_path):
     assert len(got) == DRAWS and len(streamed.noise) == 1
     assert not (tmp_path / "other" / "noise.npy").exists()
     np.testing.assert_array_equal(np.concatenate(got), whole.noise)
+
+
+# The loop
+
+
+def iterated(stop, error, **kwargs):
+    """A loop of five that an error leaves at a position; what was kept and shown."""
+
+    def advance(position):
+        if position == stop:
+            raise error
+        return position + 1
+
+    kept, shown = [], []
+    try:
+        found = loop.iterate(
+            0,
+            advance,
+            is_over=lambda position: position == 5,
+            show=shown.append,
+            keep=kept.append,
+            **kwargs,
+        )
+    except error:
+        found = None
+    return found, kept, shown
+
+
+@pytest.mark.parametrize("stop", [0, 3, 5])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_whatever_ends_a_loop_its_last_position_is_kept_once(stop, error):
+    found, kept, shown = iterated(stop, error)
+    assert found == (5 if stop == 5 else None)
+    assert kept == [stop] and shown == list(range(1, stop + 1))
+
+
+def test_an_interrupt_returns_the_position_where_the_run_may_stop():
+    at_three = {"may_stop": lambda position: position == 3}
+    assert iterated(3, KeyboardInterrupt, **at_three)[:2] == (3, [3])
+    assert iterated(2, KeyboardInterrupt, **at_three)[:2] == (None, [2])
+    assert iterated(3, ValueError, **at_three)[:2] == (None, [3])

@@ -84,7 +84,7 @@ def test_the_record_is_consistent_with_itself(long_run):
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_the_adapted_step_accepts_about_as_often_as_asked(kernel):
-    """Of a f curved so strongly that the step stays below a quarter turn."""
+    """Of an f curved so strongly that the step stays below pi / 2."""
     tilt = tilt_of(targets.quadratic(stddev=10.0))
     for target_accept_prob in (0.65, 0.85):
         samples = sample(
@@ -507,7 +507,7 @@ def test_given_states_are_not_molten_by_the_warm_up():
     assert molten.warmup_f.min() < 6.0 * 1.0
 
 
-def test_a_mass_below_one_shortens_the_quarter_turn():
+def test_a_mass_below_one_shortens_the_trajectory():
     tilt = tilt_of(targets.constant())
     settings = {"step_size": None, "num_burnin_steps": 20, "num_leapfrog_steps": None}
     heavy = np.ones(SHAPE, np.float32)
@@ -524,10 +524,10 @@ def test_several_samplers_in_a_process_are_quiet(caplog):
     assert "retracing" not in caplog.text
 
 
-# The approach, and superchains
+# The unadjusted warm-up, and superchains
 
 
-def test_an_approach_ends_in_exact_draws():
+def test_an_unadjusted_warm_up_ends_in_exact_draws():
     """Long steps without a test, then the adapted ones with it."""
     target = targets.linear()
     samples = sample(
@@ -544,7 +544,7 @@ def test_an_approach_ends_in_exact_draws():
     assert samples.step_size < 1.5
 
 
-def test_the_approach_takes_every_proposal_but_the_divergent():
+def test_an_unadjusted_warm_up_accepts_all_proposals_but_the_divergent():
     def moves(curvature, step):
         tilt = Tilt(
             lambda x: -curvature * tf.reduce_sum(x**2, [1, 2, 3]) / 2,
@@ -568,7 +568,7 @@ def test_the_approach_takes_every_proposal_but_the_divergent():
         {"approach_step_size": 0.1, "initial_noise": np.zeros([4, *SHAPE])},
     ],
 )
-def test_an_approach_that_cannot_be_is_an_error(change):
+def test_an_invalid_unadjusted_warm_up_is_an_error(change):
     with pytest.raises(ValueError, match="`approach_step_size`"):
         quick(tilt_of(targets.linear()), **change)
 

@@ -71,7 +71,7 @@ def test_progress_shows_the_scale(capsys):
         ({"signal": 0.0}, "`signal` must lie between 0 and 1"),
         ({"signal": 1.0}, "`signal` must lie between 0 and 1"),
         ({"num_chains": 0}, "`num_chains` must be a whole number from 1"),
-        ({"step_size": 2.0}, "`step_size` must lie between 0 and a quarter turn"),
+        ({"step_size": 2.0}, "`step_size` must lie between 0 and pi / 2"),
     ],
 )
 def test_what_makes_no_sense_is_an_error(change, message):

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 import keras_tilt as kt
 from keras_tilt import serving
-from keras_tilt.reference.transports import carry
+from keras_tilt.reference.transports import forward
 from keras_tilt.serving import requests
 
 ROWS = requests.MOST_ROWS
@@ -78,7 +78,7 @@ def ends(signature, num_rows, first=0, **row):
 
 
 def images_of(target, noise):
-    return carry(target.reference().bijector, tf.constant(noise)).numpy()
+    return forward(target.reference().bijector, tf.constant(noise)).numpy()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import targets
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_tilt.reference.distributions import box, latent, white_noise
+from keras_tilt.reference.distributions import box, white_noise
+from keras_tilt.reference.generators import latent
 from keras_tilt.tilt import Tilt
 
 tfb, tfd = tfp.bijectors, tfp.distributions

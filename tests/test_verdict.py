@@ -7,12 +7,13 @@ import tensorflow as tf
 
 import keras_tilt as kt
 from keras_tilt.reference.distributions import white_noise
-from keras_tilt.sampling.chains import (
+from keras_tilt.sampling.diagnostics import diagnose
+from keras_tilt.sampling.functionals import (
     functional_names,
     functionals,
     projection_directions,
+    worst_pixel,
 )
-from keras_tilt.sampling.diagnostics import diagnose, worst_pixel
 from keras_tilt.sampling.sampler import sample
 from keras_tilt.tilt import Tilt
 

@@ -2,7 +2,7 @@
 
 from keras_tilt.sampling.adaptation import QUARTER_TURN, StepSize
 from keras_tilt.sampling import tilt_groups
-from keras_tilt.sampling.chains import Settings
+from keras_tilt.sampling.chains import KernelParameters
 import arviz
 import numpy as np
 import tensorflow as tf
@@ -31,7 +31,7 @@ class Run:
     @property
     def settings(self):
         """What `Chains` runs under."""
-        return Settings(np.array([self.step_size]), self.num_steps, self.scale)
+        return KernelParameters(np.array([self.step_size]), self.num_steps, self.scale)
 
     @property
     def noise(self):

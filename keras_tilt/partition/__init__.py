@@ -1,10 +1,7 @@
 """Partition functions Z = E_q[exp f], and what they normalize."""
 
-from keras_tilt.partition.estimators import (
-    LogPartition,
-    generative_log_prob,
-    log_partition,
-)
+from keras_tilt.partition.densities import generative_log_prob
+from keras_tilt.partition.estimators import LogPartition, log_partition
 from keras_tilt.partition.importance import (
     expectation,
     kish_ess,

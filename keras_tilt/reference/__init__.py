@@ -3,11 +3,11 @@
 from keras_tilt.reference.distributions import (
     box,
     frequency_bands,
-    latent,
     spectral_noise,
     squash,
     white_noise,
 )
+from keras_tilt.reference.generators import latent
 from keras_tilt.reference.spectrum import Spectrum, fit_spectrum, power_law
 
 __all__ = [

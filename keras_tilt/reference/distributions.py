@@ -4,28 +4,28 @@
 
 Source: Dai, Lu and Wu (2015), where q = N(0, sigma^2 I). The others are ours. A network
 is only trained on the pixel range: a strong tilt of `box`, or of any `squash`, cannot
-leave it. `spectral_noise` has the correlations of natural images, `latent` is the law
-of a generator network's images, as in Nguyen et al. (2017), "Plug & Play Generative
-Networks".
+leave it. `spectral_noise` has the correlations of natural images; for the law of a
+generator network's images see `keras_tilt.reference.generators`.
 """
 
 __all__ = [
     "box",
+    "checked_shape",
     "frequency_bands",
-    "latent",
     "spectral_noise",
     "squash",
+    "standard_normal",
     "white_noise",
 ]
 
-import inspect
 import numbers
+from collections.abc import Sequence
 
 import numpy as np
-import tensorflow as tf
-import tensorflow_probability as tfp
+from numpy.typing import ArrayLike
+from tensorflow_probability import bijectors as tfb
+from tensorflow_probability import distributions as tfd
 
-from keras_tilt.reference.gradients import named_if_missing
 from keras_tilt.reference.spectrum import (
     Spectrum,
     check_left_out,
@@ -34,19 +34,17 @@ from keras_tilt.reference.spectrum import (
 )
 from keras_tilt.reference.transports import (
     Box,
-    Generator,
     NormalToBox,
     NormalToSpectrum,
     Squashed,
 )
 from keras_tilt.validation import as_array
 
-tfb = tfp.bijectors
-tfd = tfp.distributions
 
-
-def white_noise(shape, mean=0.0, stddev=1.0):
-    """Gaussian white noise, the reference of the paper.
+def white_noise(
+    shape: Sequence[int], mean: ArrayLike = 0.0, stddev: ArrayLike = 1.0
+) -> tfd.Distribution:
+    """Return Gaussian white noise, the reference of the paper.
 
         T(z) = mean + stddev z,   q(x) = N(x; mean, stddev^2 I)
 
@@ -67,17 +65,19 @@ def white_noise(shape, mean=0.0, stddev=1.0):
         >>> tuple(q.sample(2, seed=[0, 7]).shape)
         (2, 28, 28, 1)
     """
-    shape = _checked_shape(shape)
+    shape = checked_shape(shape)
     mean = _checked_parameter("mean", mean, shape)
     stddev = _checked_positive("stddev", stddev, shape)
     transport = tfb.Shift(mean)(tfb.Scale(stddev))
     return tfd.TransformedDistribution(
-        _standard_normal(shape), transport, name="white_noise"
+        standard_normal(shape), transport, name="white_noise"
     )
 
 
-def box(shape, low=0.0, high=1.0):
-    """The uniform density on a box of pixel values, which no sample ever leaves.
+def box(
+    shape: Sequence[int], low: ArrayLike = 0.0, high: ArrayLike = 1.0
+) -> tfd.Distribution:
+    """Return the uniform density on a box of pixel values, which no sample leaves.
 
         T(z) = low + (high - low) Phi(z),   q(x) = 1 / prod(high - low) inside
 
@@ -102,22 +102,22 @@ def box(shape, low=0.0, high=1.0):
         >>> q.log_prob(corner).numpy() == q.log_prob(corner / 2).numpy()
         np.True_
     """
-    shape = _checked_shape(shape)
+    shape = checked_shape(shape)
     low = _checked_parameter("low", low, shape)
     high = _checked_parameter("high", high, shape)
     _check_low_is_below_high(low, high)
-    return Box(_standard_normal(shape), NormalToBox(low, high), name="box")
+    return Box(standard_normal(shape), NormalToBox(low, high), name="box")
 
 
 def spectral_noise(
-    shape,
-    mean=None,
-    stddev=None,
-    exponent=None,
-    colour_covariance=None,
-    spectrum=None,
-):
-    """A stationary Gaussian with a 1/f spectrum, as of natural images, or a fitted one.
+    shape: Sequence[int],
+    mean: ArrayLike | None = None,
+    stddev: float | None = None,
+    exponent: float | None = None,
+    colour_covariance: ArrayLike | None = None,
+    spectrum: Spectrum | None = None,
+) -> tfd.Distribution:
+    """Return a stationary Gaussian with the 1/f spectrum of natural images, or another.
 
         T(z) = mean + colours @ H(amplitude z),   amplitude ~ 1 / f^exponent
         H(u) = (Re DFT2(u) - Im DFT2(u)) / sqrt(height width)
@@ -133,7 +133,7 @@ def spectral_noise(
         mean: scalar or array that broadcasts to `shape`, in units of a pixel; by
             default 0, or the mean of `spectrum`.
         stddev: positive scalar, of one pixel, in the same unit; by default 1.
-        exponent: fall of the amplitude; by default 1, as photographs about have.
+        exponent: of the fall of the amplitude; by default 1, about that of photographs.
             0 is white noise.
         colour_covariance: [channels, channels], of one pixel, symmetric and positive
             definite, in units of pixel^2. Excludes `stddev`.
@@ -155,7 +155,7 @@ def spectral_noise(
 
     Source: Field (1987), for 1/f; Bracewell (1983), "Discrete Hartley transform".
     """
-    shape = _checked_shape(shape)
+    shape = checked_shape(shape)
     if spectrum is None:
         spectrum = power_law(shape, stddev, exponent, colour_covariance)
     else:
@@ -176,12 +176,17 @@ def spectral_noise(
         np.broadcast_to(mean, shape), amplitude, spectrum.colours
     )
     return tfd.TransformedDistribution(
-        _standard_normal(shape), transport, name="spectral_noise"
+        standard_normal(shape), transport, name="spectral_noise"
     )
 
 
-def squash(reference, low=0.0, high=255.0, scale=None):
-    """Any transport, carried on to a box of pixel values, which no sample ever leaves.
+def squash(
+    reference: tfd.Distribution,
+    low: ArrayLike = 0.0,
+    high: ArrayLike = 255.0,
+    scale: ArrayLike | None = None,
+) -> tfd.Distribution:
+    """Return a transport squashed onto a box of pixel values, which no sample leaves.
 
         x = low + (high - low) Phi((y - (low + high) / 2) / scale),   y ~ reference
 
@@ -217,13 +222,13 @@ def squash(reference, low=0.0, high=255.0, scale=None):
     """
     _check_transport(reference)
     shape = tuple(reference.event_shape)
-    low = _checked_parameter("low", low, shape)
-    high = _checked_parameter("high", high, shape)
-    _check_low_is_below_high(low, high)
-    scale = (high - low) / np.sqrt(2 * np.pi) if scale is None else scale
-    scale = _checked_positive("scale", scale, shape)
-    middle = (low + high) / 2
-    to_box = [NormalToBox(low, high), tfb.Scale(1 / scale), tfb.Shift(-middle)]
+    lowest = _checked_parameter("low", low, shape)
+    highest = _checked_parameter("high", high, shape)
+    _check_low_is_below_high(lowest, highest)
+    scale = (highest - lowest) / np.sqrt(2 * np.pi) if scale is None else scale
+    stretch = _checked_positive("scale", scale, shape)
+    middle = (lowest + highest) / 2
+    to_box = [NormalToBox(lowest, highest), tfb.Scale(1 / stretch), tfb.Shift(-middle)]
     return Squashed(
         reference.distribution,
         tfb.Chain([*to_box, reference.bijector]),
@@ -231,51 +236,8 @@ def squash(reference, low=0.0, high=255.0, scale=None):
     )
 
 
-def latent(generator, latent_shape=None):
-    """The law of the images of a generator network.
-
-        T(z) = generator(z),   z ~ N(0, I) of the latent shape
-
-    There is no density of images: `log_prob` and the inverse of T are errors. Noise has
-    one, which is all that sampling needs: see `Tilt.noise_log_prob`.
-
-    Args:
-        generator: callable, noise [n, ...] -> images [n, ...], such as a
-            `keras.Model`. If it takes `training`, it is passed False.
-        latent_shape: shape of the noise of one image; by default from
-            `generator.input_shape`.
-
-    Returns:
-        reference: a `tfd.Distribution` with the event shape of one image.
-
-    Raises:
-        TypeError: if `generator` is not callable.
-        ValueError: for a `latent_shape` that is neither passed nor stated by the
-            generator, or that contradicts it, or a generator that does not return one
-            image per noise.
-
-    Example:
-        >>> q = latent(lambda z: tf.reshape(tf.tanh(z), [-1, 2, 2, 1]), [4])
-        >>> q.sample(3, seed=[0, 7]).shape, q.distribution.event_shape
-        (TensorShape([3, 2, 2, 1]), TensorShape([4]))
-    """
-    if not callable(generator):
-        raise TypeError(
-            "`generator` must be callable, noise [n, ...] -> images [n, ...]. "
-            f"Received: {generator!r}. Pass a keras.Model or a function."
-        )
-    latent_shape = _checked_latent_shape(generator, latent_shape)
-    generate = _in_inference(generator)
-    image_shape = _image_shape(generate, latent_shape)
-    return tfd.TransformedDistribution(
-        _standard_normal(latent_shape),
-        Generator(generate, latent_shape, image_shape),
-        name="latent",
-    )
-
-
-def frequency_bands(reference):
-    """Numbers of the frequency bands that the coordinates of the noise belong to.
+def frequency_bands(reference: tfd.Distribution) -> np.ndarray | None:
+    """Return the frequency bands that the coordinates of the noise belong to.
 
         band = ring + num_rings * colour
 
@@ -283,7 +245,7 @@ def frequency_bands(reference):
     decorrelated colour; the innermost also has f = 0. No band is empty.
 
     Args:
-        reference: any; `squash` keeps the noise of what it squashes, and its bands.
+        reference: any; `squash` keeps the noise, and so the bands, of its argument.
 
     Returns:
         bands: int32 [height, width, channels], the shape of the noise, with numbers
@@ -309,11 +271,13 @@ def frequency_bands(reference):
     return rings[:, :, None] + (rings.max() + 1) * np.arange(channels, dtype=np.int32)
 
 
-def _standard_normal(shape):
+def standard_normal(shape: Sequence[int]) -> tfd.Distribution:
+    """Return N(0, I) over arrays of a shape."""
     return tfd.Sample(tfd.Normal(0.0, 1.0), sample_shape=shape)
 
 
-def _checked_shape(shape):
+def checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the shape of one image as a tuple, or raise a ValueError."""
     sizes = tuple(shape) if np.iterable(shape) else (shape,)
     whole = all(isinstance(size, numbers.Integral) and size > 0 for size in sizes)
     if not sizes or not whole:
@@ -385,64 +349,3 @@ def _check_transport(reference):
             "`reference` must be a transport, with a base and a bijector. "
             f"Received: {reference!r}. Pass for example spectral_noise(shape)."
         )
-
-
-def _checked_latent_shape(generator, latent_shape):
-    stated = getattr(generator, "input_shape", None)
-    stated = None if stated is None else tuple(stated)[1:]
-    if latent_shape is None and stated is None:
-        raise ValueError(
-            "`latent_shape` must be passed where the generator has no `input_shape`. "
-            f"Received: None, {generator!r}. Pass the shape of the noise of one image."
-        )
-    latent_shape = stated if latent_shape is None else latent_shape
-    try:
-        latent_shape = _checked_shape(latent_shape)
-    except ValueError:
-        raise ValueError(
-            "`latent_shape` must be positive whole numbers, the noise of one image. "
-            f"Received: {latent_shape!r}. Pass for example [128]."
-        ) from None
-    if stated is not None and not tf.TensorShape(stated).is_compatible_with(
-        latent_shape
-    ):
-        raise ValueError(
-            f"`latent_shape` must agree with generator.input_shape, {stated} for one "
-            f"image. Received: {latent_shape}. Leave it out."
-        )
-    return latent_shape
-
-
-def _in_inference(generator):
-    """The generator, noise -> images in float32, without dropout and the like."""
-    parameters = inspect.signature(getattr(generator, "call", generator)).parameters
-    arguments = {"training": False} if "training" in parameters else {}
-    return lambda z: tf.cast(generator(z, **arguments), tf.float32)
-
-
-def _image_shape(generate, latent_shape):
-    """Shape of one image, found by generating two, which must have a gradient."""
-    noise = tf.zeros([2, *latent_shape])
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(noise)
-        try:
-            images = generate(noise)
-        except (ValueError, tf.errors.OpError) as error:
-            raise ValueError(
-                f"`generator` must take noise {['n', *latent_shape]}. Received: an "
-                f"error for two of them: {error} Check `latent_shape`."
-            ) from error
-    with named_if_missing("`generator`", "the noise"):
-        gradient = tape.gradient(images, noise)
-    if gradient is None:
-        raise ValueError(
-            "`generator` must have a gradient with respect to the noise. Received: one "
-            "without. Write it with TensorFlow or keras.ops operations, not NumPy's."
-        )
-    if images.shape.rank < 2 or images.shape[0] != 2:
-        raise ValueError(
-            "`generator` must return one image per noise: [n, ...] for "
-            f"{['n', *latent_shape]}. Received: shape {images.shape} for two. Wrap it "
-            "in a function that reshapes."
-        )
-    return images.shape[1:]

@@ -1,4 +1,4 @@
-"""The spectrum of a stationary Gaussian on the torus: stated, or fitted to images.
+"""The spectrum of a stationary Gaussian on the torus: given, or fitted to images.
 
     covariance(x[i], x[i + d]) = colours diag(IDFT2(amplitude^2)[d]) colours^T
 
@@ -12,8 +12,10 @@ response properties of cortical cells", for amplitudes that fall as 1/f.
 __all__ = ["Spectrum", "fit_spectrum", "power_law"]
 
 import dataclasses
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_tilt.validation import as_array, as_number, one_pass
 
@@ -58,19 +60,24 @@ class Spectrum:
         object.__setattr__(self, "amplitude", amplitude)
 
     @property
-    def shape(self):
-        """Shape of one image, a tuple."""
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one image."""
         return tuple(self.amplitude.shape)
 
     @property
-    def colour_covariance(self):
-        """[channels, channels], covariance of the colours of one pixel, pixels^2."""
+    def colour_covariance(self) -> np.ndarray:
+        """The covariance of the colours of a pixel, [channels, channels], pixels^2."""
         variance = np.mean(self.amplitude**2, axis=(0, 1))
         return self.colours * variance @ self.colours.T
 
 
-def power_law(shape, stddev=None, exponent=None, colour_covariance=None):
-    """The spectrum amplitude ~ 1 / f^exponent, with mean 0.
+def power_law(
+    shape: Sequence[int],
+    stddev: float | None = None,
+    exponent: float | None = None,
+    colour_covariance: ArrayLike | None = None,
+) -> Spectrum:
+    """Return the spectrum amplitude ~ 1 / f^exponent, with mean 0.
 
     At f = 0, where the power law has no value, it takes the one of the lowest other
     frequency.
@@ -78,7 +85,7 @@ def power_law(shape, stddev=None, exponent=None, colour_covariance=None):
     Args:
         shape: [height, width, channels] of one image.
         stddev: positive scalar, of one pixel; by default 1.
-        exponent: by default 1, as photographs about have; 0 is white noise.
+        exponent: by default 1, about that of photographs; 0 is white noise.
         colour_covariance: [channels, channels], of one pixel, symmetric and positive
             definite, in units of pixel^2. Excludes `stddev`.
 
@@ -115,8 +122,8 @@ def power_law(shape, stddev=None, exponent=None, colour_covariance=None):
     )
 
 
-def fit_spectrum(images, isotropic=True):
-    """The stationary Gaussian on the torus under which the images are most likely.
+def fit_spectrum(images: ArrayLike | Iterable, isotropic: bool = True) -> Spectrum:
+    """Return the stationary Gaussian on the torus that makes the images most likely.
 
         mean           = mean over images and pixels of x
         colours        = eigenvectors of the covariance of x over images and pixels
@@ -133,7 +140,7 @@ def fit_spectrum(images, isotropic=True):
         images: [n, height, width, channels], or an iterable of such batches, such as a
             `tf.data.Dataset`, also of pairs (images, labels). It is read once, and only
             sums over images are kept.
-        isotropic: whether to average over rings; False wants thousands of images.
+        isotropic: whether to average over rings; False needs thousands of images.
 
     Returns:
         spectrum: a `Spectrum`, to be passed to `spectral_noise`.
@@ -161,13 +168,13 @@ def fit_spectrum(images, isotropic=True):
     return Spectrum(mean=mean, colours=colours, amplitude=np.sqrt(power))
 
 
-def radial_frequency(height, width):
-    """[height, width], in cycles per pixel, in the order of `np.fft.fft2`."""
+def radial_frequency(height: int, width: int) -> np.ndarray:
+    """Return radial frequencies [height, width], cycles per pixel, as `np.fft.fft2`."""
     return np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width))
 
 
-def log_rings(height, width, num_rings=16):
-    """The number of the ring of each frequency: int32 [height, width].
+def log_rings(height: int, width: int, num_rings: int = 16) -> np.ndarray:
+    """Return the index of the ring of each frequency: int32 [height, width].
 
     The rings are equally wide in log f. Those without a frequency are left out, so that
     small images have less than `num_rings`; f = 0 belongs to the innermost.
@@ -335,10 +342,11 @@ def _checked_stddev(stddev):
     return float(stddev)
 
 
-def check_left_out(name, value, where):
+def check_left_out(name: str, value: object, where: str) -> None:
+    """Raise a ValueError for an argument that another one determines."""
     if value is not None:
         raise ValueError(
-            f"`{name}` must be left out where `{where}` is passed, which states it. "
+            f"`{name}` must be left out where `{where}` is passed, which sets it. "
             f"Received: {name}={value!r}. Leave out one of the two."
         )
 

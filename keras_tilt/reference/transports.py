@@ -1,64 +1,66 @@
-"""Transports x = T(z) of white noise, and the densities that TFP would not find.
+"""Transports x = T(z) of white noise, and densities that TFP would get wrong.
 
-    carry, carry_back  T(z) and its inverse, of which nothing is remembered
-    NormalToBox        N(0, 1) to a uniform law, coordinate by coordinate
+    forward, inverse   T(z) and its inverse, without TFP's cache
+    NormalToBox        N(0, 1) to a uniform distribution, coordinate by coordinate
     NormalToSpectrum   N(0, I) to a stationary Gaussian, frequency by frequency
-    Generator          noise to images, by a network
 
 Source: Bracewell (1983), "Discrete Hartley transform", for the basis of frequencies.
 """
 
 __all__ = [
     "Box",
-    "Generator",
     "NormalToBox",
     "NormalToSpectrum",
     "Squashed",
-    "carry",
-    "carry_back",
+    "forward",
     "hartley",
+    "inverse",
 ]
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
+from numpy.typing import ArrayLike
+from tensorflow_probability import bijectors as tfb
+from tensorflow_probability import distributions as tfd
 
-tfb = tfp.bijectors
-tfd = tfp.distributions
 
+def forward(bijector: tfb.Bijector, noise: tf.Tensor) -> tf.Tensor:
+    """Return T(z) without TFP's cache.
 
-def carry(bijector, noise):
-    """T(z), past the memory that TFP has of it.
-
-    `bijector.forward` remembers z as long as T(z) is there. Tensors of a graph are
-    there as long as the graph, which z holds: no graph would ever be freed, nor the
-    network in it. And forward(inverse(x)) is that very x, which has no gradient with
-    respect to z.
+    `bijector.forward` caches z as long as T(z) exists. Tensors of a graph exist as long
+    as the graph, which z refers to: no graph would ever be freed, nor the network in
+    it. And its forward(inverse(x)) is that very x, which has no gradient with respect
+    to z.
 
     Args:
         bijector: a `tfb.Bijector`.
         noise: z, [n, ...].
+
+    Returns:
+        images: T(z), [n, ...].
     """
     if not isinstance(bijector, tfb.Chain):
         return bijector._forward(noise)
     for part in reversed(bijector.bijectors):
-        noise = carry(part, noise)
+        noise = forward(part, noise)
     return noise
 
 
-def carry_back(bijector, images):
-    """The inverse of T, past the memory that TFP has of it: see `carry`."""
+def inverse(bijector: tfb.Bijector, images: tf.Tensor) -> tf.Tensor:
+    """Return the noise of images [n, ...] without TFP's cache: see `forward`."""
     if not isinstance(bijector, tfb.Chain):
         return bijector._inverse(images)
     for part in bijector.bijectors:
-        images = carry_back(part, images)
+        images = inverse(part, images)
     return images
 
 
 class NormalToBox(tfb.AutoCompositeTensorBijector):
-    """Carries N(0, 1) to the uniform law on [low, high], coordinate by coordinate.
+    """Transport of N(0, 1) to the uniform distribution on [low, high], by coordinate.
 
         T(z) = low + (high - low) Phi(z)  =  high - (high - low) Phi(-z)
 
@@ -67,7 +69,13 @@ class NormalToBox(tfb.AutoCompositeTensorBijector):
     T'(z) = (high - low) N(z; 0, 1), so that one erfc serves both ends.
     """
 
-    def __init__(self, low, high, validate_args=False, name="normal_to_box"):
+    def __init__(
+        self,
+        low: ArrayLike,
+        high: ArrayLike,
+        validate_args: bool = False,
+        name: str = "normal_to_box",
+    ) -> None:
         parameters = dict(locals())
         with tf.name_scope(name) as name:
             self.low = tf.convert_to_tensor(low, tf.float32)
@@ -102,7 +110,7 @@ class NormalToBox(tfb.AutoCompositeTensorBijector):
 
 
 class NormalToSpectrum(tfb.AutoCompositeTensorBijector):
-    """Carries N(0, I) to a stationary Gaussian, frequency by frequency.
+    """Transport of N(0, I) to a stationary Gaussian, frequency by frequency.
 
         T(z) = mean + colours @ H(amplitude z),   log |det T'| = sum(log amplitude)
 
@@ -111,8 +119,13 @@ class NormalToSpectrum(tfb.AutoCompositeTensorBijector):
     """
 
     def __init__(
-        self, mean, amplitude, colours, validate_args=False, name="normal_to_spectrum"
-    ):
+        self,
+        mean: ArrayLike,
+        amplitude: ArrayLike,
+        colours: ArrayLike,
+        validate_args: bool = False,
+        name: str = "normal_to_spectrum",
+    ) -> None:
         parameters = dict(locals())
         with tf.name_scope(name) as name:
             self.mean = tf.convert_to_tensor(mean, tf.float32)
@@ -147,59 +160,8 @@ class NormalToSpectrum(tfb.AutoCompositeTensorBijector):
         return tf.reduce_sum(tf.math.log(self.amplitude))
 
 
-class Generator(tfb.Bijector):
-    """Carries noise to images by a network, which has no inverse."""
-
-    def __init__(self, generate, latent_shape, image_shape):
-        self._generate = generate
-        self._latent_shape = tf.TensorShape(latent_shape)
-        self._image_shape = tf.TensorShape(image_shape)
-        super().__init__(
-            forward_min_event_ndims=self._latent_shape.rank,
-            inverse_min_event_ndims=self._image_shape.rank,
-            dtype=tf.float32,
-            parameters={},
-            name="generator",
-        )
-
-    def _forward_event_shape(self, _):
-        return self._image_shape
-
-    def _forward_event_shape_tensor(self, _):
-        return tf.constant(self._image_shape.as_list(), tf.int32)
-
-    def _inverse_event_shape(self, _):
-        return self._latent_shape
-
-    def _inverse_event_shape_tensor(self, _):
-        return tf.constant(self._latent_shape.as_list(), tf.int32)
-
-    def _forward(self, z):
-        images = self._generate(tf.reshape(z, [-1, *self._latent_shape]))
-        samples = z.shape.rank - self._latent_shape.rank
-        shape = tf.concat([tf.shape(z)[:samples], self._image_shape], axis=0)
-        static_shape = z.shape[:samples].concatenate(self._image_shape)
-        return tf.ensure_shape(tf.reshape(images, shape), static_shape)
-
-    def _inverse(self, _):
-        raise NotImplementedError(_NO_DENSITY)
-
-    def _forward_log_det_jacobian(self, _):
-        raise NotImplementedError(_NO_DENSITY)
-
-    def _inverse_log_det_jacobian(self, _):
-        raise NotImplementedError(_NO_DENSITY)
-
-
-_NO_DENSITY = (
-    "The images of a generator must be reached from their noise: they have neither a "
-    "density nor an inverse. Received: a call that needs one. Work in noise "
-    "coordinates: sample them with keras_tilt.sample, or use Tilt.noise_log_prob."
-)
-
-
 class Box(tfd.TransformedDistribution):
-    """The law of T(z), with the density written down instead of derived.
+    """The distribution of T(z), with the density written down instead of derived.
 
     TFP derives log q(x) = log N(z) - log T'(z): two numbers that are equal up to a
     constant, and NaN where z is infinite.
@@ -217,7 +179,7 @@ class Box(tfd.TransformedDistribution):
 
 
 class Squashed(tfd.TransformedDistribution):
-    """The law of a transport that ends in a NormalToBox, with a density everywhere."""
+    """The distribution of a transport that ends in a NormalToBox, finite in the box."""
 
     def _log_prob(self, x):
         box = self.bijector.bijectors[0]
@@ -276,7 +238,7 @@ def _to_box(z, low, high):
 
 @_in_a_graph_of_its_own
 @tf.custom_gradient
-def hartley(images):
+def hartley(images: tf.Tensor) -> tuple[tf.Tensor, Callable]:
     """H(u) = (Re DFT2(u) - Im DFT2(u)) / sqrt(height width), channel by channel.
 
     H is symmetric, so that it is its own gradient. The real FFT gives one half of the

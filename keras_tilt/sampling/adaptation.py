@@ -1,14 +1,14 @@
-"""The warm-up: the tilt rises, the step follows it, and then both stay as they are.
+"""The warm-up: the tilt rises, the step size follows it, and then both are frozen.
 
     scale(i)   rises to 1 in the first part of the warm-up
     log step  += gain (acceptance - target)
     step       = exp(mean of log step over the last iterations)
-    steps      = ceil(quarter turn / step)
+    steps      = ceil(trajectory length / step),     trajectory length = pi / 2
 
-An adapting chain has no stationary density: after the warm-up nothing changes any more.
-While the tilt is weak the chains move in long steps, and find their way to the modes of
-a strong one. A quarter turn of the noise replaces it by an independent momentum; longer
-trajectories come back, and shorter ones diffuse.
+An adapting chain has no stationary density: after the warm-up nothing is adapted. While
+the tilt is weak the chains move in long steps, and find their way to the modes of a
+strong one. Without a tilt a trajectory of length pi / 2 replaces the noise by the
+momentum, an independent draw; longer ones come back, and shorter ones diffuse.
 
 Source: Robbins and Monro (1951) for the adaptation, Polyak and Juditsky (1992) for the
 mean; Kirkpatrick, Gelatt and Vecchi (1983) for annealing.
@@ -24,11 +24,13 @@ __all__ = [
 ]
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-QUARTER_TURN = math.pi / 2
+QUARTER_TURN = math.pi / 2  # trajectory length that replaces noise by momentum
 
 _ANNEALED = 0.4  # share of the warm-up in which the tilt rises
 _GAIN = 1.0  # a step always accepted grows by a fifth, one never accepted halves
@@ -36,25 +38,25 @@ _DECAY = 0.6  # of the gain, once the tilt has risen
 _UNSETTLED = 0.5  # share of the iterations at full tilt that the mean leaves out
 
 
-def annealed_scale(iteration, num_burnin_steps):
-    """The factor of the tilt in one iteration of the warm-up: in (0, 1], rising."""
+def annealed_scale(iteration: int, num_burnin_steps: int) -> float:
+    """Return the factor of the tilt in an iteration of the warm-up, in (0, 1]."""
     return min(1.0, (iteration + 1) / (_ANNEALED * num_burnin_steps + 1))
 
 
-def num_rising(num_burnin_steps):
-    """Iterations of such a warm-up in which the tilt is not at its full scale."""
+def num_rising(num_burnin_steps: int) -> int:
+    """Return the iterations of a warm-up before the tilt is at its full scale."""
     iterations = range(num_burnin_steps)
     return sum(annealed_scale(i, num_burnin_steps) < 1 for i in iterations)
 
 
 class StepSize(NamedTuple):
-    """Step sizes while they are adapted, one per row of chains.
+    """Step sizes while they are adapted, one per tilt.
 
-    On a ladder of temperatures [rows] is [rows, ladder] throughout.
+    On a ladder of temperatures every [tilts] is [tilts, ladder].
 
     Attributes:
-        log_step: [rows], in use.
-        log_mean: [rows], mean of log_step over the settled iterations.
+        log_step: [tilts], in use.
+        log_mean: [tilts], mean of log_step over the settled iterations.
         num_settled: [], how many those are.
     """
 
@@ -63,21 +65,28 @@ class StepSize(NamedTuple):
     num_settled: np.ndarray
 
     @classmethod
-    def first(cls, step_size, shape):
-        """One step size for all rows, nothing learned yet."""
+    def first(cls, step_size: float, shape: int | Sequence[int]) -> "StepSize":
+        """Return one step size for all tilts, before any iteration."""
         log_step = np.full(shape, math.log(step_size))
         return cls(log_step, np.zeros(shape), np.array(0))
 
-    def learn(self, accept_prob, target, iteration, num_burnin_steps, longest=math.inf):
-        """Longer where more was accepted than wanted, shorter where less.
+    def learn(
+        self,
+        accept_prob: np.ndarray,
+        target: float,
+        iteration: int,
+        num_burnin_steps: int,
+        longest: float = math.inf,
+    ) -> "StepSize":
+        """Return longer steps where more was accepted than the target, or shorter ones.
 
         Args:
-            accept_prob: [rows], mean over chains, in iteration `iteration`.
-            target: acceptance wanted.
+            accept_prob: [tilts], mean over chains, in iteration `iteration`.
+            target: of the acceptance.
             iteration: 0 ... num_burnin_steps - 1.
             num_burnin_steps: iterations of the warm-up.
-            longest: step size above which none is used; nor is any learned, which would
-                take its time to come back when a stronger tilt asks for less.
+            longest: largest step size to use, and to learn: a larger one would take
+                iterations to come back when a stronger tilt needs a smaller one.
         """
         risen = _ANNEALED * num_burnin_steps
         gain = _GAIN * (1 + max(0.0, iteration - risen)) ** -_DECAY
@@ -90,31 +99,31 @@ class StepSize(NamedTuple):
         return StepSize(log_step, log_mean, count)
 
     @property
-    def current(self):
-        """[rows], the step size to use next."""
+    def current(self) -> np.ndarray:
+        """The step size to use next, [tilts]."""
         return np.exp(self.log_step)
 
     @property
-    def settled(self):
-        """[rows], the step size to freeze."""
+    def settled(self) -> np.ndarray:
+        """The step size to freeze, [tilts]."""
         return np.exp(self.log_mean if self.num_settled else self.log_step)
 
 
-def leapfrog_steps(step_size, length, most):
-    """How many steps a length takes with the smallest of the step sizes."""
+def leapfrog_steps(step_size: ArrayLike, length: float, most: int) -> int:
+    """Return how many of the smallest steps a trajectory of a length takes."""
     return int(np.clip(np.ceil(length / np.min(step_size)), 1, most))
 
 
-def jittered(num_leapfrog_steps, seed, iteration):
-    """A count that differs from iteration to iteration, with the given mean.
+def jittered(num_leapfrog_steps: int, seed: Sequence[int], iteration: int) -> int:
+    """Return a number of steps that varies by iteration, with the given mean.
 
     Uniform on ceil(n / 2) ... n + floor(n / 2). With a fixed length, directions that
-    the trajectory brings back to their start would never be renewed.
+    the trajectory brings back to their start would never mix.
 
     Args:
         num_leapfrog_steps: n.
         seed: pair of whole numbers.
-        iteration: equal iterations of equal seeds have equal counts.
+        iteration: equal iterations and seeds give equal numbers.
     """
     key = [int(part) & 0xFFFFFFFF for part in seed]
     random = np.random.Generator(np.random.Philox(key=key, counter=iteration))

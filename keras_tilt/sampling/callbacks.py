@@ -1,4 +1,4 @@
-"""What a network's units want while it learns: their samples, in TensorBoard.
+"""Samples from the densities of a network's units while it learns, in TensorBoard.
 
     after every epoch    p(x) = exp(scale f(x)) q(x) / Z    of the weights as they are
 
@@ -8,19 +8,22 @@ little from one to the next, and so does its density.
 
 __all__ = ["UnitSamples"]
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_tilt.sampling.sampler import sample
+from keras_tilt.sampling.samples import Samples
 from keras_tilt.tilt import Tilt
 from keras_tilt.validation import as_number, check_count
 
 
 class UnitSamples(keras.callbacks.Callback):
-    """Draws samples of units to TensorBoard during `fit`.
+    """Write samples from units' densities to TensorBoard during `fit`.
 
     For every unit the images of all chains, f and its R-hat as curves, and the verdict
     on convergence as text.
@@ -28,12 +31,12 @@ class UnitSamples(keras.callbacks.Callback):
     Args:
         log_dir: folder for TensorBoard.
         tilts: dict, name -> `Tilt` of a unit of the network that is fitted; or a
-            function of the model that makes it, called when the training begins.
+            function of the model that returns it, called when training begins.
         seed: a whole number; equal seeds give equal samples of equal weights.
         num_chains: chains of each unit.
-        num_results: draws of each chain after an epoch, four or more.
+        num_results: draws of each chain after an epoch, 4 or more.
         num_burnin_steps: iterations before them, in which the step is adapted.
-        every: epochs from one drawing to the next.
+        every: epochs from one sampling to the next.
         low: pixel value shown black.
         high: pixel value shown white.
 
@@ -53,17 +56,17 @@ class UnitSamples(keras.callbacks.Callback):
 
     def __init__(
         self,
-        log_dir,
-        tilts,
+        log_dir: str | os.PathLike,
+        tilts: Mapping[str, Tilt] | Callable[[keras.Model], Mapping[str, Tilt]],
         *,
-        seed,
-        num_chains=4,
-        num_results=10,
-        num_burnin_steps=20,
-        every=1,
-        low=0.0,
-        high=1.0,
-    ):
+        seed: int,
+        num_chains: int = 4,
+        num_results: int = 10,
+        num_burnin_steps: int = 20,
+        every: int = 1,
+        low: float = 0.0,
+        high: float = 1.0,
+    ) -> None:
         super().__init__()
         _import_tensorboard()
         if not callable(tilts):
@@ -79,32 +82,33 @@ class UnitSamples(keras.callbacks.Callback):
                 "Pass the pixels that are to be black and white."
             )
         self.log_dir, self._tilts_or_maker, self._seed = log_dir, tilts, seed
-        self._counts = {
+        self._counts: dict[str, Any] = {
             "num_chains": num_chains,
             "num_results": num_results,
             "num_burnin_steps": num_burnin_steps,
         }
         self._every, self._low, self._high = every, low, high
 
-    def on_train_begin(self, logs=None):
-        """Make the tilts, and the file."""
-        self._tilts = self._tilts_or_maker
-        if callable(self._tilts_or_maker):
-            self._tilts = _check_tilts(self._tilts_or_maker(self.model))
-        self._noise = {}
+    def on_train_begin(self, logs: Mapping | None = None) -> None:
+        """Make the tilts, and open the file."""
+        tilts = self._tilts_or_maker
+        if callable(tilts):
+            tilts = _check_tilts(tilts(self.model))
+        self._tilts: Mapping[str, Tilt] = tilts
+        self._noise: dict[str, np.ndarray] = {}
         self._writer = tf.summary.create_file_writer(str(self.log_dir))
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Mapping | None = None) -> None:
         """Close the file."""
         self._writer.close()
 
-    def on_epoch_end(self, epoch, logs=None):
-        """Sample all units, chains going on from the last time."""
+    def on_epoch_end(self, epoch: int, logs: Mapping | None = None) -> None:
+        """Sample all units; their chains continue from the last time."""
         if (epoch + 1) % self._every:
             return
         with self._writer.as_default(step=epoch + 1):
             for i, (name, tilt) in enumerate(self._tilts.items()):
-                samples = sample(
+                drawn = sample(
                     tilt,
                     **self._counts,
                     seed=[self._seed + i, epoch],
@@ -112,6 +116,7 @@ class UnitSamples(keras.callbacks.Callback):
                     thin=self._counts["num_results"],
                     progress=False,
                 )
+                samples = cast(Samples, drawn)  # of one tilt, not of a list
                 self._noise[name] = samples.noise[-1]
                 self._write(name, samples)
 

@@ -1,58 +1,50 @@
 """Many chains in one graph, on one device or split over the replicas of a strategy.
 
-    (state, settings, seed) -> state, and the numbers that the chains are judged by
+    (state, parameters, seed) -> state, and the numbers that the chains are judged by
 
-States have the shape [rows, chains, ...]: a row is one tilt, with a step size of its
-own. Every chain draws its random numbers by its own number, so that it is the same
-chain wherever it runs. Only the numbers leave the device at every iteration.
+States have the shape [tilts, chains, ...]; every tilt has a step size of its own. Every
+chain draws its random numbers by its own id, so that it is the same chain wherever it
+runs. Only the numbers leave the device at every iteration.
 """
 
 __all__ = [
     "MOST_CHAINS",
     "ChainGraphs",
     "Chains",
-    "Settings",
+    "KernelParameters",
     "State",
-    "check_start",
-    "functional_names",
-    "functionals",
-    "is_standard_normal",
-    "projection_directions",
 ]
 
-import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
+from tensorflow_probability import distributions as tfd
 
+from keras_tilt.sampling.functionals import functionals, projection_directions
 from keras_tilt.sampling.kernels import (
     DIVERGENCE,
-    Response,
+    Kernel,
     SplitHamiltonianMonteCarlo,
     chain_seeds,
     kinetic_energy,
     transition_kernel,
 )
-from keras_tilt.validation import few
+from keras_tilt.sampling.response import Response
 
-MOST_CHAINS = 2**16  # of a row: chain j of row i has the number i * MOST_CHAINS + j
-
-_NUM_PROJECTIONS = 8
-_PROJECTION_SEED = 20150107
-_PROJECTIONS = tuple(f"projection {i}" for i in range(_NUM_PROJECTIONS))
-# Half periods per image, along rows and columns.
-_LOW_FREQUENCIES = ((0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (2, 0))
+MOST_CHAINS = 2**16  # of a tilt: chain j of tilt i has the id i * MOST_CHAINS + j
 
 
-class Settings(NamedTuple):
-    """What may change from one iteration to the next.
+class KernelParameters(NamedTuple):
+    """The parameters of the kernel, which may change from iteration to iteration.
 
     Attributes:
-        step_size: [rows], or on a ladder [rows, ladder], in units of noise.
+        step_size: [tilts], or on a ladder [tilts, ladder], in units of noise.
         num_leapfrog_steps: a whole number.
-        scale: [rows], factor of f.
-        is_adjusted: whether the Metropolis test is made, with the kernel "split".
+        scale: [tilts], factor of f.
+        is_adjusted: whether there is a Metropolis test, with the kernel "split".
     """
 
     step_size: np.ndarray
@@ -62,40 +54,40 @@ class Settings(NamedTuple):
 
 
 class State(NamedTuple):
-    """Where the chains are, what the kernel knows of these places, and under what."""
+    """Where the chains are, the kernel's results there, and its parameters."""
 
     noise: Any
     results: Any
-    settings: Settings
+    parameters: KernelParameters
 
 
 class ChainGraphs:
     """The graphs that start chains and advance them by one iteration.
 
-    They know nothing of a single run: several runs, also in several threads, may share
-    them. Where the unit is an argument of the graph, so may runs of several units.
+    They hold nothing of a single run: several runs, also in several threads, may share
+    them. Where the unit is an argument of the graph, runs of several units may, too.
 
     Under the `tf.distribute` strategy in scope the chains are split over its replicas.
 
     Args:
-        response: f, (noise [rows, chains, ...], *parameters) -> [rows, chains], nats.
+        response: f, (noise [tilts, chains, ...], *read_outs) -> [tilts, chains], nats.
         to_images: T, noise [n, ...] -> images [n, ...].
         base: distribution of the noise of one chain.
-        kernel: a name that `transition_kernel` knows.
+        kernel: name, as of `transition_kernel`.
         inverse_temperatures: None, or factors of f on a ladder of replicas of every
-            chain, the first of them 1. States are then [ladder, rows, chains, ...].
-        autograph: as in `keras_tilt.sampling.kernels.Response`.
+            chain, the first of them 1. States are then [ladder, tilts, chains, ...].
+        autograph: as in `keras_tilt.sampling.response.Response`.
     """
 
     def __init__(
         self,
-        response,
-        to_images,
-        base,
-        kernel,
-        inverse_temperatures=None,
-        autograph=True,
-    ):
+        response: Callable[..., tf.Tensor],
+        to_images: Callable[[tf.Tensor], tf.Tensor],
+        base: tfd.Distribution,
+        kernel: Kernel,
+        inverse_temperatures: Sequence[float] | None = None,
+        autograph: bool = True,
+    ) -> None:
         self.kernel_name = kernel
         self.base = base
         self.ladder = inverse_temperatures
@@ -112,56 +104,74 @@ class ChainGraphs:
 
     # On the host
 
-    def start(self, noise, ids, parameters, mass, settings):
-        """What the kernel knows of a place, and f and slope there.
+    def start(
+        self,
+        noise: tf.Tensor,
+        ids: tf.Tensor,
+        read_outs: tuple[tf.Tensor, ...],
+        mass: tf.Tensor,
+        parameters: KernelParameters,
+    ) -> tuple[Any, dict[str, tf.Tensor]]:
+        """Return the kernel's results at a state, and f and its slope there.
 
         Args:
-            noise: [rows, chains, ...], on a ladder [ladder, rows, chains, ...].
-            ids: [rows, chains] int32, by which the chains draw.
-            parameters: tuple of tensors, of f.
+            noise: [tilts, chains, ...], on a ladder [ladder, tilts, chains, ...].
+            ids: [tilts, chains] int32, by which the chains draw.
+            read_outs: tuple of tensors, further arguments of f.
             mass: tensor.
-            settings: `Settings` of tensors.
+            parameters: `KernelParameters` of tensors.
 
         Returns:
             results: of the kernel.
-            numbers: dict of [rows, chains].
+            numbers: dict of [tilts, chains].
         """
         if not self._chain_by_chain:
-            return self._start(noise, parameters, settings)
-        # A trajectory of length zero ends where it starts, and knows f there. A graph
-        # of its own would hold the network a second time, and to prepare it for running
-        # takes about as long as to trace it.
+            return self._start(noise, read_outs, parameters)
+        # A trajectory of length zero ends where it starts, and returns f there. A graph
+        # of its own would hold the network a second time, and preparing it to run takes
+        # about as long as tracing it.
         unknown = self.strategy.run(self._unknown_on_replica, args=(noise,))
-        still = Settings(
-            tf.zeros_like(settings.step_size),
+        still = KernelParameters(
+            tf.zeros_like(parameters.step_size),
             tf.constant(1),
-            tf.ones_like(settings.scale),
-            settings.is_adjusted,
+            tf.ones_like(parameters.scale),
+            parameters.is_adjusted,
         )
         _, results, _ = self.advance(
-            noise, unknown, tf.constant([0, 0]), ids, parameters, mass, still
+            noise, unknown, tf.constant([0, 0]), ids, read_outs, mass, still
         )
         there = results.proposed_results
-        return self.strategy.run(self._known_on_replica, args=(noise, there, settings))
+        return self.strategy.run(
+            self._known_on_replica, args=(noise, there, parameters)
+        )
 
-    def advance(self, noise, results, seed, ids, parameters, mass, settings):
-        """One iteration.
+    def advance(
+        self,
+        noise: tf.Tensor,
+        results: Any,
+        seed: tf.Tensor,
+        ids: tf.Tensor,
+        read_outs: tuple[tf.Tensor, ...],
+        mass: tf.Tensor,
+        parameters: KernelParameters,
+    ) -> tuple[tf.Tensor, Any, dict[str, tf.Tensor]]:
+        """Advance by one iteration.
 
         Args:
-            noise: as in `start`, as all that follow but two.
-            results: of the kernel at this place, under these settings.
+            noise: as in `start`.
+            results: of the kernel at this noise, with these parameters.
             seed: [2] int32.
-            ids: see there.
-            parameters: see there.
-            mass: see there.
-            settings: see there.
+            ids: as in `start`.
+            read_outs: as in `start`.
+            mass: as in `start`.
+            parameters: as in `start`.
 
         Returns:
             noise: like `noise`.
-            results: of the kernel there.
-            numbers: dict of [rows, chains].
+            results: of the kernel at the new noise.
+            numbers: dict of [tilts, chains].
         """
-        return self._advance(noise, results, seed, ids, parameters, mass, settings)
+        return self._advance(noise, results, seed, ids, read_outs, mass, parameters)
 
     def _run_start(self, *args):
         return self.strategy.run(self._start_on_replica, args=args)
@@ -171,9 +181,9 @@ class ChainGraphs:
 
     # On one replica
 
-    def _start_on_replica(self, noise, parameters, settings):
-        response = self._f.at(parameters)
-        results = self._kernel(response, 1.0, *settings).bootstrap_results(noise)
+    def _start_on_replica(self, noise, read_outs, parameters):
+        response = self._f.at(read_outs)
+        results = self._kernel(response, 1.0, *parameters).bootstrap_results(noise)
         f, gradient = response.value_and_gradient(noise)
         numbers = {"f": f, "slope": _slope(f, gradient)}
         if self.ladder is not None:
@@ -185,26 +195,26 @@ class ChainGraphs:
         f = tf.zeros(noise.shape[:2], noise.dtype)
         return kernel.results_of(noise, f, tf.zeros_like(noise))
 
-    def _known_on_replica(self, noise, there, settings):
+    def _known_on_replica(self, noise, there, parameters):
         f, (gradient,) = there.target_log_prob, there.grads_target_log_prob
-        scale = settings.scale[:, None]
+        scale = parameters.scale[:, None]
         of_noise = tf.reshape(scale, [-1, *[1] * (noise.shape.rank - 1)])
-        kernel = self._kernel(self._f, 1.0, *settings)
+        kernel = self._kernel(self._f, 1.0, *parameters)
         results = kernel.results_of(noise, scale * f, of_noise * gradient)
         return results, {"f": f, "slope": _slope(f, gradient)}
 
     def _advance_on_replica(
-        self, noise, results, seed, ids, parameters, mass, settings
+        self, noise, results, seed, ids, read_outs, mass, parameters
     ):
-        kernel = self._kernel(self._f.at(parameters), mass, *settings)
+        kernel = self._kernel(self._f.at(read_outs), mass, *parameters)
         if self._chain_by_chain:
             seed = chain_seeds(seed, ids)
         start, results_at_start = noise, results
         noise, results = kernel.one_step(start, results_at_start, seed=seed)
-        numbers = self._numbers(noise, results, parameters, settings.scale)
+        numbers = self._numbers(noise, results, read_outs, parameters.scale)
         if self.ladder is None and self.kernel_name != "mala":
             log_prob = results_at_start.accepted_results.target_log_prob
-            if self.kernel_name == "split":  # which is told f alone
+            if self.kernel_name == "split":  # which is given f only
                 log_prob += self.base.log_prob(start)
             numbers["energy"] = kinetic_energy(results) - log_prob
         return noise, results, numbers
@@ -223,18 +233,18 @@ class ChainGraphs:
         )
 
     def _on_ladder(self, response):
-        """f of states [ladder, rows, chains, ...], if there is a ladder."""
+        """f of states [ladder, tilts, chains, ...], if there is a ladder."""
         if self.ladder is None:
             return response
 
-        def of_all(noise, *parameters):
+        def of_all(noise, *read_outs):
             columns = tf.concat(tf.unstack(noise), axis=1)
-            f = response(columns, *parameters)
+            f = response(columns, *read_outs)
             return tf.stack(tf.split(f, len(self.ladder), axis=1))
 
         return of_all
 
-    def _numbers(self, noise, results, parameters, scale):
+    def _numbers(self, noise, results, read_outs, scale):
         numbers = {}
         if self.ladder is not None:
             noise = noise[0]
@@ -255,7 +265,7 @@ class ChainGraphs:
         else:
             # Anew, and not as log_prob - log base(z): that difference of two numbers of
             # the size of the image has its own rounding noise.
-            f = self._response(noise, *parameters)
+            f = self._response(noise, *read_outs)
         return numbers | {
             "f": f,
             "log_prob": scale[:, None] * f + self.base.log_prob(noise),
@@ -267,7 +277,7 @@ class ChainGraphs:
         }
 
     def _images(self, noise):
-        """T of noise [rows, chains, ...]."""
+        """T of noise [tilts, chains, ...]."""
         flat = self._to_images(tf.reshape(noise, [-1, *noise.shape[2:]]))
         return tf.reshape(flat, [*noise.shape[:2], *flat.shape[1:]])
 
@@ -277,110 +287,122 @@ class Chains:
 
     Args:
         graphs: `ChainGraphs`.
-        rows: the numbers of the rows, by which their chains draw.
-        parameters: tuple of arrays, of the response.
+        places: of the tilts in their list, by which their chains draw.
+        read_outs: tuple of arrays, further arguments of the response.
         mass: of the kernel "split", broadcastable to the noise of one chain.
     """
 
-    def __init__(self, graphs, rows, parameters=(), mass=1.0):
+    def __init__(
+        self,
+        graphs: ChainGraphs,
+        places: ArrayLike,
+        read_outs: Sequence[ArrayLike] = (),
+        mass: ArrayLike = 1.0,
+    ) -> None:
         self._graphs, self._strategy = graphs, graphs.strategy
-        self._rows = np.asarray(rows)
-        self._parameters = tuple(map(tf.constant, parameters))
+        self._places = np.asarray(places)
+        self._read_outs = tuple(map(tf.constant, read_outs))
         self._mass = tf.constant(mass, graphs.base.dtype)
 
     # On the host
 
     @property
-    def num_replicas(self):
-        """Of the strategy."""
+    def num_replicas(self) -> int:
+        """Number of replicas of the strategy."""
         return self._strategy.num_replicas_in_sync
 
-    def start(self, noise, settings):
-        """Chains at given places.
+    def start(
+        self, noise: np.ndarray, parameters: KernelParameters
+    ) -> tuple[State, dict[str, np.ndarray]]:
+        """Start chains at given noise.
 
         Args:
-            noise: [rows, chains, ...], array.
-            settings: `Settings`.
+            noise: [tilts, chains, ...], array.
+            parameters: `KernelParameters`.
 
         Returns:
             state: a `State`.
-            numbers: dict of arrays [rows, chains]: f in nats, and slope, the largest
-                |df/dz_i|, which is not finite where one of them is not.
+            numbers: dict of arrays [tilts, chains]: f in nats, and slope, the largest
+                |df/dz_i|, which is not finite if any of them is not.
         """
-        ids = MOST_CHAINS * self._rows[:, None] + np.arange(noise.shape[1])
+        ids = MOST_CHAINS * self._places[:, None] + np.arange(noise.shape[1])
         self._ids = self._split(ids.astype(np.int32))
         noise = self._split(noise)
         if self._graphs.ladder is not None:
             noise = tf.repeat(noise[None], len(self._graphs.ladder), axis=0)
         results, numbers = self._graphs.start(
-            noise, self._ids, self._parameters, self._mass, self._tensors(settings)
+            noise, self._ids, self._read_outs, self._mass, self._tensors(parameters)
         )
-        return State(noise, results, settings), self._joined(numbers)
+        return State(noise, results, parameters), self._joined(numbers)
 
-    def advance(self, state, settings, seed):
-        """One iteration.
+    def advance(
+        self, state: State, parameters: KernelParameters, seed: tf.Tensor
+    ) -> tuple[State, dict[str, np.ndarray]]:
+        """Advance by one iteration.
 
         Args:
             state: a `State`.
-            settings: `Settings`, not necessarily those of the state.
+            parameters: `KernelParameters`, not necessarily those of the state.
             seed: [2].
 
         Returns:
             state: a `State`.
-            numbers: dict of arrays [rows, chains]: f and log_prob in nats, is_accepted,
-                is_finite and is_divergent (the energy of the proposal), accept_prob,
-                the functionals, and energy, at the start of the trajectory, of kernels
-                with a momentum. On a ladder they are those of its first step, without
-                the energy, except for accept_prob [rows, chains, ladder] and
-                swap_accepted [rows, chains, ladder - 1], which is NaN where no swap was
-                proposed.
+            numbers: dict of arrays [tilts, chains]: f and log_prob in nats,
+                is_accepted, is_finite and is_divergent (the energy of the proposal),
+                accept_prob, the functionals, and energy, at the start of the
+                trajectory, of kernels with a momentum. On a ladder they are those of
+                its first step, without the energy, except for accept_prob [tilts,
+                chains, ladder] and swap_accepted [tilts, chains, ladder - 1], which is
+                NaN where no swap was proposed.
         """
-        noise, results, tensors = state.noise, state.results, self._tensors(settings)
-        of_run = self._ids, self._parameters, self._mass, tensors
-        if self._results_differ(settings, state.settings):
+        noise, results, tensors = state.noise, state.results, self._tensors(parameters)
+        of_run = self._ids, self._read_outs, self._mass, tensors
+        if self._results_differ(parameters, state.parameters):
             results, _ = self._graphs.start(noise, *of_run)
         noise, results, numbers = self._graphs.advance(noise, results, seed, *of_run)
-        return State(noise, results, settings), self._joined(numbers)
+        return State(noise, results, parameters), self._joined(numbers)
 
-    def _tensors(self, settings):
+    def _tensors(self, parameters):
         """As tensors, so that a new value does not retrace."""
         dtype = self._graphs.base.dtype
-        return Settings(
-            tf.constant(settings.step_size, dtype),
-            tf.constant(settings.num_leapfrog_steps, tf.int32),
-            tf.constant(settings.scale, dtype),
-            tf.constant(bool(settings.is_adjusted)),
+        return KernelParameters(
+            tf.constant(parameters.step_size, dtype),
+            tf.constant(parameters.num_leapfrog_steps, tf.int32),
+            tf.constant(parameters.scale, dtype),
+            tf.constant(bool(parameters.is_adjusted)),
         )
 
     def _results_differ(self, one, other):
-        """Whether the kernel knows something else of the same place."""
+        """Whether the kernel has other results at the same noise."""
         if not np.array_equal(one.scale, other.scale):
             return True
-        # The drift of a Langevin step is kept with its place.
+        # The drift of a Langevin step is part of the results.
         same_steps = np.array_equal(one.step_size, other.step_size)
         return self._graphs.kernel_name == "mala" and not same_steps
 
-    def noise_of(self, state):
-        """The states as one array, [rows, chains, ...]."""
+    def noise_of(self, state: State) -> np.ndarray:
+        """Return the noise of all chains as one array, [tilts, chains, ...]."""
         on_ladder = self._graphs.ladder is not None
         return self._joined(state.noise[0] if on_ladder else state.noise)
 
-    def pack(self, state):
-        """The state as a list of arrays, replica by replica."""
+    def pack(self, state: State) -> list[np.ndarray]:
+        """Return the state as a list of arrays, replica by replica."""
         local = self._strategy.experimental_local_results
         places = tf.nest.flatten((state.noise, state.results))
         parts = [part.numpy() for whole in places for part in local(whole)]
-        return [*parts, *(np.asarray(value) for value in state.settings)]
+        return [*parts, *(np.asarray(value) for value in state.parameters)]
 
-    def unpack(self, arrays, like):
-        """The state that was packed, in the structure of another one."""
-        count = len(Settings._fields)
-        parts, settings = arrays[:-count], arrays[-count:]
+    def unpack(self, arrays: Sequence[Any], like: State) -> State:
+        """Return the state that was packed, in the structure of another one."""
+        count = len(KernelParameters._fields)
+        parts, parameters = arrays[:-count], KernelParameters(*arrays[-count:])
         replicas = self.num_replicas
-        parts = [parts[i : i + replicas] for i in range(0, len(parts), replicas)]
-        places = [self._placed(part) for part in parts]
-        places = tf.nest.pack_sequence_as((like.noise, like.results), places)
-        return State(*places, Settings(*settings))
+        places = [
+            self._placed(parts[i : i + replicas])
+            for i in range(0, len(parts), replicas)
+        ]
+        noise, results = tf.nest.pack_sequence_as((like.noise, like.results), places)
+        return State(noise, results, parameters)
 
     # Of the replicas
 
@@ -390,7 +412,7 @@ class Chains:
         )
 
     def _split(self, array):
-        """An array [rows, chains, ...] with its chains spread over the replicas."""
+        """An array [tilts, chains, ...] with its chains spread over the replicas."""
         return self._placed(np.array_split(array, self.num_replicas, axis=1))
 
     def _joined(self, values):
@@ -410,112 +432,5 @@ def _slope(f, gradient):
 
 
 def _ladder_last(values):
-    """[ladder, rows, chains] -> [rows, chains, ladder]."""
+    """[ladder, tilts, chains] -> [tilts, chains, ladder]."""
     return tf.transpose(values, [1, 2, 0])
-
-
-def is_standard_normal(base):
-    """Whether a distribution is N(0, I): by its density at the origin and elsewhere."""
-    size = math.prod(base.event_shape)
-    places = np.random.default_rng(0).standard_normal([3, size])
-    places[0] = 0.0
-    try:
-        log_prob = base.log_prob(
-            tf.constant(places.reshape([3, *base.event_shape]), base.dtype)
-        )
-    except (NotImplementedError, ValueError, tf.errors.OpError):
-        return False
-    exact = -np.sum(places**2 + np.log(2 * np.pi), axis=1) / 2
-    return bool(np.allclose(log_prob, exact, rtol=1e-5, atol=1e-5))
-
-
-def functional_names(event_shape):
-    """The names of the `functionals` of images of one shape, in their order."""
-    low = (f"low frequency {i},{j}" for i, j in _low_frequencies(event_shape))
-    return ("log q", "image norm", *low, *_PROJECTIONS)
-
-
-def functionals(noise, images, base, directions):
-    """The scalars by which chains are compared besides f.
-
-        log q           log base(z): log q in noise coordinates, nats
-        image norm      root mean square of the pixels of x = T(z)
-        low frequency   means of x times cosines over rows and columns, 0,0 the mean
-        projection      of z on fixed random directions of length 1
-
-    Args:
-        noise: z, [rows, chains, ...].
-        images: x, [rows, chains, ...].
-        base: distribution of the noise of one chain.
-        directions: [pixels, 8], from `projection_directions`.
-
-    Returns:
-        functionals: dict, name -> [rows, chains].
-    """
-    batch, event = images.shape[:2], images.shape[2:]
-    flat_noise = tf.reshape(noise, [*batch, -1])
-    flat_images = tf.reshape(images, [*batch, -1])
-    with tf.init_scope():  # held beside the graph, not written into it
-        cosines = tf.constant(_cosines(event), images.dtype)
-    values = [
-        base.log_prob(noise),
-        tf.sqrt(tf.reduce_mean(flat_images**2, axis=-1)),
-        *tf.unstack(tf.tensordot(flat_images, cosines, axes=1), axis=-1),
-        *tf.unstack(tf.tensordot(flat_noise, directions, axes=1), axis=-1),
-    ]
-    return dict(zip(functional_names(event), values, strict=True))
-
-
-def _low_frequencies(event_shape):
-    """Those that an image of the shape has: none along an axis of one pixel."""
-    height, width, _ = _as_image(event_shape)
-    return [(i, j) for i, j in _LOW_FREQUENCIES if i < height and j < width]
-
-
-def _as_image(event_shape):
-    """Height, width and channels; what is no image is a column of pixels."""
-    sizes = [*event_shape, 1, 1, 1]
-    return sizes[0], sizes[1], math.prod(sizes[2:])
-
-
-def _cosines(event_shape):
-    """Cosines of low frequency over the pixels of an image, [pixels, frequencies]."""
-    height, width, channels = _as_image(event_shape)
-    rows, columns = (
-        np.cos(np.pi * np.outer(np.arange(3), np.arange(size) + 0.5) / size)
-        for size in (height, width)
-    )
-    waves = [
-        np.repeat(np.outer(rows[i], columns[j]).ravel(), channels)
-        for i, j in _low_frequencies(event_shape)
-    ]
-    return np.stack(waves, axis=1) / (height * width * channels)
-
-
-def projection_directions(event_shape):
-    """Fixed random directions of length 1, [pixels, 8]."""
-    draw = np.random.Generator(np.random.Philox(_PROJECTION_SEED)).standard_normal
-    size = (math.prod(event_shape), _NUM_PROJECTIONS)
-    directions = draw(size, dtype=np.float32)
-    return directions / np.linalg.norm(directions, axis=0)
-
-
-def check_start(tilts, start):
-    """f and its gradient are finite, and there is a gradient, at every chain."""
-    for tilt, f, slope in zip(tilts, start["f"], start["slope"], strict=True):
-        name = getattr(tilt.unit, "name", "the unit")
-        bad = np.flatnonzero(~(np.isfinite(f) & np.isfinite(slope)))
-        if bad.size:
-            raise ValueError(
-                "f(x) and its gradient must be finite where a chain starts. Received: "
-                f"{bad.size} of {f.size} chains where those of {name} are not, the "
-                f"first of them chain {bad[0]} with f = {f[bad[0]]}. Check the unit "
-                "for NaN, or pass another `initial_noise`."
-            )
-        if np.ptp(f) > 0 and not slope.any():
-            raise ValueError(
-                "The unit must have a gradient with respect to the image. Received: "
-                f"{name}, whose gradient is zero in all {f.size} chains although f is "
-                f"not the same, {few(f)}. Look for argmax, rounding, integers or "
-                "NumPy in the network or in `preprocess`; read a layer before them."
-            )

@@ -6,13 +6,13 @@
     E-BFMI = mean (change of the energy)^2 / variance of the energy
 
 computed by ArviZ (rank-normalized, split chains) for f and for other scalars, such as
-random projections of the noise: f can look settled while the image still drifts. Of
-chains of fewer than ten draws the autocorrelation cannot be told, and ArviZ's ESS may
-exceed their number: each such chain counts as one draw.
+random projections of the noise: f can look settled while the image still drifts. In
+chains of fewer than ten draws the autocorrelation cannot be estimated, and ArviZ's ESS
+may exceed their number: each such chain counts as one draw.
 
-A superchain is a group of chains with one start. Short chains are still spread within
-it as their own noise spreads them, and between superchains as their starts do: nested
-R-hat compares the two, and needs no long chains where there are many.
+A superchain is a group of chains with one start. The variance of short chains within
+it comes from the sampler, the variance between superchains also from their starts:
+nested R-hat compares the two, and needs many chains instead of long ones.
 
 Source: Vehtari, Gelman, Simpson, Carpenter and Buerkner (2021), "Rank-normalization,
 folding, and localization: an improved R-hat", sections 4.1 and 5; Margossian, Hoffman,
@@ -28,20 +28,20 @@ __all__ = [
     "Diagnostics",
     "Scalar",
     "diagnose",
-    "inference_data",
-    "pareto_k",
-    "read_netcdf",
-    "worst_pixel",
+    "import_arviz",
 ]
 
 import dataclasses
-import functools
 import math
 import warnings
+from collections.abc import Mapping
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
+
+from keras_tilt.sampling.functionals import MIN_DRAWS
 
 # Vehtari et al. (2021): R-hat below 1.01, and an ESS above 400, which is 100 for each
 # of the four chains they ask for at least; below that both are noise themselves.
@@ -52,11 +52,9 @@ R_HAT_LIMIT = 1.01
 ESS_LIMIT = 400
 E_BFMI_LIMIT = 0.3  # as in Stan: below, the momenta do not reach the tails
 
-_MIN_DRAWS = 4  # the shortest chain that can be split in two halves with a variance
 _MIN_DRAWS_OF_ESS = 10  # the same with an autocorrelation that ArviZ looks at
 _RISE_LIMIT = 4.0  # standard errors; of independent draws 1 in 16,000 is beyond
 _MOVED_LIMIT = 0.1  # share of iterations; a sampler aims at .6 or more
-_BLOCK = 2**24  # pixels looked at in one go
 
 
 class Scalar(NamedTuple):
@@ -83,17 +81,17 @@ class Diagnostics:
     Attributes:
         accept_rate: share of accepted proposals, of all chains.
         r_hat: rank-normalized split R-hat of f.
-        nested_r_hat: of f; NaN without superchains, with them the one that counts.
+        nested_r_hat: of f; NaN without superchains, which are judged by it.
         ess: bulk effective sample size of f, in draws.
         ess_tail: tail effective sample size of f, in draws.
         mcse: Monte Carlo standard error of the mean of f, in nats.
         e_bfmi: energy Bayesian fraction of missing information, the smallest of all
             chains; NaN for a kernel without momenta and for a ladder.
-        worst_r_hat: largest R-hat over f and the other scalars, the worst pixel left
-            out, whose limit is another.
+        worst_r_hat: largest R-hat over f and the other scalars, without the worst
+            pixel, which has another limit.
         smallest_ess: smallest bulk or tail ESS over the same.
-        worst_pixel_r_hat: of the pixel of the images with the largest; NaN where the
-            states were not kept.
+        worst_pixel_r_hat: largest R-hat over the pixels; NaN where the states were not
+            kept.
         scalars: dict, name -> `Scalar`, all that the verdict rests on.
         step_size: of the leapfrog, in units of noise.
         num_divergences: proposals with an energy error above 1,000 nats, or none that
@@ -102,7 +100,7 @@ class Diagnostics:
         num_nonfinite_warmup: the same before the first kept draw.
         num_draws: draws kept per chain.
         num_chains: chains.
-        converged: whether nothing speaks against it.
+        converged: whether no reason against it was found.
         verdict: one sentence with the reasons.
     """
 
@@ -116,7 +114,7 @@ class Diagnostics:
     worst_r_hat: float
     smallest_ess: float
     worst_pixel_r_hat: float
-    scalars: dict
+    scalars: dict[str, Scalar]
     step_size: float
     num_divergences: int
     num_nonfinite: int
@@ -136,224 +134,104 @@ class Diagnostics:
 
 
 def diagnose(
-    functionals,
-    is_accepted,
-    step_size,
+    functionals: Mapping[str, np.ndarray],
+    is_accepted: np.ndarray,
+    step_size: float,
     *,
-    energy=None,
-    pixel=None,
-    num_pixels=1,
-    num_superchains=None,
-    num_divergences=0,
-    num_nonfinite=0,
-    num_nonfinite_warmup=0,
-    num_missing=0,
-):
+    energy: np.ndarray | None = None,
+    pixel: np.ndarray | None = None,
+    num_pixels: int = 1,
+    num_superchains: int | None = None,
+    num_divergences: int = 0,
+    num_nonfinite: int = 0,
+    num_nonfinite_warmup: int = 0,
+    num_missing: int = 0,
+) -> Diagnostics:
     """Judge the draws of several chains.
 
-    Converged is what nothing speaks against: R-hat of every scalar below 1.01 and ESS
-    above 400; no rise or fall of f from the first to the last third of the draws
-    beyond 4 standard errors, for short chains from how they differ; no chain that
-    hardly moves; no divergence; E-BFMI above 0.3.
+    They have converged if there is no reason to doubt it: R-hat of every scalar is
+    below 1.01 and its ESS above 400; f neither rises nor falls from the first to the
+    last third of the draws by more than 4 standard errors (for short chains, of their
+    differences); every chain moves; no proposal diverged; E-BFMI is above 0.3.
 
     Args:
         functionals: dict of [num_draws, num_chains]: f in nats, and other scalars by
-            which the chains are compared.
+            which chains are compared.
         is_accepted: [num_draws, num_chains], booleans.
         step_size: of the leapfrog, in units of noise.
         energy: [num_draws, num_chains], nats, at the start of every trajectory; None
-            if there is no such thing.
+            for a kernel without one.
         pixel: [num_kept, num_chains], the pixel with the largest R-hat, from
             `worst_pixel`; None if it is not known.
         num_pixels: how many pixels it is the worst of. The largest R-hat of many
-            exceeds that of one by chance; its limit is as many times further from one
-            as the quantile of chi-squared it is compared with.
-        num_superchains: groups of as many chains, with one start in each; None if every
-            chain has a start of its own.
+            exceeds that of one by chance: its limit is further from 1 by the ratio of
+            the chi-squared quantiles.
+        num_superchains: number of groups of equally many chains, with one start in
+            each; None if every chain has its own start.
         num_divergences: proposals with an energy error above 1,000 nats.
         num_nonfinite: proposals rejected for a non-finite energy.
         num_nonfinite_warmup: the same during warm-up.
-        num_missing: draws per chain that were asked for and not made.
+        num_missing: draws per chain that were requested and not made.
 
     Returns:
         diagnostics: a `Diagnostics`.
     """
-    observed = {name: np.float64(values) for name, values in functionals.items()}
+    observed = {k: np.asarray(v, np.float64) for k, v in functionals.items()}
     unusable = {name: _unusable(values) for name, values in observed.items()}
     usable = {name: values for name, values in observed.items() if not unusable[name]}
-    if num_superchains is None:
-        r_hat = _r_hat
-    else:
-        r_hat = functools.partial(_nested_r_hat, num_superchains=num_superchains)
-    scalars = {name: Scalar(r_hat(v), *_ess(v)) for name, v in usable.items()}
-    f = observed["f"]
-    of_f = scalars.get("f", Scalar(math.nan, math.nan, math.nan))
-    of_pixel = _of_pixel(pixel, r_hat)
-    e_bfmi = math.nan if energy is None else _e_bfmi(np.float64(energy))
+    f, num_chains = observed["f"], observed["f"].shape[1]
+    measured = _measured(f, usable, energy, num_superchains)
+    of_pixel = _of_pixel(pixel, num_superchains)
     reasons = [
         *_unusable_reasons(unusable),
-        *_scalar_reasons(scalars),
-        *_pixel_reasons(of_pixel, num_pixels, num_superchains or 2 * f.shape[1]),
-        *(_rise_reasons(f, num_superchains or f.shape[1]) if "f" in usable else []),
+        *_scalar_reasons(measured["scalars"]),
+        *_pixel_reasons(of_pixel, num_pixels, num_superchains or 2 * num_chains),
+        *(_rise_reasons(f, num_superchains or num_chains) if "f" in usable else []),
         *_chain_reasons(is_accepted),
-        *_energy_reasons(e_bfmi, num_divergences),
+        *_energy_reasons(measured["e_bfmi"], num_divergences),
     ]
     return Diagnostics(
+        **measured,
         accept_rate=float(np.mean(is_accepted)),
-        r_hat=_r_hat(f) if "f" in usable else math.nan,
-        nested_r_hat=math.nan if num_superchains is None else of_f.r_hat,
-        ess=of_f.ess,
-        ess_tail=of_f.ess_tail,
-        mcse=_mcse(f) if "f" in usable else math.nan,
-        e_bfmi=e_bfmi,
-        worst_r_hat=max((one.r_hat for one in scalars.values()), default=math.nan),
-        smallest_ess=min((min(one[1:]) for one in scalars.values()), default=math.nan),
         worst_pixel_r_hat=of_pixel,
-        scalars=scalars,
         step_size=float(step_size),
         num_divergences=int(num_divergences),
         num_nonfinite=int(num_nonfinite),
         num_nonfinite_warmup=int(num_nonfinite_warmup),
-        num_draws=len(f),
-        num_chains=f.shape[1],
         converged=not reasons,
         verdict=_verdict(reasons, num_nonfinite, num_nonfinite_warmup, num_missing),
     )
 
 
-def worst_pixel(images, num_superchains=None):
-    """The pixel whose chains differ the most, by the plain R-hat of split chains.
-
-        R-hat^2 - 1 = variance of the means of the halves / mean variance within
-
-    up to terms of one over the number of draws; or by the plain nested R-hat,
-
-        nested^2 - 1 = variance of the means of superchains / mean variance within one
-
-    Args:
-        images: [draws, chains, ...], sliced along the draws block by block, so that
-            images made when they are asked for never are all in memory.
-        num_superchains: as in `diagnose`.
-
-    Returns:
-        pixel: [draws, chains], the values of that pixel; None for fewer than four
-            draws, one chain, or pixels that all stay as they are.
-    """
-    num_draws, num_chains, *event = np.shape(images)
-    half = num_draws // 2
-    if num_draws < _MIN_DRAWS or num_chains < 2:
-        return None
-    size = max(1, _BLOCK // max(1, num_chains * math.prod(event)))
-    if num_superchains is None:
-        starts, length = (0, num_draws - half), half
-    else:
-        starts, length = (0,), num_draws
-    moments = [_moments(images, size, range(i, i + length)) for i in starts]
-    means, squares = (np.concatenate(parts) for parts in zip(*moments, strict=True))
-    within = np.mean(squares, axis=0) / (length - 1)
-    if num_superchains is not None:
-        groups = means.reshape(num_superchains, -1, *event)
-        means = groups.mean(axis=1)
-        within += np.var(groups, axis=1, ddof=min(1, groups.shape[1] - 1)).mean(axis=0)
-    between = np.var(means, axis=0, ddof=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(between > 0, between / within, 0.0)
-    if not np.any(between > 0):
-        return None
-    index = np.unravel_index(np.argmax(ratio), ratio.shape)
-    blocks = _blocks(images, size, range(num_draws))
-    return np.concatenate(
-        [block[(slice(None), slice(None), *index)] for block in blocks]
-    )
-
-
-def _blocks(images, size, draws):
-    """The images of a range of draws, some of them at a time."""
-    for start in range(draws.start, draws.stop, size):
-        yield np.asarray(images[start : min(start + size, draws.stop)])
-
-
-def _moments(images, size, draws):
-    """Mean and sum of squared deviations over a range of draws, [chains, ...]."""
-    count, mean, squares = 0, 0.0, 0.0
-    for block in _blocks(images, size, draws):
-        new = np.mean(block, axis=0, dtype=np.float64)
-        total = count + len(block)
-        squares += np.sum((block - new) ** 2, axis=0)
-        squares += (new - mean) ** 2 * count * len(block) / total
-        mean += (new - mean) * len(block) / total
-        count = total
-    return mean, squares
-
-
-def inference_data(functionals, log_prob, is_accepted, is_divergent, energy=None):
-    """The functionals behind a verdict as an `arviz.InferenceData`.
-
-    Group `posterior` has the functionals; group `sample_stats` has lp, the log density,
-    accepted, diverging and, where there is one, energy. The noise itself is left out:
-    ArviZ would compute one R-hat per pixel.
-
-    Args:
-        functionals: dict of [num_draws, num_chains], f among them.
-        log_prob: [num_draws, num_chains], in nats, up to a constant.
-        is_accepted: [num_draws, num_chains], booleans.
-        is_divergent: [num_draws, num_chains], booleans.
-        energy: None, or [num_draws, num_chains], in nats.
-
-    Returns:
-        inference_data: an `arviz.InferenceData`.
-    """
-    statistics = {"lp": log_prob, "accepted": is_accepted, "diverging": is_divergent}
-    if energy is not None:
-        statistics["energy"] = energy
-    return _import_arviz().from_dict(
-        # In float64, for the numbers of a `Diagnostics` to the last digit.
-        posterior={name: np.float64(values).T for name, values in functionals.items()},
-        sample_stats={name: values.T for name, values in statistics.items()},
-    )
-
-
-def read_netcdf(path):
-    """Return the `arviz.InferenceData` of a file, held in memory.
-
-    Raises:
-        ValueError: if it is not there, or no such file.
-    """
-    try:
-        return _import_arviz().from_netcdf(str(path)).load()
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"Expected a netCDF file that ArviZ reads. Received: {path}: {error}. "
-            "Write one with samples.save('samples.nc')."
-        ) from error
-
-
-def pareto_k(log_weights):
-    """Shape k of the tail of importance weights: above 0.7 their mean is not known.
-
-    Weights have as many moments as 1 / k. -inf for equal weights, NaN for weights that
-    are not finite.
-
-    Args:
-        log_weights: [draws], nats.
-
-    Source: Vehtari, Simpson, Gelman, Yao and Gabry (2024), "Pareto smoothed importance
-    sampling", by ArviZ.
-    """
-    if not np.all(np.isfinite(log_weights)):
-        return math.nan
-    if np.ptp(log_weights) == 0:
-        return -math.inf
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns of what the verdict says
-        return float(_import_arviz().psislw(np.array(log_weights))[1])
+def _measured(f, usable, energy, num_superchains):
+    """The attributes of `Diagnostics` that follow from f and the usable scalars."""
+    scalars = {
+        name: Scalar(_r_hat(values, num_superchains), *_ess(values))
+        for name, values in usable.items()
+    }
+    of_f = scalars.get("f", Scalar(math.nan, math.nan, math.nan))
+    return {
+        "r_hat": _r_hat(f) if "f" in usable else math.nan,
+        "nested_r_hat": math.nan if num_superchains is None else of_f.r_hat,
+        "ess": of_f.ess,
+        "ess_tail": of_f.ess_tail,
+        "mcse": _mcse(f) if "f" in usable else math.nan,
+        "e_bfmi": math.nan if energy is None else _e_bfmi(np.float64(energy)),
+        "worst_r_hat": max((one.r_hat for one in scalars.values()), default=math.nan),
+        "smallest_ess": min(
+            (min(one.ess, one.ess_tail) for one in scalars.values()), default=math.nan
+        ),
+        "scalars": scalars,
+        "num_draws": len(f),
+        "num_chains": f.shape[1],
+    }
 
 
 def _unusable(values):
     """Why ArviZ should not be asked about these values; empty if it should."""
     num_draws, num_chains = values.shape
-    if num_draws < _MIN_DRAWS:
-        return f"{num_draws} draws a chain are fewer than {_MIN_DRAWS}"
+    if num_draws < MIN_DRAWS:
+        return f"{num_draws} draws a chain are fewer than {MIN_DRAWS}"
     if num_chains < 2:
         return "one chain has no other to be compared with"
     if not np.all(np.isfinite(values)):
@@ -390,11 +268,11 @@ def _scalar_reasons(scalars):
     return reasons
 
 
-def _of_pixel(pixel, r_hat):
+def _of_pixel(pixel, num_superchains):
     """R-hat of the worst pixel, NaN if it is not known."""
     if pixel is None or _unusable(np.float64(pixel)):
         return math.nan
-    return r_hat(np.float64(pixel))
+    return _r_hat(np.float64(pixel), num_superchains)
 
 
 def _pixel_reasons(r_hat, num_pixels, num_groups):
@@ -437,7 +315,7 @@ def _error_of_short_rise(rises, num_groups):
 
 
 def _chain_reasons(is_accepted):
-    """Chains that hardly moved: where they stay is no part of what they compare."""
+    """Chains that hardly moved, which the other numbers need not notice."""
     num_stuck = np.sum(np.mean(is_accepted, axis=0) < _MOVED_LIMIT)
     if not num_stuck:
         return []
@@ -471,10 +349,13 @@ def _verdict(reasons, num_nonfinite, num_nonfinite_warmup, num_missing):
     return sentence + "."
 
 
-def _r_hat(values):
+def _r_hat(values, num_superchains=None):
+    """Of split chains, rank-normalized; of superchains the nested one."""
+    if num_superchains is not None:
+        return _nested_r_hat(values, num_superchains)
     # Stuck chains have no variance within: R-hat is then infinite, as it should be.
     with np.errstate(divide="ignore", invalid="ignore"):
-        return float(_import_arviz().rhat(values.T, method="rank"))
+        return float(import_arviz().rhat(values.T, method="rank"))
 
 
 def _nested_r_hat(values, num_superchains):
@@ -492,26 +373,26 @@ def _ess(values):
         return [float(values.shape[1])] * 2
     with np.errstate(divide="ignore", invalid="ignore"):
         return [
-            float(_import_arviz().ess(values.T, method=method))
+            float(import_arviz().ess(values.T, method=method))
             for method in ("bulk", "tail")
         ]
 
 
 def _e_bfmi(energy):
     """Of the worst chain; NaN for energies that say nothing."""
-    if len(energy) < _MIN_DRAWS or not np.all(np.ptp(energy, axis=0) > 0):
+    if len(energy) < MIN_DRAWS or not np.all(np.ptp(energy, axis=0) > 0):
         return math.nan
-    return float(np.min(_import_arviz().bfmi(energy.T)))
+    return float(np.min(import_arviz().bfmi(energy.T)))
 
 
 def _mcse(values):
     if len(values) < _MIN_DRAWS_OF_ESS:
         return float(np.std(values, ddof=1) / math.sqrt(values.shape[1]))
-    return float(_import_arviz().mcse(values.T, method="mean"))
+    return float(import_arviz().mcse(values.T, method="mean"))
 
 
-def _import_arviz():
-    """ArviZ, imported late (1.5 s) and without its daily notice of a refactoring."""
+def import_arviz() -> ModuleType:
+    """Import ArviZ: late (1.5 s), and without its daily notice of a refactoring."""
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore",

@@ -1,25 +1,32 @@
-"""Graphs that are kept with the network they were made of.
+"""Graphs that are kept with the network they were traced from.
 
     kept(networks, key, make)    the graph of an equal key, or make()
 
-To trace a large network takes seconds. A graph holds its network; were it kept anywhere
-else, the network could never be freed. Kept with the network it goes when that goes.
+Tracing a large network takes seconds. A graph refers to its network: kept anywhere
+else, it would keep the network from ever being freed. Kept with the network, both are
+freed together.
 
-A graph holds what the network was when it was traced, but for its weights. So a key
-must name all that a graph depends on: the layers and their settings, the values that
-a preprocessing returns, the numbers of a reference.
+A graph holds the network as it was when traced, but for its weights. So a key must name
+all that a graph depends on: the layers and their attributes, the values that a
+preprocessing returns, the parameters of a reference.
 """
 
 __all__ = ["kept", "state_of_features", "state_of_reference"]
 
 import collections
 import threading
+from collections.abc import Callable, Hashable, Sequence
+from typing import TypeVar
 
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow_probability import distributions as tfd
 
 from keras_tilt.networks import graph
+from keras_tilt.units.features import Features
+
+T = TypeVar("T")
 
 _MOST = 8  # graphs of one network; those used last stay
 _NAME = "_keras_tilt_kept"
@@ -28,12 +35,12 @@ _LOCK = threading.Lock()
 _OF_EVERY_MODEL = frozenset(vars(keras.Model(name="model"))) | {_NAME}
 
 
-def kept(networks, key, make):
+def kept(networks: Sequence[keras.Model], key: Hashable, make: Callable[[], T]) -> T:
     """Return what was kept under an equal key, or make() and keep it.
 
     Args:
-        networks: list of `keras.Model`; of several nothing is kept, because none of
-            them may hold the others.
+        networks: list of `keras.Model`; for several nothing is kept, because none of
+            them may refer to the others.
         key: hashable.
         make: function without arguments.
     """
@@ -49,13 +56,13 @@ def kept(networks, key, make):
         return held[key]
 
 
-def state_of_features(features):
-    """Return what a graph of `Features` depends on beside weights, as a key."""
+def state_of_features(features: Features) -> tuple:
+    """Return what a graph of `Features` depends on besides weights, as a key."""
     return features, _state_of_network(features.network), _preprocessed(features)
 
 
 def _state_of_network(network):
-    """Return all layers and their settings, as they are now, in one flat tuple."""
+    """Return all layers and their attributes, as they are now, in one flat tuple."""
     found = []
     for layer in [network, *graph.inner_layers(network).values()]:
         found.append(layer)
@@ -93,11 +100,11 @@ def _preprocessed(features):
     return np.asarray(features.preprocess(noise)).tobytes()
 
 
-def state_of_reference(reference):
+def state_of_reference(reference: tfd.Distribution) -> Hashable:
     """Return what a graph of a reference depends on, as a key.
 
-    References of equal type and numbers are equal; those that do not say their numbers
-    are only equal to themselves.
+    References of equal type and parameters are equal; those that do not expose their
+    parameters are only equal to themselves.
     """
     parts = tf.nest.flatten(reference, expand_composites=True)
     if parts == [reference]:

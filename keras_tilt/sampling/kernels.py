@@ -1,9 +1,10 @@
-"""The transition kernel of this library: the noise turns exactly, f gives the kicks.
+"""The transition kernel of this library: split Hamiltonian Monte Carlo.
 
     H(z, momentum) = -f(z) + |z|^2 / 2 + momentum . momentum / (2 mass)
 
-The Gaussian half of Hamilton's equations is a rotation, which is applied exactly. Only
-f is left to the leapfrog, so the step size follows f and not the number of pixels:
+The Gaussian part of Hamilton's equations is a rotation, and is solved exactly; only the
+gradient of f enters the leapfrog. So the step size depends on f and not on the number
+of pixels:
 
     kick    momentum += (step / 2) grad f(z)
     rotate  (z, momentum) <- (cos(step) z + sin(step) momentum,
@@ -18,32 +19,40 @@ Hilbert spaces", for its independence of the dimension.
 __all__ = [
     "DIVERGENCE",
     "KERNELS",
-    "Response",
+    "Kernel",
     "SplitHamiltonianMonteCarlo",
     "Trajectory",
     "chain_seeds",
+    "is_standard_normal",
     "kinetic_energy",
     "trajectory",
     "transition_kernel",
-    "value_and_gradient",
 ]
 
-import copy
-import functools
-from typing import NamedTuple
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
+from numpy.typing import ArrayLike
+from tensorflow_probability import distributions as tfd
 
-from keras_tilt.reference.gradients import named_if_missing
+from keras_tilt.sampling.response import (
+    Response,
+    TiltFn,
+    differentiated,
+    value_and_gradient,
+)
 
-KERNELS = ("split", "hmc", "mala")
-DIVERGENCE = 1000.0  # nats; as in Stan: an energy error as large is a step too long
+Kernel = Literal["split", "hmc", "mala"]
+KERNELS: tuple[str, ...] = get_args(Kernel)
+DIVERGENCE = 1000.0  # nats, as in Stan: such an energy error is a step too long
 
 
 class Trajectory(NamedTuple):
-    """A place in phase space, and what the kicks on the way there have cost.
+    """A point in phase space, and the energy that the kicks before it have added.
 
     Attributes:
         noise: z, [..., event].
@@ -60,17 +69,23 @@ class Trajectory(NamedTuple):
     kicks: tf.Tensor
 
 
-def trajectory(tilt_fn, start, step_size, num_leapfrog_steps, mass=1.0):
+def trajectory(
+    tilt_fn: TiltFn,
+    start: Trajectory,
+    step_size: ArrayLike,
+    num_leapfrog_steps: int | tf.Tensor,
+    mass: ArrayLike = 1.0,
+) -> Trajectory:
     """Follow Hamilton's equations: half a kick, then rotations and kicks in turn.
 
-    With a mass the noise turns by step / sqrt(mass), coordinate by coordinate. The two
+    With a mass the rotation is by step / sqrt(mass), coordinate by coordinate. The two
     half kicks between two rotations are one kick. A rotation conserves
     (|z|^2 + |momentum|^2) / 2, so that the energy error
 
         H(end) - H(start) = f(start) - f(end) + kicks
         kicks = sum over kicks of (|momentum + kick|^2 - |momentum|^2) / 2
 
-    is no difference of numbers as large as the image.
+    is not a difference of numbers that grow with the image.
 
     Args:
         tilt_fn: noise [..., event] -> f [...], nats.
@@ -82,7 +97,7 @@ def trajectory(tilt_fn, start, step_size, num_leapfrog_steps, mass=1.0):
     Returns:
         end: a `Trajectory`.
     """
-    dtype, differentiated = start.noise.dtype, _differentiated(tilt_fn)
+    dtype, f_and_gradient = start.noise.dtype, differentiated(tilt_fn)
     angle = tf.cast(step_size, dtype) * tf.math.rsqrt(tf.cast(mass, dtype))
     cosine, sine = tf.cos(angle), tf.sin(angle)
 
@@ -95,7 +110,7 @@ def trajectory(tilt_fn, start, step_size, num_leapfrog_steps, mass=1.0):
     def rotate(at):
         noise = cosine * at.noise + sine * at.momentum
         momentum = cosine * at.momentum - sine * at.noise
-        f, gradient = differentiated(noise)
+        f, gradient = f_and_gradient(noise)
         return Trajectory(noise, momentum, f, gradient, at.kicks)
 
     def move(left, at):
@@ -114,27 +129,27 @@ class SplitHamiltonianMonteCarlo(tfp.mcmc.TransitionKernel):
     """Hamiltonian Monte Carlo for p(z) = exp(f(z)) N(z; 0, I) / Z, by exact rotations.
 
     One iteration draws a momentum from N(0, I), follows a `trajectory`, and accepts its
-    end with probability min(1, exp(H_start - H_end)). An energy that is not finite is
-    a rejection.
+    end with probability min(1, exp(H_start - H_end)). An end whose energy is not finite
+    is rejected.
 
-    Takes the place of `tfp.mcmc.HamiltonianMonteCarlo` in TFP's `sample_chain`, step
-    size adaptations and `ReplicaExchangeMC`, with two differences. It is told f, not
-    the log density. `target_log_prob` in its results is f as well: for replica exchange
-    pass f as `target_log_prob_fn`, the swap needs no more. And `seed` may be one pair
-    for all chains, or a pair for each, [..., 2]: a chain with a seed of its own draws
-    the same numbers wherever in a batch it stands.
+    It replaces `tfp.mcmc.HamiltonianMonteCarlo` in TFP's `sample_chain`, step size
+    adaptations and `ReplicaExchangeMC`, with two differences. It takes f, not the log
+    density, and `target_log_prob` in its results is f as well: for replica exchange
+    pass f as `target_log_prob_fn`, which is all that the swap needs. And `seed` may be
+    one pair for all chains, or a pair for each, [..., 2]: a chain with its own seed
+    draws the same numbers at any place in a batch.
 
     Args:
         tilt_fn: noise [..., event] -> f [...], nats.
         step_size: positive, [] or broadcastable to the noise, in units of noise.
         num_leapfrog_steps: positive: gradients of f per iteration.
-        mass: positive, [] or broadcastable to the noise. Coordinates that should move
-            less in a step want a large one.
-        is_adjusted: boolean, may be a tensor. False leaves out the test: every end is
-            taken that is not divergent, and the density is no more that of exp(f), but
-            something like it that long steps can follow.
+        mass: positive, [] or broadcastable to the noise; large for coordinates that
+            should move less in a step.
+        is_adjusted: boolean, may be a tensor. False leaves out the Metropolis test:
+            every end that is not divergent is accepted, and the stationary density is
+            only close to that of exp(f).
         store_parameters_in_results: whether step size and number of steps are kept in
-            the results and read from there, as adaptation by TFP needs it.
+            the results and read from there, as TFP's adaptation needs.
 
     Example:
         >>> kernel = SplitHamiltonianMonteCarlo(
@@ -153,13 +168,13 @@ class SplitHamiltonianMonteCarlo(tfp.mcmc.TransitionKernel):
 
     def __init__(
         self,
-        tilt_fn,
-        step_size,
-        num_leapfrog_steps,
-        mass=1.0,
-        is_adjusted=True,
-        store_parameters_in_results=False,
-    ):
+        tilt_fn: TiltFn,
+        step_size: ArrayLike,
+        num_leapfrog_steps: int | tf.Tensor,
+        mass: ArrayLike = 1.0,
+        is_adjusted: bool | tf.Tensor = True,
+        store_parameters_in_results: bool = False,
+    ) -> None:
         self._parameters = {
             "tilt_fn": tilt_fn,
             "step_size": step_size,
@@ -170,23 +185,25 @@ class SplitHamiltonianMonteCarlo(tfp.mcmc.TransitionKernel):
         }
 
     @property
-    def parameters(self):
+    def parameters(self) -> dict[str, Any]:
         """The arguments of the constructor, by name."""
         return self._parameters
 
     @property
-    def is_calibrated(self):
+    def is_calibrated(self) -> bool:
         """True: the Metropolis test is part of every iteration."""
         return True
 
-    def bootstrap_results(self, init_state):
-        """f, its gradient, and the step, for a first call of `one_step`."""
+    def bootstrap_results(self, init_state: Any) -> "_KernelResults":
+        """Return f, its gradient, and the step, for a first call of `one_step`."""
         (noise,) = tf.nest.flatten(init_state)
         f, gradient = value_and_gradient(self.parameters["tilt_fn"], noise)
         return self.results_of(init_state, f, gradient)
 
-    def results_of(self, init_state, f, gradient):
-        """The same where f and its gradient are known."""
+    def results_of(
+        self, init_state: Any, f: tf.Tensor, gradient: tf.Tensor
+    ) -> "_KernelResults":
+        """Return the same where f and its gradient are known."""
         here = _Place(f, [gradient], step_size=[], num_leapfrog_steps=[])
         if self.parameters["store_parameters_in_results"]:
             here = here._replace(
@@ -204,26 +221,17 @@ class SplitHamiltonianMonteCarlo(tfp.mcmc.TransitionKernel):
             initial_kinetic=tf.zeros_like(f),
         )
 
-    def one_step(self, current_state, previous_kernel_results, seed=None):
+    def one_step(
+        self,
+        current_state: Any,
+        previous_kernel_results: "_KernelResults",
+        seed: ArrayLike | None = None,
+    ) -> tuple[Any, "_KernelResults"]:
         """Propose the end of a trajectory, and accept it or stay."""
         (noise,) = tf.nest.flatten(current_state)
         here = previous_kernel_results.accepted_results
-        stored = self.parameters["store_parameters_in_results"]
-        steps = here._asdict() if stored else self.parameters
         momentum, log_uniform = _draw(seed, here.target_log_prob, noise)
-        end = trajectory(
-            self.parameters["tilt_fn"],
-            Trajectory(
-                noise,
-                momentum,
-                here.target_log_prob,
-                here.grads_target_log_prob[0],
-                tf.zeros_like(here.target_log_prob),
-            ),
-            steps["step_size"],
-            steps["num_leapfrog_steps"],
-            self.parameters["mass"],
-        )
+        end = self._end(noise, momentum, here)
         log_accept_ratio = end.f - here.target_log_prob - end.kicks
         log_accept_ratio = tf.where(
             tf.math.is_finite(log_accept_ratio), log_accept_ratio, -np.inf
@@ -250,21 +258,34 @@ class SplitHamiltonianMonteCarlo(tfp.mcmc.TransitionKernel):
         next_noise = _choose(is_accepted, end.noise, noise)
         return tf.nest.pack_sequence_as(current_state, [next_noise]), results
 
+    def _end(self, noise, momentum, here):
+        """The end of the trajectory from a place with a momentum."""
+        stored = self.parameters["store_parameters_in_results"]
+        steps = here._asdict() if stored else self.parameters
+        f, (gradient,) = here.target_log_prob, here.grads_target_log_prob
+        return trajectory(
+            self.parameters["tilt_fn"],
+            Trajectory(noise, momentum, f, gradient, tf.zeros_like(f)),
+            steps["step_size"],
+            steps["num_leapfrog_steps"],
+            self.parameters["mass"],
+        )
+
 
 def transition_kernel(
-    name,
-    tilt_fn,
-    base,
-    step_size,
-    num_leapfrog_steps,
-    mass=1.0,
-    ladder=None,
-    is_adjusted=True,
-):
-    """The kernel of p(z) = exp(f(z)) base(z) / Z of a given name.
+    name: Kernel,
+    tilt_fn: TiltFn,
+    base: tfd.Distribution,
+    step_size: float | np.ndarray | tf.Tensor,
+    num_leapfrog_steps: int | tf.Tensor,
+    mass: ArrayLike = 1.0,
+    ladder: Sequence[float] | None = None,
+    is_adjusted: bool | tf.Tensor = True,
+) -> tfp.mcmc.TransitionKernel:
+    """Return the kernel of p(z) = exp(f(z)) base(z) / Z of a given name.
 
     Args:
-        name: "split" for `SplitHamiltonianMonteCarlo`, which is right for a base
+        name: "split" for `SplitHamiltonianMonteCarlo`, which is correct for a base
             N(0, I) only; "hmc" and "mala" for TFP's `HamiltonianMonteCarlo`, the kernel
             of the paper, and `MetropolisAdjustedLangevinAlgorithm`.
         tilt_fn: noise [..., event] -> f [...], nats.
@@ -287,7 +308,7 @@ def transition_kernel(
     def log_prob(noise):
         return tilt_fn(noise) + base.log_prob(noise)
 
-    makers = {
+    make = {
         "split": lambda f: SplitHamiltonianMonteCarlo(
             f, step_size, num_leapfrog_steps, mass, is_adjusted
         ),
@@ -297,12 +318,16 @@ def transition_kernel(
         "mala": lambda log_prob: tfp.mcmc.MetropolisAdjustedLangevinAlgorithm(
             log_prob, step_size**2
         ),
-    }
-    make = makers[name]
+    }[name]
     # "split" has the base in itself: for it, and for its swaps, f is the whole target.
-    if ladder is None:
-        return make(tilt_fn if name == "split" else log_prob)
-    if name == "split":
+    if ladder is not None:
+        return _on_ladder(make, tilt_fn, base, ladder, knows_base=name == "split")
+    return make(tilt_fn if name == "split" else log_prob)
+
+
+def _on_ladder(make, tilt_fn, base, ladder, knows_base):
+    """Replica exchange of kernels that `make` makes, with or without the base in it."""
+    if knows_base:
         target = {"target_log_prob_fn": tilt_fn}
     else:
         target = {
@@ -318,8 +343,23 @@ def transition_kernel(
     )
 
 
-def kinetic_energy(results):
-    """Of the momenta drawn in the last iteration of "split" or "hmc", [...], nats."""
+def is_standard_normal(base: tfd.Distribution) -> bool:
+    """Return whether a distribution is N(0, I), by its density at three points."""
+    size = math.prod(base.event_shape)
+    places = np.random.default_rng(0).standard_normal([3, size])
+    places[0] = 0.0
+    try:
+        log_prob = base.log_prob(
+            tf.constant(places.reshape([3, *base.event_shape]), base.dtype)
+        )
+    except (NotImplementedError, ValueError, tf.errors.OpError):
+        return False
+    exact = -np.sum(places**2 + np.log(2 * np.pi), axis=1) / 2
+    return bool(np.allclose(log_prob, exact, rtol=1e-5, atol=1e-5))
+
+
+def kinetic_energy(results: Any) -> tf.Tensor:
+    """Return that of the momenta drawn last by "split" or "hmc", [...], nats."""
     if isinstance(results, _KernelResults):
         return results.initial_kinetic
     (momentum,) = results.proposed_results.initial_momentum
@@ -328,7 +368,7 @@ def kinetic_energy(results):
 
 
 class _Place(NamedTuple):
-    """What is known of a state; the names are those that TFP's wrappers look for."""
+    """f and its gradient at a state, under the names that TFP's wrappers look for."""
 
     target_log_prob: tf.Tensor
     grads_target_log_prob: list
@@ -347,100 +387,15 @@ class _KernelResults(NamedTuple):
     initial_kinetic: tf.Tensor  # |momentum|^2 / 2 at the start, [...], nats
 
 
-def value_and_gradient(tilt_fn, noise):
-    """f and its gradient, which is zero where f does not depend on the noise.
-
-    In a graph they are a function of their own: see `Response`.
-    """
-    return _differentiated(tilt_fn)(noise)
-
-
-def _differentiated(tilt_fn):
-    """The function noise -> f and its gradient, traced at most once in a graph."""
-    if isinstance(tilt_fn, Response):
-        return tilt_fn.value_and_gradient
-    if tf.executing_eagerly():
-        return lambda noise: _taped(tilt_fn, noise)
-    return Response(tilt_fn).value_and_gradient
-
-
-def _taped(tilt_fn, noise, *parameters):
-    # Weights unwatched: a quarter of the gradient of a large network would be theirs.
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(noise)
-        f = tilt_fn(noise, *parameters)
-    zero = tf.UnconnectedGradients.ZERO
-    with named_if_missing("The unit", "the image"):
-        return f, tape.gradient(f, noise, unconnected_gradients=zero)
-
-
-class Response:
-    """f and its gradient as one graph, which all graphs that call it share.
-
-        factor f(z, parameters),     z: noise [..., event] -> [...]
-
-    On a CPU, TensorFlow replaces the gradient of a max pooling by oneDNN's, which is
-    several times as fast, only if it has replaced the pooling before; and in the cycle
-    of a loop there is no before. In a graph of their own there is one.
-
-    Args:
-        tilt_fn: f, (noise [..., event], *parameters) -> f [...], nats.
-        autograph: whether Python's `if` and `for` on tensors in `tilt_fn` are made
-            part of the graph; tracing a large network takes longer with it.
-    """
-
-    def __init__(self, tilt_fn, autograph=True):
-        self._together = tf.function(
-            functools.partial(_taped, tilt_fn),
-            autograph=autograph,
-            experimental_attributes={"_noinline": True},
-        )
-        self._parameters, self._factor = (), None
-
-    def at(self, parameters):
-        """The same function at given parameters, a sequence of tensors."""
-        return self._with(_parameters=tuple(parameters))
-
-    def times(self, factor):
-        """The same function with a factor, broadcastable to f, outside of its graph."""
-        return self._with(_factor=factor)
-
-    def _with(self, **attributes):
-        twin = copy.copy(self)
-        vars(twin).update(attributes)
-        return twin
-
-    def value_and_gradient(self, noise):
-        """f and its gradient."""
-        f, gradient = self._together(noise, *self._parameters)
-        if self._factor is None:
-            return f, gradient
-        factor = tf.convert_to_tensor(self._factor)
-        of_events = [1] * (noise.shape.rank - f.shape.rank)
-        of_noise = tf.reshape(factor, [*factor.shape, *of_events])
-        return factor * f, of_noise * gradient
-
-    def __call__(self, noise):
-        """f that brings its gradient with it, for whoever asks a tape for it.
-
-        Not as a custom gradient, which TensorFlow never forgets, nor the graph it is
-        in: as a plane through f with that slope.
-        """
-        value, gradient = map(tf.stop_gradient, self.value_and_gradient(noise))
-        events = range(value.shape.rank, noise.shape.rank)
-        moved = noise - tf.stop_gradient(noise)  # by zero
-        return value + tf.reduce_sum(moved * gradient, axis=[*events])
-
-
-def chain_seeds(seed, chains):
-    """One seed per chain, [..., 2], that depends on nothing but `seed` and the chain.
+def chain_seeds(seed: ArrayLike, chains: tf.Tensor) -> tf.Tensor:
+    """Return a seed per chain, [..., 2], that depends only on `seed` and the chain.
 
     Args:
         seed: [2] int32.
-        chains: [...] int32, a number for each chain.
+        chains: [...] int32, an id for each chain.
     """
     key = tf.random.stateless_uniform([2], seed, None, None, tf.int32)
-    # All 64 bits of the key: of 32 two would be equal after some 65,536 iterations.
+    # All 64 bits of the key: of 32, two would be equal after some 65,536 iterations.
     return tf.stack([tf.fill(tf.shape(chains), key[0]), key[1] + chains], axis=-1)
 
 

@@ -4,37 +4,40 @@
 
 Every iteration draws a momentum from N(0, I), follows Hamilton's equations, and accepts
 the end with probability min(1, exp(H_start - H_end)): see
-`keras_tilt.sampling.kernels`. A warm-up finds the step
+`keras_tilt.sampling.kernels`. A warm-up finds the step size
 (`keras_tilt.sampling.adaptation`), which is then frozen.
 
 Source: Dai, Lu and Wu (2015), section on generative visualization; Neal (2011), "MCMC
-using Hamiltonian dynamics". The paper works on images with a fixed step; we work on the
-noise, where the reference has the same scale in every direction.
+using Hamiltonian dynamics". The paper samples images with a fixed step; we sample the
+noise, in which the reference has the same scale in every direction.
 """
 
 __all__ = ["PAPER_LENET", "sample"]
 
-import math
+import os
 import pathlib
-import time
 import warnings
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
 from keras_tilt.sampling.adaptation import StepSize
-from keras_tilt.sampling.chains import (
-    State,
+from keras_tilt.sampling.chains import State
+from keras_tilt.sampling.functionals import MIN_DRAWS
+from keras_tilt.sampling.kernels import Kernel
+from keras_tilt.sampling.run import Checkpoints, KeptStates, iterate
+from keras_tilt.sampling.samples import Samples, samples_of
+from keras_tilt.sampling.schedule import Leapfrog, checked_starts, plan_of
+from keras_tilt.sampling.tilt_groups import (
+    chains_of,
     check_start,
-    functional_names,
-    is_standard_normal,
+    checked_tilts,
+    sampled_together,
 )
-from keras_tilt.sampling.diagnostics import diagnose, worst_pixel
-from keras_tilt.sampling.samples import Images, Samples
-from keras_tilt.sampling.schedule import Plan, check_plan, stateless_seed
-from keras_tilt.sampling.tilt_groups import chains_of, checked_tilts, sampled_together
 from keras_tilt.storage.run_folder import (
     Record,
     Run,
@@ -45,9 +48,9 @@ from keras_tilt.storage.run_folder import (
     within,
 )
 from keras_tilt.tilt import Tilt
-from keras_tilt.validation import as_array, few
+from keras_tilt.validation import few
 
-# The paper's run on the last layer of LeNet, to be used with the reference
+# The paper's run on the last layer of LeNet, for use with the reference
 # white_noise(shape, mean=0.0, stddev=10.0). Numbers of the paper as remembered, not
 # verified: 300 iterations of 100 leapfrog steps of size 1e-4 with mass 1e-4, started
 # from N(0, 10^2), no adaptation. A momentum N(0, m I) and a step e move x by
@@ -62,47 +65,43 @@ PAPER_LENET = {
     "step_size": 0.001,
 }
 
-_MIN_DRAWS = 4  # fewer draws have no R-hat, so an interrupted run does not return them
-_SAVE_EVERY = 30.0  # seconds
-
 
 def sample(
-    tilt,
-    num_chains=16,
-    num_results=200,
-    num_burnin_steps=200,
+    tilt: Tilt | Sequence[Tilt],
+    num_chains: int = 16,
+    num_results: int = 200,
+    num_burnin_steps: int = 200,
     *,
-    seed,
-    kernel=None,
-    num_leapfrog_steps=None,
-    max_leapfrog_steps=64,
-    step_size=None,
-    target_accept_prob=0.8,
-    mass=1.0,
-    inverse_temperatures=None,
-    initial_noise=None,
-    num_superchains=None,
-    approach_step_size=None,
-    thin=1,
-    callback=None,
-    directory=None,
-    progress=True,
-):
+    seed: int | Sequence[int],
+    kernel: Kernel | None = None,
+    num_leapfrog_steps: int | None = None,
+    max_leapfrog_steps: int = 64,
+    step_size: float | None = None,
+    target_accept_prob: float = 0.8,
+    mass: ArrayLike = 1.0,
+    inverse_temperatures: Sequence[float] | None = None,
+    initial_noise: ArrayLike | Sequence[ArrayLike] | None = None,
+    num_superchains: int | None = None,
+    approach_step_size: float | None = None,
+    thin: int = 1,
+    callback: Callable[[int, np.ndarray], object] | None = None,
+    directory: str | os.PathLike | None = None,
+    progress: bool = True,
+) -> Samples | list[Samples]:
     """Draw from p(z) = exp(scale f(T(z))) base(z) / Z by Hamiltonian Monte Carlo.
 
-    The chains run side by side in one graph. In the warm-up the tilt rises from nothing
-    to its full scale while the step size follows; both are then frozen, because an
+    The chains run in parallel in one graph. In the warm-up the tilt rises from zero to
+    its full scale while the step size is adapted; both are then frozen, because an
     adapting chain has no stationary density. Tilts of one reference whose units share a
-    layer are sampled together, each with a step size of its own, and with as many steps
-    as the shortest of them wants.
+    layer are sampled together, each with its own step size, and with as many leapfrog
+    steps as the smallest of these needs.
 
     Under a `tf.distribute` strategy (call within `strategy.scope()`) the chains are
     split over the replicas, and are those of a single device up to rounding.
 
     Ctrl-C returns what has been drawn, if all tilts are in one graph. With a
-    `directory` nothing is lost either if the process dies: the same call resumes the
-    run, and gives the very numbers that the uninterrupted run would have given, bit for
-    bit on one machine.
+    `directory` a killed process loses nothing, either: the same call resumes the run,
+    and returns the numbers of the uninterrupted run, bit for bit on one machine.
 
     Args:
         tilt: a `Tilt`, or a list of them.
@@ -110,54 +109,53 @@ def sample(
         num_results: draws of each chain.
         num_burnin_steps: iterations before the first draw.
         seed: a whole number or a pair of them; equal seeds give equal samples. The
-            random numbers of a chain are those of its place in the list and among the
-            chains, whatever runs beside it.
+            random numbers of a chain depend only on the place of its tilt in the list
+            and on its own among the chains.
         kernel: "split", exact rotations and the default where the noise is N(0, I);
             "hmc", the leapfrog of the paper, the default elsewhere; "mala", Langevin.
-        num_leapfrog_steps: gradients of f per iteration. None for as many as a quarter
-            turn of the noise takes (10 where it is not N(0, I)), varied by half of that
-            from iteration to iteration. Not of "mala", which takes one.
-        max_leapfrog_steps: the most of them, on average, if they are not given.
+        num_leapfrog_steps: gradients of f per iteration. None for a trajectory length
+            of pi / 2 (10 steps where the noise is not N(0, I)), varied by half of that
+            from iteration to iteration. Ignored by "mala", which takes one.
+        max_leapfrog_steps: limit of their mean, if they are not given.
         step_size: of the leapfrog, in units of noise; None to adapt it.
-        target_accept_prob: acceptance that the adaptation aims at. It can turn out
-            higher: no step is made longer than the trajectory needs.
+        target_accept_prob: acceptance that the adaptation aims at. It can be higher:
+            no step is longer than the trajectory.
         mass: of the kernel "split", scalar or array like the noise of a chain.
         inverse_temperatures: factors of the scale, the first of them 1, of a ladder of
-            replicas of every chain that swap places (parallel tempering), at as many
-            times the cost. The draws are those at 1.
+            replicas of every chain that swap states (parallel tempering), each at the
+            cost of a chain. The draws are those at 1.
         initial_noise: [num_chains, ...], with a list of tilts [tilts, num_chains, ...];
             the tilt is then at its full scale from the start. None for exact draws of
             the base, which are over-dispersed.
-        num_superchains: groups that the chains are divided into, with one start in each
-            and nested R-hat to judge them: for many short chains. None for a start of
-            its own for every chain.
-        approach_step_size: of a leapfrog without the Metropolis test, while the tilt
-            rises; None to make the test from the start. To a strong tilt of a network,
-            whose kinks the test bears in short steps alone, 0.08 is a way of a few
-            hundred gradients. What is drawn later is exact all the same.
-        thin: the state of every thin-th draw is kept; numbers are kept of all of them.
+        num_superchains: number of groups of chains with one start each, judged by
+            nested R-hat: for many short chains. None for a start for every chain.
+        approach_step_size: step size of an unadjusted warm-up, without Metropolis test
+            while the tilt rises; None for the test from the start. The kinks of a
+            network make the test reject all but short steps; without it, 0.08 reaches a
+            strong tilt in a few hundred gradients. The draws after it are still exact.
+        thin: the state of every thin-th draw is kept; numbers are kept of all draws.
             States take num_results / thin * num_chains * pixels * 4 bytes of memory
             for each tilt, unless there is a `callback` or a `directory`.
-        callback: called with the number of the draw and its noise, in place of keeping
-            states: [rows, num_chains, ...], a row for each tilt sampled together. A
-            run that was killed calls it again for the draws since it was last saved,
-            at most half a minute before.
+        callback: called with the index of a draw and its noise, [tilts, num_chains,
+            ...] of the tilts sampled together, instead of keeping states. A resumed run
+            calls it again for the draws after the last checkpoint, at most half a
+            minute.
         directory: folder for the states and all that is needed to resume. Tilts of a
             list that cannot be sampled together have folders in it, tilt0, tilt3, ...
-            A run is resumed with the arguments it had, and a finished one is read. Only
-            `num_results` may be another: with more of them the run goes on, and the
-            first draws stay as they are; of fewer, the first are read.
+            A run is resumed with the same arguments, and a finished one is read. Only
+            `num_results` may differ: with more the run continues, and its first draws
+            stay; with fewer, the first of them are read.
         progress: whether to show a bar with acceptance, mean f and the time left.
 
     Returns:
         samples: a `Samples`; for a list of tilts a list of them.
 
     Raises:
-        TypeError: if `tilt` is not a `Tilt`, `seed` not whole numbers, or `callback`
-            no function.
+        TypeError: if `tilt` is not a `Tilt`, `seed` is not whole numbers, or `callback`
+            is not a function.
         ValueError: for an argument out of range, an `initial_noise` of the wrong shape
-            or not finite, a unit without a gradient, chains that cannot start because f
-            or its gradient is not finite there, or a `directory` with another run.
+            or not finite, a unit without a gradient, an f or gradient that is not
+            finite where a chain starts, or a `directory` with another run.
 
     Example:
         >>> from keras_tilt.reference.distributions import white_noise
@@ -169,37 +167,37 @@ def sample(
 
     Source: see the module.
     """
-    tilts = checked_tilts(tilt)
-    _check_callback(callback)
-    is_normal = all(is_standard_normal(one.base) for one in tilts)
-    plan = Plan(
+    leapfrog = Leapfrog(kernel, num_leapfrog_steps, max_leapfrog_steps, step_size, mass)
+    plan = plan_of(
+        checked_tilts(tilt),
+        leapfrog,
+        seed=seed,
         num_chains=num_chains,
         num_results=num_results,
         num_burnin_steps=num_burnin_steps,
-        seed=stateless_seed(seed),
-        kernel=kernel or ("split" if is_normal else "hmc"),
-        num_leapfrog_steps=num_leapfrog_steps,
-        max_leapfrog_steps=max_leapfrog_steps,
-        step_size=step_size,
         target_accept_prob=target_accept_prob,
-        mass=mass,
         ladder=inverse_temperatures,
+        is_annealed=initial_noise is None,
         num_superchains=num_superchains,
         approach_step_size=approach_step_size,
         thin=thin,
-        is_normal=is_normal,
-        is_annealed=initial_noise is None,
     )
-    check_plan(plan, tilts)
-    alone = isinstance(tilt, Tilt)
+    return _drawn(tilt, plan, initial_noise, callback, directory, progress)
+
+
+def _drawn(tilt, plan, initial_noise, callback, directory, progress):
+    """`Samples` of a tilt, or a list of them, those that share a layer in one graph."""
+    _check_callback(callback)
+    tilts, alone = checked_tilts(tilt), isinstance(tilt, Tilt)
     if initial_noise is None:
         starts = [_exact_draws(one.base, plan, i) for i, one in enumerate(tilts)]
     else:
-        starts = _checked_starts(tilts, plan, initial_noise, alone)
+        starts = [initial_noise] if alone else initial_noise
+        starts = checked_starts(tilts, plan, starts)
     groups = sampled_together(tilts)
     if directory is not None and len(groups) > 1:
         check_holds_only(directory, {_own_folder(group) for group in groups})
-    # All of them can start, and write where they are to, before the first one does.
+    # Every run can start, and write to its folder, before the first one begins.
     runs = [
         _Together(
             [tilts[i] for i in group],
@@ -213,8 +211,7 @@ def sample(
     ]
     found = {}
     for group, run in zip(groups, runs, strict=True):
-        with tqdm(total=plan.num_iterations, disable=not progress, unit="it") as bar:
-            samples = run.run(bar, alone=len(groups) == 1)
+        samples = run.run(progress, may_stop=len(groups) == 1)
         found |= zip(group, samples, strict=True)
     return found[0] if alone else [found[i] for i in sorted(found)]
 
@@ -230,59 +227,55 @@ class _Position(NamedTuple):
 class _Together:
     """Tilts sampled in one graph: of one reference, with units that share a layer."""
 
-    def __init__(self, tilts, rows, plan, noise, callback, folder):
+    def __init__(self, tilts, places, plan, noise, callback, folder):
         self.tilts, self.plan, self.noise = tilts, plan, noise
         self.scale = np.array([tilt.scale for tilt in tilts])
         self.chains = chains_of(
-            tilts, plan.kernel, rows, plan.num_chains, plan.mass, plan.ladder
+            tilts, plan.kernel, places, plan.num_chains, plan.mass, plan.ladder
         )
         self.record = Record(plan.num_iterations)
         self.run_seed = plan.seeds[1]
         self.callback = callback
-        self.store = (
-            None if folder is None else Run(folder, self.settings(), ["num_results"])
-        )
+        self.store = None
+        if folder is not None:
+            self.store = Run(folder, self.identity(), lengths=["num_results"])
         self.start = self.begin()
 
-    def run(self, bar, alone):
-        """One `Samples` per tilt; from where the folder was left, if it was used."""
-        position = self.resumed()
-        if self.store:
-            self.store.create()
-        states = _States(self.plan, self.noise, self.callback, self.store)
-        bar.n = bar.initial = min(position.iteration, self.plan.num_iterations)
-        saved_at = time.monotonic()
-        try:
-            while position.iteration < self.plan.num_iterations:
-                position = self.iterate(position, states)
-                self.show(position, bar)
-                if time.monotonic() > saved_at + _SAVE_EVERY:
-                    self.checkpoint(states, position)
-                    saved_at = time.monotonic()
-        except KeyboardInterrupt:
-            drawn = position.iteration - self.plan.num_burnin_steps
-            if drawn < _MIN_DRAWS or not alone:
-                raise
-            missing = self.plan.num_iterations - position.iteration
-            warnings.warn(
-                f"Sampling was interrupted: {missing} of {self.plan.num_results} draws "
-                "per chain are missing.",
-                stacklevel=3,
+    def run(self, progress, may_stop):
+        """Return a `Samples` per tilt; the run of a folder is resumed."""
+        burnin, total = self.plan.num_burnin_steps, self.plan.num_iterations
+        checkpoints = Checkpoints(self.store, self.packed, self.unpacked)
+        position = checkpoints.resumed() or self.start
+        self.states = KeptStates(self.plan, self.noise, self.callback, self.store)
+        first = min(position.iteration, total)
+        with tqdm(total=total, initial=first, disable=not progress, unit="it") as bar:
+            position = iterate(
+                position,
+                self.advance,
+                is_over=lambda at: at.iteration >= total,
+                show=lambda at: self.show(at, bar),
+                keep=checkpoints.keep,
+                # Fewer draws have no R-hat, and are not returned.
+                may_stop=lambda at: may_stop and at.iteration >= burnin + MIN_DRAWS,
             )
-        finally:
-            self.checkpoint(states, position)
-        return [self.samples(row, position, states) for row in range(len(self.tilts))]
+        if position.iteration < total:
+            warnings.warn(
+                f"Sampling was interrupted: {total - position.iteration} of "
+                f"{self.plan.num_results} draws per chain are missing.",
+                stacklevel=4,
+            )
+        return [self.samples(i, position) for i in range(len(self.tilts))]
 
     def begin(self):
-        """The chains at their start, which must be finite and have a gradient."""
-        rows, ladder = len(self.tilts), self.plan.ladder
-        shape = [rows] if ladder is None else [rows, len(ladder)]
+        """Return the chains at their start, where f and its gradient must be finite."""
+        count, ladder = len(self.tilts), self.plan.ladder
+        shape = [count] if ladder is None else [count, len(ladder)]
         first_step = self.plan.first_step(self.noise[0, 0].size)
         step = StepSize.first(first_step, shape)
-        settings = self.plan.settings(0, step, self.scale)
+        parameters = self.plan.kernel_parameters(0, step, self.scale)
         first = self.tilts[0]
         try:
-            state, numbers = self.chains.start(self.noise, settings)
+            state, numbers = self.chains.start(self.noise, parameters)
         except NotImplementedError as error:
             raise ValueError(
                 "The unit must be made of TensorFlow or keras.ops operations. "
@@ -296,23 +289,23 @@ class _Together:
         check_start(self.tilts, numbers)
         return _Position(0, state, step)
 
-    def iterate(self, position, states):
+    def advance(self, position):
         """Advance by one iteration, write it down, and learn from it in the warm-up."""
         iteration, state, step = position
-        settings = self.plan.settings(iteration, step, self.scale)
+        parameters = self.plan.kernel_parameters(iteration, step, self.scale)
         seed = tf.random.fold_in(self.run_seed, iteration)
-        state, numbers = self.chains.advance(state, settings, seed)
+        state, numbers = self.chains.advance(state, parameters, seed)
         self.record.add(iteration, numbers)
         if self.plan.is_warmup(iteration):
             step = self.learned(step, numbers["accept_prob"], iteration)
         else:
             draw = iteration - self.plan.num_burnin_steps
-            states.add(draw, lambda: self.chains.noise_of(state))
+            self.states.add(draw, lambda: self.chains.noise_of(state))
         return _Position(iteration + 1, state, step)
 
     def learned(self, step, accept_prob, iteration):
-        """What an iteration of the warm-up teaches; one without a test, nothing."""
-        if self.plan.is_approach(iteration):
+        """Return the step sizes after an iteration of the warm-up."""
+        if self.plan.is_unadjusted(iteration):
             return step
         return step.learn(
             accept_prob.mean(axis=1),
@@ -323,7 +316,7 @@ class _Together:
         )
 
     def show(self, position, bar):
-        """Phase, acceptance in this phase, and mean f, in the bar."""
+        """Show phase, acceptance in this phase, and mean f, in the bar."""
         warm = self.plan.is_warmup(position.iteration - 1)
         first = 0 if warm else self.plan.num_burnin_steps
         phase = slice(first, position.iteration)
@@ -337,30 +330,25 @@ class _Together:
 
     # A run on disk
 
-    def settings(self):
-        """What a run depends on, to be compared with that of a run to resume."""
-        return self.plan.of_run(self.tilts) | {
+    def identity(self):
+        """Return what a run depends on, to compare with that of the run in a folder."""
+        return self.plan.identity(self.tilts) | {
             "keeps_states": self.callback is None,
             "initial_noise": fingerprint(self.noise),
             "num_replicas": self.chains.num_replicas,
         }
 
-    def checkpoint(self, states, position):
-        """Everything that `resumed` needs, as one file."""
-        if not self.store:
-            return
-        states.flush()
-        self.store.checkpoint(
+    def packed(self, position):
+        """Return all that `unpacked` needs, by name, once the states are on disk."""
+        self.states.flush()
+        return (
             {"iteration": position.iteration, **position.step._asdict()}
             | under("state.", self.chains.pack(position.state))
             | under("record.", self.record.first(position.iteration))
         )
 
-    def resumed(self):
-        """The position that was saved, or the start if none was."""
-        saved = self.store and self.store.load()
-        if not saved:
-            return self.start
+    def unpacked(self, saved):
+        """Return the position that was saved, if it belongs to this run."""
         packed = parts_within(saved, "state.")
         state = self.chains.unpack(packed, self.start.state)
         step = StepSize(*(saved[name] for name in StepSize._fields))
@@ -371,7 +359,7 @@ class _Together:
         return position
 
     def _check_callback_has_all(self, position):
-        """The one state that is left is that of the last draw, of those asked for."""
+        """Without states, a longer run cannot be cut: only its last state is left."""
         made = position.iteration - self.plan.num_burnin_steps
         if self.callback is not None and made > self.plan.num_results:
             raise ValueError(
@@ -381,16 +369,16 @@ class _Together:
             )
 
     def _check_same_density(self, position):
-        """Network and reference are known by f and log p at the saved states."""
+        """Compare network and reference by f and log p at the saved states."""
         if not position.iteration:
             return
-        settings = position.state.settings
+        parameters = position.state.parameters
         noise = self.chains.noise_of(position.state)
-        _, numbers = self.chains.start(noise, settings)
+        _, numbers = self.chains.start(noise, parameters)
         log_base = self.tilts[0].base.log_prob(noise)
         here = {
             "f": numbers["f"],
-            "log_prob": settings.scale[:, None] * numbers["f"] + log_base,
+            "log_prob": parameters.scale[:, None] * numbers["f"] + log_base,
         }
         for name, values in here.items():
             saved = self.record[name][position.iteration - 1]
@@ -404,95 +392,22 @@ class _Together:
 
     # The result
 
-    def samples(self, row, position, states):
-        """What the chains of one tilt have drawn."""
-        plan, tilt = self.plan, self.tilts[row]
-        burnin = plan.num_burnin_steps
-        done = min(position.iteration, plan.num_iterations)
-        of_row = {name: values[:done, row] for name, values in self.record.items()}
-        draws = {name: values[burnin:] for name, values in of_row.items()}
-        names = functional_names(tilt.event_shape)
-        functionals = {name: draws[name] for name in names}
-        frozen = plan.frozen_step_sizes(position.step)
-        step_size = float(frozen[row].flat[0])
-
-        def noise_of():
-            return self.chains.noise_of(position.state)
-
-        noise = states.of(row, len(draws["f"]), noise_of)
-        images = Images(noise, tilt.to_images, tilt.event_shape)
-        return Samples(
-            noise=noise,
-            f=draws["f"],
-            log_prob=draws["log_prob"],
-            is_accepted=draws["is_accepted"],
-            is_divergent=draws["is_divergent"],
-            energy=draws.get("energy"),
-            functionals=functionals,
-            warmup_f=of_row["f"][:burnin],
-            step_size=step_size,
-            num_leapfrog_steps=plan.mean_steps(frozen),
-            swap_accept_rate=_swap_accept_rate(draws),
-            diagnostics=diagnose(
-                {"f": draws["f"], **functionals},
-                draws["is_accepted"],
-                step_size,
-                energy=draws.get("energy"),
-                pixel=worst_pixel(images, plan.num_superchains),
-                num_pixels=math.prod(tilt.event_shape),
-                num_superchains=plan.num_superchains,
-                num_divergences=np.sum(draws["is_divergent"]),
-                num_nonfinite=np.sum(~draws["is_finite"]),
-                num_nonfinite_warmup=np.sum(~of_row["is_finite"][:burnin]),
-                num_missing=plan.num_iterations - done,
-            ),
-            to_images=tilt.to_images,
-            event_shape=tilt.event_shape,
+    def samples(self, index, position):
+        """Return what the chains of one tilt have drawn."""
+        done = min(position.iteration, self.plan.num_iterations)
+        numbers = {name: values[:done, index] for name, values in self.record.items()}
+        num_draws = done - self.plan.num_burnin_steps
+        noise = self.states.of(
+            index, num_draws, lambda: self.chains.noise_of(position.state)
+        )
+        step_sizes = self.plan.frozen_step_sizes(position.step)
+        return samples_of(
+            self.tilts[index], self.plan, noise, numbers, step_sizes, index
         )
 
 
-class _States:
-    """Where the states of the draws go: memory, a file, or a callback."""
-
-    def __init__(self, plan, noise, callback, store):
-        self.thin, self.callback, self.kept = plan.thin, callback, None
-        if callback is None:
-            shape = (plan.num_results // plan.thin, *noise.shape)
-            make = store.draws if store else np.empty
-            self.kept = make(shape, noise.dtype)
-
-    def add(self, draw, noise_of):
-        """Hand on the state after a draw, if it is one of those to be kept."""
-        index, remainder = divmod(draw + 1, self.thin)
-        if remainder:
-            return
-        if self.callback is None:
-            self.kept[index - 1] = noise_of()
-        else:
-            self.callback(draw, noise_of())
-
-    def of(self, row, num_draws, noise_of):
-        """The states kept of one tilt, [draws, chains, ...], or the last alone."""
-        if self.callback is not None:
-            return noise_of()[None, row]
-        states = self.kept[: num_draws // self.thin, row]
-        states.flags.writeable = False  # on the disk they are those of the run
-        return states
-
-    def flush(self):
-        """To the disk, if the states are there."""
-        if isinstance(self.kept, np.memmap):
-            self.kept.flush()
-
-
-def _swap_accept_rate(draws):
-    """[temperatures - 1], empty without a ladder."""
-    swaps = draws.get("swap_accepted")
-    return np.empty(0, draws["f"].dtype) if swaps is None else np.nanmean(swaps, (0, 1))
-
-
 def _folder(directory, group, tilts):
-    """A folder of its own for every run that a list of tilts takes."""
+    """Return a folder for every run that a list of tilts takes."""
     if directory is None or len(group) == len(tilts):
         return directory
     return pathlib.Path(directory) / _own_folder(group)
@@ -503,14 +418,11 @@ def _own_folder(group):
 
 
 def _exact_draws(base, plan, index):
-    """Where the chains of one tilt of the list start, [chains, ...]."""
+    """Return the noise at which the chains of one tilt start, [chains, ...]."""
     seed = tf.random.fold_in(plan.seeds[0], index)
     num_starts = plan.num_superchains or plan.num_chains
     starts = base.sample(num_starts, seed=seed).numpy()
     return np.repeat(starts, plan.num_chains // num_starts, axis=0)
-
-
-# Checks
 
 
 def _check_callback(callback):
@@ -519,45 +431,3 @@ def _check_callback(callback):
             "`callback` must be a function of the number of a draw and its noise. "
             f"Received: {callback!r}. Leave it out to keep the states."
         )
-
-
-def _checked_starts(tilts, plan, initial_noise, alone):
-    """The noise to start from, [chains, ...] for every tilt."""
-    starts = [initial_noise] if alone else initial_noise
-    if len(starts) != len(tilts):
-        raise ValueError(
-            "`initial_noise` must hold the noise of every tilt of the list, "
-            f"[{len(tilts)}, num_chains, ...]. Received: {len(starts)} of them for "
-            f"{len(tilts)} tilts. Pass a list, or leave it out."
-        )
-    starts = [
-        _checked_noise(start, plan.num_chains, tilt.base)
-        for start, tilt in zip(starts, tilts, strict=True)
-    ]
-    groups = plan.num_superchains
-    for start in starts if groups else []:
-        grouped = start.reshape(groups, -1, *start.shape[1:])
-        if np.any(grouped != grouped[:, :1]):
-            raise ValueError(
-                "`initial_noise` must be the same for all chains of a superchain, "
-                f"{plan.num_chains // groups} in a row. Received: other noise within "
-                "one. Pass np.repeat of one start each, or leave one of them out."
-            )
-    return starts
-
-
-def _checked_noise(noise, num_chains, base):
-    noise = as_array("initial_noise", noise, base.dtype.as_numpy_dtype)
-    expected = (num_chains, *base.event_shape)
-    if noise.shape != expected:
-        raise ValueError(
-            f"`initial_noise` must have shape {expected}, one state per chain. "
-            f"Received: shape {noise.shape}. Pass tilt.to_noise(images)."
-        )
-    if not np.all(np.isfinite(noise)):
-        raise ValueError(
-            "`initial_noise` must be finite. Received: "
-            f"{np.sum(~np.isfinite(noise))} of {noise.size} numbers that are not. "
-            "Leave it out for exact draws of the base."
-        )
-    return noise

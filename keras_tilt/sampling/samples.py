@@ -1,29 +1,39 @@
 """The draws of a sampler, their images, and the numbers that they are judged by."""
 
-__all__ = ["Images", "Samples"]
+__all__ = ["Images", "Samples", "inference_data", "samples_of"]
 
 import dataclasses
 import json
+import math
 import numbers
+import os
 import pathlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+import tensorflow as tf
 
 from keras_tilt.sampling.diagnostics import (
     Diagnostics,
     Scalar,
-    inference_data,
-    read_netcdf,
+    diagnose,
+    import_arviz,
 )
-from keras_tilt.storage.run_folder import replace_path
+from keras_tilt.sampling.functionals import functional_names, worst_pixel
+from keras_tilt.sampling.schedule import Plan
+from keras_tilt.storage.files import replace_path
+from keras_tilt.tilt import Tilt
+
+if TYPE_CHECKING:
+    import arviz
 
 _NUMBERS = "keras_tilt"  # attribute of a file, of what are no arrays of draws
 
 
 class Images(Sequence):
-    """The images T(z) of the draws, made when they are asked for.
+    """The images T(z) of the draws, computed on access.
 
     images[-1] are those of the last draw, images[:, 0] those of the first chain,
     images[..., 0] their first channel, and np.asarray(images) all of them.
@@ -34,7 +44,12 @@ class Images(Sequence):
         event_shape: shape of one image.
     """
 
-    def __init__(self, noise, to_images, event_shape):
+    def __init__(
+        self,
+        noise: np.ndarray,
+        to_images: Callable[[np.ndarray], tf.Tensor],
+        event_shape: Sequence[int],
+    ) -> None:
         self._noise = noise
         self._to_images = to_images
         self.shape = (*noise.shape[:2], *event_shape)
@@ -88,12 +103,12 @@ class Samples:
 
     Attributes:
         noise: [num_results / thin, num_chains, ...], states z of the chains. An array
-            on disk if a directory was given; the last state alone if a callback was.
+            on disk if there was a directory; only the last state with a callback.
         f: [num_results, num_chains], the unit's response in nats.
         log_prob: [num_results, num_chains], scale f(T(z)) + log base(z), in nats.
         is_accepted: [num_results, num_chains], booleans.
         is_divergent: [num_results, num_chains], booleans: proposals with an energy
-            error above 1,000 nats or none that is finite.
+            error above 1,000 nats or not finite.
         energy: [num_results, num_chains], nats, of position and momentum at the start
             of each trajectory; None for "mala" and ladders.
         functionals: dict of [num_results, num_chains]: log q, norm, low frequencies and
@@ -102,11 +117,11 @@ class Samples:
         step_size: of the leapfrog, in units of noise, the same for all chains.
         num_leapfrog_steps: per iteration, on average.
         swap_accept_rate: [temperatures - 1], share of accepted swaps between neighbours
-            on the ladder; empty without one.
+            on the ladder; empty without a ladder.
         diagnostics: a `keras_tilt.sampling.diagnostics.Diagnostics`.
-        to_images: T, noise [n, ...] -> images [n, ...]; None of loaded samples.
+        to_images: T, noise [n, ...] -> images [n, ...]; None for loaded samples.
         event_shape: shape of one image.
-        saved_images: None, or of loaded samples [num_results / thin, num_chains, ...].
+        saved_images: of loaded samples [num_results / thin, num_chains, ...], or None.
     """
 
     noise: np.ndarray
@@ -115,25 +130,25 @@ class Samples:
     is_accepted: np.ndarray
     is_divergent: np.ndarray
     energy: np.ndarray | None
-    functionals: dict
+    functionals: dict[str, np.ndarray]
     warmup_f: np.ndarray
     step_size: float
     num_leapfrog_steps: int
     swap_accept_rate: np.ndarray
     diagnostics: Diagnostics
     to_images: Callable | None
-    event_shape: tuple
+    event_shape: tuple[int, ...]
     saved_images: np.ndarray | None = None
 
     @property
-    def images(self):
-        """T(z): [num_results / thin, num_chains, ...], made when asked for."""
-        if self.saved_images is not None:
-            return self.saved_images
+    def images(self) -> Images | np.ndarray:
+        """T(z): [num_results / thin, num_chains, ...], computed on access."""
+        if self.to_images is None:
+            return np.asarray(self.saved_images)
         return Images(self.noise, self.to_images, self.event_shape)
 
-    def to_arviz(self):
-        """Return an `arviz.InferenceData`, as `sampling.diagnostics` makes it."""
+    def to_arviz(self) -> "arviz.InferenceData":
+        """Return an `arviz.InferenceData`, as `inference_data` makes it."""
         functionals = {"f": self.f, **self.functionals}
         return inference_data(
             functionals,
@@ -143,7 +158,7 @@ class Samples:
             self.energy,
         )
 
-    def save(self, path):
+    def save(self, path: str | os.PathLike) -> None:
         """Write everything, images included, to a netCDF file that ArviZ reads.
 
         Groups posterior and sample_stats are those of `to_arviz`; warmup_posterior has
@@ -184,7 +199,7 @@ class Samples:
         replace_path(path, lambda part: data.to_netcdf(str(part)))
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: str | os.PathLike) -> "Samples":
         """Return the samples of a file that `save` has written.
 
         They are the same numbers, bit for bit; `to_images` is None.
@@ -195,7 +210,7 @@ class Samples:
         Raises:
             ValueError: if there is none, or it is another file.
         """
-        data = read_netcdf(path)
+        data = _read_netcdf(path)
         if _NUMBERS not in data.attrs:
             raise ValueError(
                 f"Expected a file of samples. Received: {path}, which has none. Write "
@@ -232,3 +247,115 @@ class Samples:
 
     def __repr__(self):
         return f"Samples of shape {list(self.event_shape)}: {self.diagnostics}"
+
+
+def inference_data(
+    functionals: Mapping[str, np.ndarray],
+    log_prob: np.ndarray,
+    is_accepted: np.ndarray,
+    is_divergent: np.ndarray,
+    energy: np.ndarray | None = None,
+) -> "arviz.InferenceData":
+    """Return the functionals behind a verdict as an `arviz.InferenceData`.
+
+    Group `posterior` has the functionals; group `sample_stats` has lp, the log density,
+    accepted, diverging and, if there is one, energy. The noise itself is left out:
+    ArviZ would compute an R-hat per pixel.
+
+    Args:
+        functionals: dict of [num_draws, num_chains], f among them.
+        log_prob: [num_draws, num_chains], in nats, up to a constant.
+        is_accepted: [num_draws, num_chains], booleans.
+        is_divergent: [num_draws, num_chains], booleans.
+        energy: None, or [num_draws, num_chains], in nats.
+
+    Returns:
+        inference_data: an `arviz.InferenceData`.
+    """
+    statistics = {"lp": log_prob, "accepted": is_accepted, "diverging": is_divergent}
+    if energy is not None:
+        statistics["energy"] = energy
+    return import_arviz().from_dict(
+        # In float64, for the numbers of a `Diagnostics` to the last digit.
+        posterior={name: np.float64(values).T for name, values in functionals.items()},
+        sample_stats={name: values.T for name, values in statistics.items()},
+    )
+
+
+def _read_netcdf(path):
+    """Return the `arviz.InferenceData` of a file, held in memory.
+
+    Raises:
+        ValueError: if it is not there, or no such file.
+    """
+    try:
+        return import_arviz().from_netcdf(str(path)).load()
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"Expected a netCDF file that ArviZ reads. Received: {path}: {error}. "
+            "Write one with samples.save('samples.nc')."
+        ) from error
+
+
+def samples_of(
+    tilt: Tilt,
+    plan: Plan,
+    noise: np.ndarray,
+    numbers: Mapping[str, np.ndarray],
+    step_sizes: np.ndarray,
+    index: int,
+) -> Samples:
+    """Return the `Samples` of one tilt, with their diagnostics.
+
+    Args:
+        tilt: the `Tilt`.
+        plan: the `keras_tilt.sampling.schedule.Plan` of its run.
+        noise: [draws, chains, ...], the states kept.
+        numbers: dict of [iterations, chains], those of `Chains.advance`.
+        step_sizes: [tilts], or on a ladder [tilts, ladder], after the warm-up.
+        index: of the tilt among those sampled together.
+    """
+    burnin, step_size = plan.num_burnin_steps, float(step_sizes[index].flat[0])
+    warmup = {name: values[:burnin] for name, values in numbers.items()}
+    draws = {name: values[burnin:] for name, values in numbers.items()}
+    return Samples(
+        noise=noise,
+        f=draws["f"],
+        log_prob=draws["log_prob"],
+        is_accepted=draws["is_accepted"],
+        is_divergent=draws["is_divergent"],
+        energy=draws.get("energy"),
+        functionals={name: draws[name] for name in functional_names(tilt.event_shape)},
+        warmup_f=warmup["f"],
+        step_size=step_size,
+        num_leapfrog_steps=plan.mean_steps(step_sizes),
+        swap_accept_rate=_swap_accept_rate(draws),
+        diagnostics=_judged(tilt, plan, noise, warmup, draws, step_size),
+        to_images=tilt.to_images,
+        event_shape=tilt.event_shape,
+    )
+
+
+def _judged(tilt, plan, noise, warmup, draws, step_size):
+    """The `Diagnostics` of the draws of one tilt."""
+    images = Images(noise, tilt.to_images, tilt.event_shape)
+    names = ("f", *functional_names(tilt.event_shape))
+    return diagnose(
+        {name: draws[name] for name in names},
+        draws["is_accepted"],
+        step_size,
+        energy=draws.get("energy"),
+        pixel=worst_pixel(images, plan.num_superchains),
+        num_pixels=math.prod(tilt.event_shape),
+        num_superchains=plan.num_superchains,
+        num_divergences=np.sum(draws["is_divergent"]),
+        num_nonfinite=np.sum(~draws["is_finite"]),
+        num_nonfinite_warmup=np.sum(~warmup["is_finite"]),
+        num_missing=plan.num_results - len(draws["f"]),
+    )
+
+
+def _swap_accept_rate(draws):
+    """[temperatures - 1], empty without a ladder."""
+    swaps = draws.get("swap_accepted")
+    return np.empty(0, draws["f"].dtype) if swaps is None else np.nanmean(swaps, (0, 1))

@@ -1,34 +1,39 @@
 """The plan of a run: the arguments of the sampler, checked, and what follows from them.
 
-    num_burnin_steps    iterations that learn the step, while the tilt rises
-    num_results         iterations under the step that was found, and is now frozen
+    num_burnin_steps    iterations that adapt the step size, while the tilt rises
+    num_results         iterations with the step size that was found, now frozen
 
 How long a trajectory is, how many steps it takes and how strong the tilt is in an
-iteration depend on these arguments and on the step that was learned, on nothing else.
+iteration depend only on these arguments and on the step size adapted so far.
 """
 
-__all__ = ["Plan", "check_plan", "stateless_seed"]
+__all__ = ["Leapfrog", "Plan", "checked_starts", "plan_of", "stateless_seed"]
 
 import dataclasses
 import math
 import numbers
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
+from numpy.typing import ArrayLike
 
 from keras_tilt.sampling.adaptation import (
     QUARTER_TURN,
+    StepSize,
     annealed_scale,
     jittered,
     leapfrog_steps,
 )
-from keras_tilt.sampling.chains import MOST_CHAINS, Settings, is_standard_normal
-from keras_tilt.sampling.kernels import KERNELS
+from keras_tilt.sampling.chains import MOST_CHAINS, KernelParameters
+from keras_tilt.sampling.kernels import KERNELS, Kernel, is_standard_normal
 from keras_tilt.storage.run_folder import fingerprint
+from keras_tilt.tilt import Tilt
 from keras_tilt.validation import as_array, as_number, check_count
 
-_STEPS_ELSEWHERE = 10  # where the noise is not N(0, I), and has no quarter turn
+_STEPS_ELSEWHERE = 10  # where the noise is not N(0, I), and pi / 2 has no meaning
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,27 +43,27 @@ class Plan:
     num_chains: int
     num_results: int
     num_burnin_steps: int
-    seed: tuple
-    kernel: str
+    seed: tuple[int, int]
+    kernel: Kernel
     is_normal: bool
     is_annealed: bool
     num_leapfrog_steps: int | None = None
     max_leapfrog_steps: int = 64
     step_size: float | None = None
     target_accept_prob: float = 0.8
-    mass: float | np.ndarray = 1.0
-    ladder: tuple | None = None
+    mass: ArrayLike = 1.0
+    ladder: Sequence[float] | None = None
     num_superchains: int | None = None
     thin: int = 1
     approach_step_size: float | None = None
 
-    def of_run(self, tilts):
-        """What a run with this plan depends on, of values that JSON knows."""
-        settings = {
+    def identity(self, tilts: Sequence[Tilt]) -> dict[str, Any]:
+        """Return what a run with this plan depends on, as values that JSON knows."""
+        arguments = {
             name: np.asarray(value).tolist()
             for name, value in dataclasses.asdict(self).items()
         }
-        return settings | {
+        return arguments | {
             "mass": fingerprint(self.mass),
             "units": [getattr(tilt.unit, "name", "function") for tilt in tilts],
             "scales": [float(tilt.scale) for tilt in tilts],
@@ -66,101 +71,108 @@ class Plan:
         }
 
     @property
-    def num_iterations(self):
+    def num_iterations(self) -> int:
+        """Of the warm-up and after it."""
         return self.num_burnin_steps + self.num_results
 
     @property
-    def seeds(self):
-        """Of the starts of the chains, and of their iterations."""
+    def seeds(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """Seeds of the starts of the chains, and of their iterations."""
         return tfp.random.split_seed(tf.constant(self.seed), n=2)
 
-    def is_warmup(self, iteration):
+    def is_warmup(self, iteration: int) -> bool:
+        """Return whether an iteration is before the first draw."""
         return iteration < self.num_burnin_steps
 
-    def is_approach(self, iteration):
-        """Whether the tilt still rises, and no Metropolis test is made meanwhile."""
+    def is_unadjusted(self, iteration: int) -> bool:
+        """Return whether there is no Metropolis test, as the tilt still rises."""
         rises = annealed_scale(iteration, self.num_burnin_steps) < 1
         return self.approach_step_size is not None and rises
 
-    def first_step(self, num_pixels):
-        """Where the adaptation begins: a step that suits a weak tilt."""
+    def first_step(self, num_pixels: int) -> float:
+        """Return the step size at which the adaptation begins: one for a weak tilt."""
         if self.approach_step_size is not None:
-            return self.approach_step_size / 4  # about what the test will bear
+            return self.approach_step_size / 4  # about what the test accepts
         return 0.5 if self.kernel == "split" else num_pixels**-0.25
 
-    def settings(self, iteration, step, scale):
-        """What an iteration runs under, given what has been learned of the step."""
+    def kernel_parameters(
+        self, iteration: int, step: StepSize, scale: np.ndarray
+    ) -> KernelParameters:
+        """Return the parameters of an iteration, given the step size adapted so far."""
         frozen = not self.is_warmup(iteration)
         if self.is_annealed and not frozen:
             scale = scale * annealed_scale(iteration, self.num_burnin_steps)
-        if self.is_approach(iteration):
+        if self.is_unadjusted(iteration):
             step_size = np.full_like(step.log_step, self.approach_step_size)
-            settings = self._jittered(step_size, iteration, scale)
-            return settings._replace(is_adjusted=False)
+            parameters = self._jittered(step_size, iteration, scale)
+            return parameters._replace(is_adjusted=False)
         step_size = step.settled if frozen else step.current
-        return self.settings_with(step_size, iteration, scale)
+        return self.parameters_with(step_size, iteration, scale)
 
-    def settings_with(self, step_size, iteration, scale):
-        """The same for given step sizes: equal iterations have equal lengths."""
-        step_size = self.no_longer_than_a_turn(step_size)
+    def parameters_with(
+        self, step_size: np.ndarray, iteration: int, scale: np.ndarray
+    ) -> KernelParameters:
+        """Return the same for given step sizes: equal iterations have equal lengths."""
+        step_size = self.within_length(step_size)
         return self._jittered(step_size, iteration, scale)
 
     def _jittered(self, step_size, iteration, scale):
         num_steps = self.mean_steps(step_size)
         if self.num_leapfrog_steps is None:
             num_steps = jittered(num_steps, self.seed, iteration)
-        return Settings(step_size, num_steps, scale)
+        return KernelParameters(step_size, num_steps, scale)
 
-    def frozen_step_sizes(self, step):
-        """Step sizes after the warm-up."""
-        return self.no_longer_than_a_turn(step.settled)
+    def frozen_step_sizes(self, step: StepSize) -> np.ndarray:
+        """Return the step sizes after the warm-up."""
+        return self.within_length(step.settled)
 
-    def no_longer_than_a_turn(self, step_size):
-        """Step sizes, none so long that a trajectory exceeds a quarter turn."""
+    def within_length(self, step_size: np.ndarray) -> np.ndarray:
+        """Return step sizes with which no mean trajectory exceeds its length."""
         if self.step_size is not None:
             return np.full_like(step_size, self.step_size)
-        return np.minimum(step_size, self.turn / self.mean_steps(step_size))
+        return np.minimum(step_size, self.length / self.mean_steps(step_size))
 
     @property
-    def turn(self):
-        """Length of a quarter turn of the lightest coordinate, if the noise turns."""
+    def length(self) -> float:
+        """Trajectory length: pi / 2 for the lightest coordinate of an N(0, I)."""
         if not self.is_normal:
             return math.inf
         return QUARTER_TURN * math.sqrt(np.min(self.mass))
 
     @property
-    def longest_step(self):
-        """Step that makes a quarter turn in the fewest steps there can be."""
-        return self.turn / (self.num_leapfrog_steps or 1)
+    def longest_step(self) -> float:
+        """The step size of a trajectory of full length with the fewest steps."""
+        return self.length / (self.num_leapfrog_steps or 1)
 
-    def mean_steps(self, step_size):
-        """Leapfrog steps per iteration, on average."""
+    def mean_steps(self, step_size: np.ndarray) -> int:
+        """Return the mean number of leapfrog steps per iteration."""
         if self.kernel == "mala":
             return 1
         if self.num_leapfrog_steps is not None:
             return self.num_leapfrog_steps
         if not self.is_normal:
             return min(_STEPS_ELSEWHERE, self.max_leapfrog_steps)
-        return leapfrog_steps(step_size, self.turn, self.max_leapfrog_steps)
+        return leapfrog_steps(step_size, self.length, self.max_leapfrog_steps)
 
 
-def stateless_seed(seed):
-    """A pair of int32, of a whole number or a pair of them.
+def stateless_seed(seed: int | Sequence[int]) -> tuple[int, int]:
+    """Return a pair of int32, from a whole number or a pair of them.
 
-    A whole number is not handed to TFP, which would use it as the seed of a hidden,
-    advancing state.
+    TFP would take a single number as the seed of a hidden, advancing state.
 
     Raises:
         TypeError: if it is neither.
         ValueError: if it is negative or too large.
     """
+    parts: Any = seed
     if isinstance(seed, numbers.Integral) and not isinstance(seed, bool):
-        if not 0 <= seed < 2**62:
+        whole = int(seed)
+        if not 0 <= whole < 2**62:
             raise ValueError(
                 f"`seed` must lie in [0, 2^62). Received: {seed}. Pass one in there."
             )
-        seed = [int(seed) >> 31, int(seed) & (2**31 - 1)]
-    pair = np.asarray(seed)
+        parts = [whole >> 31, whole & (2**31 - 1)]
+    pair = np.asarray(parts)
     if pair.shape != (2,) or not np.issubdtype(pair.dtype, np.integer):
         raise TypeError(
             "`seed` must be a whole number or a pair of them. "
@@ -172,14 +184,56 @@ def stateless_seed(seed):
             f"Received: {seed!r}. Pass smaller ones."
         )
     pair = tfp.random.sanitize_seed(pair.astype(np.int32), salt="keras_tilt.sample")
-    return tuple(int(part) for part in pair)
+    first, second = (int(part) for part in pair)
+    return first, second
+
+
+class Leapfrog(NamedTuple):
+    """The arguments about the leapfrog, alike in `sample` and `log_partition`."""
+
+    kernel: Kernel | None
+    num_leapfrog_steps: int | None
+    max_leapfrog_steps: int
+    step_size: float | None
+    mass: ArrayLike
+
+
+def plan_of(
+    tilts: Sequence[Tilt],
+    leapfrog: Leapfrog,
+    *,
+    seed: int | Sequence[int],
+    **others: Any,
+) -> Plan:
+    """Return the `Plan` of a run, checked.
+
+    Args:
+        tilts: list of `Tilt`.
+        leapfrog: a `Leapfrog`; its kernel may be None, for the default of these tilts.
+        seed: as in `keras_tilt.sample`.
+        **others: further attributes of the plan.
+
+    Raises:
+        TypeError: if `seed` is not whole numbers.
+        ValueError: for an argument out of range, or not possible for these tilts.
+    """
+    is_normal = all(is_standard_normal(one.base) for one in tilts)
+    kernel: Kernel = leapfrog.kernel or ("split" if is_normal else "hmc")
+    plan = Plan(
+        **leapfrog._replace(kernel=kernel)._asdict(),
+        **others,
+        seed=stateless_seed(seed),
+        is_normal=is_normal,
+    )
+    _check_plan(plan, tilts)
+    return plan
 
 
 # Checks
 
 
-def check_plan(plan, tilts):
-    """Raise a ValueError for an argument out of its range, or not of these tilts."""
+def _check_plan(plan, tilts):
+    """Raise a ValueError for an argument out of range, or not for these tilts."""
     check_count("num_chains", plan.num_chains, 1, MOST_CHAINS)
     check_count("num_results", plan.num_results, 1)
     check_count("num_burnin_steps", plan.num_burnin_steps, 0)
@@ -201,7 +255,7 @@ def check_plan(plan, tilts):
             f"thin={plan.thin}, num_results={plan.num_results}. Change one of them."
         )
     _check_step_size(plan)
-    _check_approach(plan)
+    _check_unadjusted(plan)
     _check_kernel(plan, tilts)
     _check_ladder(plan.ladder)
     _check_replicas(plan)
@@ -227,7 +281,7 @@ def _check_step_size(plan):
         )
 
 
-def _check_approach(plan):
+def _check_unadjusted(plan):
     if plan.approach_step_size is None:
         return
     if not 0 < as_number("approach_step_size", plan.approach_step_size) < math.inf:
@@ -237,8 +291,8 @@ def _check_approach(plan):
         )
     if plan.kernel != "split" or plan.ladder is not None or not plan.is_annealed:
         raise ValueError(
-            "`approach_step_size` is of the kernel 'split' without a ladder, while the "
-            f"tilt rises. Received: kernel={plan.kernel!r}, inverse_temperatures="
+            "`approach_step_size` needs the kernel 'split', no ladder, and a tilt "
+            f"that rises. Received: kernel={plan.kernel!r}, inverse_temperatures="
             f"{plan.ladder}, or an `initial_noise`. Leave one of them out."
         )
 
@@ -247,7 +301,7 @@ def _check_kernel(plan, tilts):
     if plan.kernel not in KERNELS:
         raise ValueError(
             f"`kernel` must be one of {', '.join(map(repr, KERNELS))}. "
-            f"Received: {plan.kernel!r}. Leave it out for the one that suits."
+            f"Received: {plan.kernel!r}. Leave it out for the default."
         )
     if plan.kernel == "split" and not plan.is_normal:
         other = next(tilt for tilt in tilts if not is_standard_normal(tilt.base))
@@ -270,7 +324,7 @@ def _check_kernel(plan, tilts):
             )
     if plan.kernel != "split" and not np.all(mass == 1):
         raise ValueError(
-            "`mass` is of the kernel 'split' alone. Received: a mass and kernel="
+            "`mass` needs the kernel 'split'. Received: a mass and kernel="
             f"{plan.kernel!r}. Leave one of them out."
         )
 
@@ -310,3 +364,50 @@ def _check_replicas(plan):
             f"`num_chains` must be {replicas} or more, one for every replica. "
             f"Received: {plan.num_chains}. Add chains, or sample outside of the scope."
         )
+
+
+def checked_starts(
+    tilts: Sequence[Tilt], plan: Plan, starts: Sequence[ArrayLike]
+) -> list[np.ndarray]:
+    """Return the noise to start from, [chains, ...] per tilt, or raise a ValueError."""
+    if len(starts) != len(tilts):
+        raise ValueError(
+            "`initial_noise` must hold the noise of every tilt of the list, "
+            f"[{len(tilts)}, num_chains, ...]. Received: {len(starts)} of them for "
+            f"{len(tilts)} tilts. Pass a list, or leave it out."
+        )
+    checked = [
+        _checked_noise(start, plan.num_chains, tilt.base)
+        for start, tilt in zip(starts, tilts, strict=True)
+    ]
+    if plan.num_superchains is not None:
+        for start in checked:
+            _check_same_in_superchains(start, plan.num_superchains)
+    return checked
+
+
+def _check_same_in_superchains(start, num_superchains):
+    grouped = start.reshape(num_superchains, -1, *start.shape[1:])
+    if np.any(grouped != grouped[:, :1]):
+        raise ValueError(
+            "`initial_noise` must be the same for all chains of a superchain, "
+            f"{len(start) // num_superchains} in a row. Received: other noise within "
+            "one. Pass np.repeat of one start each, or leave one of them out."
+        )
+
+
+def _checked_noise(noise, num_chains, base):
+    noise = as_array("initial_noise", noise, base.dtype.as_numpy_dtype)
+    expected = (num_chains, *base.event_shape)
+    if noise.shape != expected:
+        raise ValueError(
+            f"`initial_noise` must have shape {expected}, one state per chain. "
+            f"Received: shape {noise.shape}. Pass tilt.to_noise(images)."
+        )
+    if not np.all(np.isfinite(noise)):
+        raise ValueError(
+            "`initial_noise` must be finite. Received: "
+            f"{np.sum(~np.isfinite(noise))} of {noise.size} numbers that are not. "
+            "Leave it out for exact draws of the base."
+        )
+    return noise

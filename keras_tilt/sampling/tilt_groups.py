@@ -1,27 +1,39 @@
-"""Tilts side by side: f(T(z)) of several units, each on its own row of noise.
+"""Several tilts in one graph: f(T(z)) of several units, each on noise of its own.
 
     noise [tilts, chains, ...] -> f [tilts, chains]
 
 Tilts of one reference whose units read the same features of a network share a graph.
-Which channels they read are arguments of it, so that the graph made for one class
-serves all others: it is kept with the network, and goes with it.
+The channels that they read are arguments of it, so that the graph traced for one class
+serves all others. It is kept with the network, and freed with it.
 """
 
-__all__ = ["chains_of", "checked_tilts", "sampled_together", "stacked_response"]
+__all__ = [
+    "chains_of",
+    "check_start",
+    "checked_tilts",
+    "sampled_together",
+    "stacked_response",
+]
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from keras_tilt.sampling import kept
 from keras_tilt.sampling.chains import ChainGraphs, Chains
+from keras_tilt.sampling.kernels import Kernel
 from keras_tilt.tilt import Tilt
 from keras_tilt.units.algebra import Unit
 from keras_tilt.units.groups import shared, stack
+from keras_tilt.validation import few
 
 
-def checked_tilts(tilt):
-    """A list of one `Tilt` or of several, or an error."""
-    tilts = list(tilt) if isinstance(tilt, list | tuple) else [tilt]
+def checked_tilts(tilt: Tilt | Sequence[Tilt]) -> list[Tilt]:
+    """Return a list of one `Tilt` or of several, or raise an error."""
+    tilts: list[Any] = list(tilt) if isinstance(tilt, list | tuple) else [tilt]
     for one in tilts:
         if not isinstance(one, Tilt):
             raise TypeError(
@@ -33,8 +45,8 @@ def checked_tilts(tilt):
     return tilts
 
 
-def stacked_response(tilts):
-    """Return f(T(z)) of several tilts, each on its own row of noise.
+def stacked_response(tilts: Sequence[Tilt]) -> Callable[..., tf.Tensor]:
+    """Return f(T(z)) of several tilts, each on noise of its own.
 
     Args:
         tilts: list of `Tilt`, of one reference.
@@ -58,8 +70,8 @@ def stacked_response(tilts):
     return response
 
 
-def sampled_together(tilts):
-    """Indices of tilts of one reference whose units read the same of a network.
+def sampled_together(tilts: Sequence[Tilt]) -> list[list[int]]:
+    """Return groups of tilts of one reference whose units read the same features.
 
     Args:
         tilts: list of `Tilt`.
@@ -78,23 +90,31 @@ def _distinct(objects):
     return list({id(one): one for one in objects}.values())
 
 
-def chains_of(tilts, kernel, rows, num_chains, mass=1.0, ladder=None):
+def chains_of(
+    tilts: Sequence[Tilt],
+    kernel: Kernel,
+    places: Sequence[int],
+    num_chains: int,
+    mass: ArrayLike = 1.0,
+    ladder: Sequence[float] | None = None,
+) -> Chains:
     """Return the `Chains` of tilts that are sampled together.
 
-    Graphs of units of one network are made once, and kept with it for later calls with
-    other classes or channels, as long as nothing else changes: neither the network's
-    layers and their settings (weights may), nor the preprocessing, the reference, the
-    kernel, or the number of chains.
+    Graphs of units of one network are traced once, and kept with it for later calls
+    with other classes or channels, as long as nothing else changes: the layers of the
+    network and their attributes (weights may), the preprocessing, the reference, the
+    kernel, and the number of chains.
 
     Args:
         tilts: list of `Tilt`, one group of `sampled_together`.
-        kernel: a name that `keras_tilt.sampling.kernels.transition_kernel` knows.
-        rows: the numbers of the rows, by which their chains draw.
-        num_chains: of each row.
+        kernel: name, as of `keras_tilt.sampling.kernels.transition_kernel`.
+        places: of the tilts in their list, by which their chains draw.
+        num_chains: of each tilt.
         mass: of the kernel "split", broadcastable to the noise of one chain.
         ladder: None, or inverse temperatures.
     """
-    first, units = tilts[0], [tilt.unit for tilt in tilts]
+    first = tilts[0]
+    units: list[Any] = [tilt.unit for tilt in tilts]
     of_units = all(isinstance(unit, Unit) for unit in units)
     ladder = None if ladder is None else tuple(np.asarray(ladder).tolist())
 
@@ -109,7 +129,7 @@ def chains_of(tilts, kernel, rows, num_chains, mass=1.0, ladder=None):
         )
 
     if not of_units:
-        return Chains(made(), rows, mass=mass)
+        return Chains(made(), places, mass=mass)
     features = [features for unit in units for features, _ in unit.terms]
     key = (
         stack(units).groups,
@@ -120,4 +140,25 @@ def chains_of(tilts, kernel, rows, num_chains, mass=1.0, ladder=None):
     )
     networks = {id(one.network): one.network for one in features}
     graphs = kept.kept([*networks.values()], key, made)
-    return Chains(graphs, rows, stack(units).read_outs, mass)
+    return Chains(graphs, places, stack(units).read_outs, mass)
+
+
+def check_start(tilts: Sequence[Tilt], start: Mapping[str, np.ndarray]) -> None:
+    """Raise a ValueError unless f has a gradient, and both are finite, everywhere."""
+    for tilt, f, slope in zip(tilts, start["f"], start["slope"], strict=True):
+        name = getattr(tilt.unit, "name", "the unit")
+        bad = np.flatnonzero(~(np.isfinite(f) & np.isfinite(slope)))
+        if bad.size:
+            raise ValueError(
+                "f(x) and its gradient must be finite where a chain starts. Received: "
+                f"{bad.size} of {f.size} chains where those of {name} are not, the "
+                f"first of them chain {bad[0]} with f = {f[bad[0]]}. Check the unit "
+                "for NaN, or pass another `initial_noise`."
+            )
+        if np.ptp(f) > 0 and not slope.any():
+            raise ValueError(
+                "The unit must have a gradient with respect to the image. Received: "
+                f"{name}, whose gradient is zero in all {f.size} chains although f is "
+                f"not the same, {few(f)}. Look for argmax, rounding, integers or "
+                "NumPy in the network or in `preprocess`; read a layer before them."
+            )

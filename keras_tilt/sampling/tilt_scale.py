@@ -1,10 +1,10 @@
-"""How strong to make a tilt: as strong as moves the noise by a share of its norm.
+"""How strong to make a tilt: so that it moves the noise by a share of its norm.
 
     scale (E_p f - E_q f) = signal^2 dimensions
 
 A linear f = g.z + b moves the mean of the noise by scale g, and f by scale |g|^2: the
-left side is the square of that move, the right one that share of E|z|^2. A logit of one
-network has another unit than that of the next, and this rule none.
+left side is the squared length of that move, the right side that share of E|z|^2. The
+logits of two networks differ in scale; this rule does not depend on it.
 
 Source: ours; for the dynamics see `keras_tilt.sampling.kernels`.
 """
@@ -13,52 +13,62 @@ __all__ = ["scale_for_signal"]
 
 import dataclasses
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from tqdm.auto import tqdm
 
 from keras_tilt.sampling.adaptation import QUARTER_TURN
-from keras_tilt.sampling.chains import Settings, check_start, is_standard_normal
+from keras_tilt.sampling.chains import KernelParameters, State
+from keras_tilt.sampling.kernels import is_standard_normal
+from keras_tilt.sampling.run import iterate
 from keras_tilt.sampling.schedule import stateless_seed
-from keras_tilt.sampling.tilt_groups import chains_of
+from keras_tilt.sampling.tilt_groups import chains_of, check_start
 from keras_tilt.tilt import Tilt
 from keras_tilt.validation import as_number, check_count
 
 _NUM_DRAWS = 64  # of q, for the mean and the spread of f there
-_BLOCK = 16  # of them in one go
+_BLOCK = 16  # of them at a time
 _WEAKEST = 64  # times weaker than a linear f would need
 _GROWTH = 1.35  # of the scale, from one trajectory to the next
 _MOST = 36  # trajectories, up to a scale of 800 times that of a linear f
 
 
 def scale_for_signal(
-    tilt, signal=0.1, *, seed, num_chains=4, step_size=0.1, progress=True
-):
-    """Return a tilt of the scale at which it moves the noise by a share of its norm.
+    tilt: Tilt,
+    signal: float = 0.1,
+    *,
+    seed: int | Sequence[int],
+    num_chains: int = 4,
+    step_size: float = 0.1,
+    progress: bool = True,
+) -> Tilt:
+    """Return a tilt with the scale at which it moves the noise by a share of its norm.
 
         scale (mean f - E_q f) = signal^2 dimensions
 
-    The scale rises while chains follow it, in a leapfrog without Metropolis test, until
-    they are where this holds. They lag behind a little, and the scale is that much too
-    large: a rule, not an estimate.
+    The scale rises while unadjusted chains follow it, until the equation holds for
+    them. They lag behind a little, and the scale is that much too large: a rule, not an
+    estimate.
 
     Args:
         tilt: a `Tilt` whose noise is N(0, I); its own scale does not matter.
         signal: share of the norm of the noise, above 0 and below 1.
         seed: a whole number or a pair of them.
-        num_chains: chains that f is averaged over where the tilt moves it.
+        num_chains: chains over which f is averaged.
         step_size: of the leapfrog, in units of noise.
         progress: whether to show a bar.
 
     Returns:
-        tilt: the same with another scale, of two digits.
+        tilt: the same with another scale, rounded to two digits.
 
     Raises:
         TypeError: if `tilt` is not a `Tilt`.
         ValueError: for an argument out of range, a noise that is not N(0, I), a
-            constant f, or one that does not rise as far at any scale, as a log
-            posterior near zero does not.
+            constant f, or one that does not rise far enough at any scale, such as a log
+            posterior near zero.
 
     Example:
         >>> from keras_tilt.reference.distributions import white_noise
@@ -68,39 +78,88 @@ def scale_for_signal(
         True
     """
     _check(tilt, signal, num_chains, step_size)
-    size = math.prod(tilt.base.event_shape)
-    wanted = float(signal) ** 2 * size
     seed = stateless_seed(seed)
-    chains = chains_of([tilt], "split", [0], num_chains)
-    noise = tilt.base.sample(_NUM_DRAWS, seed=tf.random.fold_in(seed, 0))
-    steps = max(1, round(QUARTER_TURN / step_size))
-    step_sizes = np.array([float(step_size)])
-    start = Settings(step_sizes, steps, np.zeros([1]), is_adjusted=False)
-    state, numbers = chains.start(noise[None, :num_chains].numpy(), start)
-    check_start([tilt], numbers)
-    f_of_q = _f_of(tilt, noise)
-    scale = math.sqrt(wanted) / np.std(f_of_q, ddof=1) / _WEAKEST
+    rise = _Rise(tilt, signal, num_chains, step_size, seed)
     with tqdm(
-        total=round(wanted),
+        total=round(rise.wanted),
         disable=not progress,
         desc="scale [nats]",
         bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
     ) as bar:
-        for i in range(_MOST):
-            settings = start._replace(scale=np.array([scale]))
-            state, numbers = chains.advance(
-                state, settings, tf.random.fold_in(seed, i + 1)
-            )
-            moved = scale * (np.mean(np.float64(numbers["f"])) - np.mean(f_of_q))
-            bar.n = round(min(wanted, max(bar.n, moved)))  # NaN is no more than n
-            bar.set_postfix(scale=f"{scale:.2g}")
-            if moved >= wanted:
-                return dataclasses.replace(tilt, scale=float(f"{scale:.2g}"))
-            scale *= _GROWTH
+        end = iterate(
+            rise.start,
+            rise.advance,
+            is_over=lambda at: rise.is_enough(at) or at.trajectories == _MOST,
+            show=lambda at: rise.show(at, bar),
+        )
+    if rise.is_enough(end):
+        return dataclasses.replace(tilt, scale=float(f"{end.scale:.2g}"))
     raise ValueError(
-        f"f must rise far enough under some scale. Received: {moved:.3g} nats at "
-        f"{scale:.3g}, of {wanted:.3g} wanted. Lower `signal`, or choose a scale."
+        f"f must rise far enough under some scale. Received: {end.moved:.3g} nats at "
+        f"{end.scale:.3g}, of {rise.wanted:.3g} wanted. Lower `signal`, or choose a "
+        "scale."
     )
+
+
+class _Position(NamedTuple):
+    """Where the chains are after some trajectories, and the scale of the last one.
+
+    Attributes:
+        trajectories: how many.
+        state: of the chains.
+        scale: of the tilt in the last trajectory; at first, in the first.
+        moved: scale (mean f - E_q f), nats.
+    """
+
+    trajectories: int
+    state: State
+    scale: float
+    moved: float
+
+
+class _Rise:
+    """Chains that follow a tilt whose scale rises with every trajectory."""
+
+    def __init__(self, tilt, signal, num_chains, step_size, seed):
+        self.wanted = float(signal) ** 2 * math.prod(tilt.base.event_shape)
+        self.seed = seed
+        self.chains = chains_of([tilt], "split", [0], num_chains)
+        draws = tilt.base.sample(_NUM_DRAWS, seed=tf.random.fold_in(seed, 0))
+        self.parameters = KernelParameters(
+            np.array([float(step_size)]),
+            max(1, round(QUARTER_TURN / step_size)),
+            np.zeros([1]),
+            is_adjusted=False,
+        )
+        noise = draws[None, :num_chains].numpy()
+        state, numbers = self.chains.start(noise, self.parameters)
+        check_start([tilt], numbers)
+        self.f_of_q = _f_of(tilt, draws)
+        scale = math.sqrt(self.wanted) / np.std(self.f_of_q, ddof=1) / _WEAKEST
+        self.start = _Position(0, state, scale, 0.0)
+
+    def advance(self, position):
+        """Return the position after one more trajectory, under a stronger tilt."""
+        count = position.trajectories + 1
+        scale = position.scale * (_GROWTH if position.trajectories else 1.0)
+        state, numbers = self.chains.advance(
+            position.state,
+            self.parameters._replace(scale=np.array([scale])),
+            tf.random.fold_in(self.seed, count),
+        )
+        moved = scale * (np.mean(np.float64(numbers["f"])) - np.mean(self.f_of_q))
+        return _Position(count, state, scale, moved)
+
+    def is_enough(self, position):
+        """Return whether the noise has moved by the share of its norm."""
+        return position.moved >= self.wanted
+
+    def show(self, position, bar):
+        """Show how far f has risen, and the scale, in the bar."""
+        bar.n = round(
+            min(self.wanted, max(bar.n, position.moved))
+        )  # NaN is not above n
+        bar.set_postfix(scale=f"{position.scale:.2g}")
 
 
 def _f_of(tilt, noise):
@@ -130,7 +189,7 @@ def _check(tilt, signal, num_chains, step_size):
     check_count("num_chains", num_chains, 1, _NUM_DRAWS)
     if not 0 < as_number("step_size", step_size) < QUARTER_TURN:
         raise ValueError(
-            "`step_size` must lie between 0 and a quarter turn. "
+            "`step_size` must lie between 0 and pi / 2. "
             f"Received: {step_size!r}. Pass for example 0.1."
         )
     if not is_standard_normal(tilt.base):

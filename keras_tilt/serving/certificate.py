@@ -27,7 +27,7 @@ import numpy as np
 from scipy import stats
 
 from keras_tilt.sampling.adaptation import num_rising
-from keras_tilt.sampling.chains import functionals, projection_directions
+from keras_tilt.sampling.functionals import functionals, projection_directions
 
 LENGTHS = 10  # of the autocorrelation: what a chain remembers is exp(-10)
 _FALSE_ALARMS = 1e-3  # of a unit whose ends are right

@@ -31,12 +31,12 @@ from keras_tilt.sampling.adaptation import (
     jittered,
     leapfrog_steps,
 )
-from keras_tilt.sampling.chains import is_standard_normal
 from keras_tilt.sampling.kernels import (
-    Response,
     SplitHamiltonianMonteCarlo,
     chain_seeds,
+    is_standard_normal,
 )
+from keras_tilt.sampling.response import Response
 from keras_tilt.sampling.tilt_groups import checked_tilts
 from keras_tilt.serving.requests import after, checked_rows, read_once, traced, upright
 from keras_tilt.units.groups import choice, variables_of
