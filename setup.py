@@ -27,10 +27,8 @@ setup(
     author="The keras_tilt authors",
     license="MIT",
     license_files=["LICENSE"],
-    packages=[*find_packages(include=["keras_tilt*"]), "keras_tilt_flags"],
-    # Outside of keras_tilt for Python, as to import that imports TensorFlow.
-    package_dir={"keras_tilt_flags": "keras_tilt/flags"},
-    package_data={"": ["*.pyi"], "keras_tilt.data": ["embedded/*"]},
+    packages=find_packages(include=["keras_tilt", "keras_tilt.*"]),
+    package_data={"": ["*.pyi", "py.typed", "embedded/*", "templates/*"]},
     python_requires=">=3.11",
     install_requires=requirements(),
     extras_require={

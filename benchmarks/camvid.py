@@ -30,7 +30,7 @@ import pathlib
 import subprocess
 import sys
 
-from keras_tilt_flags import add_import, count, file, folder, import_flags
+from keras_tilt.cli.flags import add_import, count, file, folder, import_flags
 
 RUNS = {
     "box": ["--design", "box"],

@@ -31,7 +31,7 @@ import json
 import os
 import pathlib
 
-from keras_tilt_flags import count, file, folder, natural
+from keras_tilt.cli.flags import count, file, folder, natural
 
 # Phases: the objective (None: the mix), whether it ends at the switch, the images.
 SCHEMES = {

@@ -18,7 +18,7 @@ cosine between the estimate of one step and the true one. A minute on two cores.
 import argparse
 import json
 
-from keras_tilt_flags import count, file
+from keras_tilt.cli.flags import count, file
 
 
 def parse_flags():

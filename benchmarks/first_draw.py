@@ -24,7 +24,7 @@ import json
 import pathlib
 import time
 
-from keras_tilt_flags import count, file
+from keras_tilt.cli.flags import count, file
 
 NETWORKS = ["lenet", "MobileNetV2", "EfficientNetB0", "DenseNet121"]
 

@@ -21,7 +21,7 @@ import pathlib
 import platform
 import time
 
-from keras_tilt_flags import count, file
+from keras_tilt.cli.flags import count, file
 
 
 def parse_flags():

@@ -14,7 +14,7 @@ import argparse
 import importlib.util
 import json
 
-from keras_tilt_flags import count, file
+from keras_tilt.cli.flags import count, file
 
 
 def parse_flags():

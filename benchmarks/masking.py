@@ -26,7 +26,7 @@ import subprocess
 import sys
 import time
 
-from keras_tilt_flags import add_import, count, file
+from keras_tilt.cli.flags import add_import, count, file
 
 MEMORY_OF = (250, 1000, 4000)  # segments
 

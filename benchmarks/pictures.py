@@ -27,7 +27,7 @@ import pathlib
 import subprocess
 import sys
 
-from keras_tilt_flags import add_import, folder, import_flags
+from keras_tilt.cli.flags import add_import, folder, import_flags
 
 # Orange, pizza, goldfish, zebra, daisy, school bus, lemon, strawberry, monarch,
 # flamingo, volcano, broccoli.

@@ -42,7 +42,7 @@ import sys
 import tempfile
 import time
 
-from keras_tilt_flags import MODES, add_import, count, file, folder, import_flags
+from keras_tilt.cli.flags import MODES, add_import, count, file, folder, import_flags
 
 SIZES = (1, 8, 32)  # rows of a request
 # Flags of which every network may have its own value: type, default, help.

@@ -23,7 +23,7 @@ import subprocess
 import sys
 import time
 
-from keras_tilt_flags import count, file
+from keras_tilt.cli.flags import count, file
 
 
 def parse_flags():

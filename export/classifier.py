@@ -19,7 +19,7 @@ seconds on two cores.
 import argparse
 import pathlib
 
-from keras_tilt_flags import add_import, add_names, add_pixels, folder
+from keras_tilt.cli.flags import add_import, add_names, add_pixels, folder
 
 
 def parse_flags():

@@ -30,7 +30,7 @@ import pathlib
 import shutil
 import sys
 
-from keras_tilt_flags import (
+from keras_tilt.cli.flags import (
     add_import,
     add_names,
     add_pixels,

@@ -18,7 +18,7 @@ import argparse
 import json
 import pathlib
 
-from keras_tilt_flags import add_import, add_names, count, folder
+from keras_tilt.cli.flags import add_import, add_names, count, folder
 
 RULES = {
     "vote": "the highest mean over its segments, small ones counting more",

@@ -25,7 +25,7 @@ REGISTERING = (
     "keras_tilt.training.optimizers",
 )
 # Of our own: these read flags before TensorFlow is imported, or do without it.
-LIGHT = ("keras_tilt.__main__", "keras_tilt._start", "keras_tilt.cli")
+LIGHT = ("__main__", "_start", "cli")
 
 
 def watch():
@@ -47,8 +47,7 @@ class _Starter:
 
     def find_spec(self, name, path=None, target=None):
         """Return the spec that other finders have, with this loader; None of others."""
-        ours = name.startswith("keras_tilt.") and name not in LIGHT
-        if not (ours or name in ("tensorflow", "keras")):
+        if not _needs_start(*name.split(".")):
             return None
         others = [finder for finder in sys.meta_path if finder is not self]
         found = (finder.find_spec(name, path, target) for finder in others)
@@ -75,6 +74,13 @@ class _Starter:
 
 
 _STARTER = _Starter()
+
+
+def _needs_start(package, *inner):
+    """Return whether the first import of a module, "package.inner...", starts."""
+    if package == "keras_tilt":
+        return bool(inner) and inner[0] not in LIGHT
+    return package in ("tensorflow", "keras") and not inner
 
 
 def _start():

@@ -29,7 +29,6 @@ WINGS = {
     "training": BASE | {"networks"},
     "serving": BASE | {"networks", "data", "reference", "units", "tilt", "sampling"},
     "masking": BASE | {"networks", "data", "serving"},
-    "flags": set(),
 }
 WINGS["cli"] = set(WINGS)
 WINGS["__init__"] = {"_start"}  # and the stub beside it, of which names are imported
@@ -65,7 +64,7 @@ WITH_KERAS = {
     "units",
 }
 # Reading flags is left to the scripts, writing files to them and to these.
-READS_FLAGS = {"cli", "flags"}
+READS_FLAGS = {"cli"}
 WRITES_FILES = {"serving.servable", "storage"}
 FLAGS = {"argparse", "getopt", "optparse"}
 WRITERS = {"write_text", "write_bytes", "savefig", "save", "savez", "savez_compressed"}

@@ -129,7 +129,7 @@ for script, *flags in commands:
             runpy.run_path(script, run_name="__main__")
         except SystemExit as end:
             code = end.code
-    heavy = {"keras", "keras_tilt", "matplotlib", "numpy", "scipy", "tensorflow"}
+    heavy = {"keras", "matplotlib", "numpy", "scipy", "tensorflow"}
     found.append([code, said.getvalue(), sorted(heavy & sys.modules.keys())])
 json.dump(found, sys.stdout)
 """

@@ -24,7 +24,7 @@ import argparse
 import json
 import pathlib
 
-from keras_tilt_flags import add_import, count, folder, positive
+from keras_tilt.cli.flags import add_import, count, folder, positive
 
 
 def parse_flags():

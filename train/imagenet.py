@@ -26,7 +26,15 @@ import pathlib
 import sys
 import typing
 
-from keras_tilt_flags import MODES, add_import, count, folder, natural, positive, share
+from keras_tilt.cli.flags import (
+    MODES,
+    add_import,
+    count,
+    folder,
+    natural,
+    positive,
+    share,
+)
 
 OBJECTIVES = ("generative", "discriminative", "mix")
 SCHEDULES = ("step", "inverse", "cosine", "constant")

@@ -17,7 +17,7 @@ share one results file (start each with --threads 1).
 
 import argparse
 
-from keras_tilt_flags import count, file, folder, positive
+from keras_tilt.cli.flags import count, file, folder, positive
 
 PAPER_ERROR = {"DG": 1.03, "GG": 0.85, "GG+DG": 0.76}  # from memory, unverified
 

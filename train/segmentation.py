@@ -25,7 +25,7 @@ import json
 import os
 import pathlib
 
-from keras_tilt_flags import add_import, count, folder
+from keras_tilt.cli.flags import add_import, count, folder
 
 DATASETS = ("npz", "voc", "context", "coco", "synthetic")
 PROPOSED_BY = ("proposals", "superpixels")

@@ -31,7 +31,7 @@ import pathlib
 import sys
 import time
 
-from keras_tilt_flags import (
+from keras_tilt.cli.flags import (
     MODES,
     add_import,
     add_names,

@@ -48,7 +48,7 @@ import os
 import pathlib
 import platform
 
-from keras_tilt_flags import file
+from keras_tilt.cli.flags import file
 
 PARTS = ("cost", "ess", "pixels", "blackjax")
 REGIMES = ("weak", "lenet", "picture")

@@ -7,7 +7,7 @@
     conv5:0-7       channels of a layer, on the pixels that they see; conv5:all
     caffe           pixels as keras.applications prepares them for a network
 
-The scripts read the flags of `keras_tilt_flags`; what they mean is said here, for all.
+Commands read the flags of `keras_tilt.cli.flags`; what they mean is said here, for all.
 """
 
 __all__ = [
@@ -53,6 +53,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_tilt import networks
+from keras_tilt.cli.flags import MODES, NOISES, count
 from keras_tilt.networks import graph, outputs
 from keras_tilt.networks.receptive_fields import layers_of
 from keras_tilt.reference.distributions import (
@@ -62,7 +63,6 @@ from keras_tilt.reference.distributions import (
     white_noise,
 )
 from keras_tilt.units.selection import unit
-from keras_tilt_flags import MODES, NOISES, count
 
 # Functions of (input_shape, num_classes, seed).
 _NETWORKS = {

@@ -1,16 +1,8 @@
-"""Flags that several scripts read, of the standard library alone.
+"""Flags that several commands share, with the standard library alone.
 
-`import keras_tilt` imports TensorFlow, which takes seconds. A script reads its flags
-before that, so that --help and a mistyped flag are answered at once:
-
-    def parse_flags(): ...
-
-    if __name__ == "__main__":
-        parse_flags()  # may end here, before the seconds that TensorFlow takes
-
-    import keras_tilt as kt
-
-What the flags mean is in `keras_tilt.cli.named`.
+TensorFlow takes seconds to import. A command parses its flags before that, so that
+--help and a mistyped flag are answered at once. What the flags mean is in
+`keras_tilt.cli.named`.
 """
 
 __all__ = [
