@@ -28,7 +28,7 @@ REGISTERING = (
 LIGHT = ("__main__", "_start", "cli")
 
 
-def watch():
+def watch() -> None:
     """Start now if TensorFlow or Keras is imported, else as soon as one is needed."""
     _check_backend()
     if sys.modules.keys() & {"tensorflow", "keras"}:
@@ -58,12 +58,14 @@ class _Starter:
 
     def create_module(self, spec):
         """Start, and return the module, imported as it would have been without us."""
-        sys.meta_path.remove(self)
+        begins = self._is_taken_away()
         try:
-            _start()
+            if begins:
+                _start()
             module = importlib.import_module(spec.name)
         except BaseException:
-            sys.meta_path.insert(0, self)  # for another attempt
+            if begins:
+                sys.meta_path.insert(0, self)  # for another attempt
             raise
         spec.loader_state = module.__spec__
         return module
@@ -71,6 +73,14 @@ class _Starter:
     def exec_module(self, module):
         """Put back the module's own spec: it has been executed."""
         module.__spec__ = module.__spec__.loader_state
+
+    def _is_taken_away(self):
+        """Return whether this call, not one of another thread, removed the finder."""
+        try:
+            sys.meta_path.remove(self)
+        except ValueError:
+            return False
+        return True
 
 
 _STARTER = _Starter()
