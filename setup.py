@@ -29,6 +29,7 @@ setup(
     license_files=["LICENSE"],
     packages=find_packages(include=["keras_tilt", "keras_tilt.*"]),
     package_data={"": ["*.pyi", "py.typed", "embedded/*", "templates/*"]},
+    entry_points={"console_scripts": ["keras-tilt = keras_tilt.cli.commands:main"]},
     python_requires=">=3.11",
     install_requires=requirements(),
     extras_require={

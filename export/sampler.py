@@ -125,7 +125,7 @@ def parse_flags():
     add("--seed", type=int, default=7, help="of the measurements, not of requests")
     add("--smoke", action="store_true", help="a few short chains, exported by force")
     flags = parser.parse_args()
-    check_units(parser, flags)
+    check_units(parser, flags.unit, flags.list)
     if (flags.stddev or flags.mean) and flags.reference != "white":
         parser.error("Expected --stddev and --mean with --reference white alone.")
     if flags.mean and not flags.stddev:

@@ -12,8 +12,11 @@ __all__ = [
     "add_names",
     "add_pixels",
     "add_reference",
+    "add_seeds",
+    "add_threads",
     "add_units",
     "check_units",
+    "command_parser",
     "count",
     "file",
     "folder",
@@ -26,6 +29,9 @@ __all__ = [
 import argparse
 import os
 import pathlib
+from collections.abc import Callable, Iterable, Sequence
+
+Add = Callable[..., argparse.Action]  # `add_argument` of a parser, or of a group
 
 MODES = ("none", "caffe", "tf", "torch")  # of keras.applications
 NOISES = ("spectral", "box", "white")
@@ -34,35 +40,35 @@ NOISES = ("spectral", "box", "white")
 # Types
 
 
-def count(text):
+def count(text: str) -> int:
     """Return a whole number from 1, or raise a ValueError: the type of a flag."""
     if not int(text) >= 1:
         raise ValueError
     return int(text)
 
 
-def natural(text):
+def natural(text: str) -> int:
     """Return a whole number from 0, or raise a ValueError: the type of a flag."""
     if not int(text) >= 0:
         raise ValueError
     return int(text)
 
 
-def positive(text):
+def positive(text: str) -> float:
     """Return a finite number above 0, or raise a ValueError: the type of a flag."""
     if not 0.0 < float(text) < float("inf"):
         raise ValueError
     return float(text)
 
 
-def share(text):
+def share(text: str) -> float:
     """Return a number in [0, 1], or raise a ValueError: the type of a flag."""
     if not 0.0 <= float(text) <= 1.0:
         raise ValueError
     return float(text)
 
 
-def folder(text):
+def folder(text: str) -> pathlib.Path:
     """Return the path of a folder to write to, which need not exist.
 
     Raises:
@@ -73,7 +79,7 @@ def folder(text):
     return path
 
 
-def file(text):
+def file(text: str) -> pathlib.Path:
     """Return the path of a file to write, in a folder that need not exist.
 
     Raises:
@@ -106,7 +112,24 @@ def _check_writable(path, what):
 # Flags
 
 
-def add_import(add):
+def command_parser(
+    doc: str, name: str | None = None, argv: Sequence[str] | None = None
+) -> argparse.ArgumentParser:
+    """Return the parser of a command, whose help prints all defaults.
+
+    Args:
+        doc: docstring of its module, of which the first paragraph is in its help.
+        name: that follows `keras-tilt`, if it has one.
+        argv: its arguments; None if it is a script, which is called by its own name.
+    """
+    return argparse.ArgumentParser(
+        prog=None if argv is None or name is None else f"keras-tilt {name}",
+        description=doc.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+
+
+def add_import(add: Add) -> None:
     """Add --import: modules with layers of one's own, before networks are loaded."""
     add(
         "--import",
@@ -119,12 +142,23 @@ def add_import(add):
     )
 
 
-def import_flags(modules):
+def import_flags(modules: Iterable[str]) -> list[str]:
     """Return the flags that hand --import on to another script."""
     return [part for module in modules for part in ("--import", module)]
 
 
-def add_names(add):
+def add_seeds(add: Add, seeds: Sequence[int], note: str = "") -> None:
+    """Add --seeds, a run for each, and --seed for a single one."""
+    add("--seeds", nargs="+", type=int, default=list(seeds), help=f"{note}one run each")
+    add("--seed", type=int, help="one seed; short for --seeds SEED")
+
+
+def add_threads(add: Add) -> None:
+    """Add --threads."""
+    add("--threads", type=count, help="TensorFlow threads; all cores by default")
+
+
+def add_names(add: Add) -> None:
     """Add --names: those of the classes."""
     add(
         "--names",
@@ -134,7 +168,7 @@ def add_names(add):
     )
 
 
-def add_units(add, note=""):
+def add_units(add: Add, note: str = "") -> None:
     """Add --unit and --list: which units, and which there are."""
     add(
         "--unit",
@@ -151,15 +185,17 @@ def add_units(add, note=""):
     )
 
 
-def check_units(parser, flags):
+def check_units(
+    parser: argparse.ArgumentParser, units: Sequence[str], listed: bool
+) -> None:
     """End with a sentence if no unit is named, nor a list of them asked for."""
-    if not (flags.unit or flags.list):
+    if not (units or listed):
         parser.error(
             "Expected a --unit. Received: none. To see which there are: --list"
         )
 
 
-def add_pixels(add):
+def add_pixels(add: Add) -> None:
     """Add --preprocess, --low and --high: what a network's pixels are."""
     add(
         "--preprocess",
@@ -180,7 +216,7 @@ def add_pixels(add):
     )
 
 
-def add_reference(add):
+def add_reference(add: Add) -> None:
     """Add --reference, --exponent and --contrast: the noise that is tilted."""
     add(
         "--reference",
