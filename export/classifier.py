@@ -54,6 +54,7 @@ import tensorflow as tf
 from keras_tilt import serving
 from keras_tilt.cli import named
 from keras_tilt.serving import servable
+from keras_tilt.serving import image_bytes
 from keras_tilt.serving import requests
 from keras_tilt.networks import graph
 
@@ -143,7 +144,7 @@ def readme(classifier, flags):
         "low": f"{flags.low:g}",
         "high": f"{flags.high:g}",
         "rows": requests.MOST_ROWS,
-        "pixels": f"{requests.MOST_PIXELS:,}",
+        "pixels": f"{image_bytes.MOST_PIXELS:,}",
     }
     return servable.filled(README, values)
 

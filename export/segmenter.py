@@ -64,6 +64,7 @@ import tensorflow as tf
 from keras_tilt import masking
 from keras_tilt.cli import named
 from keras_tilt.serving import servable
+from keras_tilt.serving import image_bytes
 from keras_tilt.serving import requests
 from keras_tilt.masking import serving
 
@@ -139,7 +140,7 @@ def readme(segmenter, flags):
         "asking": servable.asking("label_bytes", written),
         "classes": len(segmenter.class_names),
         "rows": requests.MOST_ROWS,
-        "pixels": f"{requests.MOST_PIXELS:,}",
+        "pixels": f"{image_bytes.MOST_PIXELS:,}",
         "last": serving.MOST_SEGMENTS - 1,
         "rule": RULES[flags.rule],
         "superpixels": flags.superpixels,

@@ -57,7 +57,6 @@ WITH_KERAS = {
     "sampling.kept",
     "sampling.tilt_groups",
     "serving.requests",
-    "serving.sampler",
     "training.classifier",
     "training.metrics",
     "training.optimizers",

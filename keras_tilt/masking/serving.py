@@ -19,15 +19,8 @@ from keras_tilt.masking.examples import fit_image, fit_labels
 from keras_tilt.masking.labelling import RULES, paste, vote
 from keras_tilt.masking.segmenter import Segmenter
 from keras_tilt.masking.superpixels import segments_of
-from keras_tilt.serving.requests import (
-    MOST_PIXELS,
-    after,
-    checked_file,
-    checked_rows,
-    decoded,
-    read_once,
-    traced,
-)
+from keras_tilt.serving.image_bytes import MOST_PIXELS, checked_file, decoded
+from keras_tilt.serving.requests import after, checked_rows, each_row, provided, traced
 from keras_tilt.validation import as_names, check_count
 
 MOST_SEGMENTS = 4096  # that a client may number
@@ -77,6 +70,11 @@ class ServedSegmenter(tf.Module):
         self._weights = [variable.value for variable in segmenter.variables]
         self.class_names = tuple(as_names("class_names", class_names))
         self.size = segmenter.cells.image_shape
+
+    @property
+    def pixel_of_labels(self):
+        """Type of the pixels of files of labels; their highest value is no class."""
+        return tf.uint8 if len(self.class_names) < tf.uint8.max else tf.uint16
 
     # Signatures
 
@@ -132,19 +130,14 @@ class ServedSegmenter(tf.Module):
         answer = self._labelled(image, segments, number)
         del answer["score_map"]
         labels = answer.pop("label_map")
-        pixel = tf.uint8 if len(self.class_names) < tf.uint8.max else tf.uint16
+        pixel = self.pixel_of_labels
         pixels = tf.where(labels < 0, pixel.max, labels)[..., tf.newaxis]
         return answer | {"label_png_bytes": tf.io.encode_png(tf.cast(pixels, pixel))}
 
     def _each_row(self, function, rows, specs):
         """Of every row by itself, function(**row)."""
-        with read_once(self._labelled.segmenter.variables):
-            return tf.map_fn(
-                lambda row: function(**row),
-                rows,
-                fn_output_signature=specs,
-                parallel_iterations=_AT_ONCE,
-            )
+        variables = self._labelled.segmenter.variables
+        return each_row(function, rows, specs, variables, _AT_ONCE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,17 +254,15 @@ def _segments_in(data):
             tf.strings.substr(data, _DEPTH_AT, 2), tf.uint8, fixed_length=2
         )
     )
-    is_gray = tf.debugging.Assert(
+    data = provided(
         tf.strings.regex_full_match(tf.strings.substr(data, 1, 3), "PNG")
         & (kind == _GRAY)
         & (depth >= 8),
-        [
-            "`segments_bytes` must be PNG files of gray pixels of 8 or 16 bits, as "
-            'Pillow\'s modes "L" and "I;16" are. Received, bits and kind of pixels: ',
-            tf.stack([depth, kind]),
-        ],
+        data,
+        "`segments_bytes` must be PNG files of gray pixels of 8 or 16 bits, as "
+        'Pillow\'s modes "L" and "I;16" are. Received, bits and kind of pixels: ',
+        tf.stack([depth, kind]),
     )
-    data = after([is_gray], {"data": data})["data"]
     return tf.cond(
         depth == 16,
         lambda: _numbers_in(data, tf.uint16),
@@ -291,15 +282,13 @@ def _checked_number(segments):
     """One more than the highest number of a segment, if all are in their range."""
     segments = tf.concat([tf.reshape(segments, [-1]), [-1]], axis=0)
     first, last = tf.reduce_min(segments), tf.reduce_max(segments)
-    can_be = tf.debugging.Assert(
+    return provided(
         (first >= -1) & (last < MOST_SEGMENTS),
-        [
-            f"`segments` must be numbers in 0..{MOST_SEGMENTS - 1}, or -1 where there "
-            "is none. Received, from and to: ",
-            tf.stack([first, last]),
-        ],
+        last + 1,
+        f"`segments` must be numbers in 0..{MOST_SEGMENTS - 1}, or -1 where there is "
+        "none. Received, from and to: ",
+        tf.stack([first, last]),
     )
-    return after([can_be], {"number": last + 1})["number"]
 
 
 def _checked_request(rows):
@@ -320,21 +309,23 @@ def _checked_request(rows):
 def _checked_image(image):
     shape = tf.shape(image)
     pixels = tf.reduce_prod(tf.cast(shape[:2], tf.int64))
-    can_be = tf.debugging.Assert(
+    return provided(
         (pixels > 0) & (pixels <= MOST_PIXELS),
-        [f"An image must have 1..{MOST_PIXELS} pixels. Received: ", shape[:2]],
+        image,
+        f"An image must have 1..{MOST_PIXELS} pixels. Received: ",
+        shape[:2],
     )
-    return after([can_be], {"image": image})["image"]
 
 
 def _checked_size(segments, image):
     shapes = tf.stack([tf.shape(segments), tf.shape(image)[:2]])
-    is_same = tf.debugging.Assert(
+    return provided(
         tf.reduce_all(shapes[0] == shapes[1]),
-        ["`segments` must have the size of their image. Received: ", shapes],
+        segments,
+        "`segments` must have the size of their image. Received: ",
+        shapes,
         summarize=shapes.shape.num_elements(),
     )
-    return after([is_same], {"segments": segments})["segments"]
 
 
 def _check(segmenter, class_names, rule):

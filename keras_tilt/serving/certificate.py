@@ -129,21 +129,11 @@ def certificate_of(name, temperature, samples, ends, accept_rate, num_iterations
     differences = _differences(samples, ends)
     differing = max(differences, key=lambda name: _nan_last(differences[name]))
     limit = stats.norm.isf(_FALSE_ALARMS / 2 / len(differences))
-    reasons = []
-    if not diagnostics.converged:
-        why = diagnostics.verdict.removeprefix("not converged: ").rstrip(".")
-        reasons.append(f"the long chains have not ({why})")
-    if not num_iterations >= LENGTHS * time:
-        reasons.append(
-            f"{num_iterations} iterations are {num_iterations / time:.2g} "
-            f"autocorrelation times (< {LENGTHS})"
-        )
-    largest = differences[differing]
-    if not largest <= limit:
-        reasons.append(
-            f"the mean {differing} of the ends is {largest:.2g} standard errors off "
-            f"(> {limit:.2g})"
-        )
+    reasons = [
+        *_against_long_chains(diagnostics),
+        *_against_length(num_iterations, time),
+        *_against_ends(differing, differences[differing], limit),
+    ]
     return Certificate(
         unit=name,
         temperature=float(temperature),
@@ -157,14 +147,40 @@ def certificate_of(name, temperature, samples, ends, accept_rate, num_iterations
         num_iterations=int(num_iterations),
         num_ends=len(accept_rate),
         served_accept_rate=float(np.mean(accept_rate)),
-        largest_difference=float(largest),
+        largest_difference=float(differences[differing]),
         limit=float(limit),
         differing=differing,
         converged=not reasons,
-        verdict="converged."
-        if not reasons
-        else f"not converged: {'; '.join(reasons)}.",
+        verdict=f"not converged: {'; '.join(reasons)}." if reasons else "converged.",
     )
+
+
+# What speaks against it: sentences, or none
+
+
+def _against_long_chains(diagnostics):
+    if not diagnostics.converged:
+        why = diagnostics.verdict.removeprefix("not converged: ").rstrip(".")
+        yield f"the long chains have not ({why})"
+
+
+def _against_length(num_iterations, time):
+    if not num_iterations >= LENGTHS * time:
+        yield (
+            f"{num_iterations} iterations are {num_iterations / time:.2g} "
+            f"autocorrelation times (< {LENGTHS})"
+        )
+
+
+def _against_ends(name, difference, limit):
+    if not difference <= limit:
+        yield (
+            f"the mean {name} of the ends is {difference:.2g} standard errors off "
+            f"(> {limit:.2g})"
+        )
+
+
+# What is compared
 
 
 def _differences(samples, ends):
