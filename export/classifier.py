@@ -133,11 +133,12 @@ def noise_file(shape, seed):
 def readme(classifier, flags):
     """README.md of the servable."""
     has_classes = classifier.has_classes
+    kind = "classes" if has_classes else "labels"
     output = "class_name" if has_classes else "probabilities"
     shown = f'print(tf.make_ndarray(response.outputs["{output}"]))'
     values = {
-        "head": CLASSES_HEAD if has_classes else LABELS_HEAD,
-        "answer": CLASSES_ANSWER if has_classes else LABELS_ANSWER,
+        "head": servable.template(f"{kind}_head.md"),
+        "answer": servable.template(f"{kind}_answer.md"),
         "asking": servable.asking("classify_bytes", shown),
         "shape": ", ".join(map(str, classifier.shape)),
         "classes": len(classifier.class_names),
@@ -146,60 +147,8 @@ def readme(classifier, flags):
         "rows": requests.MOST_ROWS,
         "pixels": f"{image_bytes.MOST_PIXELS:,}",
     }
-    return servable.filled(README, values)
+    return servable.readme("classifier.md", values)
 
 
-CLASSES_HEAD = """\
-# {name}: a classifier with its generative score
-
-    p(y | x) = softmax over y of F_y(x) + b_y
-    log p(x) = log sum over y of exp(F_y(x) + b_y) + log q(x) + constant"""
-
-CLASSES_ANSWER = """\
-* `logits` [{classes}], calibrated if the model was, and `probabilities`, their softmax
-* `log_density`: log p(x) / q(x) up to a constant, in nats, where q are the images that
-  the network was trained on
-* `class`, and `class_name`; all names are in `{version}/assets/class_names.json`"""
-
-LABELS_HEAD = """\
-# {name}: labels of images, each with its probability
-
-    p(label y | x) = sigmoid of F_y(x)
-
-Labels may hold beside each other: there is no class, and no density of images."""
-
-LABELS_ANSWER = """\
-* `logits` [{classes}], F, and `probabilities`, of each label by itself; the names of
-  the labels, in this order, are in `{version}/assets/class_names.json`"""
-
-README = """\
-{head}
-
-## Start
-
-{start}
-
-## Ask
-
-{asking}
-
-Rows in, at most {rows}, as many rows out:
-
-* `serving_default`: `image` [{shape}] uint8
-* `classify_bytes`: `image_bytes`, a JPEG, PNG or BMP (24 or 32 bits) file of any size
-  up to {pixels} pixels; photographs are turned upright where their EXIF data say so
-
-Both give
-
-{answer}
-
-Byte 0 is the pixel {low} of the network, 255 is {high}. A file that is no image fails
-the request with INVALID_ARGUMENT. Rows of a classifier run together: how many there are
-may change their last bits.
-
-## Files
-
-    {tree}
-"""
 if __name__ == "__main__":
     main()

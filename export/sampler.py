@@ -483,7 +483,7 @@ def readme(names, sampler, certificates, flags):
         "png": PNG if "sample_png" in sampler.functions else "",
         "xla": XLA if flags.xla else "",
     }
-    return servable.filled(README, values)
+    return servable.readme("sampler.md", values)
 
 
 PNG = "\n* `sample_png`: the same, with `png_bytes` in place of `image`"
@@ -491,80 +491,6 @@ NORMALIZED = """; `log_prob` is it less log Z, normalized, at temperature
   {temperatures}, and NaN at any other"""
 XLA = """
 The chains are compiled by XLA, which the stock server refuses: start one that has it.
-"""
-
-README = """\
-# {name}: samples of units of a network
-
-    unit, seed, temperature -> an image of p(x) = exp(f(x) / temperature) q(x) / Z
-
-{verdict}
-
-The whole certificate is in `{version}/assets/certificate.json`.
-
-## Start
-
-{start}
-{xla}
-## Ask
-
-    curl -s http://localhost:{rest}/v1/models/{name}:predict -d '{"inputs":
-        {"unit": [0], "seed": [[0, 7]], "temperature": [1.0]}}'
-
-```python
-# pip install tensorflow-serving-api
-import grpc
-import tensorflow as tf
-from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
-
-request = predict_pb2.PredictRequest()
-request.model_spec.name = "{name}"
-request.inputs["unit"].CopyFrom(tf.make_tensor_proto([0]))
-request.inputs["seed"].CopyFrom(tf.make_tensor_proto([[0, 7]]))
-request.inputs["temperature"].CopyFrom(tf.make_tensor_proto([1.0]))
-channel = grpc.insecure_channel(
-    "localhost:{grpc}", options=[("grpc.max_receive_message_length", -1)]
-)
-stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-image = tf.make_ndarray(stub.Predict(request, timeout=60).outputs["image"])
-```
-
-Rows in, as many rows out:
-
-* `serving_default`: `unit` int32, `seed` [2] int32, `temperature` float32 -> `image`
-  [{shape}] uint8, `f`, `log_density`, `accept_rate`, `converged`{png}
-* `sample_each`: the same as `serving_default`, and `error`: a bad row has a sentence
-  there, and fails no other
-* `start`: the same as `serving_default`, and `noise`, the state of the chain
-* `resume`: `noise` besides -> the same, of that chain some iterations later; pass a new
-  seed each time
-* `evaluate`: `image` [{shape}] float32, pixels of the network -> `f` and `log_density`
-  of every unit, `log_q`
-
-What they are:
-
-* `image`: 0 is the pixel {low}, 255 is {high}; what is beyond is cut.
-* `f` in nats, of the image before it was rounded; `log_density` = scale f / temperature
-  + log q{normalized}.
-* `converged`: the unit's chains were certified, the temperature is not below {lowest}
-  and not above {highest}, and this chain has moved.
-* Equal rows give equal answers, bit for bit, alone or among others. At most {rows} of
-  them make a request.
-* A chain has {iterations} iterations, in {rising} of which the tilt rises, and at most
-  {gradients} gradients of the network. No client can change that.
-* A unit that is not there, or a temperature that is not positive and finite, fails the
-  whole request with INVALID_ARGUMENT, and under `--enable_batching` those merged with
-  it: `sample_each` does not.
-* Under `--tensorflow_intra_op_parallelism=1` a row of a small network takes less time
-  (LeNet's 0.6 of it), and may have other last bits.
-
-| unit | is |
-|---|---|
-{units}
-
-## Files
-
-    {tree}
 """
 if __name__ == "__main__":
     main()

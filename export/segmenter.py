@@ -148,58 +148,8 @@ def readme(segmenter, flags):
         "none": 255 if len(segmenter.class_names) < 255 else 65535,
         "size": " x ".join(map(str, segmenter.size)),
     }
-    return servable.filled(README, values)
+    return servable.readme("segmenter.md", values)
 
 
-README = """\
-# {name}: a label for every pixel
-
-    image -> segments -> scores of each, of one pass of a network -> label map
-
-## Start
-
-{start}
-
-## Ask
-
-{asking}
-
-Rows in, at most {rows}, as many rows out:
-
-* `serving_default`: `image` [height, width, 3] uint8, all of a request of one size
-* `label_segments`: `segments` [height, width] int32 besides, numbered 0..{last}, -1
-  where there is none: these are labelled, and no others
-* `label_bytes`: `image_bytes`, JPEG, PNG or BMP (24 or 32 bits) files, each of a size
-  of its own, as their pixels are stored: turn photographs upright whose EXIF data say
-  so
-* `label_segments_bytes`: `segments_bytes` besides, gray PNG files of 8 or 16 bits, with
-  255 or 65535 where there is none
-
-The first two give
-
-* `label_map` [height, width], numbers of classes, -1 where there is none
-* `score_map` [height, width], the score of that label: {rule}
-
-and the others `label_png_bytes`, the map as a gray PNG file of the image's size, with
-{none} where there is no class. All give
-
-* `share` [{classes}], of the pixels, and `score` [{classes}], the mean of these pixels
-
-and where segments are sent `segment_scores` [numbers, {classes}], up to the highest
-number in the request, 0 of those that the image does not have. The names of the classes
-are in `{version}/assets/class_names.json`.
-
-An image has 1 to {pixels} pixels, those of a request of pixels so many together, and is
-brought to {size} for the network: a segment too small to have a pixel there is scored
-as one that says nothing. Without segments there are at most {superpixels} superpixels
-of it, as it looks with no side above {side} pixels, and their unions. A row runs by
-itself: equal rows give equal labels, alone or among others. What cannot be labelled
-fails the request with INVALID_ARGUMENT, and under `--enable_batching` those merged with
-it; there, ask for `label_bytes`, as images of several sizes cannot be merged.
-
-## Files
-
-    {tree}
-"""
 if __name__ == "__main__":
     main()

@@ -20,11 +20,14 @@ __all__ = [
     "golden_of",
     "next_version",
     "numbers_as_json",
+    "readme",
+    "template",
     "write_servable",
 ]
 
 import base64
 import importlib
+import importlib.resources
 import json
 import os
 import pathlib
@@ -36,6 +39,7 @@ import tensorflow as tf
 
 # The server's own ports, and batches that may wait before it says that it is busy.
 _NUMBERS = {"grpc": 8500, "rest": 8501, "waiting": 100}
+_BESIDE = ("model.config", "batching.config", "compose.yaml")  # and README.md
 
 
 def write_servable(folder, module, golden, warmup, assets, batch_size, readme):
@@ -74,10 +78,11 @@ def write_servable(folder, module, golden, warmup, assets, batch_size, readme):
     _write(extra / "golden_request.json", numbers_as_json(request) + "\n")
     _write(extra / "golden_response.json", numbers_as_json(response) + "\n")
     os.replace(part, version)
-    values = {"start": _START, "name": folder.name, "version": version.name}
-    values |= {"batch_size": batch_size, "tree": _tree(version)}
-    values |= _NUMBERS | environment()
-    for name, text in (_FILES | {"README.md": readme}).items():
+    texts = {name: template(name) + "\n" for name in _BESIDE} | {"README.md": readme}
+    values = {"start": template("start.md"), "name": folder.name}
+    values |= {"version": version.name, "tree": _tree(version)}
+    values |= {"batch_size": batch_size} | _NUMBERS | environment()
+    for name, text in texts.items():
         _write(folder / name, filled(text, values))
     return version
 
@@ -185,6 +190,15 @@ def _write(path, text):
     part.replace(path)
 
 
+# Texts
+
+
+def template(name):
+    """Return the text of a file in `templates`, without the last end of line."""
+    folder = importlib.resources.files("keras_tilt.serving") / "templates"
+    return (folder / name).read_text(encoding="utf-8").removesuffix("\n")
+
+
 def filled(text, values):
     """Return a text with values in the place of their names in braces."""
     for name, value in values.items():
@@ -192,14 +206,20 @@ def filled(text, values):
     return text
 
 
+def readme(name, values):
+    """Return README.md of a template, with values filled in, for `write_servable`."""
+    return filled(template(name), values) + "\n"
+
+
 def asking(signature, program):
-    """Return text for README.md: how a signature of `image_bytes` is asked.
+    """Return text for README.md: how to ask a signature of `image_bytes`.
 
     Args:
         signature: its name.
         program: lines of Python that do something with `response`.
     """
-    return filled(_ASKING, {"signature": signature, "program": program})
+    values = {"signature": signature, "program": program}
+    return filled(template("asking.md"), values)
 
 
 def _tree(version):
@@ -210,78 +230,3 @@ def _tree(version):
         f"{-(-path.stat().st_size // 1000):>7} kB"
         for path in files
     )
-
-
-_FILES = {
-    "model.config": """\
-model_config_list {
-  config {
-    name: "{name}"
-    base_path: "/models/{name}"
-    model_platform: "tensorflow"
-  }
-}
-""",
-    "batching.config": """\
-# Rows run by themselves, so that a batch is no cheaper than its rows, and padding it is
-# work for nothing: no sizes are asked for. What batching gives is a queue with an end.
-max_batch_size { value: {batch_size} }
-batch_timeout_micros { value: 0 }
-max_enqueued_batches { value: {waiting} }
-""",
-    "compose.yaml": """\
-services:
-  {name}:
-    image: tensorflow/serving
-    command: ["--model_config_file=/models/{name}/model.config"]
-    ports: ["{grpc}:{grpc}", "{rest}:{rest}"]
-    volumes: [".:/models/{name}:ro"]
-    environment: ["{onednn}"]
-""",
-}
-
-_START = """\
-Start TensorFlow Serving in this folder:
-
-    docker run --rm -p {grpc}:{grpc} -p {rest}:{rest} -v "$PWD:/models/{name}:ro" \\
-        -e {onednn} tensorflow/serving --model_config_file=/models/{name}/model.config
-
-or `docker compose up`, or, where the server is installed,
-
-    {onednn} tensorflow_model_server --port={grpc} --rest_api_port={rest} \\
-        --model_name={name} --model_base_path="$PWD"
-
-The server is ready once it has answered `assets.extra/tf_serving_warmup_requests`. Is
-it right? The golden request must have the golden response:
-
-    curl -s -d @{version}/assets.extra/golden_request.json \\
-        http://localhost:{rest}/v1/models/{name}:predict
-
-Bit for bit, where the processor, TensorFlow ({tensorflow} at the export), its oneDNN
-({onednn}; the server's own default differs from processor to processor) and the number
-of threads ({threads}) are those of the export. Another of them may round otherwise: the
-last bits of numbers, and images of a sampler, whose chains carry that on. Under
-`--enable_batching` pass `--batching_parameters_file`, too."""
-
-_ASKING = """\
-    python3 -c 'import base64, json; print(json.dumps({"signature_name":
-        "{signature}", "inputs": {"image_bytes": [{"b64": base64.b64encode(
-        open("image.png", "rb").read()).decode()}]}}))' | curl -s -d @- \\
-        http://localhost:{rest}/v1/models/{name}:predict
-
-```python
-# pip install tensorflow-serving-api
-import grpc
-import tensorflow as tf
-from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
-
-request = predict_pb2.PredictRequest()
-request.model_spec.name = "{name}"
-request.model_spec.signature_name = "{signature}"
-files = [open("image.png", "rb").read()]
-request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(files))
-channel = grpc.insecure_channel("localhost:{grpc}")
-stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-response = stub.Predict(request, timeout=60)
-{program}
-```"""
