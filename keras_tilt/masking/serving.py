@@ -8,19 +8,28 @@ image is a row that runs by itself: its labels do not depend on what stands besi
 Source: Dai, He and Sun, CVPR 2015; see `segmenter`, `superpixels` and `pasting`.
 """
 
-__all__ = ["MOST_SEGMENTS", "ServedSegmenter"]
+__all__ = ["MOST_SEGMENTS", "ServedSegmenter", "write_segmenter"]
 
 import dataclasses
 import functools
 
+import numpy as np
 import tensorflow as tf
 
 from keras_tilt.masking.examples import fit_image, fit_labels
 from keras_tilt.masking.labelling import RULES, paste, vote
 from keras_tilt.masking.segmenter import Segmenter
 from keras_tilt.masking.superpixels import segments_of
+from keras_tilt.serving import servable
 from keras_tilt.serving.image_bytes import MOST_PIXELS, checked_file, decoded
-from keras_tilt.serving.requests import after, checked_rows, each_row, provided, traced
+from keras_tilt.serving.requests import (
+    MOST_ROWS,
+    after,
+    checked_rows,
+    each_row,
+    provided,
+    traced,
+)
 from keras_tilt.validation import as_names, check_count
 
 MOST_SEGMENTS = 4096  # that a client may number
@@ -70,6 +79,7 @@ class ServedSegmenter(tf.Module):
         self._weights = [variable.value for variable in segmenter.variables]
         self.class_names = tuple(as_names("class_names", class_names))
         self.size = segmenter.cells.image_shape
+        self.rule, self.superpixels, self.side = rule, superpixels, side
 
     @property
     def pixel_of_labels(self):
@@ -350,3 +360,63 @@ def _check(segmenter, class_names, rule):
             "Expected a segmenter of images of 3 channels, as files in colour have. "
             f"Received: one of {channels}. Put a layer before its network."
         )
+
+
+# On disk
+
+_SCORES = {
+    "vote": "the highest mean over its segments, small ones counting more",
+    "paste": "that of the segment that is pasted there, 0 where none is",
+}
+
+
+def write_segmenter(folder, segmenter, image):
+    """Write the next version of a servable of a segmenter.
+
+    Args:
+        folder: of the servable; its name is that of the model.
+        segmenter: `ServedSegmenter`.
+        image: [height, width, 3] uint8, of the golden request.
+
+    Returns:
+        version: path of the new version.
+    """
+    size = image.shape[:2]
+    golden = {"image_bytes": np.array([tf.io.encode_png(image).numpy()])}
+    piece = tf.io.encode_png(np.zeros([*size, 1], np.uint8)).numpy()
+    pixels = {"image": image[np.newaxis]}
+    warmup = {
+        "label_bytes": golden,
+        "serving_default": pixels,
+        "label_segments": pixels | {"segments": np.zeros([1, *size], np.int32)},
+        "label_segments_bytes": golden | {"segments_bytes": np.array([piece])},
+    }
+    return servable.write_servable(
+        folder,
+        segmenter,
+        ("label_bytes", golden),
+        list(warmup.items()),
+        {"class_names.json": list(segmenter.class_names)},
+        MOST_ROWS,
+        _readme(segmenter),
+    )
+
+
+def _readme(segmenter):
+    program = (
+        'open("labels.png", "wb").write(response.outputs["label_png_bytes"]'
+        ".string_val[0])"
+    )
+    values = {
+        "asking": servable.asking("label_bytes", program),
+        "classes": len(segmenter.class_names),
+        "rows": MOST_ROWS,
+        "pixels": f"{MOST_PIXELS:,}",
+        "last": MOST_SEGMENTS - 1,
+        "rule": _SCORES[segmenter.rule],
+        "superpixels": segmenter.superpixels,
+        "side": segmenter.side,
+        "none": segmenter.pixel_of_labels.max,
+        "size": " x ".join(map(str, segmenter.size)),
+    }
+    return servable.readme("segmenter.md", values)

@@ -13,7 +13,7 @@ Source: Dai, Lu and Wu (2015) for the densities; for the chains see
 `keras_tilt.serving.chain`.
 """
 
-__all__ = ["ServedSampler"]
+__all__ = ["ServedSampler", "requests_of"]
 
 import functools
 import math
@@ -184,6 +184,22 @@ class ServedSampler(tf.Module):
 
     def _errors_of(self, rows):
         return _errors(rows["unit"], rows["temperature"], self.num_units)
+
+
+def requests_of(unit, seeds, temperature=1.0):
+    """Return requests for draws of one unit, as arrays.
+
+    Args:
+        unit: its place in the list of tilts.
+        seeds: [requests], whole numbers; the pairs of a signature are (0, seed).
+        temperature: f is divided by it.
+    """
+    seeds = np.asarray(seeds, np.int32)
+    return {
+        "unit": np.full(len(seeds), unit, np.int32),
+        "seed": np.stack([np.zeros_like(seeds), seeds], axis=1),
+        "temperature": np.full(len(seeds), temperature, np.float32),
+    }
 
 
 # Checks in the graph
