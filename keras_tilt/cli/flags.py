@@ -8,11 +8,13 @@ TensorFlow takes seconds to import. A command parses its flags before that, so t
 __all__ = [
     "MODES",
     "NOISES",
+    "RULES",
     "add_import",
     "add_names",
     "add_pixels",
     "add_reference",
     "add_seeds",
+    "add_servable",
     "add_threads",
     "add_units",
     "check_units",
@@ -24,6 +26,7 @@ __all__ = [
     "natural",
     "positive",
     "share",
+    "whole",
 ]
 
 import argparse
@@ -35,6 +38,7 @@ Add = Callable[..., argparse.Action]  # `add_argument` of a parser, or of a grou
 
 MODES = ("none", "caffe", "tf", "torch")  # of keras.applications
 NOISES = ("spectral", "box", "white")
+RULES = ("vote", "paste")  # of `keras_tilt.masking`
 
 
 # Types
@@ -50,6 +54,13 @@ def count(text: str) -> int:
 def natural(text: str) -> int:
     """Return a whole number from 0, or raise a ValueError: the type of a flag."""
     if not int(text) >= 0:
+        raise ValueError
+    return int(text)
+
+
+def whole(text: str) -> int:
+    """Return a whole number of 32 bits, or raise a ValueError: the type of a flag."""
+    if not -(2**31) <= int(text) < 2**31:
         raise ValueError
     return int(text)
 
@@ -193,6 +204,16 @@ def check_units(
         parser.error(
             "Expected a --unit. Received: none. To see which there are: --list"
         )
+
+
+def add_servable(add: Add, default: str) -> None:
+    """Add --out of an export: the folder of a servable."""
+    add(
+        "--out",
+        type=folder,
+        default=default,
+        help="folder; its last name is that of the model",
+    )
 
 
 def add_pixels(add: Add) -> None:

@@ -1,0 +1,61 @@
+"""Exports a classifier with its generative score, for TensorFlow Serving.
+
+    image -> logits, p(y | x), log p(x) up to a constant, class, name of the class
+    image -> logits, p(label y | x), of a network that ends in sigmoids
+
+    python export/classifier.py out/demo/models/gg-dg-seed0-epoch25.keras \\
+        --out served/digits_classifier
+
+Images come as bytes of pixels, or as JPEG and PNG files of any size. Writes the next
+version of the folder with model.config, batching.config, compose.yaml and README.md
+beside it.
+Labels that may hold beside each other, of a network that ends in sigmoids, have no
+density and no class: their answer is the logits and the probability of each label.
+
+Expected: the golden request of the export, an image of noise, and its class; a few
+seconds on two cores.
+"""
+
+__all__ = ["main", "parse_flags"]
+
+import argparse
+import pathlib
+from collections.abc import Sequence
+
+from keras_tilt.cli.flags import add_import, add_names, add_pixels, add_servable
+
+
+def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the flags of a command line, or end with what is wrong with them."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("model", type=pathlib.Path, help=".keras file of a network of images")
+    add_import(add)
+    add_servable(add, "served/classifier")
+    add_pixels(add)
+    add_names(add)
+    add("--seed", type=int, default=7, help="of the image of the golden request")
+    add("--smoke", action="store_true", help="changes nothing: it is short as it is")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read a model, write its servable, say where it is."""
+    flags = parse_flags(argv)
+    from keras_tilt.cli import named, served  # with TensorFlow, which takes seconds
+    from keras_tilt.serving import exports, servable
+
+    with named.as_exit():
+        servable.check_can_write(flags.out)
+        named.use_modules(flags.modules)
+        classifier = served.classifier_of(
+            flags.model, flags.names, flags.preprocess, flags.low, flags.high
+        )
+    version = exports.write_classifier(flags.out, classifier, flags.seed)
+    kind = "classes" if classifier.has_classes else "labels"
+    number = len(classifier.class_names)
+    print(f"Written: {version}, a classifier of {number} {kind}")
+    print(f"Serve it: {flags.out / 'README.md'}")
