@@ -235,7 +235,7 @@ def exported(settings, folder):
         ("sample_png" if "sample_png" in functions else "serving_default", row),
         list(warmup.items()),
         {"certificate.json": settings},
-        requests.MOST_ROWS,
+        requests.MOST_REQUESTS,
         "{name}\n\n{start}\n\n    {tree}\n",
     )
     return dataclasses.replace(served, version=version)

@@ -56,6 +56,7 @@ WITH_KERAS = {
     "sampling.callbacks",
     "sampling.kept",
     "sampling.tilt_groups",
+    "serving.classifier",
     "serving.requests",
     "training.classifier",
     "training.metrics",

@@ -11,52 +11,62 @@ __all__ = ["Answers"]
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from keras_tilt.serving.chain import end_of_chain
 from keras_tilt.serving.image_bytes import PixelRange
 from keras_tilt.serving.schedule import Schedule
 from keras_tilt.tilt import Tilt
+from keras_tilt.units.groups import UnitChoice
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Answers:
     """Functions of one request, of several units of one reference.
 
+    No part of the served module, which would save the network with all its functions.
+
     Attributes:
-        first: `Tilt` of the first unit; of the others it has the reference.
-        f_of: (images [1, ...], unit []) -> f of that unit [1]; `f_of.every(images)` are
-            those of all units, [1, units].
+        first: `Tilt` of the first unit, with the reference of all.
+        f_of: (images [1, ...], unit []) -> f of that unit [1]; `f_of.every(images)`
+            returns f of all units, [1, units].
         scale: [units], of the tilts.
         schedule: a `Schedule` of as many units.
-        pixels: what is black and white in an image of bytes.
+        pixels: what is black and white in an image.
         certified: [units], whether chains of the schedule were found to converge.
-        temperatures: those at which they were; the answer holds for their range.
+        temperatures: those at which they were.
         log_partition: None, or log Z [temperatures, units], NaN where it is not known.
         jit_compile: whether chains are compiled by XLA.
     """
 
     first: Tilt
-    f_of: Callable
+    f_of: UnitChoice
     scale: np.ndarray
     schedule: Schedule
     pixels: PixelRange
     certified: np.ndarray
     temperatures: np.ndarray
-    log_partition: np.ndarray | None
+    log_partition: ArrayLike | None
     jit_compile: bool
 
-    def draw(self, unit, seed, temperature, noise=None):
-        """Return the end of a chain, and what is known of it: tensors of no batch.
+    def draw(
+        self,
+        unit: tf.Tensor,
+        seed: tf.Tensor,
+        temperature: tf.Tensor,
+        noise: tf.Tensor | None = None,
+    ) -> dict[str, tf.Tensor]:
+        """Return the end of a chain, and what is known of it.
 
         Args:
             unit: [].
-            seed: [2]; a chain that is continued draws other numbers by it.
+            seed: [2]; by equal seeds a chain that goes on draws other numbers than one
+                that starts.
             temperature: [], f is divided by it.
-            noise: None, or where to continue, at the full tilt.
+            noise: None, or [...], where a chain goes on at the full tilt.
         """
         scale = tf.gather(self.scale, unit) / temperature
         of_start, of_steps, of_resumed = tf.unstack(tf.random.split(seed, 3))
@@ -86,7 +96,7 @@ class Answers:
             answer["log_prob"] = log_density - log_z
         return answer
 
-    def evaluate(self, image):
+    def evaluate(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
         """Return f and log densities of every unit, [units], of one image."""
         f = self.f_of.every(image[None])[0]
         log_q = self.first.reference.log_prob(image[None])[0]
@@ -97,8 +107,8 @@ class Answers:
         return answer
 
     @functools.cached_property
-    def specs_of_draw(self):
-        """`tf.TensorSpec`s of the answer of `draw`, by name."""
+    def specs_of_draw(self) -> dict[str, tf.TensorSpec]:
+        """What `draw` returns."""
         specs = {
             "image": tf.TensorSpec(self.first.event_shape, tf.uint8),
             "noise": tf.TensorSpec(self.first.base.event_shape),
@@ -108,8 +118,8 @@ class Answers:
         return specs | {name: tf.TensorSpec([]) for name in names}
 
     @functools.cached_property
-    def specs_of_evaluate(self):
-        """`tf.TensorSpec`s of the answer of `evaluate`, by name."""
+    def specs_of_evaluate(self) -> dict[str, tf.TensorSpec]:
+        """What `evaluate` returns."""
         specs = {"log_q": tf.TensorSpec([])}
         names = ["f", "log_density", *self._normalized]
         return specs | {name: tf.TensorSpec(self.scale.shape) for name in names}

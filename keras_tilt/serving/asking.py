@@ -1,10 +1,10 @@
-"""A sampler on disk asked without a server, by TensorFlow and NumPy alone.
+"""Ask a sampler on disk, without a server, by TensorFlow and NumPy alone.
 
     folder -> highest version -> signatures
     golden request -> its response, bit for bit on the machine that exported it
     unit, seed, temperature -> images, as one picture
 
-Nothing of this package is imported: what is on disk needs none of it.
+Nothing else of this package is imported: what is on disk needs none of it.
 """
 
 __all__ = [
@@ -21,21 +21,24 @@ __all__ = [
 import base64
 import json
 import logging
+import pathlib
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 SMALLEST = 112  # pixels of the height of an image in the picture
 MARGIN = 4  # white pixels around it
-_MOST_ROWS = 64  # of a request
+_MOST_REQUESTS = 64  # of a batch
 
 
-def newest_version(folder):
+def newest_version(folder: pathlib.Path) -> pathlib.Path:
     """Return the path of the highest version of a servable.
 
     Raises:
-        ValueError: for a folder without any.
+        ValueError: for a folder without versions.
     """
     versions = [p for p in folder.glob("*") if p.name.isascii() and p.name.isdigit()]
     if not versions:
@@ -46,13 +49,13 @@ def newest_version(folder):
     return max(versions, key=lambda path: int(path.name))
 
 
-def signatures_of(version):
-    """Return the signatures of a SavedModel of a sampler, name -> function.
+def signatures_of(version: pathlib.Path) -> Mapping[str, Any]:
+    """Return the signatures of the SavedModel of a sampler, by name.
 
     Raises:
         ValueError: for another SavedModel, or none.
     """
-    logging.getLogger("absl").setLevel(logging.ERROR)  # gradients nobody asks for
+    logging.getLogger("absl").setLevel(logging.ERROR)  # of gradients that no one takes
     try:
         signatures = tf.saved_model.load(str(version)).signatures
     except OSError as error:
@@ -68,12 +71,14 @@ def signatures_of(version):
 # The golden request
 
 
-def golden_responses(version, signatures):
+def golden_responses(
+    version: pathlib.Path, signatures: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return the response to the golden request, as it was and as it is now.
 
     Returns:
-        expected: dict of JSON.
-        found: dict of arrays, of the same names.
+        expected: of JSON, by name.
+        found: arrays of the same names.
     """
     extra = version / "assets.extra"
     request = json.loads((extra / "golden_request.json").read_text())
@@ -85,7 +90,7 @@ def golden_responses(version, signatures):
     return expected, {name: answer[name].numpy() for name in expected}
 
 
-def same(found, expected):
+def same(found: np.ndarray, expected: list) -> bool:
     """Return whether an array is bit for bit what JSON says."""
     if found.dtype == object:
         return [base64.b64decode(part["b64"]) for part in expected] == found.tolist()
@@ -95,19 +100,27 @@ def same(found, expected):
 # Images
 
 
-def answers_of(signatures, pairs, seed, temperature):
-    """Return the answers to requests for images, as arrays [pairs, ...].
+def answers_of(
+    signatures: Mapping[str, Any],
+    pairs: Sequence[tuple[int, int]],
+    seed: int,
+    temperature: float,
+) -> dict[str, np.ndarray]:
+    """Return the answers to requests for images, arrays [pairs, ...] by name.
 
     Args:
         signatures: from `signatures_of`.
-        pairs: list of (unit, second half of the seed), of any length.
-        seed: the first half of the seeds.
+        pairs: (unit, second half of the seed) of each image, as many as one likes.
+        seed: first half of the seeds.
         temperature: f is divided by it.
 
     Raises:
-        ValueError: with what the graph says, for what it refuses.
+        ValueError: for a unit or a temperature that the graph refuses, with its
+            message.
     """
-    parts = [pairs[i : i + _MOST_ROWS] for i in range(0, len(pairs), _MOST_ROWS)]
+    parts = [
+        pairs[i : i + _MOST_REQUESTS] for i in range(0, len(pairs), _MOST_REQUESTS)
+    ]
     try:
         answers = [_answer(signatures, part, seed, temperature) for part in parts]
     except tf.errors.InvalidArgumentError as error:
@@ -126,24 +139,24 @@ def _answer(signatures, pairs, seed, temperature):
 
 
 def _message_of(error):
-    """What the graph says, without where it says it.
+    """The message of a graph, without the place in the graph.
 
-    Messages to clients have no mark of this package, by which `sentence_of` of
-    `keras_tilt.validation` would know them.
+    `keras_tilt.validation.sentence_of` finds marked messages alone; those to clients
+    have no mark.
     """
     said = re.search(r"assertion failed: \[\[?[b\"']*(.*?)[\"']?\]", error.message)
     return said[1] if said else error.message
 
 
-def picture_of(images, columns):
-    """Return a PNG of images in rows; small ones enlarged.
+def picture_of(images: np.ndarray, columns: int) -> bytes:
+    """Return a PNG of a grid of images; small ones are enlarged.
 
     Args:
         images: [rows * columns, height, width, channels] uint8.
-        columns: images in a row.
+        columns: images in a row of the grid.
 
     Raises:
-        ValueError: for images of channels that no PNG has.
+        ValueError: for images of 2 or more than 4 channels, which no PNG has.
     """
     if images.shape[-1] not in (1, 3, 4):
         raise ValueError(f"Images of {images.shape[-1]} channels: no PNG is written.")

@@ -1,10 +1,9 @@
 """Certify the chains of a sampler before it is served: long chains, schedule, ends.
 
-    long chains   adapted, of every unit at every temperature: show what p is
+    long chains   adapted, of every unit at every temperature: they show what p is
     schedule      their steps at the lowest temperature, frozen, and as many iterations
-                  as LENGTHS autocorrelation times of the slowest unit take
-    ends          of served chains, by seeds 0, 1, ...: their means are held against
-                  those of the long chains
+                  as LENGTHS autocorrelation times of the slowest unit
+    ends          of served chains, seeds 0, 1, ...: compared with the long chains
 
 What the three must show is in `keras_tilt.serving.certificate`.
 """
@@ -19,11 +18,15 @@ __all__ = [
 ]
 
 import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
 from keras_tilt.sampling.sampler import sample
+from keras_tilt.sampling.samples import Samples
 from keras_tilt.serving.certificate import (
     Certificate,
     autocorrelation_time,
@@ -31,7 +34,7 @@ from keras_tilt.serving.certificate import (
     needed_iterations,
     scalars_of,
 )
-from keras_tilt.serving.requests import MOST_ROWS
+from keras_tilt.serving.requests import MOST_REQUESTS
 from keras_tilt.serving.sampler import ServedSampler, requests_of
 from keras_tilt.serving.schedule import Schedule, planned
 from keras_tilt.tilt import Tilt
@@ -39,42 +42,44 @@ from keras_tilt.tilt import Tilt
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CertifiedSampler:
-    """What is served, and what is known of its chains.
+    """What is to be served, and what is known of its chains.
 
     Attributes:
-        tilts: list of `Tilt`, of one reference.
-        schedule: `Schedule` of the chains, from `schedule_of`.
+        tilts: of one reference.
+        schedule: of the chains, from `schedule_of`.
         low: pixel that byte 0 stands for.
         high: pixel that byte 255 stands for.
-        temperatures: list of those at which chains were certified.
-        certificates: list of `Certificate`, from `certificates_of`.
+        temperatures: those at which chains were certified, or not.
+        certificates: of every unit at each of them, from `certificates_of`.
     """
 
-    tilts: list[Tilt]
+    tilts: Sequence[Tilt]
     schedule: Schedule
     low: float
     high: float
-    temperatures: list[float]
-    certificates: list[Certificate]
+    temperatures: Sequence[float]
+    certificates: Sequence[Certificate]
 
     @property
-    def names(self):
-        """[units], text."""
-        return [tilt.unit.name for tilt in self.tilts]
+    def names(self) -> list[str]:
+        """Of the units."""
+        return [_name_of(tilt) for tilt in self.tilts]
 
     @property
-    def refused(self):
-        """Those of the certificates that are not given."""
+    def refused(self) -> list[Certificate]:
+        """The certificates of chains that have not converged."""
         return [one for one in self.certificates if not one.converged]
 
     @property
-    def converged(self):
-        """[units], whether the chains of a unit do at every temperature."""
+    def converged(self) -> list[bool]:
+        """Whether the chains of a unit converge at every temperature, [units]."""
         refused = {one.unit for one in self.refused}
         return [name not in refused for name in self.names]
 
-    def served(self, log_partition=None, jit_compile=False):
-        """Return the `ServedSampler` whose answers say what is known.
+    def served(
+        self, log_partition: ArrayLike | None = None, jit_compile: bool = False
+    ) -> ServedSampler:
+        """Return the sampler whose answers say what is known.
 
         Args:
             log_partition: None, or log Z [temperatures, units], NaN where it is not
@@ -93,16 +98,28 @@ class CertifiedSampler:
         )
 
 
-def at_temperature(tilts, temperature):
-    """Return the same tilts with f divided by a temperature."""
+def _name_of(tilt):
+    """Of its unit; "f" of a function without a name of ours."""
+    return getattr(tilt.unit, "name", "f")
+
+
+def at_temperature(tilts: Sequence[Tilt], temperature: float) -> list[Tilt]:
+    """Return the same tilts, f divided by a temperature."""
     return [dataclasses.replace(t, scale=t.scale / temperature) for t in tilts]
 
 
-def long_chains(tilts, temperature, num_chains, num_results, num_burnin_steps, **rest):
+def long_chains(
+    tilts: Sequence[Tilt],
+    temperature: float,
+    num_chains: int,
+    num_results: int,
+    num_burnin_steps: int,
+    **rest: Any,
+) -> list[Samples]:
     """Return long adapted chains of every unit at one temperature.
 
     Args:
-        tilts: list of `Tilt`, of one reference.
+        tilts: of one reference.
         temperature: f is divided by it.
         num_chains: of each unit.
         num_results: draws of each chain.
@@ -110,7 +127,7 @@ def long_chains(tilts, temperature, num_chains, num_results, num_burnin_steps, *
         **rest: of `keras_tilt.sample`.
 
     Returns:
-        samples: list of `Samples`, one for each unit.
+        samples: [units].
 
     Raises:
         KeyboardInterrupt: if sampling was interrupted, as fewer draws show nothing.
@@ -123,15 +140,19 @@ def long_chains(tilts, temperature, num_chains, num_results, num_burnin_steps, *
     return samples
 
 
-def schedule_of(long_runs, most_iterations, seed, approach_step_size=None):
-    """Return the `Schedule` of served chains: steps of the coldest, length for all.
+def schedule_of(
+    long_runs: Mapping[float, Sequence[Samples]],
+    most_iterations: int,
+    seed: int,
+    approach_step_size: float | None = None,
+) -> Schedule:
+    """Return the schedule of served chains: the coldest steps, long enough for all.
 
     Args:
-        long_runs: dict, temperature -> list of `Samples`, from `long_chains`.
+        long_runs: temperature -> samples of every unit, from `long_chains`.
         most_iterations: of a served chain, if LENGTHS autocorrelation times are longer.
-        seed: whole number, of the variation of the numbers of steps.
-        approach_step_size: None, or the step without Metropolis test while the tilt
-            rises.
+        seed: whole number, by which the number of leapfrog steps varies.
+        approach_step_size: None, or the step of an unadjusted warm-up.
     """
     times = [
         autocorrelation_time(samples)
@@ -148,14 +169,19 @@ def schedule_of(long_runs, most_iterations, seed, approach_step_size=None):
     )
 
 
-def certificates_of(sampler, tilts, long_runs, num_ends):
-    """Return a `Certificate` of every unit at every temperature, by ends of chains.
+def certificates_of(
+    sampler: ServedSampler,
+    tilts: Sequence[Tilt],
+    long_runs: Mapping[float, Sequence[Samples]],
+    num_ends: int,
+) -> list[Certificate]:
+    """Return a certificate of every unit at every temperature.
 
     Args:
-        sampler: `ServedSampler` of the tilts.
-        tilts: list of `Tilt`.
-        long_runs: dict, temperature -> list of `Samples`, from `long_chains`.
-        num_ends: served chains of each unit whose ends are looked at.
+        sampler: of the tilts.
+        tilts: of one reference.
+        long_runs: temperature -> samples of every unit, from `long_chains`.
+        num_ends: served chains of each unit whose ends are compared with those.
     """
     pairs = [(t, i) for t in long_runs for i in range(len(tilts))]
     found = []
@@ -163,7 +189,7 @@ def certificates_of(sampler, tilts, long_runs, num_ends):
         noise, f, accept_rate = _ends_of(sampler, i, temperature, num_ends)
         found.append(
             certificate_of(
-                tilts[i].unit.name,
+                _name_of(tilts[i]),
                 temperature,
                 long_runs[temperature][i],
                 scalars_of(tilts[i], noise, f),
@@ -175,10 +201,10 @@ def certificates_of(sampler, tilts, long_runs, num_ends):
 
 
 def _ends_of(sampler, unit, temperature, num_ends):
-    """Return noise, f and acceptance of served chains of one unit: [num_ends, ...]."""
+    """Noise, f and acceptance of served chains of one unit, [num_ends, ...] each."""
     parts = []
-    for first in range(0, num_ends, MOST_ROWS):
-        seeds = np.arange(first, min(num_ends, first + MOST_ROWS))
+    for first in range(0, num_ends, MOST_REQUESTS):
+        seeds = np.arange(first, min(num_ends, first + MOST_REQUESTS))
         parts.append(
             sampler.functions["start"](**requests_of(unit, seeds, temperature))
         )
@@ -186,7 +212,7 @@ def _ends_of(sampler, unit, temperature, num_ends):
     return [np.concatenate([part[name] for part in parts]) for name in joined]
 
 
-def table_of(certificates):
+def table_of(certificates: Sequence[Certificate]) -> str:
     """Return certificates as text: a line for each, its verdict last."""
     lines = [
         "accepted, R-hat, ESS: of the long chains, the worst scalar; time: iterations "

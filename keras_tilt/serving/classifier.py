@@ -1,7 +1,7 @@
-"""A classifier as functions of a server: images of bytes in, classes or labels out.
+"""A classifier as functions of a server: images in, classes or labels out.
 
-    classify   image -> logits, p(y | x), log p(x) up to a constant; of a network of
-                        labels beside each other, logits and p of each label
+    classify   image -> logits, p(y | x), log p(x) up to a constant
+    of a network of labels, each present or not: logits, p of each label
 
 Source: Dai, Lu and Wu (2015), section 2; Grathwohl et al. (2020), "Your classifier is
 secretly an energy based model and you should treat it like one".
@@ -10,38 +10,41 @@ secretly an energy based model and you should treat it like one".
 __all__ = ["ServedClassifier"]
 
 import functools
+from collections.abc import Callable, Sequence
 
+import keras
 import tensorflow as tf
 
 from keras_tilt.networks import graph, outputs
 from keras_tilt.serving.image_bytes import PixelRange, upright
-from keras_tilt.serving.requests import checked_rows, traced
+from keras_tilt.serving.requests import checked_requests, traced
 from keras_tilt.units.groups import variables_of
 from keras_tilt.units.selection import unit
 from keras_tilt.validation import as_names
 
 
 class ServedClassifier(tf.Module):
-    """A classifier of images of bytes.
+    """A classifier of images whose pixels are bytes.
 
         p(y | x)  = softmax over y of F_y(x) + b_y
         log p(x)  = log sum over y of exp(F_y(x) + b_y) + log q(x) + constant
 
     The sum over y is the density of all classes together, each with its own share,
     relative to that of the images q that the network was trained on: b_y = log rho_y -
-    log Z_y of a calibrated `GenerativeClassifier`. Of any other network b_y is 0, and
-    the sum is what its logits say of it.
+    log Z_y of a calibrated `GenerativeClassifier`. For any other network b_y is 0, and
+    the sum is what its logits imply.
 
-    A network that ends in sigmoids gives labels that may hold beside each other:
+    A network that ends in sigmoids gives labels, several of which may hold at once:
 
         p(label y | x) = sigmoid of F_y(x)
 
-    Its probabilities are these. No label is the class, and exp(F_y) is no density of
-    images: `class`, `class_name` and `log_density` are not in the answer.
+    No label is the class, and exp(F_y) is not a density of images: `class`,
+    `class_name` and `log_density` are not in the answer.
 
     Args:
-        model: `keras.Model`, images [n, height, width, channels] -> logits; a softmax,
-            a sigmoid or the like at its end is left out, and makes the probabilities.
+        model: `keras.Model`, images [n, height, width, channels] -> logits; an output
+            activation, as a softmax or sigmoids, is left out of the logits and makes
+            the probabilities.
         low: pixel that byte 0 stands for.
         high: pixel that byte 255 stands for.
         class_names: list of text, one for each class or label.
@@ -55,8 +58,8 @@ class ServedClassifier(tf.Module):
         has_classes: False for a network of labels.
 
     Raises:
-        ValueError: for a model without logits of two classes or more, or of labels;
-            probabilities whose logits are out of reach; pixels that are no range; or
+        ValueError: for a model without logits of labels, or of two classes or more;
+            probabilities whose logits cannot be found; pixels that are not a range; or
             another number of names.
 
     Source: Dai, Lu and Wu (2015), section 2; Grathwohl et al. (2020), "Your classifier
@@ -64,7 +67,14 @@ class ServedClassifier(tf.Module):
     over classes as a density.
     """
 
-    def __init__(self, model, low, high, class_names, preprocess=None):
+    def __init__(
+        self,
+        model: keras.Model,
+        low: float,
+        high: float,
+        class_names: Sequence[str],
+        preprocess: Callable[[tf.Tensor], tf.Tensor] | None = None,
+    ):
         super().__init__(name="classifier")
         self.pixels = PixelRange(low, high)
         of_first = unit(model, class_index=0, preprocess=preprocess)
@@ -80,7 +90,8 @@ class ServedClassifier(tf.Module):
         self.class_names = tuple(as_names("class_names", class_names))
 
     @functools.cached_property
-    def functions(self):
+    def functions(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
+        """The graphs of all signatures, by name."""
         image = tf.TensorSpec([None, *self.shape], tf.uint8, "image")
         encoded = tf.TensorSpec([None], tf.string, "image_bytes")
         return {
@@ -88,14 +99,25 @@ class ServedClassifier(tf.Module):
             "classify_bytes": traced(self.classify_bytes, encoded),
         }
 
-    def classify(self, image):
-        """logits, probabilities [classes]; of classes log_density, class, name."""
-        (image,) = checked_rows(image=image).values()
+    def classify(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Return what the classifier says of images.
+
+        Args:
+            image: [requests, height, width, channels] uint8.
+
+        Returns:
+            logits: [requests, classes], nats.
+            probabilities: [requests, classes].
+            log_density: [requests], nats; of classes, as are the next two.
+            class: [requests] int32.
+            class_name: [requests], text.
+        """
+        (image,) = checked_requests(image=image).values()
         return self._classified(tf.cast(image, tf.float32))
 
-    def classify_bytes(self, image_bytes):
-        """The same of JPEG, PNG or BMP files, upright and in the network's size."""
-        (image_bytes,) = checked_rows(image_bytes=image_bytes).values()
+    def classify_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Return the same of JPEG, PNG or BMP files, turned upright and resized."""
+        (image_bytes,) = checked_requests(image_bytes=image_bytes).values()
         images = tf.map_fn(
             self._file_pixels,
             image_bytes,
@@ -104,7 +126,7 @@ class ServedClassifier(tf.Module):
         return self._classified(images)
 
     def _file_pixels(self, data):
-        """Of one file, its pixels 0 ... 255 in the network's size."""
+        """Pixels 0 ... 255 of one file, in the network's size."""
         *size, channels = self.shape
         resized = tf.image.resize(upright(data, channels), size, antialias=True)
         return tf.clip_by_value(resized, 0.0, 255.0)

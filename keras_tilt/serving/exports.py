@@ -10,29 +10,41 @@ server to warm up with. The layout on disk is that of `keras_tilt.serving.servab
 __all__ = ["write_classifier", "write_sampler"]
 
 import dataclasses
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from keras_tilt.serving import servable
+from keras_tilt.serving.certify import CertifiedSampler
+from keras_tilt.serving.classifier import ServedClassifier
 from keras_tilt.serving.image_bytes import MOST_PIXELS
-from keras_tilt.serving.requests import MOST_ROWS
+from keras_tilt.serving.requests import MOST_REQUESTS
 from keras_tilt.serving.sampler import requests_of
 
 # A sampler
 
 
 def write_sampler(
-    folder, certified, reference, *, log_partitions=None, seed=7, jit_compile=False
-):
+    folder: str | os.PathLike,
+    certified: CertifiedSampler,
+    reference: str,
+    *,
+    log_partitions: Sequence[Sequence[Any]] | None = None,
+    seed: int = 7,
+    jit_compile: bool = False,
+) -> pathlib.Path:
     """Write the next version of a sampler, its certificate in it and in its answers.
 
     Args:
         folder: of the servable; its name is that of the model.
-        certified: `CertifiedSampler`.
-        reference: text, what the certificate calls the reference.
-        log_partitions: None, or lists of `LogPartition` of every unit, one for each
-            temperature, of which those that are not reliable are served as NaN.
+        certified: what is served, converged or not.
+        reference: what the certificate calls it.
+        log_partitions: None, or a `LogPartition` of every unit at every temperature,
+            [temperatures][units]; one that is not reliable is served as NaN.
         seed: whole number, of the golden request.
         jit_compile: whether chains are compiled by XLA, which stock servers refuse.
 
@@ -49,7 +61,7 @@ def write_sampler(
         (golden, requests_of(last, [seed], temperature)),
         _warmup(sampler, certified.tilts[0]),
         {"certificate.json": _document(certified, reference, log_partitions)},
-        MOST_ROWS,
+        MOST_REQUESTS,
         _sampler_readme(certified, sampler),
     )
 
@@ -62,7 +74,7 @@ def _reliable(log_partitions):
 
 
 def _warmup(sampler, tilt):
-    """A request of every signature."""
+    """A request of every signature, by name."""
     one = {name: values[:1] for name, values in requests_of(0, [0]).items()}
     image = np.zeros([1, *tilt.event_shape], np.float32)
     noise = np.zeros([1, *tilt.base.event_shape], np.float32)
@@ -112,7 +124,7 @@ def _sampler_readme(certified, sampler):
         "iterations": schedule.num_iterations,
         "rising": schedule.num_rising,
         "gradients": schedule.num_gradients.max(),
-        "rows": MOST_ROWS,
+        "most": MOST_REQUESTS,
         "shape": ", ".join(map(str, sampler.shape)),
         "png": _PNG if "sample_png" in sampler.functions else "",
         "xla": _XLA if sampler.jit_compile else "",
@@ -130,22 +142,24 @@ def _verdict(refused):
 
 
 _PNG = "\n* `sample_png`: the same, with `png_bytes` in place of `image`"
-_NORMALIZED = """; `log_prob` is it less log Z, normalized, at temperature
-  {temperatures}, and NaN at any other"""
+_NORMALIZED = """; `log_prob`, less log Z, is normalized; it is NaN at
+  temperatures other than {temperatures}"""
 _XLA = """
-The chains are compiled by XLA, which the stock server refuses: start one that has it.
+The chains are compiled by XLA, which the stock server refuses: start one built with it.
 """
 
 
 # A classifier
 
 
-def write_classifier(folder, classifier, seed=7):
-    """Write the next version of a classifier, its golden request an image of noise.
+def write_classifier(
+    folder: str | os.PathLike, classifier: ServedClassifier, seed: int = 7
+) -> pathlib.Path:
+    """Write the next version of a classifier; its golden request is an image of noise.
 
     Args:
         folder: of the servable; its name is that of the model.
-        classifier: `ServedClassifier`.
+        classifier: of images that files have, of 1, 3 or 4 channels.
         seed: whole number, of the noise.
 
     Returns:
@@ -160,7 +174,7 @@ def write_classifier(folder, classifier, seed=7):
         ("classify_bytes", golden),
         [("classify_bytes", golden), ("serving_default", {"image": image})],
         {"class_names.json": list(classifier.class_names)},
-        MOST_ROWS,
+        MOST_REQUESTS,
         _classifier_readme(classifier),
     )
 
@@ -177,7 +191,7 @@ def _classifier_readme(classifier):
         "classes": len(classifier.class_names),
         "low": f"{classifier.pixels.low:g}",
         "high": f"{classifier.pixels.high:g}",
-        "rows": MOST_ROWS,
+        "most": MOST_REQUESTS,
         "pixels": f"{MOST_PIXELS:,}",
     }
     return servable.readme("classifier.md", values)

@@ -43,13 +43,13 @@ class PixelRange:
                 f"{low!r}, {high!r}. Pass for example 0 and 255."
             )
 
-    def pixels_of(self, bytes_of_images):
-        """Return pixels of the network, float32, of numbers in [0, 255]."""
+    def pixels_of(self, bytes_of_images: tf.Tensor) -> tf.Tensor:
+        """Return the pixels of the network, float32, of numbers in [0, 255]."""
         low, high = self._as_float32()
         return low + (high - low) * bytes_of_images / 255.0
 
-    def bytes_of(self, images):
-        """Return uint8 of pixels of the network; those out of the range are clipped."""
+    def bytes_of(self, images: tf.Tensor) -> tf.Tensor:
+        """Return pixels of the network as uint8; those out of the range are clipped."""
         low, high = self._as_float32()
         shares = tf.clip_by_value((images - low) / (high - low), 0.0, 1.0)
         return tf.cast(tf.round(255.0 * shares), tf.uint8)
@@ -61,7 +61,7 @@ class PixelRange:
 # Files
 
 
-def decoded(data, channels):
+def decoded(data: tf.Tensor, channels: int) -> tf.Tensor:
     """Return the pixels of a JPEG, PNG or BMP file as stored, uint8 [h, w, channels].
 
     For answers that are maps of pixels: their labels are for pixels as the client has
@@ -70,12 +70,12 @@ def decoded(data, channels):
     return image_files.decoded(checked_file(data), channels)
 
 
-def upright(data, channels):
+def upright(data: tf.Tensor, channels: int) -> tf.Tensor:
     """Return the same, turned upright where the EXIF data of the file say so."""
     return image_files.upright(checked_file(data), channels)
 
 
-def checked_file(data):
+def checked_file(data: tf.Tensor) -> tf.Tensor:
     """Return the bytes of an image file whose header does not claim too many pixels.
 
     A small file may hold an image that takes all memory. A GIF may hold any number of

@@ -1,13 +1,14 @@
-"""A sampler as functions of a server: rows in, rows out, no state.
+"""A sampler as functions of a server: a batch of requests in, no state.
 
     sample     unit, seed, temperature -> image,    image ~ exp(f / temperature) q / Z
     evaluate   image -> f of all units, log q, log densities
 
-A row of `sample` is a chain of its own: it starts from a draw of q, the tilt rises, and
-its random numbers are those of its seed. The network sees rows one at a time, never in
-a batch, because a convolution may round differently at another place or size of it: a
-row is the same, bit for bit, whatever stands beside it. How long a chain is is in the
-graph, and no client can change it.
+Each request for a sample has a chain of its own: it starts from a draw of q, the tilt
+rises, and its random numbers are those of its seed. The network takes images one at a
+time, since a convolution may round differently at another place in a batch or in a
+batch of another size. Hence equal requests give equal answers, bit for bit, whatever
+else is in the batch. How long a chain is is fixed in the graph: no client can change
+it.
 
 Source: Dai, Lu and Wu (2015) for the densities; for the chains see
 `keras_tilt.serving.chain`.
@@ -17,69 +18,83 @@ __all__ = ["ServedSampler", "requests_of"]
 
 import functools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from keras_tilt.sampling.chains import is_standard_normal
 from keras_tilt.sampling.tilt_groups import checked_tilts
 from keras_tilt.serving.answers import Answers
 from keras_tilt.serving.image_bytes import PixelRange
-from keras_tilt.serving.requests import after, checked_rows, each_row, traced
+from keras_tilt.serving.requests import (
+    after,
+    checked_requests,
+    each_request,
+    traced,
+)
+from keras_tilt.serving.schedule import Schedule
+from keras_tilt.tilt import Tilt
 from keras_tilt.units.groups import choice, variables_of
 
-_AT_ONCE = 16  # rows that may run beside each other, each in its own piece of graph
+_AT_ONCE = 16  # requests that may run side by side, each in its own piece of graph
 
 
 class ServedSampler(tf.Module):
-    """Chains of several units of one reference, one for each row of a request.
+    """Samplers of several units of one reference, a chain for each request.
 
     Args:
         tilts: a `Tilt`, or a list of them, of one reference, a transport of N(0, I).
         schedule: a `Schedule` of as many units.
-        low: pixel that is black in an image of bytes, 0.
-        high: pixel that is white, 255.
-        certified: [units], whether chains of the schedule were found to converge.
-        temperatures: those at which they were, whose range the answer holds for.
+        low: pixel that is black, byte 0 of an image.
+        high: pixel that is white, byte 255.
+        certified: [units], whether chains of the schedule were found to converge; empty
+            for none.
+        temperatures: those at which they were; an answer has converged within their
+            range alone.
         log_partition: None, or log Z [temperatures, units], NaN where it is not known.
         jit_compile: whether chains are compiled by XLA, which stock servers refuse.
 
     Attributes:
         functions: dict, name of a signature -> the graph of its function.
+        shape: of an image, (height, width, channels).
+        num_units: how many there are.
+        schedule: as passed.
+        jit_compile: as passed.
 
     Raises:
         TypeError: for anything but tilts.
-        ValueError: for tilts of several references, a noise that is not N(0, I), a
-            reference without a density of images, or pixels that are no range.
+        ValueError: for tilts of several references, noise that is not N(0, I), a
+            reference without a density of images, or pixels that are not a range.
     """
 
     def __init__(
         self,
-        tilts,
-        schedule,
-        low,
-        high,
-        certified=(),
-        temperatures=(1.0,),
-        log_partition=None,
-        jit_compile=False,
+        tilts: Tilt | Sequence[Tilt],
+        schedule: Schedule,
+        low: float,
+        high: float,
+        certified: Sequence[bool] = (),
+        temperatures: Sequence[float] = (1.0,),
+        log_partition: ArrayLike | None = None,
+        jit_compile: bool = False,
     ):
         super().__init__(name="sampler")
-        tilts, pixels = checked_tilts(tilts), PixelRange(low, high)
-        _check_tilts(tilts)
-        certified = certified if len(certified) else [False] * len(tilts)
-        self._first = tilts[0]
-        self.shape = tilts[0].event_shape
-        self.num_units = len(tilts)
+        checked, pixels = checked_tilts(tilts), PixelRange(low, high)
+        _check_tilts(checked)
+        self._first = checked[0]
+        self.shape = self._first.event_shape
+        self.num_units = len(checked)
         self.schedule = schedule
         self.jit_compile = jit_compile
         self._answers = Answers(
-            tilts[0],
-            choice([tilt.unit for tilt in tilts]),
-            np.array([tilt.scale for tilt in tilts], np.float32),
+            self._first,
+            choice([tilt.unit for tilt in checked]),
+            np.array([tilt.scale for tilt in checked], np.float32),
             schedule,
             pixels,
-            np.asarray(certified, bool),
+            np.asarray(certified if len(certified) else [False] * len(checked), bool),
             np.asarray(temperatures, np.float32),
             log_partition,
             jit_compile,
@@ -93,23 +108,23 @@ class ServedSampler(tf.Module):
     # Signatures
 
     @functools.cached_property  # of which TensorFlow does not know, nor saves it twice
-    def functions(self):
-        row = list(self._row_specs.values())
+    def functions(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
+        """The graphs of all signatures, by name."""
+        request = list(self._request_specs.values())
+        image = tf.TensorSpec([None, *self.shape], name="image")
         functions = {
-            "serving_default": traced(self.sample, *row),
-            "sample_each": traced(self.sample_each, *row),
-            "start": traced(self.start, *row),
-            "resume": traced(self.resume, self._noise_spec, *row),
-            "evaluate": traced(
-                self.evaluate, tf.TensorSpec([None, *self.shape], name="image")
-            ),
+            "serving_default": traced(self.sample, *request),
+            "sample_each": traced(self.sample_each, *request),
+            "start": traced(self.start, *request),
+            "resume": traced(self.resume, self._noise_spec, *request),
+            "evaluate": traced(self.evaluate, image),
         }
         if self.shape[-1] in (1, 3, 4):
-            functions["sample_png"] = traced(self.sample_png, *row)
+            functions["sample_png"] = traced(self.sample_png, *request)
         return functions
 
     @property
-    def _row_specs(self):
+    def _request_specs(self):
         return {
             "unit": tf.TensorSpec([None], tf.int32, "unit"),
             "seed": tf.TensorSpec([None, 2], tf.int32, "seed"),
@@ -122,71 +137,117 @@ class ServedSampler(tf.Module):
 
     @functools.cached_property
     def _new_chains(self):
-        return traced(self._run, **self._row_specs)
+        return traced(self._draws, **self._request_specs)
 
     @functools.cached_property
     def _given_chains(self):
-        return traced(self._run, noise=self._noise_spec, **self._row_specs)
+        return traced(self._draws, noise=self._noise_spec, **self._request_specs)
 
-    def sample(self, unit, seed, temperature):
-        """A draw for each row: image, f, log_density, accept_rate, converged."""
+    def _draws(self, **requests):
+        answers, specs = self._answers, self._answers.specs_of_draw
+        return each_request(answers.draw, requests, specs, self._read, _AT_ONCE)
+
+    def sample(
+        self, unit: tf.Tensor, seed: tf.Tensor, temperature: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Return a draw for each request.
+
+        Args:
+            unit: [requests] int32, places in the list of tilts.
+            seed: [requests, 2] int32; equal seeds give equal draws.
+            temperature: [requests] float32, f is divided by it.
+
+        Returns:
+            image: [requests, height, width, channels] uint8.
+            f: [requests], nats.
+            log_density: [requests], scale f / temperature + log q, nats.
+            accept_rate: [requests], of the iterations at the full tilt.
+            converged: [requests], whether a certificate says so, and the chain moved.
+            log_prob: [requests], nats, if log Z is known.
+        """
         answer = self.start(unit, seed, temperature)
         answer.pop("noise")
         return answer
 
-    def sample_png(self, unit, seed, temperature):
-        """The same with the image as bytes of a PNG."""
+    def sample_png(
+        self, unit: tf.Tensor, seed: tf.Tensor, temperature: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Return the same with images as PNG files, `png_bytes`."""
         answer = self.sample(unit, seed, temperature)
         image = answer.pop("image")
         encoded = tf.map_fn(tf.io.encode_png, image, fn_output_signature=tf.string)
         return answer | {"png_bytes": encoded}
 
-    def sample_each(self, unit, seed, temperature):
-        """The same where a bad row has an error of its own, and spoils no other."""
-        rows = checked_rows(unit=unit, seed=seed, temperature=temperature)
-        errors = self._errors_of(rows)
-        good = errors == ""
+    def sample_each(
+        self, unit: tf.Tensor, seed: tf.Tensor, temperature: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Return the same, where an invalid request fails no other.
+
+        Returns:
+            error: [requests], a message for each invalid one, whose other answers are
+                NaN, 0 or False; else empty.
+        """
+        requests = checked_requests(unit=unit, seed=seed, temperature=temperature)
+        errors = self._errors_of(requests)
+        valid = errors == ""
         drawn = self._new_chains(
-            seed=rows["seed"],
-            unit=tf.where(good, rows["unit"], 0),
-            temperature=tf.where(good, rows["temperature"], 1.0),
+            seed=requests["seed"],
+            unit=tf.where(valid, requests["unit"], 0),
+            temperature=tf.where(valid, requests["temperature"], 1.0),
         )
         drawn.pop("noise")
-        answer = {name: _where(good, value) for name, value in drawn.items()}
+        answer = {name: _where(valid, value) for name, value in drawn.items()}
         return answer | {"error": errors}
 
-    def start(self, unit, seed, temperature):
-        """The same as `sample`, and the noise of the image, to `resume` from."""
-        rows = checked_rows(unit=unit, seed=seed, temperature=temperature)
-        checked = after([_no_errors(self._errors_of(rows))], rows)
-        return self._new_chains(**checked)
+    def start(
+        self, unit: tf.Tensor, seed: tf.Tensor, temperature: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Return what `sample` does, and the noise of the images, to `resume` from."""
+        requests = checked_requests(unit=unit, seed=seed, temperature=temperature)
+        checks = [_all_valid(self._errors_of(requests))]
+        return self._new_chains(**after(checks, requests))
 
-    def resume(self, noise, unit, seed, temperature):
-        """Chains at given noise, continued at the full tilt: as `start`."""
-        rows = checked_rows(noise=noise, unit=unit, seed=seed, temperature=temperature)
+    def resume(
+        self,
+        noise: tf.Tensor,
+        unit: tf.Tensor,
+        seed: tf.Tensor,
+        temperature: tf.Tensor,
+    ) -> dict[str, tf.Tensor]:
+        """Return what `start` does, of chains resumed from noise at the full tilt."""
+        requests = checked_requests(
+            noise=noise, unit=unit, seed=seed, temperature=temperature
+        )
         checks = [
-            _no_errors(self._errors_of(rows)),
-            _all_finite("noise", rows["noise"]),
+            _all_valid(self._errors_of(requests)),
+            _all_finite("noise", requests["noise"]),
         ]
-        return self._given_chains(**after(checks, rows))
+        return self._given_chains(**after(checks, requests))
 
-    def evaluate(self, image):
-        """f, log_density [units] and log_q of images of the network's pixels."""
-        rows = checked_rows(image=image)
-        rows = after([_all_finite("image", rows["image"])], rows)
+    def evaluate(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Return f and log densities of images.
+
+        Args:
+            image: [requests, height, width, channels], pixels of the network.
+
+        Returns:
+            f: [requests, units], nats.
+            log_density: [requests, units], scale f + log q, nats.
+            log_q: [requests], nats.
+            log_prob: [requests, units], nats, if log Z is known.
+        """
+        requests = checked_requests(image=image)
+        requests = after([_all_finite("image", requests["image"])], requests)
         answers, specs = self._answers, self._answers.specs_of_evaluate
-        return each_row(answers.evaluate, rows, specs, self._read, _AT_ONCE)
+        return each_request(answers.evaluate, requests, specs, self._read, _AT_ONCE)
 
-    def _run(self, **rows):
-        """Every row by itself: dict of [rows, ...] -> dict of [rows, ...]."""
-        answers = self._answers
-        return each_row(answers.draw, rows, answers.specs_of_draw, self._read, _AT_ONCE)
-
-    def _errors_of(self, rows):
-        return _errors(rows["unit"], rows["temperature"], self.num_units)
+    def _errors_of(self, requests):
+        return _errors(requests["unit"], requests["temperature"], self.num_units)
 
 
-def requests_of(unit, seeds, temperature=1.0):
+def requests_of(
+    unit: int, seeds: ArrayLike, temperature: float = 1.0
+) -> dict[str, np.ndarray]:
     """Return requests for draws of one unit, as arrays.
 
     Args:
@@ -206,7 +267,7 @@ def requests_of(unit, seeds, temperature=1.0):
 
 
 def _errors(unit, temperature, num_units):
-    """A sentence for each bad row, an empty one for the others: [rows]."""
+    """A message for each invalid request, an empty one for the others: [requests]."""
     beyond = (unit < 0) | (unit >= num_units)
     bad = ~((temperature > 0.0) & tf.math.is_finite(temperature))
     of_unit = tf.strings.join(
@@ -227,27 +288,27 @@ def _errors(unit, temperature, num_units):
     return tf.strings.strip(tf.strings.join(parts))
 
 
-def _no_errors(errors):
-    """An assertion that names the rows that have one."""
+def _all_valid(errors):
+    """An assertion that names the requests that have an error."""
     bad = tf.where(errors != "")[:, 0]
-    rows = tf.strings.as_string(bad)
-    sentences = tf.strings.join(["Row ", rows, ": ", tf.gather(errors, bad)])
-    return tf.debugging.Assert(tf.size(bad) == 0, [sentences])
+    numbers = tf.strings.as_string(bad)
+    messages = tf.strings.join(["Request ", numbers, ": ", tf.gather(errors, bad)])
+    return tf.debugging.Assert(tf.size(bad) == 0, [messages])
 
 
-def _all_finite(name, rows):
-    finite = tf.math.is_finite(rows)
+def _all_finite(name, values):
+    finite = tf.math.is_finite(values)
     bad = tf.size(finite) - tf.math.count_nonzero(finite, dtype=tf.int32)
     return tf.debugging.Assert(
         bad == 0, [f"`{name}` must be finite. Received: NaN or infinite numbers, ", bad]
     )
 
 
-def _where(good, values):
-    """Rows of values where they are good; elsewhere NaN, zeros or False."""
+def _where(valid, values):
+    """Values of the valid requests; of the others NaN, zeros or False."""
     blank = math.nan if values.dtype.is_floating else 0
-    rows = [-1] + [1] * (values.shape.rank - 1)
-    return tf.where(tf.reshape(good, rows), values, tf.cast(blank, values.dtype))
+    shape = [-1] + [1] * (values.shape.rank - 1)
+    return tf.where(tf.reshape(valid, shape), values, tf.cast(blank, values.dtype))
 
 
 def _check_tilts(tilts):
