@@ -37,8 +37,8 @@ from test_scripts import ROOT, beside_progress, run_script
 
 import keras_tilt as kt
 from keras_tilt import masking
-from keras_tilt.masking.serving import ServedSegmenter
 from keras_tilt.cli import export_sampler, served
+from keras_tilt.masking.serving import ServedSegmenter
 from keras_tilt.serving import asking, certificate, requests, servable
 
 SAMPLER, ASK, CLASSIFIER, SEGMENTER = (
