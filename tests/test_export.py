@@ -37,7 +37,8 @@ from test_scripts import ROOT, beside_progress, run_script
 
 import keras_tilt as kt
 from keras_tilt import masking
-from keras_tilt.cli import export_sampler, served
+from keras_tilt.cli import export_sampler
+from keras_tilt.cli.jobs import exporting
 from keras_tilt.masking.serving import ServedSegmenter
 from keras_tilt.serving import asking, certificate, requests, servable
 
@@ -338,7 +339,7 @@ def test_a_golden_response_of_another_bit_is_another_response(again, tmp_path):
 
 @pytest.fixture(scope="module")
 def asked(exported, tmp_path_factory):
-    """The run of export/ask.py without this package, and its picture."""
+    """The run of export/ask.py without the rest of this package, and its picture."""
     path = tmp_path_factory.mktemp("asked") / "new" / "asked.png"
     flags = ("--unit", 0, 2, "--images", 8, "--seed", 0, "--out", path)
     run = run_alone(ASK, exported, *flags)
@@ -346,7 +347,7 @@ def asked(exported, tmp_path_factory):
     return run, path
 
 
-def test_without_this_package_the_golden_response_comes_back_bit_for_bit(asked):
+def test_without_what_made_it_the_golden_response_comes_back_bit_for_bit(asked):
     run, _ = asked
     assert "Golden request: the golden response, bit for bit" in run.stdout
 
@@ -501,8 +502,8 @@ def pixels_and_tilts(monkeypatch, command):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(served, "long_runs", lambda *_, **__: {})
-        patched.setattr(served, "certified", settle)
+        patched.setattr(exporting, "long_runs", lambda *_, **__: {})
+        patched.setattr(exporting, "certified", settle)
         with pytest.raises(SystemExit):
             export_sampler.main([*map(str, command)])
     return settled[0]
@@ -562,7 +563,7 @@ def test_a_classifier_of_several_outputs_is_refused_in_a_sentence(tmp_path):
 def test_asking_says_what_it_was_asked_and_nothing_else(exported, tmp_path):
     """In a process of its own, where TensorFlow has its say when it starts."""
     out = tmp_path / "asked.png"
-    run = run_alone(ASK, exported, "--unit", 0, "--images", 2, "--out", out)
+    run = run_script(ASK, exported, "--unit", 0, "--images", 2, "--out", out)
     assert (run.returncode, run.stderr) == (0, "")
     lines = run.stdout.splitlines()
     assert len(lines) == 5 and lines[0].startswith("Golden request: the golden")

@@ -66,7 +66,8 @@ WITH_KERAS = {
 }
 # Reading flags is left to the commands, writing files to their work and to these.
 READS_FLAGS = {"cli"}
-WRITES_FILES = {"cli.jobs", "cli.process", "serving.servable", "storage"}
+WRITES_FILES = {"cli.jobs", "cli.process", "storage"}
+WRITES_FILES |= {"serving.asking", "serving.servable"}
 FLAGS = {"argparse", "getopt", "optparse"}
 WRITERS = {"write_text", "write_bytes", "savefig", "save", "savez", "savez_compressed"}
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keras_tilt.cli.flags import count, file, whole
+from keras_tilt.cli.flags import command_parser, count, file, whole
 
 NUMBERS = ("f", "log_density", "log_prob", "accept_rate")
 SAME = "the golden response, bit for bit"
@@ -26,10 +26,7 @@ ANOTHER = "ANOTHER RESPONSE, as another processor, build or number of threads ha
 
 def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the flags of a command line, or end with what is wrong with them."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = command_parser(__doc__, "ask", argv)
     add = parser.add_argument
     add("folder", type=pathlib.Path, help="written by export/sampler.py")
     add(
@@ -63,11 +60,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         seconds = time.monotonic() - start
         print(f"{len(pairs)} rows in {seconds:.2f} s, the first call of its signature")
         print("\n".join(lines_of(answer, pairs, flags.seed)))
-        picture = asking.picture_of(answer["image"], columns=len(seeds))
+        asking.write_picture(flags.out, answer["image"], columns=len(seeds))
     except ValueError as error:
         raise SystemExit(f"{error}") from error
-    flags.out.parent.mkdir(parents=True, exist_ok=True)
-    flags.out.write_bytes(picture)
     print(f"Picture: {flags.out}")
 
 

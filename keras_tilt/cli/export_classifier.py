@@ -22,15 +22,18 @@ import argparse
 import pathlib
 from collections.abc import Sequence
 
-from keras_tilt.cli.flags import add_import, add_names, add_pixels, add_servable
+from keras_tilt.cli.flags import (
+    add_import,
+    add_names,
+    add_pixels,
+    add_servable,
+    command_parser,
+)
 
 
 def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the flags of a command line, or end with what is wrong with them."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = command_parser(__doc__, "export classifier", argv)
     add = parser.add_argument
     add("model", type=pathlib.Path, help=".keras file of a network of images")
     add_import(add)
@@ -45,13 +48,14 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Read a model, write its servable, say where it is."""
     flags = parse_flags(argv)
-    from keras_tilt.cli import named, served  # with TensorFlow, which takes seconds
+    from keras_tilt.cli import process  # with TensorFlow, which takes seconds
+    from keras_tilt.cli.jobs import exporting
     from keras_tilt.serving import exports, servable
 
-    with named.as_exit():
+    with process.as_exit():
         servable.check_can_write(flags.out)
-        named.use_modules(flags.modules)
-        classifier = served.classifier_of(
+        process.use_modules(flags.modules)
+        classifier = exporting.classifier_of(
             flags.model, flags.names, flags.preprocess, flags.low, flags.high
         )
     version = exports.write_classifier(flags.out, classifier, flags.seed)

@@ -37,6 +37,7 @@ from keras_tilt.cli.flags import (
     add_servable,
     add_units,
     check_units,
+    command_parser,
     count,
     positive,
 )
@@ -53,10 +54,7 @@ NOT_OF_CHAINS = ("out", "force", "xla", "log_partition", "ends", "most_iteration
 
 def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the flags of a command line, or end with what is wrong with them."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = command_parser(__doc__, "export sampler", argv)
     add = parser.add_argument
     add("model", type=pathlib.Path, help=".keras file of a network of images")
     add_import(add)
@@ -74,7 +72,7 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--seed", type=int, default=7, help="of the measurements, not of requests")
     add("--smoke", action="store_true", help="a few short chains, exported by force")
     flags = parser.parse_args(argv)
-    check_units(parser, flags)
+    check_units(parser, flags.unit, flags.list)
     error = _noise_error(flags.reference, flags.mean, flags.stddev) or _chains_error(
         flags.chains, flags.draws, flags.most_iterations, flags.seed
     )
@@ -162,32 +160,33 @@ def _chains_error(chains, draws, most_iterations, seed):
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, judge, write; the same command goes on if it is interrupted."""
     flags = parse_flags(argv)
-    from keras_tilt.cli import named, served  # with TensorFlow, which takes seconds
+    from keras_tilt.cli import named, process  # with TensorFlow, which takes seconds
+    from keras_tilt.cli.jobs import exporting
     from keras_tilt.serving import exports, servable
 
     def given(names):
         return {name: getattr(flags, name) for name in names}
 
-    with served.resumable(), named.as_exit():
-        named.use_modules(flags.modules)
-        network = served.network_of(flags.model)
+    with process.resumable(), process.as_exit():
+        process.use_modules(flags.modules)
+        network = named.load_network(flags.model)
         if flags.list:
             print(named.layer_table(network))
             return
         servable.check_can_write(flags.out)
         names = named.names_of(flags.names, flags.model, named.num_classes(network))
-        units = served.units_of(network, flags.unit, names, **given(READING))
-        low, high = served.black_and_white(network, **given(PIXELS))
-        reference = served.reference_of(units, low, high, **given(NOISE))
-        tilts = served.tilts_of(units, reference, flags.scale)
+        units = exporting.units_of(network, flags.unit, names, **given(READING))
+        low, high = exporting.black_and_white(network, **given(PIXELS))
+        reference = exporting.reference_of(units, low, high, **given(NOISE))
+        tilts = exporting.tilts_of(units, reference, flags.scale)
         settings = {k: v for k, v in vars(flags).items() if k not in NOT_OF_CHAINS}
         settings |= {"low": low, "high": high}
-        folder = served.work_folder(flags.out, flags.model, settings)
-        runs = served.long_runs(tilts, flags.temperatures, folder, **given(CHAINS))
-        certified = served.certified(tilts, low, high, runs, **given(SERVED))
+        folder = exporting.work_folder(flags.out, flags.model, settings)
+        runs = exporting.long_runs(tilts, flags.temperatures, folder, **given(CHAINS))
+        certified = exporting.certified(tilts, low, high, runs, **given(SERVED))
         if not flags.force:
-            served.check_converged(certified)
-        log_z = flags.log_partition and served.log_partitions(certified, flags.seed)
+            exporting.check_converged(certified)
+        log_z = flags.log_partition and exporting.log_partitions(certified, flags.seed)
         version = exports.write_sampler(
             flags.out,
             certified,

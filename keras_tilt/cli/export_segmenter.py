@@ -20,17 +20,21 @@ import argparse
 import pathlib
 from collections.abc import Sequence
 
-from keras_tilt.cli.flags import RULES, add_import, add_names, add_servable, count
+from keras_tilt.cli.flags import (
+    RULES,
+    add_import,
+    add_names,
+    add_servable,
+    command_parser,
+    count,
+)
 
 IMAGE = (96, 128)  # of the golden request, pixels
 
 
 def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the flags of a command line, or end with what is wrong with them."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = command_parser(__doc__, "export segmenter", argv)
     add = parser.add_argument
     add("model", type=pathlib.Path, help="segmenter.keras of train/segmentation.py")
     add_import(add)
@@ -51,15 +55,16 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Read a segmenter, write its servable, say where it is."""
     flags = parse_flags(argv)
-    from keras_tilt.cli import named, served  # with TensorFlow, which takes seconds
+    from keras_tilt.cli import process  # with TensorFlow, which takes seconds
+    from keras_tilt.cli.jobs import exporting
     from keras_tilt.masking import scenes
     from keras_tilt.masking.serving import write_segmenter
     from keras_tilt.serving import servable
 
-    with named.as_exit():
+    with process.as_exit():
         servable.check_can_write(flags.out)
-        named.use_modules(flags.modules)
-        segmenter = served.segmenter_of(
+        process.use_modules(flags.modules)
+        segmenter = exporting.segmenter_of(
             flags.model,
             flags.names,
             flags.rule,

@@ -13,9 +13,9 @@ __all__ = [
     "answers_of",
     "golden_responses",
     "newest_version",
-    "picture_of",
     "same",
     "signatures_of",
+    "write_picture",
 ]
 
 import base64
@@ -148,10 +148,11 @@ def _message_of(error):
     return said[1] if said else error.message
 
 
-def picture_of(images: np.ndarray, columns: int) -> bytes:
-    """Return a PNG of a grid of images; small ones are enlarged.
+def write_picture(path: pathlib.Path, images: np.ndarray, columns: int) -> None:
+    """Write a PNG of a grid of images; small ones are enlarged.
 
     Args:
+        path: of the file, in a folder that need not exist.
         images: [rows * columns, height, width, channels] uint8.
         columns: images in a row of the grid.
 
@@ -167,4 +168,5 @@ def picture_of(images: np.ndarray, columns: int) -> bytes:
     height, width, channels = images.shape[1:]
     grid = images.reshape(-1, columns, height, width, channels)
     grid = grid.transpose(0, 2, 1, 3, 4).reshape(-1, columns * width, channels)
-    return tf.io.encode_png(grid).numpy()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(tf.io.encode_png(grid).numpy())

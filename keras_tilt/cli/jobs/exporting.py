@@ -14,27 +14,26 @@ __all__ = [
     "classifier_of",
     "log_partitions",
     "long_runs",
-    "network_of",
     "reference_of",
-    "resumable",
     "segmenter_of",
     "tilts_of",
     "units_of",
     "work_folder",
 ]
 
-import contextlib
 import hashlib
 import json
 import pathlib
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import keras
 import tensorflow_probability as tfp
 
-from keras_tilt.cli import named
+from keras_tilt.cli.classes import class_names
+from keras_tilt.cli.networks import image_shape, load_model, num_classes
+from keras_tilt.cli.pixels import noise, pixel_range, preprocessing
+from keras_tilt.cli.units import labels, unit_of
 from keras_tilt.masking.segmenter import Segmenter
 from keras_tilt.masking.serving import ServedSegmenter
 from keras_tilt.networks import graph
@@ -48,21 +47,6 @@ from keras_tilt.tilt import Tilt
 from keras_tilt.units.selection import Unit
 
 SPREAD = 3.0  # standard deviations of white noise from its mean to black and to white
-
-
-@contextlib.contextmanager
-def resumable() -> Iterator[None]:
-    """Within it Ctrl-C ends the script with a sentence and exit code 130."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        print("\nInterrupted. The same command goes on from here.", file=sys.stderr)
-        sys.exit(130)
-
-
-def network_of(path: pathlib.Path) -> keras.Model:
-    """Return the network of a .keras file, also of a model that holds one."""
-    return graph.network_of(named.load_model(path))
 
 
 # A sampler: what is drawn
@@ -90,17 +74,15 @@ def units_of(
         ValueError: for a unit that is named twice, or that is not there; for units that
             see patches of several sizes.
     """
-    labels = named.labels(specifications, network, names)
-    twice = [label for i, label in enumerate(labels) if label in labels[:i]]
+    found = labels(specifications, network, names)
+    twice = [label for i, label in enumerate(found) if label in found[:i]]
     if twice:
         raise ValueError(
             f"Expected every --unit once. Received: {', '.join(twice)}, twice. "
             "Leave one out."
         )
-    units = [
-        named.unit_of(network, label, preprocess, sizes, posterior_weight)
-        for label in labels
-    ]
+    reading = preprocess, sizes, posterior_weight
+    units = [unit_of(network, label, *reading) for label in found]
     shapes = {unit.input_shape for unit in units}
     if len(shapes) > 1:
         raise ValueError(
@@ -132,7 +114,7 @@ def black_and_white(
     if stddev:
         low = mean - SPREAD * stddev if low is None else low
         high = mean + SPREAD * stddev if high is None else high
-    low, high, reason = named.pixel_range(network, low, high, preprocess)
+    low, high, reason = pixel_range(network, low, high, preprocess)
     reason = "of the noise" if of_noise else reason
     print(f"Pixels: black {low:g}, white {high:g}, {reason}", flush=True)
     return low, high
@@ -163,7 +145,7 @@ def reference_of(
     shape = units[0].input_shape
     if stddev:
         return white_noise(shape, mean, stddev)
-    return named.noise(reference, shape, low, high, contrast, exponent)
+    return noise(reference, shape, low, high, contrast, exponent)
 
 
 def tilts_of(
@@ -310,17 +292,17 @@ def classifier_of(
     Raises:
         ValueError: for a model of images that no file has, or of other outputs.
     """
-    model = named.load_model(path)
+    model = load_model(path)
     network = graph.network_of(model)
-    _check_channels(named.image_shape(network))
-    class_names = named.class_names(names, _num_classes(network), path)
+    _check_channels(image_shape(network))
+    of_classes = class_names(names, _num_classes(network), path)
     low, high = black_and_white(network, low, high, preprocess)
-    prepared = named.preprocessing(preprocess)
-    return ServedClassifier(model, low, high, class_names, prepared)
+    prepared = preprocessing(preprocess)
+    return ServedClassifier(model, low, high, of_classes, prepared)
 
 
 def _num_classes(network):
-    number = named.num_classes(network)
+    number = num_classes(network)
     if number is None:
         shapes = [tuple(tensor.shape) for tensor in network.outputs]
         raise ValueError(
@@ -363,14 +345,14 @@ def segmenter_of(
     Raises:
         ValueError: for a file of another model.
     """
-    model = named.load_model(path)
+    model = load_model(path)
     if not isinstance(model, Segmenter):
         raise ValueError(
             f"Expected a Segmenter. Received: {path}, a {type(model).__name__}. "
             "Fit one with train/segmentation.py."
         )
-    class_names = _names_of_segmenter(path, names, model.num_classes)
-    return ServedSegmenter(model, class_names, rule, superpixels, side, max_iou)
+    of_classes = _names_of_segmenter(path, names, model.num_classes)
+    return ServedSegmenter(model, of_classes, rule, superpixels, side, max_iou)
 
 
 def _names_of_segmenter(path, names, number):
@@ -379,4 +361,4 @@ def _names_of_segmenter(path, names, number):
         found = json.loads(run.read_text()).get("classes", [])
         if len(found) == number:
             return found
-    return named.class_names(names, number, path)
+    return class_names(names, number, path)
