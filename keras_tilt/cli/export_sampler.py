@@ -45,7 +45,7 @@ from keras_tilt.cli.flags import (
 # What each step is given of the flags.
 READING = ("preprocess", "sizes", "posterior_weight")
 PIXELS = ("low", "high", "preprocess", "mean", "stddev")
-NOISE = ("reference", "contrast", "exponent", "mean", "stddev")
+NOISE = ("reference", "contrast", "exponent", "mean", "stddev", "scale")
 CHAINS = ("chains", "draws", "burnin", "max_leapfrog_steps", "approach_step", "seed")
 SERVED = ("ends", "most_iterations", "approach_step", "seed")
 # Long chains do not depend on these: with others of them the same run resumes.
@@ -177,15 +177,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         names = named.names_of(flags.names, flags.model, named.num_classes(network))
         units = exporting.units_of(network, flags.unit, names, **given(READING))
         low, high = exporting.black_and_white(network, **given(PIXELS))
-        reference = exporting.reference_of(units, low, high, **given(NOISE))
-        tilts = exporting.tilts_of(units, reference, flags.scale)
+        tilts = exporting.tilts_of(units, low, high, **given(NOISE))
         settings = {k: v for k, v in vars(flags).items() if k not in NOT_OF_CHAINS}
         settings |= {"low": low, "high": high}
         folder = exporting.work_folder(flags.out, flags.model, settings)
         runs = exporting.long_runs(tilts, flags.temperatures, folder, **given(CHAINS))
         certified = exporting.certified(tilts, low, high, runs, **given(SERVED))
-        if not flags.force:
-            exporting.check_converged(certified)
+        exporting.check_converged(certified, flags.force)
         log_z = flags.log_partition and exporting.log_partitions(certified, flags.seed)
         version = exports.write_sampler(
             flags.out,

@@ -14,7 +14,6 @@ __all__ = [
     "classifier_of",
     "log_partitions",
     "long_runs",
-    "reference_of",
     "segmenter_of",
     "tilts_of",
     "units_of",
@@ -28,7 +27,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import keras
-import tensorflow_probability as tfp
 
 from keras_tilt.cli.classes import class_names
 from keras_tilt.cli.networks import image_shape, load_model, num_classes
@@ -120,17 +118,19 @@ def black_and_white(
     return low, high
 
 
-def reference_of(
+def tilts_of(
     units: Sequence[Unit],
     low: float,
     high: float,
+    *,
     reference: str,
     contrast: float,
     exponent: float,
     mean: float,
     stddev: float | None,
-) -> tfp.distributions.Distribution:
-    """Return white noise if it has a --stddev, else the noise that --reference names.
+    scale: float,
+) -> list[Tilt]:
+    """Return a tilt of each unit: of white noise if it has a stddev, else as named.
 
     Args:
         units: of images of one size.
@@ -141,18 +141,14 @@ def reference_of(
         exponent: of 1/f.
         mean: of white noise with a stddev.
         stddev: None, or that of white noise.
+        scale: of the tilts.
     """
     shape = units[0].input_shape
     if stddev:
-        return white_noise(shape, mean, stddev)
-    return noise(reference, shape, low, high, contrast, exponent)
-
-
-def tilts_of(
-    units: Sequence[Unit], reference: tfp.distributions.Distribution, scale: float
-) -> list[Tilt]:
-    """Return a tilt of each unit."""
-    return [Tilt(unit, reference, scale) for unit in units]
+        q = white_noise(shape, mean, stddev)
+    else:
+        q = noise(reference, shape, low, high, contrast, exponent)
+    return [Tilt(unit, q, scale) for unit in units]
 
 
 # A sampler: what is measured
@@ -244,9 +240,14 @@ def certified(
     )
 
 
-def check_converged(certified: certify.CertifiedSampler) -> None:
-    """Raise a ValueError that says what to do, if any chains have not converged."""
-    if certified.refused:
+def check_converged(certified: certify.CertifiedSampler, force: bool) -> None:
+    """Raise a ValueError that says what to do, if chains have not converged.
+
+    Args:
+        certified: of all units.
+        force: whether such chains are exported, too.
+    """
+    if certified.refused and not force:
         raise ValueError(
             f"Expected chains that converge. Received: {len(certified.refused)} of "
             f"{len(certified.certificates)} that do not. Ask for more --draws, "
