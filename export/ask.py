@@ -2,7 +2,10 @@
 
     python export/ask.py served/digits --unit 3 --seed 7 --out three.png
 
-What it shows, and how long that takes, is in `keras_tilt.cli.ask`.
+Expected: the golden response, and f, acceptance and what the certificate says, for
+every image; a few seconds on two cores, most of them for loading TensorFlow.
+
+The same as: keras-tilt ask
 """
 
 from keras_tilt.cli.ask import main

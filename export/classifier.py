@@ -1,9 +1,15 @@
 """Exports a classifier with its generative score, for TensorFlow Serving.
 
+    image -> logits, p(y | x), log p(x) up to a constant, class, name of the class
+    image -> logits, p(label y | x), of a network that ends in sigmoids
+
     python export/classifier.py out/demo/models/gg-dg-seed0-epoch25.keras \\
         --out served/digits_classifier
 
-What it writes, and how long that takes, is in `keras_tilt.cli.export_classifier`.
+Expected: the golden request of the export, an image of noise, and its class; a few
+seconds on two cores.
+
+The same as: keras-tilt export classifier
 """
 
 from keras_tilt.cli.export_classifier import main

@@ -1,12 +1,11 @@
 """Asks an exported sampler for images, without a server, with TensorFlow alone.
 
-    python export/ask.py served/digits --unit 3 --seed 7 --out three.png
+    golden request, then units and seeds -> a picture
 
 Loads the highest version of the folder, makes the golden request, whose response must
 come back bit for bit on the machine that exported it, and then that of the flags:
 --images images of each unit, with seeds (--seed, 0), (--seed, 1), ..., in a PNG with
-a row for each unit. Expected: f, acceptance and what the certificate says, for every
-image; a few seconds on two cores, most of them for loading TensorFlow.
+a row for each unit.
 """
 
 __all__ = ["main", "parse_flags"]

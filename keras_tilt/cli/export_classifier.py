@@ -3,17 +3,10 @@
     image -> logits, p(y | x), log p(x) up to a constant, class, name of the class
     image -> logits, p(label y | x), of a network that ends in sigmoids
 
-    python export/classifier.py out/demo/models/gg-dg-seed0-epoch25.keras \\
-        --out served/digits_classifier
-
 Images come as bytes of pixels, or as JPEG and PNG files of any size. Writes the next
 version of the folder with model.config, batching.config, compose.yaml and README.md
-beside it.
-Labels that may hold beside each other, of a network that ends in sigmoids, have no
-density and no class: their answer is the logits and the probability of each label.
-
-Expected: the golden request of the export, an image of noise, and its class; a few
-seconds on two cores.
+beside it. Several labels of a network that ends in sigmoids may hold at once: there is
+no class and no density, and the answer is the logits and the probability of each label.
 """
 
 __all__ = ["main", "parse_flags"]

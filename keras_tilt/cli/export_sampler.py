@@ -2,24 +2,15 @@
 
     unit, seed, temperature -> an image of p(x) = exp(f(x) / temperature) q(x) / Z
 
-    python export/sampler.py out/demo/models/gg-dg-seed0-epoch25.keras \\
-        --unit class:0-9 --reference white --stddev 128 --out served/digits
-    python export/ask.py served/digits --unit 3 --seed 7 --out three.png
-
-Writes served/digits/1/ (served/digits/2/ the next time), a SavedModel of TensorFlow's
-own operations, and beside it model.config, batching.config, compose.yaml and README.md
-with the lines that start a server and ask it. Equal seeds give equal images, whatever
-else is in a request.
+Writes the next version of the folder, a SavedModel of TensorFlow's own operations, and
+beside it model.config, batching.config, compose.yaml and README.md with the lines that
+start a server and ask it. Equal seeds give equal images, whatever else is in a batch.
 
 Before that the chains are certified (`keras_tilt.serving.certificate`): long adapted
 chains of every unit must converge, a served chain must be ten autocorrelation times
 long, and the ends of served chains must agree with the long ones. An export that fails
 is refused unless --force, and then says so in its certificate and in every answer.
 Steps and counts are found here, and frozen.
-
-Expected: the ten digits of the example are certified, with chains of about 40
-iterations, in three to five minutes on two cores. A run that was interrupted goes on
-where it was.
 """
 
 __all__ = ["main", "parse_flags"]

@@ -2,16 +2,11 @@
 
     image [, segments] -> label map, score of every pixel, share and score of classes
 
-    python export/segmenter.py out/segmentation/segmenter.keras --out served/streets
-
 Takes what train/segmentation.py writes, and the names of the classes from its run.json,
-if --names has no others. A client sends pixels, or files of images of any size; and if
-it likes, segments of its own, numbered in a map. Without them superpixels and their
-unions are made in the graph, of TensorFlow's own operations. Writes the next version of
-the folder with model.config, batching.config, compose.yaml and README.md beside it.
-
-Expected: the golden request of the export, a made landscape, and its labels; half a
-minute on two cores for a network like EfficientNet-Lite0.
+if --names has no others. A client sends pixels, or files of images of any size, and may
+send segments of its own, numbered in a map. Without them superpixels and their unions
+are made in the graph, of TensorFlow's own operations. Writes the next version of the
+folder with model.config, batching.config, compose.yaml and README.md beside it.
 """
 
 __all__ = ["main", "parse_flags"]
