@@ -1,6 +1,7 @@
 """Package keras_tilt: convolutional classifiers as probability densities."""
 
 import pathlib
+import re
 
 from setuptools import find_packages, setup
 
@@ -13,17 +14,22 @@ def requirements():
     return [line.strip() for line in lines if line.strip() and line.strip()[0] != "#"]
 
 
+def version():
+    """Return the version, which keras_tilt/__init__.py alone states."""
+    text = (ROOT / "keras_tilt" / "__init__.py").read_text(encoding="utf-8")
+    return re.search('^__version__ = "(.*)"$', text, re.MULTILINE)[1]
+
+
 setup(
     name="keras_tilt",
-    version="0.1.0",
+    version=version(),
     description="Any convolutional classifier as densities p(x) = exp(f(x)) q(x) / Z",
     author="The keras_tilt authors",
     license="MIT",
     license_files=["LICENSE"],
-    packages=[*find_packages(include=["keras_tilt*"]), "keras_tilt_flags"],
-    # Outside of keras_tilt for Python, as to import that imports TensorFlow.
-    package_dir={"keras_tilt_flags": "keras_tilt/flags"},
-    package_data={"keras_tilt.data": ["embedded/*"]},
+    packages=find_packages(include=["keras_tilt", "keras_tilt.*"]),
+    package_data={"": ["*.pyi", "py.typed", "embedded/*", "templates/*"]},
+    entry_points={"console_scripts": ["keras-tilt = keras_tilt.cli.commands:main"]},
     python_requires=">=3.11",
     install_requires=requirements(),
     extras_require={

@@ -30,7 +30,16 @@ import pathlib
 import subprocess
 import sys
 
-from keras_tilt_flags import add_import, count, file, folder, import_flags
+from keras_tilt.cli.flags import (
+    add_import,
+    add_seeds,
+    add_threads,
+    command_parser,
+    count,
+    file,
+    folder,
+    import_flags,
+)
 
 RUNS = {
     "box": ["--design", "box"],
@@ -45,10 +54,7 @@ RUNS = {
 
 def parse_flags():
     """The command line; --smoke shrinks the defaults."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = command_parser(__doc__)
     add = parser.add_argument
     add("--data-dir", default=os.environ.get("KERAS_TILT_DATA"), help="folder")
     add("--data", default="camvid_180x240_jpg.npz", help="file in it")
@@ -64,11 +70,10 @@ def parse_flags():
         help="all weights, not only those above the map",
     )
     add("--runs", nargs="+", default=list(RUNS), choices=RUNS, help="to make")
-    add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="one run each")
-    add("--seed", type=int, help="one seed; short for --seeds SEED")
+    add_seeds(add, range(3))
     add("--epochs", type=count, default=10, help="of every run")
     add("--learning-rate", type=float, default=3e-4, help="at step 0")
-    add("--threads", type=count, help="TensorFlow threads; all cores by default")
+    add_threads(add)
     add("--results", type=file, help="records, default OUT/camvid.json")
     add("--out", type=folder, default="out/camvid", help="runs")
     add("--smoke", action="store_true", help="a few made scenes and a small network")

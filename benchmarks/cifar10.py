@@ -31,7 +31,15 @@ import json
 import os
 import pathlib
 
-from keras_tilt_flags import count, file, folder, natural
+from keras_tilt.cli.flags import (
+    add_seeds,
+    add_threads,
+    command_parser,
+    count,
+    file,
+    folder,
+    natural,
+)
 
 # Phases: the objective (None: the mix), whether it ends at the switch, the images.
 SCHEMES = {
@@ -56,16 +64,12 @@ SCHEMES = {
 
 def parse_flags():
     """The command line; --smoke shrinks the defaults."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = command_parser(__doc__)
     add = parser.add_argument
     add("--data-dir", default=os.environ.get("KERAS_TILT_DATA"), help="folder")
     add("--dataset", default="cifar10", help="name of TFDS, or of a .npz in it")
     add("--schemes", nargs="+", default=list(SCHEMES), choices=SCHEMES, help="to run")
-    add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="one run each")
-    add("--seed", type=int, help="one seed; short for --seeds SEED")
+    add_seeds(add, range(3))
     add("--epochs", type=count, default=16, help="of every scheme")
     add("--switch", type=count, default=6, help="generative epochs before DG")
     add("--mix-weight", type=float, default=0.5, help="a")
@@ -78,13 +82,9 @@ def parse_flags():
         default=4,
         help="of random crops, and mirrored; 0: neither",
     )
-    add(
-        "--batch-norm",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="in the network",
-    )
-    add("--threads", type=count, help="TensorFlow threads; all cores by default")
+    either = argparse.BooleanOptionalAction
+    add("--batch-norm", action=either, default=False, help="in the network")
+    add_threads(add)
     add("--results", type=file, help="records, default OUT/cifar10.json")
     add("--out", type=folder, default="out/cifar10", help="runs")
     add("--smoke", action="store_true", help="two epochs of the embedded digits")
@@ -111,7 +111,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt.cli import named
+from keras_tilt.cli import process
 from keras_tilt.training import results
 from keras_tilt.training import evaluation
 from keras_tilt.data import batches
@@ -136,8 +136,8 @@ CROP = (32, 32)
 def main():
     """Runs what is missing, prints the table."""
     flags = parse_flags()
-    named.use_threads(flags.threads)
-    with named.as_exit():
+    process.use_threads(flags.threads)
+    with process.as_exit():
         train, test = opened(flags.dataset, flags.data_dir, flags.smoke)
     strangers = others()
     settings = {

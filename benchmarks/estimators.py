@@ -15,18 +15,14 @@ cosine between the estimate of one step and the true one. A minute on two cores.
     python benchmarks/estimators.py --out results/estimators.json
 """
 
-import argparse
 import json
 
-from keras_tilt_flags import count, file
+from keras_tilt.cli.flags import command_parser, count, file
 
 
 def parse_flags():
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = command_parser(__doc__)
     add = parser.add_argument
     add("--steps", type=count, default=400, help="batches of each estimate")
     add("--rises", nargs="+", type=float, default=[0.0, 3.0, 6.0], help="t, nats")

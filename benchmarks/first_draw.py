@@ -18,23 +18,19 @@ a second. About six minutes on two cores.
 Source: ours.
 """
 
-import argparse
 import gc
 import json
 import pathlib
 import time
 
-from keras_tilt_flags import count, file
+from keras_tilt.cli.flags import command_parser, count, file
 
 NETWORKS = ["lenet", "MobileNetV2", "EfficientNetB0", "DenseNet121"]
 
 
 def parse_flags():
     """The command line; --smoke shrinks the defaults."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = command_parser(__doc__)
     add = parser.add_argument
     add("--networks", nargs="+", default=NETWORKS, metavar="NAME", help="to measure")
     add("--size", type=count, default=96, help="side of the images, pixels")

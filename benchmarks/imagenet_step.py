@@ -13,7 +13,6 @@ of benchmarks/train_step.py: one step of each variant in an order that rotates, 
 within a round.
 """
 
-import argparse
 import itertools
 import json
 import os
@@ -21,15 +20,12 @@ import pathlib
 import platform
 import time
 
-from keras_tilt_flags import count, file
+from keras_tilt.cli.flags import command_parser, count, file
 
 
 def parse_flags():
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = command_parser(__doc__)
     add = parser.add_argument
     add("--images", type=pathlib.Path, help=".npz of JPEG images, arrays buf and off")
     add("--batch-size", type=count, default=32, help="images")

@@ -10,19 +10,15 @@ Activation maximisation (tf-keras-vis) grows with the steps it is given, to no e
 as it comes, with regularizers and a range of pixels, to a scale that is theirs.
 """
 
-import argparse
 import importlib.util
 import json
 
-from keras_tilt_flags import count, file
+from keras_tilt.cli.flags import command_parser, count, file
 
 
 def parse_flags():
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = command_parser(__doc__)
     add = parser.add_argument
     add("--runs", type=count, default=16, help="chains, and seeds of the maximisation")
     add("--draws", type=count, default=200, help="of each chain")

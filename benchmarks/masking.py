@@ -26,17 +26,14 @@ import subprocess
 import sys
 import time
 
-from keras_tilt_flags import add_import, count, file
+from keras_tilt.cli.flags import add_import, command_parser, count, file
 
 MEMORY_OF = (250, 1000, 4000)  # segments
 
 
 def parse_flags():
     """The command line; --smoke shrinks the defaults."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = command_parser(__doc__)
     add = parser.add_argument
     add("--network", default="alexnet", help="NETWORK.keras, or a name: new weights")
     add_import(add)
@@ -73,7 +70,7 @@ import tensorflow as tf
 from tqdm import auto as tqdm
 
 from keras_tilt import masking
-from keras_tilt.cli import named
+from keras_tilt.cli import named, process
 from keras_tilt.masking import pooling, projection
 
 REGIONS_AT_ONCE = 32
@@ -86,8 +83,8 @@ def main():
     if flags.memory_of:
         print(peak_of(flags))
         return
-    with named.as_exit():
-        named.use_modules(flags.modules)
+    with process.as_exit():
+        process.use_modules(flags.modules)
         image = picture(flags)
         problem = Problem(flags, image, some_segments(image, flags.segments))
     steps = problem.steps()

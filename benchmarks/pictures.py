@@ -21,13 +21,12 @@ The photos are an npz of JPEG bytes: `buf`, from `off[i]` to `off[i + 1]`, and c
 and few of those of the other network; no run is converged.
 """
 
-import argparse
 import json
 import pathlib
 import subprocess
 import sys
 
-from keras_tilt_flags import add_import, folder, import_flags
+from keras_tilt.cli.flags import add_import, command_parser, folder, import_flags
 
 # Orange, pizza, goldfish, zebra, daisy, school bus, lemon, strawberry, monarch,
 # flamingo, volcano, broccoli.
@@ -36,10 +35,7 @@ CLASSES = [950, 963, 1, 340, 985, 779, 951, 949, 323, 130, 980, 937]
 
 def parse_flags():
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = command_parser(__doc__)
     add = parser.add_argument
     add("networks", nargs=2, type=pathlib.Path, help=".keras files")
     add_import(add)

@@ -42,7 +42,15 @@ import sys
 import tempfile
 import time
 
-from keras_tilt_flags import MODES, add_import, count, file, folder, import_flags
+from keras_tilt.cli.flags import (
+    MODES,
+    add_import,
+    command_parser,
+    count,
+    file,
+    folder,
+    import_flags,
+)
 
 SIZES = (1, 8, 32)  # rows of a request
 # Flags of which every network may have its own value: type, default, help.
@@ -61,10 +69,7 @@ EACH = {
 
 def parse_flags():
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = command_parser(__doc__)
     add = parser.add_argument
     text = ".keras files of classifiers; without one LeNet, untrained"
     add("networks", nargs="*", default=[], help=text)
@@ -101,7 +106,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras_tilt import serving
-from keras_tilt.cli import named
+from keras_tilt.cli import named, process
 from keras_tilt.serving import servable
 from keras_tilt.serving import requests
 from keras_tilt.networks.graph import network_of
@@ -118,7 +123,7 @@ def main():
     """Part by part of every network: measures, writes, prints."""
     flags = parse_flags()
     networks = settings_of(flags)
-    named.use_modules(flags.modules)
+    process.use_modules(flags.modules)
     if flags.one_thread_of:
         print(json.dumps(with_one_thread(flags.one_thread_of, networks[0])))
         return
@@ -157,7 +162,7 @@ def measure(settings, folder, found, out):
     if any(found.get(name, {}).get(key) != value for key, value in here.items()):
         found[name] = here
     missing = [part for part in PARTS if part not in found[name]]
-    with named.as_exit():
+    with process.as_exit():
         served = exported(settings, pathlib.Path(folder, name)) if missing else None
     for part in missing:
         print(f"{name}: {part}", file=sys.stderr)
@@ -230,7 +235,7 @@ def exported(settings, folder):
         ("sample_png" if "sample_png" in functions else "serving_default", row),
         list(warmup.items()),
         {"certificate.json": settings},
-        requests.MOST_ROWS,
+        requests.MOST_REQUESTS,
         "{name}\n\n{start}\n\n    {tree}\n",
     )
     return dataclasses.replace(served, version=version)

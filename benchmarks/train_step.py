@@ -23,15 +23,12 @@ import subprocess
 import sys
 import time
 
-from keras_tilt_flags import count, file
+from keras_tilt.cli.flags import command_parser, count, file
 
 
 def parse_flags():
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = command_parser(__doc__)
     add = parser.add_argument
     add("--rounds", type=count, default=600, help="steps of every variant")
     add("--seed", type=int, default=0, help="of images and labels")

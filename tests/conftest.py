@@ -55,7 +55,7 @@ def served(small_sampler, tmp_path_factory):
         ("serving_default", golden),
         [(name, golden) for name in ("serving_default", "sample_png", "sample_each")],
         {"certificate.json": {}},
-        requests.MOST_ROWS,
+        requests.MOST_REQUESTS,
         "{start}",
     )
     return folder

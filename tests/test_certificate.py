@@ -2,13 +2,14 @@
 
 import dataclasses
 import math
+import types
 
 import numpy as np
 import pytest
 import targets
 
 import keras_tilt as kt
-from keras_tilt.serving import certificate
+from keras_tilt.serving import certificate, certify
 
 ENOUGH = 100  # iterations at the full tilt
 
@@ -112,3 +113,70 @@ def test_as_many_iterations_are_planned_as_are_needed_and_no_more(time):
     assert full(found) >= certificate.LENGTHS * time > full(found - 1)
     assert certificate.needed_iterations(time, most=15) == 15
     assert certificate.needed_iterations(math.inf, most=200) == 200
+
+
+# The sampler that is served
+
+
+def run_of(step_size, ess):
+    """What is read of long chains of 4 x 100 draws: steps, and the ESS of f."""
+    scalars = {"f": types.SimpleNamespace(ess=ess)}
+    return types.SimpleNamespace(
+        f=np.zeros([100, 4]),
+        functionals={},
+        diagnostics=types.SimpleNamespace(scalars=scalars),
+        step_size=step_size,
+        num_leapfrog_steps=4,
+    )
+
+
+def test_the_schedule_has_the_coldest_steps_and_time_for_the_slowest_unit():
+    runs = {
+        2.0: [run_of(0.4, ess=200), run_of(0.5, ess=100)],
+        0.5: [run_of(0.2, ess=400), run_of(0.3, ess=200)],
+    }
+    schedule = certify.schedule_of(runs, most_iterations=200, seed=7)
+    np.testing.assert_allclose(schedule.step_size[:, -1], [0.2, 0.3])
+    time = 400 / 100  # of the second unit at the higher temperature
+    assert schedule.num_iterations == certificate.needed_iterations(time, most=200)
+    shorter = certify.schedule_of(runs, most_iterations=12, seed=7)
+    assert shorter.num_iterations == 12
+
+
+def test_a_unit_has_converged_if_it_does_at_every_temperature(tilt, long_run):
+    good = judged(long_run, ends_of(tilt, targets.linear().draw(64, seed=6)))
+    named = [dataclasses.replace(tilt, unit=Named(tilt.unit, n)) for n in "ab"]
+    certificates = [
+        dataclasses.replace(good, unit=unit, temperature=t, converged=converged)
+        for t, unit, converged in [
+            (1.0, "a", True),
+            (1.0, "b", True),
+            (2.0, "a", False),
+            (2.0, "b", True),
+        ]
+    ]
+    sampler = certify.CertifiedSampler(named, None, 0.0, 1.0, [1.0, 2.0], certificates)
+    assert sampler.names == ["a", "b"] and sampler.converged == [False, True]
+    assert sampler.refused == [certificates[2]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Named:
+    """A unit with a name."""
+
+    unit: object
+    name: str
+
+    def __call__(self, images):
+        return self.unit(images)
+
+
+def test_at_a_temperature_f_is_divided_by_it(tilt):
+    images = targets.linear().draw(3, seed=8)
+    (cooled,) = certify.at_temperature([tilt], 0.5)
+    log_q = tilt.reference.log_prob(images)
+    np.testing.assert_allclose(
+        cooled.unnormalized_log_prob(images) - log_q,
+        2 * (tilt.unnormalized_log_prob(images) - log_q),
+        rtol=1e-4,
+    )

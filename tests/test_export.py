@@ -37,8 +37,10 @@ from test_scripts import ROOT, beside_progress, run_script
 
 import keras_tilt as kt
 from keras_tilt import masking
+from keras_tilt.cli import export_sampler
+from keras_tilt.cli.jobs import exporting
 from keras_tilt.masking.serving import ServedSegmenter
-from keras_tilt.serving import certificate, requests, servable
+from keras_tilt.serving import asking, certificate, requests, servable
 
 SAMPLER, ASK, CLASSIFIER, SEGMENTER = (
     f"export/{name}.py" for name in ("sampler", "ask", "classifier", "segmenter")
@@ -84,17 +86,29 @@ def run_here(script, *arguments):
 
 
 ALONE = """\
-import runpy, sys
-sys.modules.update(dict.fromkeys(["keras", "keras_tilt", "tensorflow_probability"]))
-sys.argv = sys.argv[1:]
+import runpy, sys, types
+root, *sys.argv = sys.argv[1:]
+names = ["cli", "cli.ask", "cli.flags", "serving", "serving.asking"]
+
+class OnlyAsking:
+    def find_spec(name, path=None, target=None):
+        package, _, inner = name.partition(".")
+        if package == "keras_tilt" and inner not in names:
+            raise ImportError(f"{name} is not needed to ask")
+
+sys.meta_path.insert(0, OnlyAsking)
+sys.modules.update(dict.fromkeys(["keras", "tensorflow_probability"]))
+for name in ("keras_tilt", "keras_tilt.cli", "keras_tilt.serving"):
+    sys.modules[name] = package = types.ModuleType(name)  # its __init__ does not run
+    package.__path__ = [f"{root}/{name.replace('.', '/')}"]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
 def run_alone(script, *arguments):
-    """Run in a process in which to import this package is an error."""
+    """Run where to import anything of this package but what asks is an error."""
     return subprocess.run(
-        [sys.executable, "-c", ALONE, ROOT / script, *map(str, arguments)],
+        [sys.executable, "-c", ALONE, ROOT, ROOT / script, *map(str, arguments)],
         env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
         capture_output=True,
         text=True,
@@ -250,7 +264,7 @@ def test_the_configurations_are_what_the_server_reads(exported):
     assert model.name == "classes" and model.base_path == "/models/classes"
     assert model.model_platform == "tensorflow"
     found = serving_stand_in.batching_parameters(exported / "batching.config")
-    assert found["max_batch_size"] == requests.MOST_ROWS
+    assert found["max_batch_size"] == requests.MOST_REQUESTS
     assert found["batch_timeout_micros"] == 0 and not found["allowed_batch_sizes"]
 
 
@@ -325,7 +339,7 @@ def test_a_golden_response_of_another_bit_is_another_response(again, tmp_path):
 
 @pytest.fixture(scope="module")
 def asked(exported, tmp_path_factory):
-    """The run of export/ask.py without this package, and its picture."""
+    """The run of export/ask.py without the rest of this package, and its picture."""
     path = tmp_path_factory.mktemp("asked") / "new" / "asked.png"
     flags = ("--unit", 0, 2, "--images", 8, "--seed", 0, "--out", path)
     run = run_alone(ASK, exported, *flags)
@@ -333,7 +347,7 @@ def asked(exported, tmp_path_factory):
     return run, path
 
 
-def test_without_this_package_the_golden_response_comes_back_bit_for_bit(asked):
+def test_without_what_made_it_the_golden_response_comes_back_bit_for_bit(asked):
     run, _ = asked
     assert "Golden request: the golden response, bit for bit" in run.stdout
 
@@ -353,8 +367,7 @@ def test_the_picture_has_a_row_for_each_unit_and_shows_the_golden_image(
 ):
     """Which is that of unit 2 and seed (0, 7): the last."""
     picture = tf.io.decode_png(asked[1].read_bytes()).numpy()
-    script = runpy.run_path(str(ROOT / ASK))
-    times, margin = script["SMALLEST"] // 8, script["MARGIN"]
+    times, margin = asking.SMALLEST // 8, asking.MARGIN
     side = 8 * times + 2 * margin
     assert picture.shape == (2 * side, 8 * side, 1)
     last = picture[-side:, -side:][margin:-margin, margin:-margin]
@@ -383,7 +396,7 @@ def test_what_the_graph_refuses_ends_in_its_sentence(
 def test_more_images_than_a_request_has_rows_are_asked_for_all_the_same(
     exported, tmp_path
 ):
-    count = requests.MOST_ROWS + 1
+    count = requests.MOST_REQUESTS + 1
     run = run_here(ASK, exported, "--images", count, "--out", tmp_path / "asked.png")
     assert run.returncode == 0, run.stderr
     assert run.stdout.count("unit 0, seed ") == count
@@ -480,18 +493,32 @@ def scaled_network(path, scale):
     return path
 
 
+def pixels_and_tilts(monkeypatch, command):
+    """Black and white of an export, and its tilts, which are not sampled."""
+    settled = []
+
+    def settle(tilts, low, high, *_, **__):
+        settled.append((low, high, tilts))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(exporting, "long_runs", lambda *_, **__: {})
+        patched.setattr(exporting, "certified", settle)
+        with pytest.raises(SystemExit):
+            export_sampler.main([*map(str, command)])
+    return settled[0]
+
+
 def test_a_sampler_has_the_noise_and_the_pixels_of_pictures_by_default(
     monkeypatch, tmp_path
 ):
     """Both scripts have one reference, for a network of 0 ... 255: not static."""
     model = scaled_network(tmp_path / "network.keras", 1 / 255)
     command = [model, "--unit", "class:0", "--out", tmp_path / "out"]
-    monkeypatch.setattr(sys, "argv", [SAMPLER, *map(str, command)])
-    script = runpy.run_path(str(ROOT / SAMPLER))
-    flags = script["parse_flags"]()
-    (tilt,) = script["tilts_of"](flags)
-    assert (flags.low, flags.high) == (0.0, 255.0)
+    low, high, (tilt,) = pixels_and_tilts(monkeypatch, command)
+    assert (low, high) == (0.0, 255.0)
     visualize = runpy.run_path(str(ROOT / "train" / "visualize.py"))
+    monkeypatch.setattr(sys, "argv", [SAMPLER, *map(str, command)])
     of_pictures = visualize["parse_flags"]()
     of_pictures.low, of_pictures.high, of_pictures.scale = 0.0, 255.0, 1.0
     other = visualize["scaled_tilt"](tilt.unit, None, of_pictures)
@@ -516,12 +543,8 @@ def test_black_and_white_are_given_found_or_those_of_the_noise(
     monkeypatch, tmp_path, capsys, scale, flags, low, high
 ):
     model = scaled_network(tmp_path / "network.keras", scale)
-    command = [SAMPLER, str(model), "--unit", "class:0", *flags.split()]
-    monkeypatch.setattr(sys, "argv", command)
-    script = runpy.run_path(str(ROOT / SAMPLER))
-    flags = script["parse_flags"]()
-    script["tilts_of"](flags)
-    assert (flags.low, flags.high) == (low, high)
+    command = [model, "--unit", "class:0", *flags.split(), "--out", tmp_path / "out"]
+    assert pixels_and_tilts(monkeypatch, command)[:2] == (low, high)
     assert f"black {low:g}, white {high:g}, " in capsys.readouterr().out
 
 
@@ -540,7 +563,7 @@ def test_a_classifier_of_several_outputs_is_refused_in_a_sentence(tmp_path):
 def test_asking_says_what_it_was_asked_and_nothing_else(exported, tmp_path):
     """In a process of its own, where TensorFlow has its say when it starts."""
     out = tmp_path / "asked.png"
-    run = run_alone(ASK, exported, "--unit", 0, "--images", 2, "--out", out)
+    run = run_script(ASK, exported, "--unit", 0, "--images", 2, "--out", out)
     assert (run.returncode, run.stderr) == (0, "")
     lines = run.stdout.splitlines()
     assert len(lines) == 5 and lines[0].startswith("Golden request: the golden")
@@ -606,11 +629,10 @@ def test_without_the_messages_of_the_server_nothing_is_begun(
     assert begun == [] and not (tmp_path / "out").exists()
 
 
-def test_a_temperature_given_twice_is_one(monkeypatch):
+def test_a_temperature_given_twice_is_one():
     """A sum over the rows of the table of log Z would count it twice."""
-    command = [SAMPLER, "a.keras", "--unit", "class:0", "--temperatures", "1", "2", "1"]
-    monkeypatch.setattr(sys, "argv", command)
-    flags = runpy.run_path(str(ROOT / SAMPLER))["parse_flags"]()
+    command = ["a.keras", "--unit", "class:0", "--temperatures", "1", "2", "1"]
+    flags = export_sampler.parse_flags(command)
     assert flags.temperatures == [1.0, 2.0]
 
 
@@ -733,7 +755,7 @@ def test_labels_are_exported_with_the_probabilities_of_the_network(labelled):
     np.testing.assert_allclose(outputs["probabilities"], expected, rtol=1e-5)
     assert outputs.keys() == {"logits", "probabilities"}
     readme = (labelled / "README.md").read_text()
-    assert "Labels may hold beside each other" in readme
+    assert "Several labels may hold at once" in readme
     assert "log_density" not in readme and "`class`" not in readme
 
 

@@ -9,7 +9,6 @@ import io
 import json
 import os
 import pathlib
-import runpy
 import shutil
 import signal
 import subprocess
@@ -26,9 +25,11 @@ from PIL import Image
 from test_scripts import beside_progress, run_script
 
 import keras_tilt as kt
-from keras_tilt import training
-from keras_tilt.cli import named
+from keras_tilt.cli import imagenet, process
+from keras_tilt.cli.jobs import image_batches, image_sources, image_training
+from keras_tilt.cli.named import classes, networks
 from keras_tilt.data import batches
+from keras_tilt.training import run as training
 
 ROOT = pathlib.Path(__file__).parents[1]
 SCRIPT = "train/imagenet.py"
@@ -66,25 +67,24 @@ def data(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def script():
-    """The functions of the script, on the devices of this process as they are."""
-    found = runpy.run_path(str(ROOT / SCRIPT))
-    found["main"].__globals__["chosen_strategy"] = tf.distribute.get_strategy
-    return found
+@pytest.fixture(scope="module", autouse=True)
+def devices_as_they_are():
+    """The script runs on the devices of this process."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(process, "chosen_strategy", tf.distribute.get_strategy)
+        yield
 
 
 @pytest.fixture(scope="module")
-def run(script, data):
+def run(data):
     """A function that runs it with flags; on tiny.npz unless they say otherwise."""
 
     def run(*flags, dataset="tiny.npz", callbacks=()):
         of_data = ["--data-dir", data, "--dataset", dataset]
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(sys, "argv", [SCRIPT, *map(str, [*of_data, *flags])])
             if callbacks:
                 patched.setattr(training, "train", with_callbacks(callbacks))
-            script["main"]()
+            imagenet.main([*map(str, [*of_data, *flags])])
 
     return run
 
@@ -179,7 +179,7 @@ def test_interrupted_outside_of_the_training_it_says_so(run, monkeypatch, capsys
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(named, "network", interrupted)
+    monkeypatch.setattr(networks, "network", interrupted)
     with pytest.raises(SystemExit) as stopped:
         run(*SMALL)
     assert stopped.value.code == 130
@@ -364,28 +364,27 @@ def test_pixels_are_prepared_everywhere_as_keras_does(asked, mode):
         )
 
 
-def test_five_crops_are_prepared_as_one_is(script, data):
-    images = images_of(script, data, "torch")
+def test_five_crops_are_prepared_as_one_is(data):
+    images = images_of(data, "torch")
     (center, _), *_ = images.evaluation()
     (five, _), *_ = images.evaluation("five")
     np.testing.assert_allclose(five[:, 0], center[: len(five)], rtol=1e-5, atol=1e-5)
 
 
-def images_of(script, data, preprocess):
-    train, test = script["opened"]("tiny.npz", data, 0)
+def images_of(data, preprocess):
+    train, test = image_sources.named_images("tiny.npz", data, 0)
     corrupt = batches.Corrupt()
     views = ((12, 12), None, 0, True)
-    return script["Images"](train, test, corrupt, 16, 0, *views, preprocess, None, None)
+    rest = (*views, preprocess, None, None)
+    return image_batches.Images(train, test, corrupt, 16, 0, *rest)
 
 
-def test_batch_norm_is_synchronized_with_the_same_weights_in_nested_networks_too(
-    script,
-):
+def test_batch_norm_is_synchronized_with_the_same_weights_in_nested_networks_too():
     layers = [keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 3)]
     inner = keras.Sequential([*layers, keras.layers.BatchNormalization()])
     head = [keras.layers.Flatten(), keras.layers.Dense(4)]
     network = keras.Sequential([keras.Input((8, 8, 3)), inner, *head])
-    found = script["synchronized"](network)
+    found = image_training.synchronized(network)
     images = tf.random.stateless_uniform([3, 8, 8, 3], [0, 1])
     np.testing.assert_array_equal(found(images), network(images))
     norms = [
@@ -408,11 +407,11 @@ def test_batch_norm_is_synchronized_with_the_same_weights_in_nested_networks_too
         ("alexnet", (256, 256, 3), ((227, 227), None, 0)),
     ],
 )
-def test_crops_suit_network_and_images(script, network, image_shape, expected):
+def test_crops_suit_network_and_images(network, image_shape, expected):
     source = kt.sources.synthetic(image_shape or (9, 9, 3), 2, 4)
     if image_shape is None:
         source = kt.sources.concatenated(source, kt.sources.synthetic((8, 9, 3), 2, 4))
-    assert script["views"](source, network, None, None, None) == expected
+    assert image_batches.views(source, network, None, None, None) == expected
 
 
 def test_a_saved_network_is_given_images_of_its_size(asked, tmp_path):
@@ -580,11 +579,10 @@ def test_what_cannot_be_done_ends_in_a_sentence(
     assert not (tmp_path / "out").exists()
 
 
-def test_without_data_it_says_where_to_name_them(run, script, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", [SCRIPT])
+def test_without_data_it_says_where_to_name_them(monkeypatch):
     monkeypatch.delenv("KERAS_TILT_DATA", raising=False)
     with pytest.raises(SystemExit, match="KERAS_TILT_DATA is not set"):
-        script["main"]()
+        imagenet.main([])
 
 
 def test_arrays_that_are_not_there_are_named(run, tmp_path, capsys):
@@ -669,7 +667,7 @@ def test_a_folder_that_cannot_be_written_is_refused(run, tmp_path, capsys):
 def test_the_names_of_the_classes_are_beside_a_run(whole):
     out = whole[0]
     for model in (out / "run").glob("*.keras"):
-        names = named.names_of(None, model)
+        names = classes.names_of(None, model)
         assert names and list(names) == list(range(len(names)))
     assert json.loads((out / "class_names.json").read_text()) == list(names.values())
 

@@ -103,7 +103,7 @@ def test_what_the_graph_refuses_is_an_error_that_says_so(run_in, exported, input
     inputs = inputs | {"unit": np.array([2, 0, 3, 2], np.int32)}
     with pytest.raises(RuntimeError) as raised:
         load(run_in, exported, "serving_default", inputs)
-    assert "Row 2: `unit` must lie in 0..2. Received: 3." in str(raised.value)
+    assert "Request 2: `unit` must lie in 0..2. Received: 3." in str(raised.value)
     assert re.search("InvalidArgument|INVALID_ARGUMENT", str(raised.value))
 
 

@@ -249,7 +249,7 @@ def png_header(width, height):
         (
             "label_segments",
             {"segments": np.zeros([2, 30, 40], np.int32)},
-            "`image`, `segments` must have as many rows",
+            "`image`, `segments` must have as many requests",
         ),
         (
             "serving_default",

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 import keras_tilt as kt
-from keras_tilt.cli import named
+from keras_tilt.cli import flags, named, process
 
 
 def test_names_are_a_list_or_a_dict_of_names_or_pairs(tmp_path):
@@ -92,7 +92,7 @@ def test_labels_name_single_units():
     assert named.class_number("conv:12") is None
 
 
-@pytest.mark.parametrize("kind", named.NOISES)
+@pytest.mark.parametrize("kind", flags.NOISES)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_noise_has_the_middle_and_the_contrast_asked_for(kind, channels):
     reference = named.noise(kind, (32, 32, channels), -1.0, 3.0, contrast=0.1)
@@ -254,7 +254,7 @@ def test_a_module_with_layers_of_ones_own_is_imported(own_layers, monkeypatch, b
     """By its file, or by its name from the folder that one is in."""
     network, module = own_layers
     monkeypatch.chdir(module.parent)
-    named.use_modules([str(module) if by_file else module.stem])
+    process.use_modules([str(module) if by_file else module.stem])
     loaded = named.load_model(network)
     ones, weights = np.ones([1, 4, 4, 1], np.float32), loaded.get_weights()[0]
     expected = weights.sum(axis=0)  # halved, and doubled
@@ -272,7 +272,7 @@ def test_an_unknown_layer_names_itself_and_the_flag(own_layers):
 @pytest.mark.parametrize("name", ["no_such_module", "nowhere/module.py"])
 def test_a_module_that_is_not_there_is_named(name):
     with pytest.raises(ValueError, match=rf"that Python finds\. Received: '{name}'"):
-        named.use_modules([name])
+        process.use_modules([name])
 
 
 # Pixels
@@ -419,11 +419,11 @@ def test_classes_are_counted_of_one_output_alone():
 
 def test_within_as_exit_files_that_fail_end_in_a_sentence(tmp_path):
     with pytest.raises(SystemExit, match="can be read and folders .*nowhere: No such"):
-        with named.as_exit():
+        with process.as_exit():
             open(tmp_path / "nowhere")
     with pytest.raises(SystemExit, match="^Expected room: file$"):
-        with named.as_exit():
+        with process.as_exit():
             raise OSError(28, "Expected room", "file")
     with pytest.raises(SystemExit, match="^of a network$"):
-        with named.as_exit():
+        with process.as_exit():
             raise OSError("of a network")

@@ -1,5 +1,6 @@
-"""Importing is silent, the public face is documented, and its examples run."""
+"""Importing is quick and silent, the public face is documented, its examples run."""
 
+import ast
 import doctest
 import importlib
 import inspect
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import types
 
+import house
 import keras
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 import keras_tilt as kt
+from keras_tilt import _start
 
 ROOT = pathlib.Path(__file__).parents[1]
 DEFAULTS = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "1"}
@@ -40,12 +43,12 @@ EXAMPLES = {
 }
 
 
-def run_python(code, *, path=(), **environment):
+def run_python(code, *arguments, path=(), **environment):
     """A fresh interpreter in which this package's defaults are not set before."""
     kept = {k: v for k, v in os.environ.items() if k not in DEFAULTS}
     places = os.pathsep.join(map(str, [*path, ROOT]))
     return subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", code, *map(str, arguments)],
         env={**kept, "PYTHONPATH": places, **environment},
         capture_output=True,
         text=True,
@@ -72,6 +75,100 @@ def test_importing_and_a_first_operation_print_nothing():
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
 
 
+def test_importing_is_light_and_lists_every_name():
+    run = run_python(
+        "import sys, keras_tilt as kt, keras_tilt.cli.flags; print(*dir(kt)); "
+        "print(*{'keras', 'numpy', 'tensorflow'} & sys.modules.keys())"
+    )
+    names, heavy = run.stdout.splitlines()
+    assert names.split() == sorted(kt.__all__) and heavy == ""
+
+
+# What each order ends with, in a process of its own.
+FOUND = f"""
+import keras, os, sys, tensorflow as tf
+model = keras.saving.load_model(sys.argv[1])
+print(type(model).__module__, type(model.network.layers[0]).__module__)
+print(*(os.environ[name] for name in {list(DEFAULTS)}))
+assert sys.modules["keras"] is keras and tf.keras.Model is keras.Model
+for name, module in list(sys.modules.items()):
+    if name.startswith("keras_tilt") or name in ("keras", "tensorflow"):
+        assert name == module.__spec__.name == module.__name__, name
+starters = [*sys.meta_path, keras.__spec__.loader, tf.__spec__.loader]
+assert "keras_tilt._start" not in [type(each).__module__ for each in starters]
+"""
+
+
+@pytest.fixture(scope="module")
+def saved_model(tmp_path_factory):
+    """A file of a GenerativeClassifier, of a network with a layer of ours."""
+    normalization = kt.networks.LocalResponseNormalization()
+    layers = [keras.Input((4, 4, 2)), normalization, keras.layers.Flatten()]
+    model = kt.GenerativeClassifier(
+        keras.Sequential([*layers, keras.layers.Dense(3)]),
+    )
+    model.compile(kt.CaffeSGD(0.1), "generative", metrics=["accuracy"])
+    path = tmp_path_factory.mktemp("saved") / "ours.keras"
+    model.save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "import keras_tilt, keras",
+        "import keras_tilt, tensorflow_probability",
+        "import keras_tilt.training.run, keras_tilt.networks.graph",
+        "import keras_tilt as kt; kt.sources.npz, kt.unit",
+        "from keras_tilt.cli import named; from keras_tilt import *; sample, networks",
+    ],
+)
+def test_in_every_order_the_start_is_quiet_and_keras_knows_our_classes(
+    first, saved_model
+):
+    run = run_python(first + FOUND, saved_model)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout.splitlines() == [
+        "keras_tilt.training.classifier keras_tilt.networks.architectures",
+        " ".join(DEFAULTS.values()),
+    ]
+
+
+def test_keras_imported_before_us_knows_our_classes_at_once(saved_model):
+    run = run_python(
+        "import sys, keras, keras_tilt\n"
+        "print(type(keras.saving.load_model(sys.argv[1])).__module__)",
+        saved_model,
+    )
+    assert run.returncode == 0 and run.stdout == "keras_tilt.training.classifier\n"
+
+
+def test_the_modules_that_register_classes_are_known_to_the_start():
+    """Those of masking are on top of it: who loads a segmenter imports it."""
+    calls = {
+        name
+        for name, path in house.modules().items()
+        if 'register_keras_serializable("keras_tilt")' in path.read_text()
+    }
+    expected = {f"keras_tilt.{n}" for n in calls if not n.startswith("masking.")}
+    assert set(_start.REGISTERING) == expected
+
+
+def test_looking_for_tensorflow_does_not_start_it():
+    run = run_python(
+        "import keras_tilt, importlib.util, sys\n"
+        "spec = importlib.util.find_spec('tensorflow')\n"
+        "assert spec.origin.endswith('__init__.py') and spec.has_location\n"
+        "assert 'tensorflow' not in sys.modules\n"
+        "assert importlib.util.find_spec('keras_tilt.no_such') is None\n"
+        "try: import keras_tilt.no_such\n"
+        "except ModuleNotFoundError as error: print(error)\n"
+        "print('tensorflow' in sys.modules)"
+    )
+    assert run.stderr == ""
+    assert run.stdout.splitlines() == ["No module named 'keras_tilt.no_such'", "False"]
+
+
 def test_another_backend_of_keras_is_refused_in_a_sentence():
     """Named in the environment, or that of a Keras imported before."""
     imported = (
@@ -89,15 +186,32 @@ def test_another_backend_of_keras_is_refused_in_a_sentence():
 
 
 def test_a_failing_start_shows_what_was_held_back(speaking_tensorflow):
-    run = run_python("import keras_tilt", path=[speaking_tensorflow])
-    assert run.returncode == 1
-    assert run.stderr.splitlines()[:2] == list(DEFAULTS.values())
-    assert "ImportError: no such driver" in run.stderr
+    for use in ("import tensorflow", "import keras", "keras_tilt.sample"):
+        run = run_python(f"import keras_tilt; {use}", path=[speaking_tensorflow])
+        assert run.returncode == 1
+        assert run.stderr.splitlines()[:2] == list(DEFAULTS.values())
+        assert "ImportError: no such driver" in run.stderr
+
+
+def test_a_start_that_failed_is_tried_again(speaking_tensorflow):
+    """With a TensorFlow that works, quietly."""
+    run = run_python(
+        "import keras_tilt, sys\n"
+        "try: import tensorflow\n"
+        "except ImportError as error: print(error)\n"
+        "sys.path.remove(sys.argv[1])\n"
+        "import keras; print(keras.__name__, 'keras_tilt.training' in sys.modules)",
+        speaking_tensorflow,
+        path=[speaking_tensorflow],
+    )
+    assert run.stdout.splitlines() == ["no such driver", "keras True"]
+    assert run.stderr.splitlines() == list(DEFAULTS.values())
 
 
 def test_values_set_before_win(speaking_tensorflow):
     chosen = {"TF_CPP_MIN_LOG_LEVEL": "1", "TF_ENABLE_ONEDNN_OPTS": "0"}
-    run = run_python("import keras_tilt", path=[speaking_tensorflow], **chosen)
+    code = "import keras_tilt, tensorflow"
+    run = run_python(code, path=[speaking_tensorflow], **chosen)
     assert run.stderr.splitlines()[:2] == list(chosen.values())
 
 
@@ -109,6 +223,20 @@ def test_the_public_face_is_complete():
     }
     assert public <= set(kt.__all__)
     assert len(kt.__all__) == len(set(kt.__all__))
+
+
+def test_the_stub_names_every_public_name_as_itself():
+    """Without "as" a type checker takes a name of a stub for a private one."""
+    tree = ast.parse((ROOT / "keras_tilt" / "__init__.pyi").read_text())
+    aliases = [a for n in tree.body if isinstance(n, ast.ImportFrom) for a in n.names]
+    assert all(alias.name == alias.asname for alias in aliases)
+    assert sorted(alias.name for alias in aliases) == sorted(kt.__all__)
+
+
+def test_the_version_is_stated_once():
+    command = [sys.executable, "setup.py", "-q", "--version"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert run.stdout.split()[-1] == kt.__version__
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)

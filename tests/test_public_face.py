@@ -20,7 +20,7 @@ import tensorflow_probability as tfp
 from small_network import SHAPE, small_network
 
 import keras_tilt as kt
-from keras_tilt.cli import named
+from keras_tilt.cli import flags
 from keras_tilt.reference import distributions, generators
 from keras_tilt.sampling import kernels
 
@@ -235,7 +235,7 @@ def test_every_reference_kernel_and_argument_is_entered():
     functions = {*distributions.__all__, *generators.__all__} - NO_REFERENCES
     assert functions == functions & {name.split()[0] for name in REFERENCES}
     assert set().union(*WAYS.values()) == set(inspect.signature(kt.sample).parameters)
-    assert {*named.NOISES} <= {"spectral", "box", "white"}, "enter it in SERVED"
+    assert {*flags.NOISES} <= {"spectral", "box", "white"}, "enter it in SERVED"
 
 
 @pytest.mark.parametrize("kernel", kernels.KERNELS)
@@ -343,7 +343,7 @@ def test_the_sampler_that_is_served_takes_every_reference_or_says_why_not(
     assert answer["image"].shape == (2, *SHAPE) and np.all(np.isfinite(answer["f"]))
 
 
-@pytest.mark.parametrize("kind", named.NOISES)
+@pytest.mark.parametrize("kind", flags.NOISES)
 def test_every_reference_of_the_command_line_is_exported_and_asked(
     kind, network, tmp_path
 ):

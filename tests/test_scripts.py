@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import re
+import resource
 import runpy
 import shutil
 import signal
@@ -24,7 +25,11 @@ from small_transformer import small_transformer
 
 import keras_tilt
 from keras_tilt import masking
-from keras_tilt.cli import named
+from keras_tilt.cli import mnist, visualize
+from keras_tilt.cli.commands import COMMANDS
+from keras_tilt.cli.flags import MODES, NOISES
+from keras_tilt.cli.jobs import judges, mnist_sweep, unit_chains, unit_pictures
+from keras_tilt.training import run as training
 
 ROOT = pathlib.Path(__file__).parents[1]
 # A folder with a __main__.py is a script, too.
@@ -129,7 +134,7 @@ for script, *flags in commands:
             runpy.run_path(script, run_name="__main__")
         except SystemExit as end:
             code = end.code
-    heavy = {"keras", "keras_tilt", "matplotlib", "numpy", "scipy", "tensorflow"}
+    heavy = {"keras", "matplotlib", "numpy", "scipy", "tensorflow"}
     found.append([code, said.getvalue(), sorted(heavy & sys.modules.keys())])
 json.dump(found, sys.stdout)
 """
@@ -187,13 +192,69 @@ def test_an_out_that_cannot_be_written_is_told_at_once(script, read_flags):
     assert f"which is a {taken}. Name " in told[other]
 
 
+READ_WORDS = """\
+import contextlib, io, json, sys
+from keras_tilt.cli.commands import main
+found = []
+for words in json.load(sys.stdin):
+    said, code = io.StringIO(), None
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        try:
+            main(words)
+        except SystemExit as end:
+            code = end.code
+    found.append([code, said.getvalue()])
+assert not {"keras", "matplotlib", "numpy", "scipy", "tensorflow"} & sys.modules.keys()
+json.dump(found, sys.stdout)
+"""
+
+
+def test_one_command_leads_to_all_others_before_tensorflow_is_imported():
+    """In one process: --help and typos of each, of no command and of a wrong one."""
+    cases = [["--help"], [], ["trian"], ["export"], ["export", "sampel"]]
+    cases += [[*name.split(), "--help"] for name in COMMANDS]
+    cases += [[*name.split(), "--sede"] for name in COMMANDS]
+    run = subprocess.run(
+        [sys.executable, "-c", READ_WORDS],
+        input=json.dumps(cases),
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr
+    whole, *rest = json.loads(run.stdout)
+    wrong, helped = rest[:4], rest[4 : 4 + len(COMMANDS)]
+    mistyped = rest[4 + len(COMMANDS) :]
+    assert whole[0] == 0
+    assert all(f"\n  {name} " in whole[1] for name in COMMANDS)
+    for code, text in wrong:
+        assert code == 2 and "Expected a command. Received: " in text
+        assert ", ".join(COMMANDS) in text
+    for name, (code, text) in zip(COMMANDS, helped, strict=True):
+        assert code == 0 and text.startswith(f"usage: keras-tilt {name} [-h]"), text
+    for name, (code, text) in zip(COMMANDS, mistyped, strict=True):
+        assert code == 2 and f"keras-tilt {name}: error: " in text
+
+
+def test_a_command_answers_at_once():
+    """Within half a second of a processor, of which Python's own start is a part."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    run = run_script("-m", "keras_tilt", "see", "--help")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith("usage: keras-tilt see")
+    taken = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert taken < 0.5
+
+
 @pytest.mark.parametrize(
     ("script", "flag", "choices"),
     [
         ("train/segmentation.py", "--design", masking.DESIGNS),
         ("export/segmenter.py", "--rule", masking.RULES),
-        ("train/visualize.py", "--preprocess", named.MODES),
-        ("export/sampler.py", "--reference", named.NOISES),
+        ("train/visualize.py", "--preprocess", MODES),
+        ("export/sampler.py", "--reference", NOISES),
     ],
 )
 def test_choices_are_those_of_the_library(script, flag, choices, read_flags):
@@ -267,8 +328,7 @@ def test_a_sweep_prints_its_table(sweep):
 
 @pytest.mark.parametrize("train_images, shown", [(60_000, True), (5_000, False)])
 def test_the_paper_stands_beside_runs_on_its_images_alone(train_images, shown):
-    table = runpy.run_path(str(ROOT / MNIST))["table"]
-    text = table([], {"epochs": 25, "train_images": train_images})
+    text = mnist_sweep.table([], {"epochs": 25, "train_images": train_images})
     assert ("paper*" in text) == ("1.03" in text) == ("unverified" in text) == shown
 
 
@@ -324,11 +384,9 @@ def assert_same_records(records, expected):
             assert record[key] == pytest.approx(other[key], abs=0.21)
 
 
-def begun_sweep(monkeypatch, out, *flags):
+def begun_sweep(out, *flags):
     """A sweep in this process."""
-    command = ["mnist.py", "--smoke", "--out", str(out), *flags]
-    monkeypatch.setattr(sys, "argv", command)
-    runpy.run_path(str(ROOT / MNIST))["main"]()
+    mnist.main(["--smoke", "--out", str(out), *flags])
 
 
 def stopped_sweep(monkeypatch, out, steps, number, *flags):
@@ -341,16 +399,16 @@ def stopped_sweep(monkeypatch, out, steps, number, *flags):
             if len(seen) == steps:
                 signal.raise_signal(number)
 
-    train = keras_tilt.training.train
+    train = training.train
     with monkeypatch.context() as patched, pytest.raises(SystemExit) as stopped:
         patched.setattr(
-            keras_tilt.training,
+            training,
             "train",
             lambda *args, callbacks, **options: train(
                 *args, callbacks=[*callbacks, Sender()], **options
             ),
         )
-        begun_sweep(monkeypatch, out, *flags)
+        begun_sweep(out, *flags)
     assert stopped.value.code == 128 + number
 
 
@@ -367,7 +425,7 @@ def test_a_sweep_stopped_in_the_middle_of_epochs_ends_as_the_uninterrupted_one(
         order = ("--schemes", "GG", "DG", "GG+DG")
         stopped_sweep(monkeypatch, tmp_path, steps, number, *order)
         assert "Run the same again to go on." in capsys.readouterr().err
-    begun_sweep(monkeypatch, tmp_path, *order)
+    begun_sweep(tmp_path, *order)
     assert_same_records(records_in(tmp_path), records_in(sweep[0]))
     names = [path.name for path in (tmp_path / "runs").iterdir()]
     assert sorted(names) == ["dg-seed0", "gg-dg-seed0-after-gg", "gg-seed0"]
@@ -389,7 +447,7 @@ def test_a_run_begun_alone_is_not_gone_on_with_after_that_of_another(
 ):
     """GG+DG stopped in its first epoch, then GG trained, of which it can begin."""
     stopped_sweep(monkeypatch, tmp_path, 30, signal.SIGTERM, "--schemes", "GG+DG")
-    begun_sweep(monkeypatch, tmp_path, "--schemes", "GG", "GG+DG")
+    begun_sweep(tmp_path, "--schemes", "GG", "GG+DG")
     expected = records_in(sweep[0])
     assert_same_records(records_in(tmp_path), [*expected[:2], *expected[4:]])
 
@@ -462,7 +520,7 @@ def colour_network(tmp_path_factory):
     return path
 
 
-def visualize(network, out, *flags):
+def visualized(network, out, *flags):
     units = ("--unit", "class:1-2", "--unit", "conv2:5")
     common = ("--smoke", "--scale", "5", "--out", out)
     return run_script("train/visualize.py", network, *units, *common, *flags)
@@ -475,7 +533,7 @@ def test_units_of_any_network_leave_numbers_pictures_and_a_verdict(
     names.write_text(json.dumps(["cat", ["n1", "dog"], "bird"]))
     flags = ("--judge", colour_network, "--names", names)
     flags += ("--compare", "langevin", "maximisation")
-    run = visualize(colour_network, out, *flags)
+    run = visualized(colour_network, out, *flags)
     assert run.returncode == 0, run.stderr
     assert beside_progress(run.stderr) == []
     summary = json.loads((out / "summary.json").read_text())
@@ -504,11 +562,11 @@ def test_units_of_any_network_leave_numbers_pictures_and_a_verdict(
     assert (out / "overview_24x24.png").stat().st_size > 0
 
     before = (out / "class_1" / "numbers.npz").stat().st_mtime_ns
-    again = visualize(colour_network, out, *flags)
+    again = visualized(colour_network, out, *flags)
     assert again.returncode == 0, again.stderr
     assert again.stdout.splitlines()[-1] == run.stdout.splitlines()[-1]
     assert (out / "class_1" / "numbers.npz").stat().st_mtime_ns == before
-    other = visualize(colour_network, out, "--seed", "8", *flags)
+    other = visualized(colour_network, out, "--seed", "8", *flags)
     assert other.returncode == 1 and "holds one with another seed." in other.stderr
     assert "Traceback" not in other.stderr
 
@@ -590,16 +648,9 @@ def test_units_that_are_not_there_end_in_a_sentence(
     assert message in run.stderr and "Traceback" not in run.stderr
 
 
-@pytest.fixture
-def script():
-    """The functions of train/visualize.py."""
-    return runpy.run_path(str(ROOT / "train" / "visualize.py"))
-
-
-def flags_of(script, monkeypatch, *flags):
-    command = ["visualize.py", "--unit", "class:0", *map(str, flags)]
-    monkeypatch.setattr(sys, "argv", command)
-    return script["parse_flags"]()
+def command_of(*flags):
+    """A command line of `keras-tilt see`, for a class."""
+    return ["--unit", "class:0", *map(str, flags)]
 
 
 def network_of(shape, units):
@@ -612,32 +663,31 @@ def network_of(shape, units):
     )
 
 
-def test_judges_have_the_same_classes_and_one_output_is_no_class(
-    script, monkeypatch, tmp_path
-):
+def test_judges_have_the_same_classes_and_one_output_is_no_class(tmp_path):
     path = tmp_path / "judge.keras"
     network_of((8, 8, 3), 5).save(path)
-    flags = flags_of(script, monkeypatch, "a.keras", "--judge", path)
-    judges = script["judges_of"](network_of((8, 8, 3), 5), flags)
-    assert set(judges) == {"own", "judge"}
+
+    def judges_of(outputs, other):
+        network = network_of((8, 8, 3), outputs)
+        return judges.judges_of(network, "none", other, "none")
+
+    assert set(judges_of(5, path)) == {"own", "judge"}
     for outputs in (1, 6):
         with pytest.raises(ValueError, match=f"of the {outputs} classes"):
-            script["judges_of"](network_of((8, 8, 3), outputs), flags)
+            judges_of(outputs, path)
     network_of((8, 8, 3), 1).save(path)  # would call everything its one class
     with pytest.raises(ValueError, match="of the 1 classes"):
-        script["judges_of"](network_of((8, 8, 3), 1), flags)
-    alone = flags_of(script, monkeypatch, "a.keras")
-    assert script["judges_of"](network_of((8, 8, 3), 1), alone) == {}
+        judges_of(1, path)
+    assert judges_of(1, None) == {}
 
 
 def test_pictures_that_are_interrupted_are_not_done_and_go_on(
-    script, monkeypatch, colour_network, tmp_path, capsys
+    monkeypatch, colour_network, tmp_path, capsys
 ):
     """Sampling returns what it has drawn then: fewer draws than were asked for."""
     flags = [colour_network, "--unit", "conv2:5", "--scale", "5", "--out", tmp_path]
     flags += ["--chains", "2", "--burnin", "4", "--draws", "8", "--sizes", "1"]
     flags += ["--max-leapfrog-steps", "2"]
-    flags_of(script, monkeypatch, *flags)
     draw = keras_tilt.sampling.sampler._Together.iterate
 
     def interrupted(self, position, states):
@@ -648,7 +698,7 @@ def test_pictures_that_are_interrupted_are_not_done_and_go_on(
     with monkeypatch.context() as patched, pytest.warns(match="2 of 8 draws"):
         patched.setattr(keras_tilt.sampling.sampler._Together, "iterate", interrupted)
         with pytest.raises(SystemExit) as stop:
-            script["main"]()
+            visualize.main(command_of(*flags))
     assert stop.value.code == 130
     assert "The same command goes on" in capsys.readouterr().err
     assert not list(tmp_path.rglob("report.json"))
@@ -660,18 +710,23 @@ def test_pictures_that_are_interrupted_are_not_done_and_go_on(
         return draw(self, position, states)
 
     monkeypatch.setattr(keras_tilt.sampling.sampler._Together, "iterate", first)
-    script["main"]()
+    visualize.main(command_of(*flags))
     assert begun[:3] == [10, 11, 0]  # then the class
     assert len(list(tmp_path.rglob("report.json"))) == 2
 
 
-def test_interrupted_langevin_chains_are_not_taken_for_whole(script, monkeypatch):
-    flags = flags_of(script, monkeypatch, "a.keras", "--chains", "2")
+def test_interrupted_langevin_chains_are_not_taken_for_whole(monkeypatch):
+    flags = visualize.parse_flags(command_of("a.keras", "--chains", 2))
+    drawing = unit_chains.Drawing(
+        **{name: getattr(flags, name) for name in visualize.DRAWING},
+        **{"low": 0.0, "high": 255.0, "signals": visualize.SIGNALS},
+        image_shape=(2, 2, 1),
+    )
     tilt = keras_tilt.Tilt(
         lambda images: tf.reduce_sum(images, axis=[1, 2, 3]),
         keras_tilt.white_noise((2, 2, 1)),
     )
-    assert script["langevin"](tilt, 12, flags).shape == (2, 2, 2, 1)
+    assert drawing.langevin(tilt, 12).shape == (2, 2, 2, 1)
     draw = keras_tilt.sampling.sampler._Together.iterate
 
     def interrupted(self, position, states):
@@ -681,32 +736,28 @@ def test_interrupted_langevin_chains_are_not_taken_for_whole(script, monkeypatch
 
     monkeypatch.setattr(keras_tilt.sampling.sampler._Together, "iterate", interrupted)
     with pytest.warns(match="1 of 6 draws"), pytest.raises(KeyboardInterrupt):
-        script["langevin"](tilt, 12, flags)
+        drawing.langevin(tilt, 12)
 
 
-def test_another_network_in_the_same_file_is_another_run(
-    script, monkeypatch, colour_network, tmp_path
-):
+def test_another_network_in_the_same_file_is_another_run(colour_network, tmp_path):
     path = shutil.copy(colour_network, tmp_path / "network.keras")
-    flags = flags_of(script, monkeypatch, path)
-    before = script["settings_of"](flags)
-    assert script["settings_of"](flags) == before
+    files = {"model": path, "judge": None}
+    before = unit_pictures.settings_of({}, files)
+    assert unit_pictures.settings_of({}, files) == before
     network_of((24, 24, 3), 3).save(path)
-    assert script["settings_of"](flags) != before
+    assert unit_pictures.settings_of({}, files) != before
 
 
-def test_a_folder_of_another_unit_is_not_taken_for_this_one(script, tmp_path):
+def test_a_folder_of_another_unit_is_not_taken_for_this_one(tmp_path):
     report = {"settings": {"unit": "a/b:1"}}
     (tmp_path / "report.json").write_text(json.dumps(report))
     with pytest.raises(SystemExit, match="another unit"):
-        script["visualized_before"](tmp_path, {"unit": "a_b:1"})
+        unit_pictures.finished(tmp_path, {"unit": "a_b:1"})
 
 
-def listed_output(script, monkeypatch, capsys, *flags):
+def listed_output(capsys, *flags):
     """What train/visualize.py prints, in this process."""
-    visualize = script["visualize"]
-    monkeypatch.setattr(sys, "argv", ["visualize.py", *map(str, flags)])
-    visualize(script["parse_flags"]())
+    visualize.main([*map(str, flags)])
     return capsys.readouterr().out
 
 
@@ -726,33 +777,29 @@ def flat_network(tmp_path):
 SHORT = ("--smoke", "--scale", "1", "--draws", "4")
 
 
-def test_a_network_of_one_size_is_read_at_it_and_said(
-    script, monkeypatch, capsys, tmp_path
-):
+def test_a_network_of_one_size_is_read_at_it_and_said(capsys, tmp_path):
     """By a name beside it, too; a --sizes that cannot be is refused."""
     network, out = flat_network(tmp_path), tmp_path / "out"
     (tmp_path / "class_names.json").write_text(json.dumps(["cat", "dog", "bird"]))
     flags = (network, "--unit", "class:bird", *SHORT, "--out", out)
-    said = listed_output(script, monkeypatch, capsys, *flags)
+    said = listed_output(capsys, *flags)
     assert "read at 1 of the image alone, as the network does not take 0.7" in said
     assert "Pixels: black 0, white 255, as its layer 'rescaling" in said
     (unit,) = json.loads((out / "summary.json").read_text())
     assert (unit["unit"], unit["name"]) == ("class:2", "bird")
     assert unit["settings"]["sizes"] == "[1.0]"
     with pytest.raises(SystemExit, match="pass --sizes 1"):
-        listed_output(script, monkeypatch, capsys, *flags, "--sizes", "1", "0.5")
+        listed_output(capsys, *flags, "--sizes", "1", "0.5")
 
 
-def test_a_list_of_layers_names_units_and_draws_nothing(
-    script, monkeypatch, capsys, tmp_path
-):
+def test_a_list_of_layers_names_units_and_draws_nothing(capsys, tmp_path):
     flags = (flat_network(tmp_path), "--list", "--out", tmp_path / "out")
-    said = listed_output(script, monkeypatch, capsys, *flags)
+    said = listed_output(capsys, *flags)
     rows = [line.split() for line in said.splitlines()]
     assert ["conv:0-3", "14", "x", "14", "x", "4"] in [row[:6] for row in rows]
     assert not (tmp_path / "out").exists()
     with pytest.raises(SystemExit):
-        listed_output(script, monkeypatch, capsys, flags[0])
+        listed_output(capsys, flags[0])
     assert "Expected a --unit. Received: none." in capsys.readouterr().err
 
 
@@ -765,22 +812,18 @@ def two_headed(tmp_path):
     return tmp_path / "two.keras"
 
 
-def test_inner_units_of_a_network_of_several_outputs_are_drawn(
-    script, monkeypatch, capsys, tmp_path
-):
+def test_inner_units_of_a_network_of_several_outputs_are_drawn(capsys, tmp_path):
     """A class of it is refused in a sentence: of which output, it does not say."""
     network, out = two_headed(tmp_path), tmp_path / "out"
     flags = (network, *SHORT, "--out", out)
-    listed_output(script, monkeypatch, capsys, *flags, "--unit", "conv:1")
+    listed_output(capsys, *flags, "--unit", "conv:1")
     (unit,) = json.loads((out / "summary.json").read_text())
     assert unit["unit"] == "conv:1"
     with pytest.raises(SystemExit, match="Expected a network .*output"):
-        listed_output(script, monkeypatch, capsys, *flags, "--unit", "class:0")
+        listed_output(capsys, *flags, "--unit", "class:0")
 
 
-def test_layers_of_ones_own_are_imported_by_the_script(
-    script, monkeypatch, capsys, tmp_path
-):
+def test_layers_of_ones_own_are_imported_by_the_script(monkeypatch, capsys, tmp_path):
     """A network that does not load without --import."""
     module = tmp_path / "layers_of_mine.py"
     module.write_text(
@@ -795,8 +838,8 @@ def test_layers_of_ones_own_are_imported_by_the_script(
     sys.path.remove(str(tmp_path))
     flags = (tmp_path / "mine.keras", "--list")
     with pytest.raises(SystemExit, match="'Mine' is not .* --import MODULE"):
-        listed_output(script, monkeypatch, capsys, *flags)
-    said = listed_output(script, monkeypatch, capsys, *flags, "--import", module)
+        listed_output(capsys, *flags)
+    said = listed_output(capsys, *flags, "--import", module)
     assert "conv:0-1" in said and "3 x 3" in said
     keras.saving.get_custom_objects().pop("Mine")
 

@@ -121,7 +121,7 @@ def test_machines_take_the_place_of_the_softmax(whole_run, tmp_path):
     assert "fine_tuned.keras, A, 5, (60, 80), None, False" in other.stderr
     given = "--fine-tuned", tmp_path / "run" / "segmenter.keras"
     other = smoke(tmp_path / "other", *given)
-    assert other.returncode == 1 and "without machines" in other.stderr
+    assert other.returncode == 1 and "without linear SVMs" in other.stderr
 
 
 def test_without_data_or_with_other_classes_the_error_says_what_to_do(tmp_path):

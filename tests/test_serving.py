@@ -17,7 +17,7 @@ from keras_tilt import serving
 from keras_tilt.reference.transports import forward
 from keras_tilt.serving import requests
 
-ROWS = requests.MOST_ROWS
+ROWS = requests.MOST_REQUESTS
 
 
 def rows_of(seeds, unit=0, temperature=1.0):
@@ -294,7 +294,7 @@ def test_a_bad_row_is_named_and_spoils_no_other(small_sampler, name, value, sent
     for signature in ("serving_default", "sample_png", "start"):
         with pytest.raises(tf.errors.InvalidArgumentError) as raised:
             small_sampler.functions[signature](**rows)
-        assert "Row 1: `" in raised.value.message
+        assert "Request 1: `" in raised.value.message
         assert sentence in raised.value.message
     each = arrays(small_sampler.functions["sample_each"](**rows))
     good = {k: tf.gather(v, [0, 2]) for k, v in rows.items()}
@@ -317,9 +317,11 @@ def test_noise_and_images_must_be_finite_and_rows_of_one_number(small_sampler):
         with pytest.raises(tf.errors.InvalidArgumentError, match="must be finite"):
             refused()
     rows["unit"] = tf.zeros([3], tf.int32)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="as many rows"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="as many requests"):
         functions["serving_default"](**rows)
-    with pytest.raises(tf.errors.InvalidArgumentError, match=f"at most {ROWS} rows"):
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match=f"at most {ROWS} requests"
+    ):
         functions["serving_default"](**rows_of(range(ROWS + 1)))
 
 

@@ -33,7 +33,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from keras_tilt.serving.requests import MOST_ROWS
+from keras_tilt.serving.requests import MOST_REQUESTS
 
 SAMPLER = {"unit": "int32", "seed": "int32", "temperature": "float32"}
 SAMPLE = {
@@ -183,10 +183,10 @@ def padding(tmp_path_factory):
     """A batching.config that waits for others, and pads: harder than the export's."""
     path = tmp_path_factory.mktemp("batching") / "batching.config"
     path.write_text(
-        f"max_batch_size {{ value: {MOST_ROWS} }}\n"
+        f"max_batch_size {{ value: {MOST_REQUESTS} }}\n"
         "batch_timeout_micros { value: 2000 }\n"
         "max_enqueued_batches { value: 100 }\nnum_batch_threads { value: 2 }\n"
-        + "".join(f"allowed_batch_sizes: {n}\n" for n in (4, 16, MOST_ROWS))
+        + "".join(f"allowed_batch_sizes: {n}\n" for n in (4, 16, MOST_REQUESTS))
     )
     return path
 
@@ -326,18 +326,18 @@ def test_the_model_is_available(client):
 
 @pytest.mark.parametrize("signature", ["serving_default", "start", "sample_each"])
 def test_a_row_alone_is_the_row_in_a_batch(client, signature):
-    inputs = random_inputs(np.random.default_rng(1), MOST_ROWS)
+    inputs = random_inputs(np.random.default_rng(1), MOST_REQUESTS)
     batch = client.grpc(inputs, signature)
-    for row in range(0, MOST_ROWS, 5):
+    for row in range(0, MOST_REQUESTS, 5):
         one = slice(row, row + 1)
         alone = client.grpc(rows_of(inputs, one), signature)
         assert_same(alone, rows_of(batch, one))
 
 
 def test_rows_sent_at_once_are_the_rows_in_a_batch(client):
-    inputs = random_inputs(np.random.default_rng(2), MOST_ROWS)
+    inputs = random_inputs(np.random.default_rng(2), MOST_REQUESTS)
     batch = client.grpc(inputs)
-    one_by_one = [rows_of(inputs, slice(i, i + 1)) for i in range(MOST_ROWS)]
+    one_by_one = [rows_of(inputs, slice(i, i + 1)) for i in range(MOST_REQUESTS)]
     requests = [request_of(one) for one in one_by_one]
     calls = [client.stub.Predict.future(r, timeout=SECONDS) for r in requests]
     for i, call in enumerate(calls):
@@ -399,12 +399,12 @@ def test_a_bad_row_is_refused_with_a_sentence(client, golden, signature, name, v
 
 @pytest.mark.parametrize("signature", CONTRACT)
 def test_more_rows_than_a_request_may_have_are_refused(client, signature):
-    inputs = random_inputs(np.random.default_rng(4), MOST_ROWS + 1)
+    inputs = random_inputs(np.random.default_rng(4), MOST_REQUESTS + 1)
     inputs = inputs_of(signature, inputs)
     if signature == "evaluate":
-        inputs = {"image": np.zeros([MOST_ROWS + 1, 8, 8, 1], np.float32)}
+        inputs = {"image": np.zeros([MOST_REQUESTS + 1, 8, 8, 1], np.float32)}
     # A server that merges refuses the rows before the graph does.
-    assert_refused(client, inputs, signature, str(MOST_ROWS))
+    assert_refused(client, inputs, signature, str(MOST_REQUESTS))
 
 
 def test_sample_each_keeps_the_good_rows(client):
@@ -486,7 +486,7 @@ def of_extreme_values(random, inputs):
 
 
 def of_too_many_rows(random, inputs):
-    rows = any_of(random, [MOST_ROWS + 1, 100, 1000])
+    rows = any_of(random, [MOST_REQUESTS + 1, 100, 1000])
     return {k: np.resize(v, [rows, *v.shape[1:]]) for k, v in inputs.items()}
 
 
@@ -794,7 +794,8 @@ def test_one_error_fails_every_request_of_its_batch():
 
 def test_parameters_of_batching_are_read_or_refused(served, tmp_path):
     assert (
-        batching_parameters(served / "batching.config")["max_batch_size"] == MOST_ROWS
+        batching_parameters(served / "batching.config")["max_batch_size"]
+        == MOST_REQUESTS
     )
     path = tmp_path / "batching.config"
     for text in ("max_size { value: 8 }", "max_batch_size: eight", "}"):

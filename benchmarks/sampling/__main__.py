@@ -41,14 +41,13 @@ BlackJAX is no requirement of keras_tilt and has an environment of its own:
     BLACKJAX/bin/python benchmarks/sampling --parts blackjax
 """
 
-import argparse
 import functools
 import json
 import os
 import pathlib
 import platform
 
-from keras_tilt_flags import file
+from keras_tilt.cli.flags import command_parser, file
 
 PARTS = ("cost", "ess", "pixels", "blackjax")
 REGIMES = ("weak", "lenet", "picture")
@@ -76,10 +75,7 @@ FULL = {
 
 def parse_flags():
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = command_parser(__doc__)
     add = parser.add_argument
     add("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="to measure")
     add("--regimes", nargs="+", choices=REGIMES, default=list(REGIMES), help="of ess")

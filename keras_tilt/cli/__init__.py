@@ -1,1 +1,1 @@
-"""What scripts share: networks, units and noise by the names of flags."""
+"""Commands, and what they share: flags, and networks, units and noise by name."""

@@ -2,36 +2,42 @@
 
     image [, segments] -> scores of segments -> label map, scores of pixels
 
-Without segments of the client, superpixels and their unions are made in the graph. An
-image is a row that runs by itself: its labels do not depend on what stands beside it.
+Without segments of the client, superpixels and their unions are made in the graph. Each
+image is labelled by itself: its labels do not depend on the others in a batch.
 
-Source: Dai, He and Sun, CVPR 2015; see `segmenter`, `superpixels` and `pasting`.
+Source: Dai, He and Sun (2015); see `segmenter`, `superpixels` and `labelling`.
 """
 
-__all__ = ["MOST_SEGMENTS", "ServedSegmenter"]
+__all__ = ["MOST_SEGMENTS", "ServedSegmenter", "write_segmenter"]
 
 import dataclasses
 import functools
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Literal
 
+import numpy as np
 import tensorflow as tf
 
 from keras_tilt.masking.examples import fit_image, fit_labels
 from keras_tilt.masking.labelling import RULES, paste, vote
 from keras_tilt.masking.segmenter import Segmenter
 from keras_tilt.masking.superpixels import segments_of
+from keras_tilt.serving import servable
+from keras_tilt.serving.image_bytes import MOST_PIXELS, checked_file, decoded
 from keras_tilt.serving.requests import (
-    MOST_PIXELS,
+    MOST_REQUESTS,
     after,
-    checked_file,
-    checked_rows,
-    decoded,
-    read_once,
+    checked_requests,
+    each_request,
+    provided,
     traced,
 )
 from keras_tilt.validation import as_names, check_count
 
 MOST_SEGMENTS = 4096  # that a client may number
-_AT_ONCE = 2  # rows that run beside each other: their images are in memory
+_AT_ONCE = 2  # requests that run side by side: their images are in memory
 _DEPTH_AT, _GRAY = 24, 0  # in a PNG file: bits, and after it the kind of pixels
 
 
@@ -43,26 +49,29 @@ class ServedSegmenter(tf.Module):
         class_names: list of text, one for each class.
         rule: by which segments label pixels, "vote" or "paste".
         superpixels: how many at most, where a client sends no segments.
-        side: of an image as superpixels see it, at most, in pixels.
+        side: of the image that superpixels are made of, at most, in pixels.
         max_iou: of `paste`.
 
     Attributes:
         functions: dict, name of a signature -> the graph of its function.
+        class_names: of the classes, in their order.
+        size: (height, width) of an image as the network takes it.
+        rule: as passed, as are superpixels and side.
 
     Raises:
         TypeError: for anything but a `Segmenter`.
-        ValueError: for an unknown rule, another number of names, a network of other
-            images, no number of superpixels or pixels, or no IoU.
+        ValueError: for an unknown rule, another number of names, a network of images
+            without colours, or numbers out of range.
     """
 
     def __init__(
         self,
-        segmenter,
-        class_names,
-        rule="vote",
-        superpixels=500,
-        side=320,
-        max_iou=0.3,
+        segmenter: Segmenter,
+        class_names: Sequence[str],
+        rule: Literal["vote", "paste"] = "vote",
+        superpixels: int = 500,
+        side: int = 320,
+        max_iou: float = 0.3,
     ):
         super().__init__(name="segmenter")
         _check(segmenter, class_names, rule)
@@ -77,11 +86,18 @@ class ServedSegmenter(tf.Module):
         self._weights = [variable.value for variable in segmenter.variables]
         self.class_names = tuple(as_names("class_names", class_names))
         self.size = segmenter.cells.image_shape
+        self.rule, self.superpixels, self.side = rule, superpixels, side
+
+    @property
+    def pixel_of_labels(self) -> tf.DType:
+        """Type of the pixels of label files; the highest value stands for no class."""
+        return tf.uint8 if len(self.class_names) < tf.uint8.max else tf.uint16
 
     # Signatures
 
     @functools.cached_property
-    def functions(self):
+    def functions(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
+        """The graphs of all signatures, by name."""
         image = tf.TensorSpec([None, None, None, 3], tf.uint8, "image")
         segments = tf.TensorSpec([None, None, None], tf.int32, "segments")
         image_bytes = tf.TensorSpec([None], tf.string, "image_bytes")
@@ -95,56 +111,78 @@ class ServedSegmenter(tf.Module):
             ),
         }
 
-    def label(self, image):
-        """label_map, score_map [height, width]; share, score [classes]."""
-        rows = _checked_request(checked_rows(1, image=image))
-        return self._each_row(self._labelled, rows, _MAPS)
+    def label(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Return labels of images, by superpixels and their unions.
 
-    def label_segments(self, image, segments):
-        """The same of a client's segments; and segment_scores [segments, classes]."""
-        rows = checked_rows(1, image=image, segments=segments)
-        rows = _checked_request(rows)
-        number = _checked_number(rows["segments"])
+        Args:
+            image: [requests, height, width, 3] uint8.
+
+        Returns:
+            label_map: [requests, height, width] int32, -1 where there is no class.
+            score_map: [requests, height, width], scores of these labels.
+            share: [requests, classes], of the pixels.
+            score: [requests, classes], mean of the score map over these pixels.
+        """
+        requests = _checked_pixels(checked_requests(1, image=image))
+        return self._each(self._labelled, requests, _MAPS)
+
+    def label_segments(
+        self, image: tf.Tensor, segments: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Return the same by a client's segments, and the scores of these.
+
+        Args:
+            image: [requests, height, width, 3] uint8.
+            segments: [requests, height, width] int32, numbers from 0; -1 for none.
+
+        Returns:
+            segment_scores: [requests, segments, classes].
+        """
+        requests = checked_requests(1, image=image, segments=segments)
+        requests = _checked_pixels(requests)
+        number = _checked_number(requests["segments"])
         labelled = functools.partial(self._labelled, number=number)
-        return self._each_row(labelled, rows, _MAPS | _SEGMENTS)
+        return self._each(labelled, requests, _MAPS | _SEGMENTS)
 
-    def label_bytes(self, image_bytes):
-        """label_png_bytes; share, score [classes]: of files of images of any sizes."""
-        rows = checked_rows(1, image_bytes=image_bytes)
-        return self._each_row(self._labelled_file, rows, _FILES)
+    def label_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Return what `label` does, of files of images of any sizes.
 
-    def label_segments_bytes(self, image_bytes, segments_bytes):
-        """The same of segments in gray PNG files; and segment_scores."""
-        rows = checked_rows(1, image_bytes=image_bytes, segments_bytes=segments_bytes)
+        Returns:
+            label_png_bytes: [requests], gray PNG files, in place of the two maps.
+        """
+        requests = checked_requests(1, image_bytes=image_bytes)
+        return self._each(self._labelled_file, requests, _FILES)
+
+    def label_segments_bytes(
+        self, image_bytes: tf.Tensor, segments_bytes: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Return what `label_segments` does, of files of images and of segments."""
+        requests = checked_requests(
+            1, image_bytes=image_bytes, segments_bytes=segments_bytes
+        )
         numbers = tf.map_fn(
             lambda data: _checked_number(_segments_in(data)),
-            rows["segments_bytes"],
+            requests["segments_bytes"],
             fn_output_signature=tf.int32,
         )
         number = tf.reduce_max(numbers)
         labelled = functools.partial(self._labelled_file, number=number)
-        return self._each_row(labelled, rows, _FILES | _SEGMENTS)
+        return self._each(labelled, requests, _FILES | _SEGMENTS)
 
     def _labelled_file(self, image_bytes, segments_bytes=None, number=None):
-        """One row with files in and a file out."""
+        """One request with files in and a file out."""
         image = decoded(image_bytes, 3)
         segments = None if segments_bytes is None else _segments_in(segments_bytes)
         answer = self._labelled(image, segments, number)
         del answer["score_map"]
         labels = answer.pop("label_map")
-        pixel = tf.uint8 if len(self.class_names) < tf.uint8.max else tf.uint16
+        pixel = self.pixel_of_labels
         pixels = tf.where(labels < 0, pixel.max, labels)[..., tf.newaxis]
         return answer | {"label_png_bytes": tf.io.encode_png(tf.cast(pixels, pixel))}
 
-    def _each_row(self, function, rows, specs):
-        """Of every row by itself, function(**row)."""
-        with read_once(self._labelled.segmenter.variables):
-            return tf.map_fn(
-                lambda row: function(**row),
-                rows,
-                fn_output_signature=specs,
-                parallel_iterations=_AT_ONCE,
-            )
+    def _each(self, function, requests, specs):
+        variables = self._labelled.segmenter.variables
+        return each_request(function, requests, specs, variables, _AT_ONCE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,17 +299,15 @@ def _segments_in(data):
             tf.strings.substr(data, _DEPTH_AT, 2), tf.uint8, fixed_length=2
         )
     )
-    is_gray = tf.debugging.Assert(
+    data = provided(
         tf.strings.regex_full_match(tf.strings.substr(data, 1, 3), "PNG")
         & (kind == _GRAY)
         & (depth >= 8),
-        [
-            "`segments_bytes` must be PNG files of gray pixels of 8 or 16 bits, as "
-            'Pillow\'s modes "L" and "I;16" are. Received, bits and kind of pixels: ',
-            tf.stack([depth, kind]),
-        ],
+        data,
+        "`segments_bytes` must be PNG files of gray pixels of 8 or 16 bits, as "
+        'Pillow\'s modes "L" and "I;16" are. Received, bits and kind of pixels: ',
+        tf.stack([depth, kind]),
     )
-    data = after([is_gray], {"data": data})["data"]
     return tf.cond(
         depth == 16,
         lambda: _numbers_in(data, tf.uint16),
@@ -291,50 +327,41 @@ def _checked_number(segments):
     """One more than the highest number of a segment, if all are in their range."""
     segments = tf.concat([tf.reshape(segments, [-1]), [-1]], axis=0)
     first, last = tf.reduce_min(segments), tf.reduce_max(segments)
-    can_be = tf.debugging.Assert(
+    return provided(
         (first >= -1) & (last < MOST_SEGMENTS),
-        [
-            f"`segments` must be numbers in 0..{MOST_SEGMENTS - 1}, or -1 where there "
-            "is none. Received, from and to: ",
-            tf.stack([first, last]),
-        ],
+        last + 1,
+        f"`segments` must be numbers in 0..{MOST_SEGMENTS - 1}, or -1 where there is "
+        "none. Received, from and to: ",
+        tf.stack([first, last]),
     )
-    return after([can_be], {"number": last + 1})["number"]
 
 
-def _checked_request(rows):
-    """The rows, if their images together have not too many pixels."""
-    shape = tf.shape(rows["image"])
-    can_be = tf.debugging.Assert(
-        tf.reduce_prod(tf.cast(shape[:3], tf.int64)) <= MOST_PIXELS,
-        [
-            f"The images of a request must have at most {MOST_PIXELS} pixels together. "
-            "Send fewer. Received: ",
-            shape,
-        ],
-        summarize=4,
+def _checked_pixels(requests):
+    """The requests, if their images together have not too many pixels."""
+    shape = tf.shape(requests["image"])
+    pixels = tf.reduce_prod(tf.cast(shape[:3], tf.int64))
+    message = (
+        f"The images of a batch must have at most {MOST_PIXELS} pixels together. "
+        "Send fewer. Received: "
     )
-    return after([can_be], rows)
+    check = tf.debugging.Assert(pixels <= MOST_PIXELS, [message, shape], summarize=4)
+    return after([check], requests)
 
 
 def _checked_image(image):
     shape = tf.shape(image)
     pixels = tf.reduce_prod(tf.cast(shape[:2], tf.int64))
-    can_be = tf.debugging.Assert(
-        (pixels > 0) & (pixels <= MOST_PIXELS),
-        [f"An image must have 1..{MOST_PIXELS} pixels. Received: ", shape[:2]],
-    )
-    return after([can_be], {"image": image})["image"]
+    can_be = (pixels > 0) & (pixels <= MOST_PIXELS)
+    message = f"An image must have 1..{MOST_PIXELS} pixels. Received: "
+    return provided(can_be, image, message, shape[:2])
 
 
 def _checked_size(segments, image):
     shapes = tf.stack([tf.shape(segments), tf.shape(image)[:2]])
-    is_same = tf.debugging.Assert(
-        tf.reduce_all(shapes[0] == shapes[1]),
-        ["`segments` must have the size of their image. Received: ", shapes],
-        summarize=shapes.shape.num_elements(),
-    )
-    return after([is_same], {"segments": segments})["segments"]
+    is_same = tf.reduce_all(shapes[0] == shapes[1])
+    message = ("`segments` must have the size of their image. Received: ", shapes)
+    count = shapes.shape.num_elements()
+    return provided(is_same, segments, *message, summarize=count)
 
 
 def _check(segmenter, class_names, rule):
@@ -359,3 +386,63 @@ def _check(segmenter, class_names, rule):
             "Expected a segmenter of images of 3 channels, as files in colour have. "
             f"Received: one of {channels}. Put a layer before its network."
         )
+
+
+# On disk
+
+_SCORES = {
+    "vote": "the highest mean over its segments, small ones counting more",
+    "paste": "that of the segment that is pasted there, 0 where none is",
+}
+
+
+def write_segmenter(
+    folder: str | os.PathLike, segmenter: ServedSegmenter, image: np.ndarray
+) -> pathlib.Path:
+    """Write the next version of a servable of a segmenter.
+
+    Args:
+        folder: of the servable; its name is that of the model.
+        segmenter: what is served.
+        image: [height, width, 3] uint8, of the golden request.
+
+    Returns:
+        version: its path.
+    """
+    size = image.shape[:2]
+    golden = {"image_bytes": np.array([tf.io.encode_png(image).numpy()])}
+    piece = tf.io.encode_png(np.zeros([*size, 1], np.uint8)).numpy()
+    pixels = {"image": image[np.newaxis]}
+    warmup = {
+        "label_bytes": golden,
+        "serving_default": pixels,
+        "label_segments": pixels | {"segments": np.zeros([1, *size], np.int32)},
+        "label_segments_bytes": golden | {"segments_bytes": np.array([piece])},
+    }
+    return servable.write_servable(
+        folder,
+        segmenter,
+        ("label_bytes", golden),
+        list(warmup.items()),
+        {"class_names.json": list(segmenter.class_names)},
+        MOST_REQUESTS,
+        _readme(segmenter),
+    )
+
+
+def _readme(segmenter):
+    files = 'response.outputs["label_png_bytes"].string_val'
+    program = f'open("labels.png", "wb").write({files}[0])'
+    values = {
+        "asking": servable.asking("label_bytes", program),
+        "classes": len(segmenter.class_names),
+        "most": MOST_REQUESTS,
+        "pixels": f"{MOST_PIXELS:,}",
+        "last": MOST_SEGMENTS - 1,
+        "rule": _SCORES[segmenter.rule],
+        "superpixels": segmenter.superpixels,
+        "side": segmenter.side,
+        "none": segmenter.pixel_of_labels.max,
+        "size": " x ".join(map(str, segmenter.size)),
+    }
+    return servable.readme("segmenter.md", values)

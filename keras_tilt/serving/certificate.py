@@ -1,14 +1,16 @@
-"""Do served chains come to their density? What is measured before they are served.
+"""Do served chains reach their density? The measurements that decide it.
 
     the density   long adapted chains have converged: R-hat, ESS (`keras_tilt.sample`)
     the length    a chain is LENGTHS autocorrelation times long once the tilt has risen
-    the ends      means of f, log q, norm, frequencies, projections over many ends of
-                  served chains are those of the long chains:
+    the ends      means of f, log q, norm, frequencies, projections over the ends of
+                  many served chains are those of the long chains:
                   |difference| / sqrt(variance / ends + MCSE^2) within its quantile
 
-A long chain shows what the density is, and how soon a chain forgets; the ends show that
-what is served is drawn from it. The means see a difference of about 4 / sqrt(ends)
-standard deviations of a scalar, and no smaller one.
+Long chains show what the density is and how soon a chain forgets its start; the ends
+show that what is served is drawn from it. A difference of means is noticed from about
+4 / sqrt(ends) standard deviations of a scalar.
+
+Source: Vehtari et al. (2021) for R-hat and ESS; Bonferroni's bound for the quantile.
 """
 
 __all__ = [
@@ -22,15 +24,19 @@ __all__ = [
 
 import dataclasses
 import math
+from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from keras_tilt.sampling.adaptation import num_rising
 from keras_tilt.sampling.functionals import functionals, projection_directions
+from keras_tilt.sampling.samples import Samples
+from keras_tilt.tilt import Tilt
 
-LENGTHS = 10  # of the autocorrelation: what a chain remembers is exp(-10)
-_FALSE_ALARMS = 1e-3  # of a unit whose ends are right
+LENGTHS = 10  # autocorrelation times, after which exp(-10) of the start is left
+_FALSE_ALARMS = 1e-3  # share of units refused though their ends are right
 _FEWEST_ITERATIONS = 10
 
 
@@ -46,16 +52,17 @@ class Certificate:
         worst_r_hat: the largest over f and the other scalars.
         ess: effective sample size of f.
         smallest_ess: over f and the other scalars.
-        long_run: their verdict, one sentence.
+        long_run: the verdict on the long chains, one sentence.
         autocorrelation_time: iterations, of the slowest scalar.
-        num_iterations: of a served chain at the full tilt.
-        num_ends: served chains whose ends were looked at.
+        num_iterations: of a served chain, at the full tilt.
+        num_ends: served chains whose ends were compared.
         served_accept_rate: of those.
-        largest_difference: between ends and long chains, in standard errors.
-        limit: that a difference of equal laws exceeds once in a thousand units.
-        differing: the scalar with the largest.
-        converged: whether nothing speaks against it.
-        verdict: one sentence with the reasons.
+        largest_difference: of a mean of ends and long chains, in standard errors.
+        limit: what the largest difference of equal distributions exceeds for one unit
+            in a thousand.
+        differing: the scalar with the largest difference.
+        converged: whether all three measurements agree.
+        verdict: one sentence, with the reasons where it has not converged.
     """
 
     unit: str
@@ -77,18 +84,22 @@ class Certificate:
     verdict: str
 
 
-def autocorrelation_time(samples):
-    """Iterations per effective draw of the slowest scalar, at least 1."""
+def autocorrelation_time(samples: Samples) -> float:
+    """Return the iterations per effective draw of the slowest scalar, at least 1."""
     slowest = min(scalar.ess for scalar in _scalars(samples).values())
     return max(1.0, samples.f.size / slowest) if slowest > 0 else math.inf
 
 
-def needed_iterations(time, most):
-    """Iterations of a chain of LENGTHS autocorrelation times after the rise.
+def needed_iterations(time: float, most: int) -> int:
+    """Return the iterations of a chain: the rise, and LENGTHS autocorrelation times.
 
     Args:
-        time: iterations, of the autocorrelation.
-        most: than which there are no more, however long that is.
+        time: autocorrelation time, iterations.
+        most: iterations of a chain, however long the time is.
+
+    Example:
+        >>> needed_iterations(2.0, most=200)
+        33
     """
     for count in range(_FEWEST_ITERATIONS, most):
         if count - num_rising(count) >= LENGTHS * time:
@@ -96,11 +107,11 @@ def needed_iterations(time, most):
     return most
 
 
-def scalars_of(tilt, noise, f):
-    """The scalars of the ends of chains: name -> [ends].
+def scalars_of(tilt: Tilt, noise: np.ndarray, f: ArrayLike) -> dict[str, np.ndarray]:
+    """Return the scalars of the ends of chains, [ends] each, by name.
 
     Args:
-        tilt: a `Tilt`.
+        tilt: of the chains.
         noise: [ends, ...].
         f: [ends], nats.
     """
@@ -110,40 +121,34 @@ def scalars_of(tilt, noise, f):
     return {"f": np.asarray(f)} | {n: np.asarray(v)[0] for n, v in found.items()}
 
 
-def certificate_of(name, temperature, samples, ends, accept_rate, num_iterations):
+def certificate_of(
+    name: str,
+    temperature: float,
+    samples: Samples,
+    ends: Mapping[str, np.ndarray],
+    accept_rate: np.ndarray,
+    num_iterations: int,
+) -> Certificate:
     """Judge the served chains of one unit.
 
     Args:
         name: of the unit.
-        temperature: of both.
-        samples: `Samples` of the long chains.
-        ends: scalars of ends of served chains, from `scalars_of`.
+        temperature: of the long chains and of the served ones.
+        samples: of the long chains.
+        ends: scalars of the ends of served chains, from `scalars_of`.
         accept_rate: [ends], of the served chains.
-        num_iterations: of a served chain at the full tilt.
-
-    Returns:
-        certificate: a `Certificate`.
+        num_iterations: of a served chain, at the full tilt.
     """
     diagnostics = samples.diagnostics
     time = autocorrelation_time(samples)
     differences = _differences(samples, ends)
     differing = max(differences, key=lambda name: _nan_last(differences[name]))
     limit = stats.norm.isf(_FALSE_ALARMS / 2 / len(differences))
-    reasons = []
-    if not diagnostics.converged:
-        why = diagnostics.verdict.removeprefix("not converged: ").rstrip(".")
-        reasons.append(f"the long chains have not ({why})")
-    if not num_iterations >= LENGTHS * time:
-        reasons.append(
-            f"{num_iterations} iterations are {num_iterations / time:.2g} "
-            f"autocorrelation times (< {LENGTHS})"
-        )
-    largest = differences[differing]
-    if not largest <= limit:
-        reasons.append(
-            f"the mean {differing} of the ends is {largest:.2g} standard errors off "
-            f"(> {limit:.2g})"
-        )
+    reasons = [
+        *_against_long_chains(diagnostics),
+        *_against_length(num_iterations, time),
+        *_against_ends(differing, differences[differing], limit),
+    ]
     return Certificate(
         unit=name,
         temperature=float(temperature),
@@ -157,14 +162,40 @@ def certificate_of(name, temperature, samples, ends, accept_rate, num_iterations
         num_iterations=int(num_iterations),
         num_ends=len(accept_rate),
         served_accept_rate=float(np.mean(accept_rate)),
-        largest_difference=float(largest),
+        largest_difference=float(differences[differing]),
         limit=float(limit),
         differing=differing,
         converged=not reasons,
-        verdict="converged."
-        if not reasons
-        else f"not converged: {'; '.join(reasons)}.",
+        verdict=f"not converged: {'; '.join(reasons)}." if reasons else "converged.",
     )
+
+
+# Reasons why it has not converged
+
+
+def _against_long_chains(diagnostics):
+    if not diagnostics.converged:
+        why = diagnostics.verdict.removeprefix("not converged: ").rstrip(".")
+        yield f"the long chains have not ({why})"
+
+
+def _against_length(num_iterations, time):
+    if not num_iterations >= LENGTHS * time:
+        yield (
+            f"{num_iterations} iterations are {num_iterations / time:.2g} "
+            f"autocorrelation times (< {LENGTHS})"
+        )
+
+
+def _against_ends(name, difference, limit):
+    if not difference <= limit:
+        yield (
+            f"the mean {name} of the ends is {difference:.2g} standard errors off "
+            f"(> {limit:.2g})"
+        )
+
+
+# What is compared
 
 
 def _differences(samples, ends):
@@ -181,7 +212,7 @@ def _differences(samples, ends):
 
 
 def _scalars(samples):
-    """What is known of f and the functionals; of the worst pixel there are no ends."""
+    """Diagnostics of f and the functionals; the worst pixel of ends is not known."""
     scalars = samples.diagnostics.scalars
     return {n: s for n, s in scalars.items() if n == "f" or n in samples.functionals}
 

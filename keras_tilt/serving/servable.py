@@ -20,35 +20,52 @@ __all__ = [
     "golden_of",
     "next_version",
     "numbers_as_json",
+    "readme",
+    "template",
     "write_servable",
 ]
 
 import base64
 import importlib
+import importlib.resources
 import json
 import os
 import pathlib
 import re
 import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
-# The server's own ports, and batches that may wait before it says that it is busy.
+Request = tuple[str, Mapping[str, ArrayLike]]  # name of a signature, its inputs
+
+# The server's own ports, and how many batches may wait before it says that it is busy.
 _NUMBERS = {"grpc": 8500, "rest": 8501, "waiting": 100}
+_BESIDE = ("model.config", "batching.config", "compose.yaml")  # and README.md
 
 
-def write_servable(folder, module, golden, warmup, assets, batch_size, readme):
+def write_servable(
+    folder: str | os.PathLike,
+    module: tf.Module,
+    golden: Request,
+    warmup: Sequence[Request],
+    assets: Mapping[str, Any],
+    batch_size: int,
+    readme: str,
+) -> pathlib.Path:
     """Write the next version of a servable, and the files beside it.
 
     Args:
         folder: of the servable; its name is that of the model.
-        module: `tf.Module` with `functions`, name -> function of a signature.
-        golden: (signature name, dict of arrays), a request to keep with its response.
-        warmup: list of the same, requests that the server makes before it is ready.
-        assets: dict, file name -> value that JSON knows.
-        batch_size: most rows of a request.
-        readme: text of README.md, which may name {name}, {version} and {tree}.
+        module: with `functions`, name of a signature -> its graph.
+        golden: (name of a signature, arrays), a request to keep with its response.
+        warmup: requests that the server makes before it is ready.
+        assets: file name -> value that JSON knows.
+        batch_size: most requests of a batch.
+        readme: text of README.md, in which {name}, {version} and {tree} are filled in.
 
     Returns:
         version: path of the new version.
@@ -74,15 +91,16 @@ def write_servable(folder, module, golden, warmup, assets, batch_size, readme):
     _write(extra / "golden_request.json", numbers_as_json(request) + "\n")
     _write(extra / "golden_response.json", numbers_as_json(response) + "\n")
     os.replace(part, version)
-    values = {"start": _START, "name": folder.name, "version": version.name}
-    values |= {"batch_size": batch_size, "tree": _tree(version)}
-    values |= _NUMBERS | environment()
-    for name, text in (_FILES | {"README.md": readme}).items():
+    texts = {name: template(name) + "\n" for name in _BESIDE} | {"README.md": readme}
+    values = {"start": template("start.md"), "name": folder.name}
+    values |= {"version": version.name, "tree": _tree(version)}
+    values |= {"batch_size": batch_size} | _NUMBERS | environment()
+    for name, text in texts.items():
         _write(folder / name, filled(text, values))
     return version
 
 
-def check_can_write(folder):
+def check_can_write(folder: str | os.PathLike) -> None:
     """Raise a ValueError where `write_servable` could not write, before long work.
 
     Args:
@@ -103,15 +121,15 @@ def check_can_write(folder):
         ) from error
 
 
-def next_version(folder):
-    """The number after the highest version there is."""
+def next_version(folder: str | os.PathLike) -> int:
+    """Return the number after the highest version of a folder, 1 if there is none."""
     names = [path.name for path in pathlib.Path(folder).glob("*")]
     numbers = [int(name) for name in names if name.isascii() and name.isdigit()]
     return max(numbers, default=0) + 1
 
 
-def environment():
-    """What the bits of a response depend on besides the processor."""
+def environment() -> dict[str, Any]:
+    """Return what the bits of a response depend on besides the processor."""
     onednn = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1")
     return {
         "tensorflow": tf.__version__,
@@ -121,18 +139,23 @@ def environment():
     }
 
 
-def golden_of(module, name, inputs):
-    """A request as the REST interface takes it, and the response that it gives."""
+def golden_of(
+    module: tf.Module, name: str, inputs: Mapping[str, ArrayLike]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a request as the REST interface takes it, and its response."""
     outputs = module.functions[name](**{k: tf.constant(v) for k, v in inputs.items()})
     request = {"signature_name": name, "inputs": inputs}
     return request, {"outputs": {k: outputs[k].numpy() for k in sorted(outputs)}}
 
 
-def numbers_as_json(value):
-    """JSON of dicts of arrays, from which float32 numbers come back to their bits.
+def numbers_as_json(value: Any) -> str:
+    """Return arrays as JSON, from which float32 numbers come back bit for bit.
 
-    Strings of names that end in `_bytes` are encoded in base64, as the REST interface
-    does, and others as text.
+    As in the REST interface, strings are base64 where their name ends in `_bytes`, and
+    text elsewhere.
+
+    Args:
+        value: dicts, lists and arrays, within each other.
     """
     return json.dumps(_plain(value))
 
@@ -149,14 +172,14 @@ def _plain(value, name=""):
 
 
 def _with_few_digits(value):
-    """A float32 as the number of the fewest digits that come back to its bits."""
+    """A float32 as the number of the fewest digits that give its bits again."""
     if isinstance(value, np.float32):
         return float(str(value))
     return value.item() if isinstance(value, np.generic) else value
 
 
 def _write_warmup(path, name, requests):
-    """Requests that the server makes of a version before it takes any other."""
+    """The requests that a server makes of a version before it takes others."""
     # Imported here: the library is of use without it.
     from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
@@ -185,21 +208,36 @@ def _write(path, text):
     part.replace(path)
 
 
-def filled(text, values):
+# Texts
+
+
+def template(name: str) -> str:
+    """Return the text of a file in `templates`, without the last end of line."""
+    folder = importlib.resources.files("keras_tilt.serving") / "templates"
+    return (folder / name).read_text(encoding="utf-8").removesuffix("\n")
+
+
+def filled(text: str, values: Mapping[str, Any]) -> str:
     """Return a text with values in the place of their names in braces."""
     for name, value in values.items():
         text = text.replace(f"{{{name}}}", str(value))
     return text
 
 
-def asking(signature, program):
-    """Return text for README.md: how a signature of `image_bytes` is asked.
+def readme(name: str, values: Mapping[str, Any]) -> str:
+    """Return README.md of a template, with values filled in, for `write_servable`."""
+    return filled(template(name), values) + "\n"
+
+
+def asking(signature: str, program: str) -> str:
+    """Return text for README.md: how to ask a signature of `image_bytes`.
 
     Args:
         signature: its name.
         program: lines of Python that do something with `response`.
     """
-    return filled(_ASKING, {"signature": signature, "program": program})
+    values = {"signature": signature, "program": program}
+    return filled(template("asking.md"), values)
 
 
 def _tree(version):
@@ -210,78 +248,3 @@ def _tree(version):
         f"{-(-path.stat().st_size // 1000):>7} kB"
         for path in files
     )
-
-
-_FILES = {
-    "model.config": """\
-model_config_list {
-  config {
-    name: "{name}"
-    base_path: "/models/{name}"
-    model_platform: "tensorflow"
-  }
-}
-""",
-    "batching.config": """\
-# Rows run by themselves, so that a batch is no cheaper than its rows, and padding it is
-# work for nothing: no sizes are asked for. What batching gives is a queue with an end.
-max_batch_size { value: {batch_size} }
-batch_timeout_micros { value: 0 }
-max_enqueued_batches { value: {waiting} }
-""",
-    "compose.yaml": """\
-services:
-  {name}:
-    image: tensorflow/serving
-    command: ["--model_config_file=/models/{name}/model.config"]
-    ports: ["{grpc}:{grpc}", "{rest}:{rest}"]
-    volumes: [".:/models/{name}:ro"]
-    environment: ["{onednn}"]
-""",
-}
-
-_START = """\
-Start TensorFlow Serving in this folder:
-
-    docker run --rm -p {grpc}:{grpc} -p {rest}:{rest} -v "$PWD:/models/{name}:ro" \\
-        -e {onednn} tensorflow/serving --model_config_file=/models/{name}/model.config
-
-or `docker compose up`, or, where the server is installed,
-
-    {onednn} tensorflow_model_server --port={grpc} --rest_api_port={rest} \\
-        --model_name={name} --model_base_path="$PWD"
-
-The server is ready once it has answered `assets.extra/tf_serving_warmup_requests`. Is
-it right? The golden request must have the golden response:
-
-    curl -s -d @{version}/assets.extra/golden_request.json \\
-        http://localhost:{rest}/v1/models/{name}:predict
-
-Bit for bit, where the processor, TensorFlow ({tensorflow} at the export), its oneDNN
-({onednn}; the server's own default differs from processor to processor) and the number
-of threads ({threads}) are those of the export. Another of them may round otherwise: the
-last bits of numbers, and images of a sampler, whose chains carry that on. Under
-`--enable_batching` pass `--batching_parameters_file`, too."""
-
-_ASKING = """\
-    python3 -c 'import base64, json; print(json.dumps({"signature_name":
-        "{signature}", "inputs": {"image_bytes": [{"b64": base64.b64encode(
-        open("image.png", "rb").read()).decode()}]}}))' | curl -s -d @- \\
-        http://localhost:{rest}/v1/models/{name}:predict
-
-```python
-# pip install tensorflow-serving-api
-import grpc
-import tensorflow as tf
-from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
-
-request = predict_pb2.PredictRequest()
-request.model_spec.name = "{name}"
-request.model_spec.signature_name = "{signature}"
-files = [open("image.png", "rb").read()]
-request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(files))
-channel = grpc.insecure_channel("localhost:{grpc}")
-stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-response = stub.Predict(request, timeout=60)
-{program}
-```"""

@@ -1,27 +1,24 @@
-"""Flags that several scripts read, of the standard library alone.
+"""Flags that several commands share, with the standard library alone.
 
-`import keras_tilt` imports TensorFlow, which takes seconds. A script reads its flags
-before that, so that --help and a mistyped flag are answered at once:
-
-    def parse_flags(): ...
-
-    if __name__ == "__main__":
-        parse_flags()  # may end here, before the seconds that TensorFlow takes
-
-    import keras_tilt as kt
-
-What the flags mean is in `keras_tilt.cli.named`.
+TensorFlow takes seconds to import. A command parses its flags before that, so that
+--help and a mistyped flag are answered at once. What the flags mean is in
+`keras_tilt.cli.named`.
 """
 
 __all__ = [
     "MODES",
     "NOISES",
+    "RULES",
     "add_import",
     "add_names",
     "add_pixels",
     "add_reference",
+    "add_seeds",
+    "add_servable",
+    "add_threads",
     "add_units",
     "check_units",
+    "command_parser",
     "count",
     "file",
     "folder",
@@ -29,48 +26,60 @@ __all__ = [
     "natural",
     "positive",
     "share",
+    "whole",
 ]
 
 import argparse
 import os
 import pathlib
+from collections.abc import Callable, Iterable, Sequence
+
+Add = Callable[..., argparse.Action]  # `add_argument` of a parser, or of a group
 
 MODES = ("none", "caffe", "tf", "torch")  # of keras.applications
 NOISES = ("spectral", "box", "white")
+RULES = ("vote", "paste")  # of `keras_tilt.masking`
 
 
 # Types
 
 
-def count(text):
+def count(text: str) -> int:
     """Return a whole number from 1, or raise a ValueError: the type of a flag."""
     if not int(text) >= 1:
         raise ValueError
     return int(text)
 
 
-def natural(text):
+def natural(text: str) -> int:
     """Return a whole number from 0, or raise a ValueError: the type of a flag."""
     if not int(text) >= 0:
         raise ValueError
     return int(text)
 
 
-def positive(text):
+def whole(text: str) -> int:
+    """Return a whole number of 32 bits, or raise a ValueError: the type of a flag."""
+    if not -(2**31) <= int(text) < 2**31:
+        raise ValueError
+    return int(text)
+
+
+def positive(text: str) -> float:
     """Return a finite number above 0, or raise a ValueError: the type of a flag."""
     if not 0.0 < float(text) < float("inf"):
         raise ValueError
     return float(text)
 
 
-def share(text):
+def share(text: str) -> float:
     """Return a number in [0, 1], or raise a ValueError: the type of a flag."""
     if not 0.0 <= float(text) <= 1.0:
         raise ValueError
     return float(text)
 
 
-def folder(text):
+def folder(text: str) -> pathlib.Path:
     """Return the path of a folder to write to, which need not exist.
 
     Raises:
@@ -81,7 +90,7 @@ def folder(text):
     return path
 
 
-def file(text):
+def file(text: str) -> pathlib.Path:
     """Return the path of a file to write, in a folder that need not exist.
 
     Raises:
@@ -114,7 +123,24 @@ def _check_writable(path, what):
 # Flags
 
 
-def add_import(add):
+def command_parser(
+    doc: str, name: str | None = None, argv: Sequence[str] | None = None
+) -> argparse.ArgumentParser:
+    """Return the parser of a command, whose help prints all defaults.
+
+    Args:
+        doc: docstring of its module, of which the first paragraph is in its help.
+        name: that follows `keras-tilt`, if it has one.
+        argv: its arguments; None if it is a script, which is called by its own name.
+    """
+    return argparse.ArgumentParser(
+        prog=None if argv is None or name is None else f"keras-tilt {name}",
+        description=doc.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+
+
+def add_import(add: Add) -> None:
     """Add --import: modules with layers of one's own, before networks are loaded."""
     add(
         "--import",
@@ -127,12 +153,23 @@ def add_import(add):
     )
 
 
-def import_flags(modules):
+def import_flags(modules: Iterable[str]) -> list[str]:
     """Return the flags that hand --import on to another script."""
     return [part for module in modules for part in ("--import", module)]
 
 
-def add_names(add):
+def add_seeds(add: Add, seeds: Sequence[int], note: str = "") -> None:
+    """Add --seeds, a run for each, and --seed for a single one."""
+    add("--seeds", nargs="+", type=int, default=list(seeds), help=f"{note}one run each")
+    add("--seed", type=int, help="one seed; short for --seeds SEED")
+
+
+def add_threads(add: Add) -> None:
+    """Add --threads."""
+    add("--threads", type=count, help="TensorFlow threads; all cores by default")
+
+
+def add_names(add: Add) -> None:
     """Add --names: those of the classes."""
     add(
         "--names",
@@ -142,7 +179,7 @@ def add_names(add):
     )
 
 
-def add_units(add, note=""):
+def add_units(add: Add, note: str = "") -> None:
     """Add --unit and --list: which units, and which there are."""
     add(
         "--unit",
@@ -159,15 +196,27 @@ def add_units(add, note=""):
     )
 
 
-def check_units(parser, flags):
+def check_units(
+    parser: argparse.ArgumentParser, units: Sequence[str], listed: bool
+) -> None:
     """End with a sentence if no unit is named, nor a list of them asked for."""
-    if not (flags.unit or flags.list):
+    if not (units or listed):
         parser.error(
             "Expected a --unit. Received: none. To see which there are: --list"
         )
 
 
-def add_pixels(add):
+def add_servable(add: Add, default: str) -> None:
+    """Add --out of an export: the folder of a servable."""
+    add(
+        "--out",
+        type=folder,
+        default=default,
+        help="folder; its last name is that of the model",
+    )
+
+
+def add_pixels(add: Add) -> None:
     """Add --preprocess, --low and --high: what a network's pixels are."""
     add(
         "--preprocess",
@@ -188,7 +237,7 @@ def add_pixels(add):
     )
 
 
-def add_reference(add):
+def add_reference(add: Add) -> None:
     """Add --reference, --exponent and --contrast: the noise that is tilted."""
     add(
         "--reference",

@@ -1,0 +1,67 @@
+# The public names of keras_tilt, and where each is defined.
+
+from . import (
+    data as data,
+    masking as masking,
+    networks as networks,
+    partition as partition,
+    plotting as plotting,
+    reference as reference,
+    sampling as sampling,
+    serving as serving,
+    training as training,
+    units as units,
+)
+from .data import batches as batches, sources as sources
+from .networks import (
+    alexnet as alexnet,
+    convnet as convnet,
+    lenet as lenet,
+    receptive_field as receptive_field,
+    zf_fast as zf_fast,
+)
+from .partition import (
+    LogPartition as LogPartition,
+    expectation as expectation,
+    generative_log_prob as generative_log_prob,
+    kish_ess as kish_ess,
+    log_partition as log_partition,
+    normalized_weights as normalized_weights,
+)
+from .reference import (
+    Spectrum as Spectrum,
+    box as box,
+    fit_spectrum as fit_spectrum,
+    frequency_bands as frequency_bands,
+    latent as latent,
+    spectral_noise as spectral_noise,
+    squash as squash,
+    white_noise as white_noise,
+)
+from .sampling import (
+    PAPER_LENET as PAPER_LENET,
+    Diagnostics as Diagnostics,
+    Samples as Samples,
+    UnitSamples as UnitSamples,
+    sample as sample,
+    scale_for_signal as scale_for_signal,
+)
+from .serving import servable as servable
+from .tilt import Tilt as Tilt
+from .training import (
+    Calibration as Calibration,
+    CaffeSGD as CaffeSGD,
+    Continued as Continued,
+    GenerativeClassifier as GenerativeClassifier,
+    InverseDecay as InverseDecay,
+    Phase as Phase,
+    WarmUp as WarmUp,
+    discriminative_loss as discriminative_loss,
+    evaluation as evaluation,
+    generative_loss as generative_loss,
+    mixed_loss as mixed_loss,
+    train as train,
+)
+from .units import Unit as Unit, unit as unit
+
+__version__: str

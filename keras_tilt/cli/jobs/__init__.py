@@ -1,0 +1,1 @@
+"""The work of the commands, step by step, in functions that know of no flags."""

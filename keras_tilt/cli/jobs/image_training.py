@@ -1,0 +1,176 @@
+"""A classifier of images: built, trained from wherever its run stands, evaluated."""
+
+__all__ = [
+    "Plan",
+    "Unreadable",
+    "built",
+    "errors",
+    "evaluated",
+    "save_names",
+    "synchronized",
+    "table",
+    "trained",
+]
+
+import contextlib
+import json
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_tilt import storage
+from keras_tilt.cli.jobs.image_batches import Images
+from keras_tilt.cli.named import networks
+from keras_tilt.data import batches
+from keras_tilt.training import evaluation, run
+from keras_tilt.training.classifier import GenerativeClassifier
+
+CROPS = {"center": "center crop", "five": "center + 4 corners"}
+
+
+class Plan(NamedTuple):
+    """What is trained, and what a run of it depends on."""
+
+    phases: Sequence[run.Phase]
+    settings: Mapping[str, Any]  # by the names of flags
+    save_every: int  # steps
+    calibration: tf.data.Dataset
+    prior: np.ndarray | None  # rho [classes]
+
+
+def built(network: str, images: Images, sync_batch_norm: bool) -> GenerativeClassifier:
+    """Return the model to train, of the network that is named."""
+    classes = len(images.train.class_names)
+    found = networks.network(network, images.shape(), classes, images.seed)
+    if sync_batch_norm:
+        found = synchronized(found)
+    return GenerativeClassifier(found)
+
+
+def synchronized(network: keras.Model) -> keras.Model:
+    """Return a network of the same weights, with batch statistics of all replicas."""
+
+    def copied(layer):
+        config = layer.get_config()
+        if isinstance(layer, keras.layers.BatchNormalization):
+            config["synchronized"] = True
+        return layer.__class__.from_config(config)
+
+    found = keras.models.clone_model(network, clone_function=copied, recursive=True)
+    found.set_weights(network.get_weights())
+    return found
+
+
+def save_names(class_names: Sequence[str], out: pathlib.Path) -> None:
+    """Write class_names.json, of which commands take the names of a model's classes."""
+    text = json.dumps(list(class_names)) + "\n"
+    out.mkdir(parents=True, exist_ok=True)
+    storage.replace(out / "class_names.json", lambda part: part.write(text.encode()))
+
+
+def trained(
+    model: GenerativeClassifier, images: Images, out: pathlib.Path, plan: Plan
+) -> dict[str, tuple[float, float, float]]:
+    """Train from wherever the run stands, and return the errors, by name.
+
+    Of a model whose last phase is generative they are calibrated first, and then as it
+    was trained; what was saved stays as it was trained.
+    """
+    with Unreadable(images.corrupt, out / "unreadable.txt") as unreadable:
+        run.train(
+            model,
+            plan.phases,
+            out / "run",
+            settings=_by_flag(plan.settings, images),
+            validation=images.evaluation(),
+            calibration=plan.calibration,
+            prior=plan.prior,
+            save_every=plan.save_every,
+            batch_size=images.batch_size,
+            callbacks=[unreadable],
+            metrics=["accuracy", "sparse_top_k_categorical_accuracy"],
+        )
+        if plan.phases[-1].objective != "generative":
+            return errors(model, images)
+        found = errors(model, images, ", uncalibrated")
+        if plan.prior is not None:
+            model.calibrate(plan.calibration, prior=plan.prior)
+            found = errors(model, images) | found
+    return found
+
+
+def _by_flag(values, images):
+    """Return what the result depends on, by flag."""
+    settings = {
+        f"--{name.replace('_', '-')}": value
+        if isinstance(value, int | float)
+        else str(value)
+        for name, value in values.items()
+    }
+    return {**settings, "training images": len(images.train.labels)}
+
+
+class Unreadable(keras.callbacks.Callback, contextlib.AbstractContextManager):
+    """Writes down which images could not be read: after an epoch, and at the end.
+
+    Every worker reads all images, so that one of them can write; others have no path.
+    """
+
+    def __init__(self, corrupt: batches.Corrupt, path: pathlib.Path | None):
+        super().__init__()
+        self.corrupt, self.path = corrupt, path
+
+    def on_epoch_end(self, epoch: int | None, logs: Any = None) -> None:
+        """Write all names so far, those of before an interruption among them."""
+        if not (self.corrupt.names and self.path):
+            return
+        before = self.path.read_text().splitlines() if self.path.exists() else []
+        names = sorted({*before, *self.corrupt.names})
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text("\n".join(names) + "\n")
+
+    def __exit__(self, *error):
+        self.on_epoch_end(None)
+        if self.corrupt.names:
+            print(f"Images that could not be read: {self.path}", file=sys.stderr)
+
+
+def evaluated(path: pathlib.Path, images: Images) -> str:
+    """Return the table of a saved model's errors.
+
+    Raises:
+        ValueError: for a model of other images or classes.
+    """
+    classes = len(images.train.class_names)
+    model = networks.saved_model(path, images.shape(), classes)
+    return table(errors(model, images), images)
+
+
+def errors(
+    model: keras.Model, images: Images, suffix: str = ""
+) -> dict[str, tuple[float, float, float]]:
+    """Return top-1 and top-5 error and ECE, by name of the crops."""
+    found = {}
+    for crops, name in CROPS.items():
+        predicted = evaluation.predictions(model, images.evaluation(crops))
+        found[name + suffix] = (
+            evaluation.top_error(predicted, 1),
+            evaluation.top_error(predicted, 5),
+            evaluation.calibration_error(predicted),
+        )
+    return found
+
+
+def table(found: Mapping[str, tuple[float, float, float]], images: Images) -> str:
+    """Return a line for each way to cut and to calibrate."""
+    lines = [f"{'':34}{'top-1 error':>12}{'top-5 error':>12}{'ECE':>8}"]
+    for name, (first, fifth, ece) in found.items():
+        shares = f"{100 * first:12.2f}{100 * fifth:12.2f}{100 * ece:8.2f}"
+        lines.append(f"{name:34}{shares}")
+    end = "; ECE: expected calibration error, of the probabilities"
+    return "\n".join([*lines, f"in %, {len(images.test.labels):,} images{end}"])

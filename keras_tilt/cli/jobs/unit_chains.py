@@ -1,0 +1,137 @@
+"""How a unit is drawn: noise, strength of the tilt, chains, and what they are beside.
+
+    samples        exact HMC under p(x) = exp(scale f(x)) q(x) / Z
+    langevin       Metropolis-adjusted Langevin, with as many gradients
+    maximisation   plain gradient ascent on f, with as many gradients
+
+All of them start at draws of the same reference.
+"""
+
+__all__ = ["Drawing"]
+
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from tqdm.auto import tqdm
+
+from keras_tilt.cli.named.pixels import noise
+from keras_tilt.sampling.sampler import sample
+from keras_tilt.sampling.samples import Samples
+from keras_tilt.sampling.tilt_scale import scale_for_signal
+from keras_tilt.tilt import Tilt
+from keras_tilt.units.selection import Unit
+
+KEPT = 10  # states of each chain
+
+
+class Drawing(NamedTuple):
+    """How units are drawn; the same for all of a run."""
+
+    low: float  # black
+    high: float  # white
+    image_shape: tuple[int, int, int]  # of the network
+    reference: str  # of `named.noise`
+    contrast: float
+    exponent: float
+    scale: float | None  # of the tilt; None if it follows from the signal
+    signals: tuple[float, float]  # of units of the whole image, and of a patch
+    scale_step: float  # of the leapfrog that finds the scale
+    chains: int
+    draws: int  # of each chain
+    burnin: int
+    approach_step: float  # while the tilt rises
+    max_leapfrog_steps: int
+    compare: Sequence[str]  # other methods
+    seed: int
+
+    def tilt(self, unit: Unit) -> Tilt:
+        """Return the tilt, as strong as asked for.
+
+        Raises:
+            ValueError: if the unit does not respond, so that no scale will do.
+        """
+        shape = unit.input_shape
+        pixels = shape, self.low, self.high
+        reference = noise(self.reference, *pixels, self.contrast, self.exponent)
+        if self.scale is not None:
+            return Tilt(unit, reference, self.scale)
+        return scale_for_signal(
+            Tilt(unit, reference),
+            self.signals[shape != self.image_shape],
+            seed=self.seed,
+            num_chains=2,
+            step_size=self.scale_step,
+        )
+
+    def samples(self, tilt: Tilt, directory: pathlib.Path) -> Samples:
+        """Return the samples of a tilt; the chains resume within a folder.
+
+        Raises:
+            KeyboardInterrupt: if the sampling was interrupted.
+        """
+        samples = sample(
+            tilt,
+            self.chains,
+            self.draws,
+            self.burnin,
+            seed=self.seed,
+            approach_step_size=self.approach_step,
+            max_leapfrog_steps=self.max_leapfrog_steps,
+            thin=_thinning(self.draws),
+            directory=directory,
+        )
+        _check_whole(samples, self.draws)
+        return samples
+
+    def compared(self, tilt: Tilt, samples: Samples) -> dict[str, np.ndarray]:
+        """Return images of other methods, with as many gradients, by their names."""
+        num_gradients = self.burnin * self.max_leapfrog_steps
+        num_gradients += self.draws * samples.num_leapfrog_steps
+        methods = {"langevin": self.langevin, "maximisation": self.maximisation}
+        return {name: methods[name](tilt, num_gradients) for name in self.compare}
+
+    def langevin(self, tilt: Tilt, num_gradients: int) -> np.ndarray:
+        """Return images at the end of Metropolis-adjusted Langevin chains."""
+        half = max(4, num_gradients // 2)
+        samples = sample(
+            tilt, self.chains, half, half, seed=self.seed, kernel="mala", thin=half
+        )
+        _check_whole(samples, half)
+        return np.asarray(samples.images[-1])
+
+    def maximisation(self, tilt: Tilt, num_gradients: int) -> np.ndarray:
+        """Return images after gradient ascent on f, in steps of one pixel unit rms."""
+        images = tf.Variable(tilt.reference.sample(self.chains, seed=[0, self.seed]))
+        step = (self.high - self.low) / 255
+
+        @tf.function
+        def ascend():
+            with tf.GradientTape() as tape:
+                f = tilt.response(images)
+            gradient = tape.gradient(f, images)
+            size = tf.sqrt(tf.reduce_mean(gradient**2, axis=[1, 2, 3], keepdims=True))
+            images.assign_add(step * tf.math.divide_no_nan(gradient, size))
+
+        for _ in tqdm(range(num_gradients), "maximisation"):
+            ascend()
+        return images.numpy()
+
+    def mean_under_q(self, tilt: Tilt) -> float:
+        """Return the mean of f over untilted noise."""
+        images = tilt.reference.sample(4 * self.chains, seed=[1, self.seed])
+        return float(tf.reduce_mean(tilt.response(images)))
+
+
+def _thinning(num_draws):
+    """Return every how many draws the state is kept: at most KEPT, if that divides."""
+    divisors = [t for t in range(1, num_draws + 1) if num_draws % t == 0]
+    return next(t for t in divisors if num_draws // t <= KEPT)
+
+
+def _check_whole(samples, num_draws):
+    """Go on with the interruption after which sampling returned what there was."""
+    if len(samples.f) < num_draws:
+        raise KeyboardInterrupt

@@ -1,0 +1,151 @@
+"""Draws what any units of a trained network want: samples of their densities.
+
+    p(x) = exp(scale f(x)) q(x) / Z,     f: a class, or a channel of a layer
+
+A class is read as the mean over several sizes of the image of its logit and, weighted,
+its log posterior (Dai, Lu, Wu 2015 take the logit at one size). That is what makes the
+class visible. A channel is read on its receptive field. Pixels are those that the
+network, or its --preprocess, takes: --low and --high say which. The scale of the tilt
+follows from --signal, the share of the noise's norm that the tilt moves it by.
+
+Every unit gets a folder with numbers.npz, then images.png, traces.png and report.json,
+with the verdict on convergence; all of one size together overview_HxW.png, and all
+summary.json. A run that was interrupted goes on where it was.
+"""
+
+__all__ = ["main", "parse_flags"]
+
+import argparse
+import pathlib
+from collections.abc import Sequence
+
+from keras_tilt.cli.flags import (
+    MODES,
+    add_import,
+    add_names,
+    add_pixels,
+    add_reference,
+    add_units,
+    check_units,
+    command_parser,
+    count,
+    folder,
+    positive,
+)
+
+# Of the norm of the noise. A patch has few pixels, and its noise little to hide a unit.
+SIGNALS = (0.14, 0.6)  # of units of the whole image, and of a patch
+SIZES = (1.0, 0.7, 0.5, 0.35)  # of the image
+METHODS = ("langevin", "maximisation")
+# What the drawing is given of the flags.
+CHAINS = ("chains", "draws", "burnin", "approach_step", "max_leapfrog_steps", "compare")
+DRAWING = ("reference", "contrast", "exponent", "scale", "scale_step", *CHAINS, "seed")
+# What no sample depends on, or what counts by the bytes of a file.
+NOT_OF_SAMPLES = ("unit", "list", "out", "names", "modules", "model", "judge")
+
+
+def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the flags of a command line, or end with what is wrong with them."""
+    parser = command_parser(__doc__, "see", argv)
+    add = parser.add_argument
+    add("model", type=pathlib.Path, help=".keras file of a network of images")
+    add_import(add)
+    add_units(add)
+    add("--out", type=folder, default="out/units", help="folder")
+    add_pixels(add)
+    add_reference(add)
+    _add_tilt(add)
+    _add_chains(add)
+    add_names(add)
+    add(
+        "--judge", type=pathlib.Path, help=".keras file of another network, for classes"
+    )
+    add("--judge-preprocess", choices=MODES, default="none", help="of its pixels")
+    add("--seed", type=int, default=7, help="equal seeds give equal samples")
+    add("--smoke", action="store_true", help="two chains, a few short iterations")
+    parser.set_defaults(scale_step=0.1)  # of the leapfrog that finds the scale
+    flags = parser.parse_args(argv)
+    check_units(parser, flags.unit, flags.list)
+    if flags.smoke:
+        flags.chains, flags.draws, flags.burnin, flags.max_leapfrog_steps = 2, 4, 6, 2
+        flags.approach_step, flags.sizes = 0.5, flags.sizes and flags.sizes[:2]
+        flags.scale_step = 0.4
+    return flags
+
+
+def _add_tilt(add):
+    """Add how a class is read, and how strong the tilt is."""
+    add(
+        "--sizes",
+        type=positive,
+        nargs="+",
+        help="of the image at which a class is read, 1 as the network takes it; if it "
+        f"is not given, those of {' '.join(map(str, SIZES))} that the network can take",
+    )
+    add("--posterior-weight", type=float, default=2.0, help="of log p(class | x)")
+    add(
+        "--signal",
+        type=float,
+        help="share that the tilt moves noise by; if it is not given, "
+        f"{SIGNALS[0]} for units of the whole image, else {SIGNALS[1]}",
+    )
+    add("--scale", type=float, help="of the tilt instead, in place of --signal")
+
+
+def _add_chains(add):
+    """Add how many draws there are, and what they are compared with."""
+    add("--chains", type=count, default=4, help="for each unit")
+    add("--draws", type=count, default=10, help="of each chain")
+    add("--burnin", type=count, default=30, help="iterations before the first draw")
+    add("--approach-step", type=float, default=0.06, help="while the tilt rises")
+    add("--max-leapfrog-steps", type=count, default=20, help="gradients per iteration")
+    add(
+        "--compare",
+        choices=METHODS,
+        nargs="+",
+        default=[],
+        help="with as many gradients, beside the samples",
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Draw the pictures, which the same command goes on with if it is interrupted."""
+    flags = parse_flags(argv)
+    from keras_tilt.cli import named, process  # with TensorFlow, which takes seconds
+    from keras_tilt.cli.jobs import judges, unit_chains, unit_pictures
+
+    signals = SIGNALS if flags.signal is None else 2 * (flags.signal,)
+    values = {k: v for k, v in vars(flags).items() if k not in NOT_OF_SAMPLES}
+    with process.resumable():
+        with process.as_exit():
+            process.use_modules(flags.modules)
+            network = named.load_network(flags.model)
+            if flags.list:
+                print(named.layer_table(network))
+                return
+            low, high = unit_pictures.black_and_white(
+                network, flags.low, flags.high, flags.preprocess
+            )
+            asked = judges.judges_of(
+                network, flags.preprocess, flags.judge, flags.judge_preprocess
+            )
+            number = named.num_classes(network)
+            names = named.names_of(flags.names, flags.model, number)
+            labels = named.labels(flags.unit, network, names)
+            wanted = SIZES[:2] if flags.smoke else SIZES
+            sizes = flags.sizes or unit_pictures.sizes_of(
+                network, labels, wanted, flags.preprocess
+            )
+            reading = flags.preprocess, sizes, flags.posterior_weight
+            units = {x: named.unit_of(network, x, *reading) for x in labels}
+        drawing = unit_chains.Drawing(
+            **{name: getattr(flags, name) for name in DRAWING},
+            low=low,
+            high=high,
+            signals=signals,
+            image_shape=network.input_shape[1:],
+        )
+        values |= {"low": low, "high": high, "sizes": sizes}
+        files = {"model": flags.model, "judge": flags.judge}
+        settings = unit_pictures.settings_of(values, files)
+        unit_pictures.draw(units, names, drawing, asked, settings, flags.out)
