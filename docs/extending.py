@@ -89,18 +89,22 @@ print(run.diagnostics)
 
 # %%
 tilt = kt.Tilt(brightness, kt.white_noise([8, 8, 1]), scale=64.0)
-nuts = tfp.mcmc.DualAveragingStepSizeAdaptation(
-    tfp.mcmc.NoUTurnSampler(tilt.noise_log_prob, step_size=0.5), 80
-)
-noise = tfp.mcmc.sample_chain(
-    100,
-    tilt.base.sample(8, seed=[0, 7]),
-    kernel=nuts,
-    num_burnin_steps=100,
-    trace_fn=None,
-    seed=[1, 7],
-)
-images = tilt.to_images(tf.reshape(noise, [-1, 8, 8, 1]))
+
+
+@tf.function
+def draw():
+    nuts = tfp.mcmc.NoUTurnSampler(tilt.noise_log_prob, step_size=0.3)
+    return tfp.mcmc.sample_chain(
+        50,
+        tilt.base.sample(8, seed=[0, 7]),
+        kernel=nuts,
+        num_burnin_steps=50,
+        trace_fn=None,
+        seed=[1, 7],
+    )
+
+
+images = tilt.to_images(tf.reshape(draw(), [-1, 8, 8, 1]))
 print("mean pixel", np.mean(images).round(2), "(exactly 1)")
 
 # %% [markdown]

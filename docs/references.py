@@ -50,7 +50,7 @@ fitted = kt.spectral_noise(shape, spectrum=kt.fit_spectrum(images))
 references = {
     "white noise": kt.white_noise(shape, mean=127.5, stddev=60.0),
     "box": kt.box(shape, low=0.0, high=255.0),
-    "1/f^1.7, squashed": kt.squash(natural, low=0.0, high=255.0),
+    "1/f, squashed": kt.squash(natural, low=0.0, high=255.0),
     "fitted, squashed": kt.squash(fitted, low=0.0, high=255.0),
     "latent": kt.latent(generator, latent_shape=[40]),
 }
@@ -63,7 +63,7 @@ for name, reference in references.items():
     ratio = np.mean(tilt.signal_to_noise(noise=run.noise[-1]))
     outside = np.mean((run.images[-1] < 0) | (run.images[-1] > 255))
     print(
-        f"{name:<18} f of q {np.mean(three(reference.sample(64, seed=[1, 7]))):6.1f}"
+        f"{name:<17} f of q {np.mean(three(reference.sample(64, seed=[1, 7]))):6.1f}"
         f"   f of p {run.f.mean():5.1f}   signal to noise {ratio:.3f}"
         f"   outside [0, 255] {outside:.0%}"
     )
@@ -104,7 +104,17 @@ kt.plotting.image_grid(
 # runs in seconds:
 
 # %%
-network = kt.convnet((64, 64, 3), num_classes=10)  # yours: of [height, width, 3]
+layers = keras.layers
+network = keras.Sequential(  # in its place: yours, of images [height, width, 3]
+    [
+        keras.Input((64, 64, 3)),
+        layers.Rescaling(1 / 127.5, offset=-1),
+        layers.Conv2D(16, 5, strides=2, activation="relu"),
+        layers.Conv2D(32, 5, strides=2, activation="relu"),
+        layers.GlobalAveragePooling2D(),
+        layers.Dense(10),
+    ]
+)
 colours = kt.spectral_noise((64, 64, 3), mean=127.5, stddev=76.0, exponent=1.7)
 units = [
     kt.unit(network, class_index=1, resize=size, posterior_weight=2.0)

@@ -2,6 +2,7 @@
 
     python docs/run_guides.py               all of them, about fifteen minutes
     python docs/run_guides.py look serve    these
+    python docs/run_guides.py --text look   without running it: only its text has changed
 
 A guide is a Python file in cells: `# %% [markdown]` starts text, in comments; `# %%`
 starts code; `# %% [bash]` starts commands, in comments. What a code cell prints is shown
@@ -17,6 +18,7 @@ import argparse
 import ast
 import contextlib
 import io
+import linecache
 import os
 import pathlib
 import re
@@ -28,6 +30,9 @@ import typing
 
 DOCS = pathlib.Path(__file__).resolve().parent
 ROOT = DOCS.parent
+RESULT = re.compile(
+    r"(\n\n```\{\.text \.output\}\n.*?\n```(?=\n))?(\n\n!\[[^\n]*\)(?=\n))?", re.DOTALL
+)
 HEADER = re.compile(r"^# %%(?: \[(markdown|bash)\])?(?: (.*))?$")
 
 
@@ -105,6 +110,21 @@ def page_of(path, pictures, folder):
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def retold(path, page):
+    """Return the page of a guide with its text anew, and what it printed before."""
+    parts, place = [], 0
+    for cell in cells_of(path.read_text(encoding="utf-8")):
+        part = shown(cell)
+        if cell.kind != "markdown":
+            start = page.find(part, place)
+            if start < 0:
+                raise SystemExit(f"Run {path.name}, as its code has changed:\n{part}")
+            place = start + len(part)
+            part += RESULT.match(page, place)[0]
+        parts.append(part)
+    return "\n\n".join([*parts, page[page.rindex("---\n") :]])
+
+
 def result_of(cell, names):
     """Run a cell; return what it printed, and the Figure that it ends in or None."""
     if cell.kind == "bash":
@@ -131,11 +151,14 @@ def result_of(cell, names):
 
 def value_of(code, names):
     """Run code; return the value of the expression that it ends in, or None."""
+    # AutoGraph of TensorFlow reads the source of the functions that it converts.
+    file = f"<cell {len(linecache.cache)}>"
+    linecache.cache[file] = (len(code), None, code.splitlines(keepends=True), file)
     tree = ast.parse(code)
     last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
-    exec(compile(tree, "guide", "exec"), names)
+    exec(compile(tree, file, "exec"), names)
     if last is not None:
-        return eval(compile(ast.Expression(last.value), "guide", "eval"), names)
+        return eval(compile(ast.Expression(last.value), file, "eval"), names)
     return None
 
 
@@ -158,10 +181,16 @@ def main():
     parser.add_argument(
         "--pages", type=pathlib.Path, help="folder to write to, in place of docs"
     )
+    parser.add_argument("--text", action="store_true", help="new text, old output")
     flags = parser.parse_args()
     there = guides()
     if unknown := set(flags.names) - set(there):
         parser.error(f"Expected names of {', '.join(there)}. Received: {unknown}.")
+    if flags.text:
+        for path in (there[name] for name in flags.names or there):
+            page = path.with_suffix(".md")
+            page.write_text(retold(path, page.read_text(encoding="utf-8")))
+        return
     if not flags.names or len(flags.names) > 1:  # each in a process of its own
         for name in flags.names or there:
             subprocess.run([sys.executable, *sys.argv[:1], name], check=True)

@@ -55,8 +55,9 @@ for epoch in range(4):
 #   calibration. Callbacks such as early stopping can rely on it.
 #   `uncalibrated_accuracy` is the accuracy of the raw logits.
 # * `kish_ess` is the effective number of images in the softmax of a class, and
-#   `absent_classes` the share of classes without an image in the batch. If `kish_ess`
-#   falls to one or two, it is time for the next step, or for a larger batch.
+#   `absent_classes` the share of classes without an image in the batch. Of a trained
+#   network `kish_ess` tends to the images of a class in the batch, here 6. If it is near
+#   1 instead, a few images make the gradient: refine, or use a queue or a larger batch.
 
 # %%
 print(*history.history, sep="\n")

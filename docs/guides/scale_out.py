@@ -30,10 +30,11 @@ print("replicas:", strategy.num_replicas_in_sync)
 
 # %%
 train, test = kt.data.embedded_mnist()
-batches = kt.data.pipeline(*train, batch_size=64, shuffle_seed=0, scale=1)
 
 
 def trained():
+    # Every pass over a pipeline has an order of its own: the same one for both.
+    batches = kt.data.pipeline(*train, batch_size=64, shuffle_seed=0, scale=1)
     keras.utils.set_random_seed(0)
     model = kt.GenerativeClassifier(kt.lenet(scale=1 / 256))
     model.compile(keras.optimizers.SGD(0.01, momentum=0.9), objective="generative")

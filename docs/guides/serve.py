@@ -29,7 +29,7 @@ model.save("digits.keras")
 
 # %% [bash]
 # python export/sampler.py digits.keras --unit class:3 --unit class:8 \
-#     --reference white --stddev 128 --out served/digits
+#     --reference box --scale 4 --draws 400 --max-leapfrog-steps 8 --out served/digits
 
 # %% [markdown]
 # The folder is ready for `tensorflow_model_server`. Its `README.md` has the exact lines
@@ -85,7 +85,7 @@ print("equal bits:", np.array_equal(both["image"][0], alone["image"][0]))
 #
 # | signature | what it returns |
 # |---|---|
-# | `serving_default`, `sample` | images, f, whether the unit is certified |
+# | `serving_default` | images, f, whether the unit is certified |
 # | `sample_png` | the same as PNG files |
 # | `sample_each` | the same, with an `error` for each row |
 # | `start`, `resume` | the state of a chain, and a chain that goes on from it |
