@@ -21,9 +21,19 @@ test: $(READY) ## the quick tests
 test-slow: $(READY) ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow --durations=10
 
-lint: $(READY) ## style and likely errors
+lint: $(READY) ## style, likely errors, and the types of the package
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+house: $(READY) ## the measures of the house: sizes, private names, annotations
+	$(BIN)/python tests/house.py
+
+docs: .venv-docs/.ready ## the site, without TensorFlow; out/site/index.html
+	.venv-docs/bin/zensical build --clean
+
+guides: $(READY) ## run the guides, and write their pages; about fifteen minutes
+	$(BIN)/python docs/run_guides.py
 
 bench: $(READY) ## time of a training step against stock Keras
 	$(BIN)/python benchmarks/train_step.py --out results/bench_train_step.json
@@ -37,7 +47,7 @@ bench-sampling: $(READY) ## cost and efficiency of the sampler; about two hours
 venv: $(READY) ## the environment alone
 
 clean: ## remove the environment, results of runs, and caches
-	rm -rf .venv out .pytest_cache .ruff_cache *.egg-info build dist
+	rm -rf .venv .venv-docs out .pytest_cache .ruff_cache *.egg-info build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): requirements.txt setup.py
@@ -49,4 +59,10 @@ $(READY): requirements.txt setup.py
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[test]'
 	@touch $@
 
-.PHONY: help demo test test-slow lint bench bench-sampling bench-serving venv clean
+# The site is built from text alone, in a small environment without TensorFlow.
+.venv-docs/.ready: requirements-docs.txt
+	@$(PYTHON) -m venv .venv-docs
+	@.venv-docs/bin/python -m pip install -qq --disable-pip-version-check -r $<
+	@touch $@
+
+.PHONY: help demo test test-slow lint house docs guides bench bench-sampling bench-serving venv clean

@@ -8,9 +8,9 @@ from setuptools import find_packages, setup
 ROOT = pathlib.Path(__file__).resolve().parent
 
 
-def requirements():
-    """Return the lines of requirements.txt that name a package."""
-    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+def requirements(file="requirements.txt"):
+    """Return the lines of a file that name a package."""
+    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
     return [line.strip() for line in lines if line.strip() and line.strip()[0] != "#"]
 
 
@@ -33,10 +33,12 @@ setup(
     python_requires=">=3.11",
     install_requires=requirements(),
     extras_require={
+        "docs": requirements("requirements-docs.txt"),
         # The messages of TensorFlow Serving, to write requests to warm up with.
         "serving": ["tensorflow-serving-api>=2.21"],
         "tensorboard": ["tensorboard"],
         "test": [
+            "mypy",
             "pytest",
             "pytest-xdist",
             "ruff",

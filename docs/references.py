@@ -1,0 +1,137 @@
+# %% [markdown]
+# # How to choose a reference
+#
+# The reference q says what an image is like before the unit has its say. A logit is one
+# number; most of what a sample looks like comes from q. Choose it by what you want to
+# know.
+#
+# | you want to know | reference | what you see |
+# |---|---|---|
+# | the density of the paper, or a closed form | `kt.white_noise(shape, mean, stddev)` | noise, in which the unit moves some pixels |
+# | what the unit responds to among all images in the pixel range | `kt.box(shape, low, high)` | noise that never leaves the range |
+# | what it responds to among images with natural correlations | `kt.spectral_noise(shape, mean, stddev, exponent)`, within `kt.squash` | clouds that take the form of the unit |
+# | the same with your own images' spectrum | `kt.spectral_noise(shape, spectrum=kt.fit_spectrum(images))` | the same in their texture |
+# | which images of a known kind it prefers | `kt.latent(generator)` | images of the generator |
+# | something else | any `tfd.Distribution` of images | sampled in image space, more slowly |
+#
+# All but the last are transports x = T(z) of white noise z. The sampler works on z,
+# where every reference is N(0, I), so that one sampler and one set of tests serve all.
+#
+# Here they are for one unit, the class 3 of a small network, at the same strength.
+
+# %%
+import keras_tilt as kt
+import keras
+import numpy as np
+import tensorflow as tf
+
+(images, labels), _ = kt.data.embedded_mnist()
+keras.utils.set_random_seed(0)
+model = kt.GenerativeClassifier(kt.lenet(scale=1 / 256))
+model.compile("adam", objective="generative")
+batches = kt.data.pipeline(images, labels, batch_size=64, shuffle_seed=0, scale=1)
+model.fit(batches, epochs=4, shuffle=False, verbose=0)
+three = kt.unit(model, class_index=3)
+shape = three.input_shape
+
+pixels = images.reshape(len(images), -1).astype(np.float32)
+mean = pixels.mean(axis=0)
+_, sizes, directions = np.linalg.svd(pixels - mean, full_matrices=False)
+components = directions[:40] * sizes[:40, None] / np.sqrt(len(pixels))
+
+
+def generator(z):
+    flat = tf.clip_by_value(mean + z @ components, 0.0, 255.0)
+    return tf.reshape(flat, [-1, 28, 28, 1])
+
+
+natural = kt.spectral_noise(shape, mean=127.5, stddev=76.0, exponent=1.7)
+fitted = kt.spectral_noise(shape, spectrum=kt.fit_spectrum(images))
+references = {
+    "white noise": kt.white_noise(shape, mean=127.5, stddev=60.0),
+    "box": kt.box(shape, low=0.0, high=255.0),
+    "1/f, squashed": kt.squash(natural, low=0.0, high=255.0),
+    "fitted, squashed": kt.squash(fitted, low=0.0, high=255.0),
+    "latent": kt.latent(generator, latent_shape=[40]),
+}
+
+# %% a row for each reference: four of its own draws, then four draws of its tilt by class 3
+rows, titles = [], []
+for name, reference in references.items():
+    tilt = kt.Tilt(three, reference, scale=4.0)
+    run = kt.sample(tilt, 4, 40, 40, max_leapfrog_steps=8, seed=7, progress=False)
+    ratio = np.mean(tilt.signal_to_noise(noise=run.noise[-1]))
+    outside = np.mean((run.images[-1] < 0) | (run.images[-1] > 255))
+    print(
+        f"{name:<17} f of q {np.mean(three(reference.sample(64, seed=[1, 7]))):6.1f}"
+        f"   f of p {run.f.mean():5.1f}   signal to noise {ratio:.3f}"
+        f"   outside [0, 255] {outside:.0%}"
+    )
+    rows += [np.asarray(reference.sample(4, seed=[0, 7])), run.images[-1]]
+    titles += [name] + [""] * 7
+kt.plotting.image_grid(
+    np.concatenate(rows), columns=8, low=0, high=255, titles=titles, inches=1.0
+)
+
+# %% [markdown]
+# ## How strong
+#
+# Two numbers set the strength of a tilt: the spread of q, and `scale`. The signal to
+# noise ratio per pixel, `tilt.signal_to_noise(noise=run.noise[-1])`, combines them. Far
+# below 1 the reference drowns the unit in every single pixel, which can still add up to
+# a visible form over many. Far above 1 the chains freeze.
+#
+# * **One network, one reference**: try scales 1, 3, 10, and look at f of p against f of
+#   q, as above.
+# * **Several units or networks**: `kt.scale_for_signal(tilt, signal, seed=...)` finds the
+#   scale at which the tilt moves the noise by that share of its norm. 0.14 for whole
+#   ImageNet images and 0.6 for patches have worked.
+#
+# ## Stay in the range of the pixels
+#
+# A logit is unbounded. Under an unbounded reference a strong tilt runs far out of the
+# range of the pixels, where neither the network nor the eye knows the class. Two
+# remedies:
+#
+# * a bounded reference: `kt.box`, or `kt.squash` around any other;
+# * a bounded unit: `kt.unit(..., posterior=True)`, the log posterior, at most 0.
+#
+# ## Classes of natural images
+#
+# They become visible when a class is read at several sizes of the image, with its log
+# posterior, under spectral noise in the colours of photographs. `train/visualize.py` does
+# so by default. What it does, on a network of random weights, which shows nothing but
+# runs in seconds:
+
+# %%
+layers = keras.layers
+network = keras.Sequential(  # in its place: yours, of images [height, width, 3]
+    [
+        keras.Input((64, 64, 3)),
+        layers.Rescaling(1 / 127.5, offset=-1),
+        layers.Conv2D(16, 5, strides=2, activation="relu"),
+        layers.Conv2D(32, 5, strides=2, activation="relu"),
+        layers.GlobalAveragePooling2D(),
+        layers.Dense(10),
+    ]
+)
+colours = kt.spectral_noise((64, 64, 3), mean=127.5, stddev=76.0, exponent=1.7)
+units = [
+    kt.unit(network, class_index=1, resize=size, posterior_weight=2.0)
+    for size in [(64, 64), (48, 48)]
+]
+goldfish = kt.Tilt(sum(units) / len(units), kt.squash(colours, low=0.0, high=255.0))
+goldfish = kt.scale_for_signal(goldfish, signal=0.14, seed=7)
+samples = kt.sample(
+    goldfish,
+    2,
+    4,
+    8,
+    approach_step_size=0.06,  # an unadjusted warm-up, for strong tilts
+    max_leapfrog_steps=4,
+    seed=7,
+    progress=False,
+)
+print(
+    goldfish.unit.name, "| scale", round(goldfish.scale, 1), "|", samples.images.shape
+)

@@ -1,0 +1,122 @@
+# %% [markdown]
+# # Start
+#
+# ## Install
+#
+# Python 3.11 or later. From a checkout of the repository:
+#
+# ```sh
+# pip install .            # the library
+# pip install .[serving]   # and the messages of TensorFlow Serving
+# ```
+#
+# or `make venv`, which sets up an environment in `.venv`. `make demo` trains on the
+# embedded digits, draws all ten classes and serves two: 4 to 12 minutes on two cores.
+#
+# ## The equation
+#
+# Take any unit f of a trained network: a class logit, or a channel of an inner layer.
+# Take a distribution q over images that you can draw from. Then
+#
+#     p(x) = exp(f(x)) q(x) / Z
+#
+# is a density over images: q, tilted towards what the unit responds to. The package
+# consists of what follows from this line:
+#
+# | symbol | what it is | in the package |
+# |---|---|---|
+# | f | a unit of a network | `kt.unit` |
+# | q | the reference: what images are like before the unit has its say | `kt.white_noise`, `kt.box`, `kt.spectral_noise`, `kt.squash`, `kt.latent` |
+# | p | the tilted density | `kt.Tilt`, drawn by `kt.sample` |
+# | Z | its normalizer, the partition function | `kt.log_partition` |
+#
+# And if q is the images themselves, p is a classifier's model of each class, and its
+# likelihood can be trained: `kt.GenerativeClassifier`.
+#
+# ## First pictures in five minutes
+#
+# Train a small network on the 5,000 digits that come with the package.
+
+# %%
+import keras_tilt as kt
+import keras
+import numpy as np
+
+(images, labels), test = kt.data.embedded_mnist()
+keras.utils.set_random_seed(0)
+model = kt.GenerativeClassifier(kt.lenet(scale=1 / 256))  # pixels in [0, 255]
+model.compile("adam", objective="generative", metrics=["accuracy"])
+batches = kt.data.pipeline(images, labels, batch_size=64, shuffle_seed=0, scale=1)
+history = model.fit(batches, epochs=4, shuffle=False, verbose=0)
+print("accuracy after each epoch:", np.round(history.history["accuracy"], 3))
+
+# %% [markdown]
+# Choose a unit and a reference. This reference is a Gaussian in the 40 principal
+# components of the digits; it knows what strokes look like, and nothing of classes.
+
+# %% eight draws of the reference in the first row, then of its tilts by 0, 3, 4 and 8
+import tensorflow as tf
+
+pixels = images.reshape(len(images), -1).astype(np.float32)
+mean = pixels.mean(axis=0)
+_, sizes, directions = np.linalg.svd(pixels - mean, full_matrices=False)
+components = directions[:40] * sizes[:40, None] / np.sqrt(len(pixels))
+
+
+def generator(z):
+    flat = tf.clip_by_value(mean + z @ components, 0.0, 255.0)
+    return tf.reshape(flat, [-1, 28, 28, 1])
+
+
+reference = kt.latent(generator, latent_shape=[40])
+tilts = [
+    kt.Tilt(kt.unit(model, class_index=k), reference, scale=5.0) for k in (0, 3, 4, 8)
+]
+runs = kt.sample(
+    tilts,
+    num_chains=8,
+    num_results=100,
+    num_burnin_steps=60,
+    max_leapfrog_steps=10,
+    seed=7,
+    progress=False,
+)
+untilted = reference.sample(8, seed=[0, 7])
+kt.plotting.image_grid(
+    np.concatenate([untilted, *(run.images[-1] for run in runs)]),
+    columns=8,
+    low=0,
+    high=255,
+)
+
+# %% [markdown]
+# Each column is a chain, each row a density. The same unit under other references shows
+# other things: see [how to choose a reference](references.md).
+#
+# Every run comes with a verdict. Do not show pictures without reading it.
+
+# %%
+for tilt, run in zip(tilts, runs, strict=True):
+    print(f"{tilt.unit.name}: {run.diagnostics}")
+
+# %% [markdown]
+# [How to read a verdict](verdicts.md) says what these numbers mean and what to do when
+# the verdict is no.
+#
+# ## Where to go on
+#
+# <div class="grid cards" markdown>
+#
+# - [**Pre-train a classifier**](guides/pretrain.md)<br>The generative gradient in
+#   `model.fit`, and runs that survive being killed.
+# - [**Draw a class and an inner unit**](guides/look.md)<br>Samples of any unit of any
+#   Keras network.
+# - [**Compare by log Z**](guides/compare.md)<br>Two units, two networks, in nats.
+# - [**Serve and query a sampler**](guides/serve.md)<br>A certified SavedModel for
+#   TensorFlow Serving.
+# - [**Segment with masks of your own**](guides/segment.md)<br>Convolutional feature
+#   masking, and a label for every pixel.
+# - [**Many devices and machines**](guides/scale_out.md)<br>The same numbers on two GPUs
+#   as on one.
+#
+# </div>
