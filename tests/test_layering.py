@@ -70,13 +70,8 @@ WITH_KERAS = {
 # Reading flags is left to the scripts, writing files to them and to these.
 READS_FLAGS = {"cli", "flags"}
 WRITES_FILES = {"serving.servable", "storage"}
-# Private names of Keras and TFP are for this file; methods of a subclass may use those
-# of its base.
-CALLS_INTERNALS = {
-    "networks.keras_internals",
-    "training.classifier",
-    "training.optimizers",
-}
+# Private names of Keras and TFP are for this file.
+CALLS_INTERNALS = {"networks.keras_internals"}
 INTERNALS = (
     "keras.src",
     "tensorflow.python",
