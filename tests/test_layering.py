@@ -67,13 +67,8 @@ WITH_KERAS = {
     "training.run",
     "units",
 }
-# Private names of Keras and TFP are for this file; methods of a subclass may use those
-# of its base.
-CALLS_INTERNALS = {
-    "networks.keras_internals",
-    "training.classifier",
-    "training.optimizers",
-}
+# Private names of Keras and TFP are for this file.
+CALLS_INTERNALS = {"networks.keras_internals"}
 INTERNALS = (
     "keras.src",
     "tensorflow.python",

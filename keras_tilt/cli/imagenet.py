@@ -29,7 +29,13 @@ OBJECTIVES = ("generative", "discriminative", "mix")
 SCHEDULES = ("step", "inverse", "cosine", "constant")
 # What each step is given of the flags.
 DATA = ("dataset", "data_dir", "seed", "dry_run", "labelled_fraction", "unlabelled")
-CROPS = ("size", "shorter_side", "pad", "mirror", "preprocess")
+CROPS: Mapping[Literal["center", "five"], str] = (
+    "size",
+    "shorter_side",
+    "pad",
+    "mirror",
+    "preprocess",
+)
 BATCHES = ("batch_size", "max_corrupt", "classes_per_batch", "labelled_per_batch")
 IMAGES = (*DATA, *CROPS, *BATCHES)
 RECIPE = ("schedule", "decay_steps", "warmup_steps", "momentum", "weight_decay")

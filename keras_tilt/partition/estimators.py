@@ -20,7 +20,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 import tensorflow as tf
@@ -138,6 +138,12 @@ def check_log_partitions(name: str, values: Sequence[LogPartition]) -> None:
         )
 
 
+@overload
+def log_partition(tilt: Tilt, *args: Any, **kwargs: Any) -> LogPartition: ...
+@overload
+def log_partition(
+    tilt: Sequence[Tilt], *args: Any, **kwargs: Any
+) -> list[LogPartition]: ...
 def log_partition(
     tilt: Tilt | Sequence[Tilt],
     method: Literal["annealed", "importance"] = "annealed",

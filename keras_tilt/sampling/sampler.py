@@ -18,7 +18,7 @@ import os
 import pathlib
 import warnings
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import tensorflow as tf
@@ -66,6 +66,10 @@ PAPER_LENET = {
 }
 
 
+@overload
+def sample(tilt: Tilt, *args: Any, **kwargs: Any) -> Samples: ...
+@overload
+def sample(tilt: Sequence[Tilt], *args: Any, **kwargs: Any) -> list[Samples]: ...
 def sample(
     tilt: Tilt | Sequence[Tilt],
     num_chains: int = 16,

@@ -80,7 +80,7 @@ class ServedClassifier(tf.Module):
         of_first = unit(model, class_index=0, preprocess=preprocess)
         ((self._logits, weights),) = of_first.terms
         network = graph.network_of(model)
-        _, self._activation = output_activations.output_activation(network)
+        self._activation = output_activations.output_activation(network)[1]
         self.has_classes = not output_activations.of_labels(self._activation)
         _check_names(class_names, len(weights), self.has_classes)
         self.shape = of_first.input_shape

@@ -165,7 +165,9 @@ def write_classifier(
     Returns:
         version: path of the new version.
     """
-    noise = np.random.default_rng(seed).integers(0, 256, classifier.shape, np.uint8)
+    noise = np.random.default_rng(seed).integers(
+        0, 256, classifier.shape, dtype=np.uint8
+    )
     golden = {"image_bytes": np.array([tf.io.encode_png(noise).numpy()])}
     image = np.zeros([1, *classifier.shape], np.uint8)
     return servable.write_servable(

@@ -53,7 +53,7 @@ class Unit:
     """
 
     name: str
-    input_shape: tuple[int | None, ...]
+    input_shape: tuple[Any, ...]
     terms: tuple[tuple[Features, np.ndarray], ...] = dataclasses.field(repr=False)
 
     # numpy numbers and arrays leave the arithmetic to the unit.

@@ -57,9 +57,9 @@ class Recipe(NamedTuple):
             return None
         segmenter = load_model(path)
         num_classes = len(scenes.class_names)
-        expected = [Segmenter, self.design, num_classes, self.size]
+        expected: list[object] = [Segmenter, self.design, num_classes, self.size]
         expected += [scenes.background, False]
-        found = [type(segmenter)]
+        found: list[object] = [type(segmenter)]
         if isinstance(segmenter, Segmenter):
             found += [segmenter.design, segmenter.num_classes]
             found += [segmenter.cells.image_shape, segmenter.background]
@@ -69,7 +69,7 @@ class Recipe(NamedTuple):
                 f"Expected --fine-tuned, a segmenter of design {self.design} for "
                 f"{num_classes} classes and images of {self.size}, of the background "
                 f"{scenes.background} and without linear SVMs. Received: {path}, "
-                f"{', '.join(map(str, found[1:])) or found[0].__name__}. Name "
+                f"{', '.join(map(str, found[1:])) or type(segmenter).__name__}. Name "
                 "fine_tuned.keras of a run with the same --design and --size."
             )
         return segmenter

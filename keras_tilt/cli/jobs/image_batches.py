@@ -3,7 +3,7 @@
 __all__ = ["Images", "opened", "prior_of", "views"]
 
 import pathlib
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -51,7 +51,9 @@ class Images(NamedTuple):
         order = batches.uniform_order(len(self.train.labels), self.seed, 0)[:count]
         return self._batches(order, 0, 0)
 
-    def evaluation(self, crops: str = "center") -> tf.data.Dataset:
+    def evaluation(
+        self, crops: Literal["center", "five"] = "center"
+    ) -> tf.data.Dataset:
         """Return the test images, one crop or five each."""
         images = self.batch_size if crops == "center" else -(-self.batch_size // 5)
         return self._prepared(

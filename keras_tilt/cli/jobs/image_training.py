@@ -17,7 +17,7 @@ import json
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import keras
 import numpy as np
@@ -30,7 +30,10 @@ from keras_tilt.data import batches
 from keras_tilt.training import evaluation, run
 from keras_tilt.training.classifier import GenerativeClassifier
 
-CROPS = {"center": "center crop", "five": "center + 4 corners"}
+CROPS: Mapping[Literal["center", "five"], str] = {
+    "center": "center crop",
+    "five": "center + 4 corners",
+}
 
 
 class Plan(NamedTuple):

@@ -2,6 +2,7 @@
 
 __all__ = ["Proposals", "Reader", "assignments"]
 
+import functools
 import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
@@ -38,7 +39,7 @@ class Proposals(NamedTuple):
         }[self.proposed_by]
         for i in tqdm.tqdm(missing, desc=f"Proposals of {split}", unit="image"):
             found = segments.arrays(of_image(scenes[i].image))
-            storage.replace(files[i], lambda part, a=found: _write(part, a))
+            storage.replace(files[i], functools.partial(_write, arrays=found))
 
     def read(self, scenes: Scenes, split: str, i: int) -> Segments:
         """Return the proposals of an image."""

@@ -55,7 +55,7 @@ def named_scenes(
     opened = {
         "voc": lambda part: scenes.voc(path, part),
         "coco": lambda part: scenes.coco_panoptic(path, part),
-        "context": lambda part: scenes.pascal_context(path, voc, part),
+        "context": lambda part: scenes.pascal_context(path, voc or "", part),
         "npz": lambda part: scenes.npz(path, part, stuff, background),
         "synthetic": lambda part: _synthetic(part == "train", short),
     }[kind]
