@@ -28,10 +28,10 @@ from typing import Any, Literal
 
 import keras
 
-from keras_tilt.cli.classes import class_names
-from keras_tilt.cli.networks import image_shape, load_model, num_classes
-from keras_tilt.cli.pixels import noise, pixel_range, preprocessing
-from keras_tilt.cli.units import labels, unit_of
+from keras_tilt.cli.named.classes import class_names
+from keras_tilt.cli.named.networks import image_shape, load_model, num_classes
+from keras_tilt.cli.named.pixels import noise, pixel_range, preprocessing
+from keras_tilt.cli.named.units import labels, unit_of
 from keras_tilt.masking.segmenter import Segmenter
 from keras_tilt.masking.serving import ServedSegmenter
 from keras_tilt.networks import graph
