@@ -29,7 +29,7 @@ OBJECTIVES = ("generative", "discriminative", "mix")
 SCHEDULES = ("step", "inverse", "cosine", "constant")
 # What each step is given of the flags.
 DATA = ("dataset", "data_dir", "seed", "dry_run", "labelled_fraction", "unlabelled")
-CROPS: Mapping[Literal["center", "five"], str] = (
+CROPS = (
     "size",
     "shorter_side",
     "pad",
