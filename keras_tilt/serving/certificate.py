@@ -99,7 +99,7 @@ def needed_iterations(time: float, most: int) -> int:
 
     Example:
         >>> needed_iterations(2.0, most=200)
-        33
+        34
     """
     for count in range(_FEWEST_ITERATIONS, most):
         if count - num_rising(count) >= LENGTHS * time:
