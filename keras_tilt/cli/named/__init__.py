@@ -17,10 +17,8 @@ from keras_tilt.cli.named.units import (
     readable_sizes,
     unit_of,
 )
-from keras_tilt.cli.process import as_exit, use_modules
 
 __all__ = [
-    "as_exit",
     "class_names",
     "class_number",
     "image_shape",
@@ -38,5 +36,4 @@ __all__ = [
     "readable_sizes",
     "saved_model",
     "unit_of",
-    "use_modules",
 ]
