@@ -126,7 +126,7 @@ def test_labels_of_every_integer_type_are_the_same_classes(dtype, shape, tmp_pat
 @pytest.mark.parametrize("labels", [["cat", "dog"], np.array([b"cat", b"dog"])])
 def test_text_labels_get_a_sentence_that_names_their_file(labels, tmp_path):
     images = images_of_one_size(2)
-    advice = "Class names become numbers by `np.unique"
+    advice = "Class names become indices by `np.unique"
     with pytest.raises(ValueError, match=f"`labels` must be integers.*{advice}"):
         sources.arrays(images, labels)
     np.savez(tmp_path / "x.npz", x_train=images, y_train=labels)
