@@ -135,8 +135,9 @@ def result_of(cell, names):
             env=os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             text=True,
-            check=True,
         )
+        if run.returncode:
+            raise SystemExit(f"{cell.text}\n\n{run.stdout}\nfailed, see above")
         return run.stdout.rstrip(), None
     if cell.kind == "markdown":
         return "", None
