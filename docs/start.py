@@ -90,7 +90,8 @@ kt.plotting.image_grid(
 )
 
 # %% [markdown]
-# Each column is a chain, each row a density. The same unit under other references shows
+# The first row shows the reference. Below it is its tilt by the classes 0, 3, 4 and 8; each
+# column is a chain. The same unit under other references shows
 # other things: see [how to choose a reference](references.md).
 #
 # Every run comes with a verdict. Do not show pictures without reading it.
