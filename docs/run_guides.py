@@ -94,6 +94,7 @@ def page_of(path, pictures, folder):
         for number, cell in enumerate(cells):
             parts.append(shown(cell))
             text, figure = result_of(cell, names)
+            text = text.replace(f"{folder}/", "")
             if text:
                 parts.append(f"```{{.text .output}}\n{text}\n```")
             if figure is not None:
