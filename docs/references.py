@@ -74,6 +74,8 @@ kt.plotting.image_grid(
 )
 
 # %% [markdown]
+# In each row: four draws of q, then four draws of its tilt.
+#
 # ## How strong
 #
 # Two numbers set the strength of a tilt: the spread of q, and `scale`. The signal to

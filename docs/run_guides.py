@@ -94,6 +94,7 @@ def page_of(path, pictures, folder):
         for number, cell in enumerate(cells):
             parts.append(shown(cell))
             text, figure = result_of(cell, names)
+            text = text.replace(f"{folder}/", "")
             if text:
                 parts.append(f"```{{.text .output}}\n{text}\n```")
             if figure is not None:
@@ -135,8 +136,9 @@ def result_of(cell, names):
             env=os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             text=True,
-            check=True,
         )
+        if run.returncode:
+            raise SystemExit(f"{cell.text}\n\n{run.stdout}\nfailed, see above")
         return run.stdout.rstrip(), None
     if cell.kind == "markdown":
         return "", None

@@ -90,7 +90,8 @@ kt.plotting.image_grid(
 )
 
 # %% [markdown]
-# Each column is a chain, each row a density. The same unit under other references shows
+# The first row shows the reference. Below it is its tilt by the classes 0, 3, 4 and 8; each
+# column is a chain. The same unit under other references shows
 # other things: see [how to choose a reference](references.md).
 #
 # Every run comes with a verdict. Do not show pictures without reading it.
@@ -102,6 +103,20 @@ for tilt, run in zip(tilts, runs, strict=True):
 # %% [markdown]
 # [How to read a verdict](verdicts.md) says what these numbers mean and what to do when
 # the verdict is no.
+#
+# ## From the command line
+#
+# `pip install` brings a command. `keras-tilt COMMAND --help` lists its flags, and the
+# scripts of a checkout do the same.
+#
+# | command | script | what it does |
+# |---|---|---|
+# | `keras-tilt train` | `train/imagenet.py` | train a classifier, generatively, discriminatively, or both |
+# | `keras-tilt see` | `train/visualize.py` | draw any units of any `.keras` file |
+# | `keras-tilt segment` | `train/segmentation.py` | train a segmenter of objects and stuff |
+# | `keras-tilt export sampler`, `classifier`, `segmenter` | `export/*.py` | write a SavedModel for TensorFlow Serving |
+# | `keras-tilt ask` | `export/ask.py` | ask an exported sampler for images, without a server |
+# | `keras-tilt mnist`, `digits` | `train/mnist.py`, `train/digits.py` | the two experiments of `make demo` |
 #
 # ## Where to go on
 #

@@ -102,7 +102,7 @@ kt.plotting.image_grid(
 )
 
 # %% [markdown]
-# The three classes share a layer and a reference, so `kt.sample` drew them in one graph.
+# Zeros, threes and eights, one of each chain. The three classes share a layer and a reference, so `kt.sample` drew them in one graph.
 # [How to choose a reference](../references.md) compares all references.
 #
 # ## An inner unit
@@ -126,7 +126,8 @@ kt.plotting.image_grid(
 )
 
 # %% [markdown]
-# `scale_for_signal` chose the scale: as strong as it takes to move the noise by 0.6 of
+# The first channel asks for a dark spot below a bright edge, the second for a dark blob in
+# a bright corner. `scale_for_signal` chose the scale: as strong as it takes to move the noise by 0.6 of
 # its norm. It makes tilts of different units and networks equally strong.
 #
 # ## Sums, differences, directions

@@ -37,12 +37,13 @@ model.save("digits.keras")
 
 # %% [bash]
 # ls served/digits served/digits/1
-# sed -n '1,40p' served/digits/README.md
+# head -n 20 served/digits/README.md
 
 # %% [markdown]
 # ## Ask
 #
-# `export/ask.py` asks a servable without a server, with TensorFlow alone.
+# `export/ask.py` asks a servable without a server, with TensorFlow alone. Its first line
+# says that the SavedModel repeats, bit for bit, an answer stored at the export.
 
 # %% [bash]
 # python export/ask.py served/digits --unit 0 1 --images 4 --seed 7 --out answer.png
@@ -58,6 +59,9 @@ axes.set_axis_off()
 figure
 
 # %% [markdown]
+# Noise to the eye: the reference is uniform noise, and the units change it where f says
+# so. Pass `--reference spectral` for clouds, or export a unit of a network of photographs.
+#
 # ## The same from Python
 #
 # `sample` takes one row per image. Each row draws its own random numbers, so that row 0
