@@ -195,6 +195,25 @@ def test_only_scripts_read_flags_or_write_files(name):
     assert is_in(name, WRITES_FILES) or not written_by(source)
 
 
+@pytest.mark.parametrize(
+    "measure, limit",
+    [
+        (house.files_by_folder, house.FILES),
+        (house.lines_by_module, house.MODULE_LINES),
+        (house.lines_by_class, house.CLASS_LINES),
+        (house.lines_by_function, house.FUNCTION_LINES),
+    ],
+)
+def test_rooms_are_small(measure, limit):
+    sizes = measure()
+    assert sizes and not {name: size for name, size in sizes.items() if size > limit}
+
+
+def test_every_public_parameter_is_annotated():
+    annotated, count = house.annotated()
+    assert annotated == count > 1000
+
+
 def test_no_name_with_an_underscore_crosses_files():
     assert not house.private_names_taken()
 

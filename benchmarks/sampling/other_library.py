@@ -49,14 +49,20 @@ def beside_blackjax(num_chains, num_gradients, num_burnin_steps, rounds, steps, 
     by_round = {name: [] for name in runs}
     for _, name in in_turns(runs, rounds, "rounds"):
         by_round[name].append(judged(runs[name], num_gradients))
-    pairs = [("split", "blackjax"), ("split", "blackjax, mass 1"), ("split", "hmc")]
-    pairs += [("hmc", "blackjax"), ("hmc", "blackjax, mass 1")]
-    numbers = ("ess_per_second", "milliseconds_per_gradient")
     return {
         "jax": jax.__version__,
         "blackjax": blackjax.__version__,
         "largest_relative_error_of_f": error,
         "first_pass": first_pass,
+    } | compared(by_round)
+
+
+def compared(by_round):
+    """Means of each sampler over the rounds, and ratios of pairs of them."""
+    pairs = [("split", "blackjax"), ("split", "blackjax, mass 1"), ("split", "hmc")]
+    pairs += [("hmc", "blackjax"), ("hmc", "blackjax, mass 1")]
+    numbers = ("ess_per_second", "milliseconds_per_gradient")
+    return {
         "best": {name: mean_of(found) for name, found in by_round.items()},
         "ratios": {
             f"{one} / {other}": {

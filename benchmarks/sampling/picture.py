@@ -47,11 +47,14 @@ def ess_picture(
     for _, name in in_turns(records, rounds, "rounds"):
         records[name].advance(num_gradients // rounds)
     variants = {name: record.summary() for name, record in records.items()}
+    eighths = [part.mean() for part in np.array_split(burnin_f, 8)]
+    return {"burnin_mean_f_by_eighths": eighths} | compared(variants)
+
+
+def compared(variants):
+    """The best variant of each kernel, and ratios of what they reach."""
     split, hmc = best = [best_variant(variants, kernel) for kernel in KERNELS]
     return {
-        "burnin_mean_f_by_eighths": [
-            part.mean() for part in np.array_split(burnin_f, 8)
-        ],
         "variants": variants,
         "best": best,
         "ess_per_gradient": ratio_of_sums(
