@@ -7,15 +7,14 @@ import csv
 import functools
 import io
 import json
-import os
 import pathlib
 import shutil
 import signal
-import subprocess
 import sys
 import tarfile
 import time
 
+import children
 import keras
 import numpy as np
 import pytest
@@ -706,13 +705,7 @@ def tar_of(files):
 
 def killed_in_the_second_phase(command, out, log):
     """Runs the script, and kills it after its first save in the second epoch."""
-    process = subprocess.Popen(
-        [sys.executable, *map(str, command)],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=log,
-        stderr=subprocess.STDOUT,
-    )
+    process = children.Child(command, cwd=ROOT, stdout=log, stderr=log)
     state, ended = out / "run" / "state.npz", 0
     while process.poll() is None:
         time.sleep(0.2)

@@ -9,9 +9,8 @@ test until it is entered here.
 import gc
 import inspect
 import pathlib
-import subprocess
-import sys
 
+import children
 import keras
 import numpy as np
 import pytest
@@ -348,17 +347,16 @@ def test_every_reference_of_the_command_line_is_exported_and_asked(
     kind, network, tmp_path
 ):
     network.save(tmp_path / "network.keras")
-    script = [sys.executable, str(ROOT / "export" / "sampler.py")]
-    command = [*script, str(tmp_path / "network.keras"), "--unit", "class:1"]
+    command = ["export/sampler.py", tmp_path / "network.keras", "--unit", "class:1"]
     command += ["--reference", kind, "--low", "0", "--high", "1", "--smoke"]
-    _run([*command, "--out", str(tmp_path / "served")])
-    asked = [sys.executable, str(ROOT / "export" / "ask.py"), str(tmp_path / "served")]
-    _run([*asked, "--unit", "0", "--out", str(tmp_path / "asked.png")])
-    assert (tmp_path / "asked.png").stat().st_size > 0
+    _run([*command, "--out", tmp_path / "served"])
+    asked = tmp_path / "asked.png"
+    _run(["export/ask.py", tmp_path / "served", "--unit", "0", "--out", asked])
+    assert asked.stat().st_size > 0
 
 
 def _run(command):
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = children.run(command, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
 
 

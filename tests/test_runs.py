@@ -1,14 +1,11 @@
 """A run on disk, interrupted at any moment and resumed, is the uninterrupted run."""
 
 import json
-import os
 import pathlib
-import signal
-import subprocess
-import sys
 import textwrap
 import time
 
+import children
 import numpy as np
 import pytest
 import targets
@@ -229,23 +226,17 @@ SCRIPT = """
 
 def test_killed_at_random_moments_it_is_the_whole_run_bit_for_bit(tmp_path):
     """SIGKILL, also in the middle of a checkpoint: one is written every iteration."""
-    command = [sys.executable, "-c", textwrap.dedent(SCRIPT)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
 
-    def start(folder):
-        return subprocess.Popen(
-            [*command, folder],
-            env=environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
+    def start(name):
+        command = ["-c", textwrap.dedent(SCRIPT), tmp_path / name]
+        with open(tmp_path / f"{name}.txt", "w") as file:
+            return children.Child(command, stdout=file)
 
-    whole = start(tmp_path / "whole")
+    whole = start("whole")
     killed, random = 0, np.random.default_rng(0)
     state = tmp_path / "run" / "state.npz"
     while True:
-        process = start(tmp_path / "run")
+        process = start("run")
         before = state.stat().st_mtime_ns if state.exists() else 0
         while process.poll() is None:
             if state.exists() and state.stat().st_mtime_ns > before:
@@ -253,13 +244,12 @@ def test_killed_at_random_moments_it_is_the_whole_run_bit_for_bit(tmp_path):
             time.sleep(0.01)
         time.sleep(random.uniform(0.0, 0.5))
         if process.poll() is not None or killed == 3:
-            output = process.communicate()[0]
             break
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.kill()
+        process.wait()
         killed += 1
-    assert killed >= 1
-    assert output == whole.communicate()[0] != ""
+    assert killed >= 1 and process.wait() == whole.wait() == 0
+    assert (tmp_path / "run.txt").read_text() == (tmp_path / "whole.txt").read_text()
 
 
 # Lengthened

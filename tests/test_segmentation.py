@@ -3,9 +3,9 @@
 import json
 import signal
 import subprocess
-import sys
 import time
 
+import children
 import keras
 import numpy as np
 import pytest
@@ -64,8 +64,8 @@ def test_a_run_leaves_numbers_pictures_and_a_segmenter(whole_run):
 def test_a_killed_run_ends_as_one_that_was_not(whole_run, tmp_path):
     """Killed after the first epoch, its network trained on."""
     whole, _ = whole_run
-    command = [sys.executable, SCRIPT, "--smoke", "--out", str(tmp_path / "run")]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    command = [SCRIPT, "--smoke", "--out", tmp_path / "run"]
+    process = children.Child(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     saved = tmp_path / "run" / "fine_tuned.keras"
     while not saved.exists() and process.poll() is None:
         time.sleep(0.02)

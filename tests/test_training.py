@@ -2,13 +2,10 @@
 
 import csv
 import errno
-import os
-import pathlib
 import signal
-import subprocess
-import sys
 import time
 
+import children
 import keras
 import numpy as np
 import pytest
@@ -313,14 +310,7 @@ def test_under_replicas_a_resumed_run_is_the_whole_run(strategy, tmp_path):
 
 def child(folder, log):
     """The same run in a process of its own."""
-    here = pathlib.Path(__file__).parent
-    path = os.pathsep.join([str(here), str(here.parent), *sys.path])
-    return subprocess.Popen(
-        [sys.executable, trained_child.__file__, folder],
-        env=os.environ | {"PYTHONPATH": path},
-        stdout=log,
-        stderr=subprocess.STDOUT,
-    )
+    return children.Child([trained_child.__file__, folder], stdout=log, stderr=log)
 
 
 def killed_at_random(folder, log, kills, random):

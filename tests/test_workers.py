@@ -10,10 +10,10 @@ import os
 import pathlib
 import signal
 import socket
-import subprocess
 import sys
 import time
 
+import children
 import keras
 import numpy as np
 import pytest
@@ -94,19 +94,16 @@ class Workers:
     def __init__(self, folder, *arguments, folders=None):
         self.folder = folder
         here = pathlib.Path(__file__)
-        path = os.pathsep.join([str(here.parent.parent), *sys.path])
         cluster = {"worker": [f"localhost:{port}" for port in free_ports(2)]}
         folders = folders or [folder, folder]
         self.processes = []
         for index in range(2):
             config = {"cluster": cluster, "task": {"type": "worker", "index": index}}
-            environment = {"PYTHONPATH": path, "TF_CONFIG": json.dumps(config)}
+            command = [here, folders[index], *arguments]
+            environment = os.environ | {"TF_CONFIG": json.dumps(config)}
             with open(self.file(index, ".log"), "wb") as log:
-                process = subprocess.Popen(
-                    [sys.executable, here, folders[index], *map(str, arguments)],
-                    env=os.environ | environment,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
+                process = children.Child(
+                    command, env=environment, stdout=log, stderr=log
                 )
             self.processes.append(process)
 
