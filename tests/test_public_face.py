@@ -8,6 +8,7 @@ test until it is entered here.
 
 import gc
 import inspect
+import itertools
 import pathlib
 
 import children
@@ -237,9 +238,27 @@ def test_every_reference_kernel_and_argument_is_entered():
     assert {*flags.NOISES} <= {"spectral", "box", "white"}, "enter it in SERVED"
 
 
-@pytest.mark.parametrize("kernel", kernels.KERNELS)
-@pytest.mark.parametrize("name", REFERENCES)
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+def cases():
+    """Every way, reference and kernel; quick are those by which each two of them meet.
+
+    A third of all: the kernel goes round by way and reference.
+    """
+    numbered = [list(enumerate(axis)) for axis in (WAYS, REFERENCES, kernels.KERNELS)]
+    for (i, way), (j, name), (k, kernel) in itertools.product(*numbered):
+        marks = [] if (i + j + k) % len(kernels.KERNELS) == 0 else [pytest.mark.slow]
+        case = f"{way.__name__}-{name}-{kernel}"
+        yield pytest.param(way, name, kernel, id=case, marks=marks)
+
+
+def test_each_two_of_way_reference_and_kernel_meet_in_a_quick_case():
+    quick = [case.values for case in cases() if not case.marks]
+    for one, other in itertools.combinations((WAYS, REFERENCES, kernels.KERNELS), 2):
+        places = [(WAYS, REFERENCES, kernels.KERNELS).index(x) for x in (one, other)]
+        met = {tuple(case[place] for place in places) for case in quick}
+        assert met == set(itertools.product(one, other))
+
+
+@pytest.mark.parametrize("way, name, kernel", cases())
 def test_every_reference_is_sampled_in_every_way(
     way, name, kernel, network, plain, strategy, tmp_path
 ):
