@@ -205,7 +205,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         if flags.dry_run:
             print(course.plan(model, images, phases))
             return
-        image_training.save_names(images.train.class_names, flags.out)
         settings = {k: v for k, v in vars(flags).items() if k not in UNSAVED}
         calibration = images.calibration(flags.calibration_images)
         plan = image_training.Plan(

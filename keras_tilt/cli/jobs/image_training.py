@@ -6,7 +6,6 @@ __all__ = [
     "built",
     "errors",
     "evaluated",
-    "save_names",
     "synchronized",
     "table",
     "trained",
@@ -69,13 +68,6 @@ def synchronized(network: keras.Model) -> keras.Model:
     return found
 
 
-def save_names(class_names: Sequence[str], out: pathlib.Path) -> None:
-    """Write class_names.json, of which commands take the names of a model's classes."""
-    text = json.dumps(list(class_names)) + "\n"
-    out.mkdir(parents=True, exist_ok=True)
-    storage.replace(out / "class_names.json", lambda part: part.write(text.encode()))
-
-
 def trained(
     model: GenerativeClassifier, images: Images, out: pathlib.Path, plan: Plan
 ) -> dict[str, tuple[float, float, float]]:
@@ -84,7 +76,11 @@ def trained(
     Of a model whose last phase is generative they are calibrated first, and then as it
     was trained; what was saved stays as it was trained.
     """
-    with Unreadable(images.corrupt, out / "unreadable.txt") as unreadable:
+    writes = model.distribute_strategy.extended.should_checkpoint  # one of the workers
+    if writes:
+        _save_names(images.train.class_names, out)
+    listed = out / "unreadable.txt" if writes else None
+    with Unreadable(images.corrupt, listed) as unreadable:
         run.train(
             model,
             plan.phases,
@@ -118,6 +114,13 @@ def _by_flag(values, images):
     return {**settings, "training images": len(images.train.labels)}
 
 
+def _save_names(class_names: Sequence[str], out: pathlib.Path) -> None:
+    """Write class_names.json, of which commands take the names of a model's classes."""
+    text = json.dumps(list(class_names)) + "\n"
+    out.mkdir(parents=True, exist_ok=True)
+    storage.replace(out / "class_names.json", lambda part: part.write(text.encode()))
+
+
 class Unreadable(keras.callbacks.Callback, contextlib.AbstractContextManager):
     """Writes down which images could not be read: after an epoch, and at the end.
 
@@ -139,7 +142,7 @@ class Unreadable(keras.callbacks.Callback, contextlib.AbstractContextManager):
 
     def __exit__(self, *error):
         self.on_epoch_end(None)
-        if self.corrupt.names:
+        if self.corrupt.names and self.path:
             print(f"Images that could not be read: {self.path}", file=sys.stderr)
 
 
