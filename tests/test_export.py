@@ -37,9 +37,10 @@ from test_scripts import ROOT, beside_progress, run_script
 
 import keras_tilt as kt
 from keras_tilt import masking
-from keras_tilt.cli import export_sampler
-from keras_tilt.cli.jobs import exporting
+from keras_tilt.cli import export_sampler, visualize
+from keras_tilt.cli.jobs import exporting, unit_chains
 from keras_tilt.masking.serving import ServedSegmenter
+from keras_tilt.sampling import sampler
 from keras_tilt.serving import asking, certificate, requests, servable
 
 SAMPLER, ASK, CLASSIFIER, SEGMENTER = (
@@ -120,16 +121,16 @@ def run_alone(script, *arguments):
 def iterations(interrupt_at=None):
     """List of the iterations of long chains within it, with Ctrl-C at one of them."""
     begun = []
-    draw = kt.sampling.sampler._Together.iterate
+    draw = sampler._Together.advance
 
-    def iterate(self, position, states):
+    def advance(self, position):
         if position.iteration == interrupt_at:
             raise KeyboardInterrupt
         begun.append(position.iteration)
-        return draw(self, position, states)
+        return draw(self, position)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kt.sampling.sampler._Together, "iterate", iterate)
+        patch.setattr(sampler._Together, "advance", advance)
         yield begun
 
 
@@ -517,11 +518,13 @@ def test_a_sampler_has_the_noise_and_the_pixels_of_pictures_by_default(
     command = [model, "--unit", "class:0", "--out", tmp_path / "out"]
     low, high, (tilt,) = pixels_and_tilts(monkeypatch, command)
     assert (low, high) == (0.0, 255.0)
-    visualize = runpy.run_path(str(ROOT / "train" / "visualize.py"))
-    monkeypatch.setattr(sys, "argv", [SAMPLER, *map(str, command)])
-    of_pictures = visualize["parse_flags"]()
-    of_pictures.low, of_pictures.high, of_pictures.scale = 0.0, 255.0, 1.0
-    other = visualize["scaled_tilt"](tilt.unit, None, of_pictures)
+    of_pictures = visualize.parse_flags([*map(str, command)])
+    drawing = unit_chains.Drawing(
+        **{name: getattr(of_pictures, name) for name in visualize.DRAWING},
+        **{"low": 0.0, "high": 255.0, "signals": visualize.SIGNALS},
+        image_shape=small_network.SHAPE,
+    )
+    other = drawing._replace(scale=1.0).tilt(tilt.unit)
     images = tilt.reference.sample(50, seed=[0, 1]).numpy()
     np.testing.assert_array_equal(images, other.reference.sample(50, seed=[0, 1]))
     assert images.min() >= 0 and images.max() <= 255 and images.std() > 20

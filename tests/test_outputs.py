@@ -402,7 +402,7 @@ def test_one_sigmoid_is_a_unit_and_no_classifier():
 
 
 def test_the_error_of_a_network_of_labels_says_why():
-    with pytest.raises(ValueError, match="labels .* lies in \\[0, 1\\].* sigmoid"):
+    with pytest.raises(ValueError, match="a label .* in \\[0, 1\\].* sigmoid"):
         kt.GenerativeClassifier(net(dense("sigmoid")))
 
 

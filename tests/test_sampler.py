@@ -768,7 +768,7 @@ def test_an_option_out_of_range_is_an_error_that_says_what_would_do(
 
 
 def test_a_mass_without_the_split_kernel_is_an_error():
-    with pytest.raises(ValueError, match="kernel 'split' alone"):
+    with pytest.raises(ValueError, match="`mass` needs the kernel 'split'"):
         quick(tilt_of(targets.linear()), mass=2.0, kernel="hmc")
 
 

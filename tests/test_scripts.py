@@ -29,6 +29,7 @@ from keras_tilt.cli import mnist, visualize
 from keras_tilt.cli.commands import COMMANDS
 from keras_tilt.cli.flags import MODES, NOISES
 from keras_tilt.cli.jobs import judges, mnist_sweep, unit_chains, unit_pictures
+from keras_tilt.sampling import sampler
 from keras_tilt.training import run as training
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -677,15 +678,15 @@ def test_pictures_that_are_interrupted_are_not_done_and_go_on(
     flags = [colour_network, "--unit", "conv2:5", "--scale", "5", "--out", tmp_path]
     flags += ["--chains", "2", "--burnin", "4", "--draws", "8", "--sizes", "1"]
     flags += ["--max-leapfrog-steps", "2"]
-    draw = keras_tilt.sampling.sampler._Together.iterate
+    draw = sampler._Together.advance
 
-    def interrupted(self, position, states):
+    def interrupted(self, position):
         if position.iteration == 10:
             raise KeyboardInterrupt
-        return draw(self, position, states)
+        return draw(self, position)
 
     with monkeypatch.context() as patched, pytest.warns(match="2 of 8 draws"):
-        patched.setattr(keras_tilt.sampling.sampler._Together, "iterate", interrupted)
+        patched.setattr(sampler._Together, "advance", interrupted)
         with pytest.raises(SystemExit) as stop:
             visualize.main(command_of(*flags))
     assert stop.value.code == 130
@@ -694,11 +695,11 @@ def test_pictures_that_are_interrupted_are_not_done_and_go_on(
 
     begun = []
 
-    def first(self, position, states):
+    def first(self, position):
         begun.append(position.iteration)
-        return draw(self, position, states)
+        return draw(self, position)
 
-    monkeypatch.setattr(keras_tilt.sampling.sampler._Together, "iterate", first)
+    monkeypatch.setattr(sampler._Together, "advance", first)
     visualize.main(command_of(*flags))
     assert begun[:3] == [10, 11, 0]  # then the class
     assert len(list(tmp_path.rglob("report.json"))) == 2
@@ -716,14 +717,14 @@ def test_interrupted_langevin_chains_are_not_taken_for_whole(monkeypatch):
         keras_tilt.white_noise((2, 2, 1)),
     )
     assert drawing.langevin(tilt, 12).shape == (2, 2, 2, 1)
-    draw = keras_tilt.sampling.sampler._Together.iterate
+    draw = sampler._Together.advance
 
-    def interrupted(self, position, states):
+    def interrupted(self, position):
         if position.iteration == 11:
             raise KeyboardInterrupt
-        return draw(self, position, states)
+        return draw(self, position)
 
-    monkeypatch.setattr(keras_tilt.sampling.sampler._Together, "iterate", interrupted)
+    monkeypatch.setattr(sampler._Together, "advance", interrupted)
     with pytest.warns(match="1 of 6 draws"), pytest.raises(KeyboardInterrupt):
         drawing.langevin(tilt, 12)
 
