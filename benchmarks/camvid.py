@@ -1,14 +1,14 @@
-"""What do masks, pursuit and machines give? Labels of CamVid's pixels, by each.
+"""What do masks, pursuit and linear SVMs give? Labels of CamVid's pixels, by each.
 
     box            pyramids over boxes, no mask
     A, B           the paper's designs
     A, no pursuit  all stuff of an image is one object
-    A, svm         support vector machines in the place of A's softmax
+    A, svm         linear SVMs in the place of A's softmax
     box, svm       the same of box
     A, superpixels A judged on the segments that a server makes, trained on proposals
 
 Each is one run of train/segmentation.py on 367 images, judged on the 233 of the split
-"test"; runs share their proposals, and machines the fine-tuning of their design. A
+"test"; runs share their proposals, and linear SVMs the fine-tuning of their design. A
 record has what that script's result.json has: mean IoU and IoU of each class of labels
 that are pasted, voted and the best for the proposals; AP of objects by their masks.
 

@@ -132,7 +132,7 @@ def test_resuming_leaves_the_density_as_it_is():
 
 
 def test_resuming_with_the_seed_of_the_start_has_other_random_numbers():
-    """A quarter turn of noise ends at the momentum, and equal ones at one place."""
+    """A trajectory of length pi/2 ends at the momentum, and equal ones at one place."""
     target = targets.constant()
     sampler = served(target, num_iterations=2, step=np.pi / 2, num_steps=1)
     rows = rows_of(range(ROWS))
@@ -377,7 +377,7 @@ def test_an_approach_has_steps_of_its_own_and_no_test():
     rising = schedule.rise < 1
     np.testing.assert_array_equal(schedule.is_adjusted, ~rising)
     np.testing.assert_allclose(schedule.step_size[0], np.where(rising, 0.1, 0.01))
-    # A quarter turn of steps of .1, on average, or nearly.
+    # A length of pi/2 in steps of .1, on average, or nearly.
     assert 8 <= schedule.num_leapfrog_steps[0, rising].min()
     sampler = served(targets.linear())
     tilt = kt.Tilt(sampler._first.unit, sampler._first.reference)

@@ -1,6 +1,6 @@
 """Objects and stuff by convolutional feature masking: a label for every pixel.
 
-    proposals -> fine-tuning by segments -> [support vector machines] -> labels
+    proposals -> fine-tuning by segments -> [linear SVMs] -> labels
 
 Paper: Dai, He, Sun, "Convolutional feature masking for joint object and stuff
 segmentation", CVPR 2015.

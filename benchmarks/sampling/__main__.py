@@ -10,7 +10,7 @@ What it shows, part by part (`--parts`), and what is wanted:
               spectral noise, scale 10)
     pixels    the step of 80 % acceptance against the number of pixels, for a tilt with
               the same law whatever their number, both logarithmic: slopes 0 (split)
-              and -1/4 (hmc) with trajectories of a quarter turn; hmc with four steps,
+              and -1/4 (hmc) with trajectories of length pi/2; hmc with four steps,
               whose trajectories shorten with the step, has -1/6
     blackjax  effective samples of f per second beside BlackJAX's HMC, on the same
               network rewritten in JAX
@@ -27,7 +27,7 @@ chains at once. A finished case is in the file at once, and a second call with t
 settings measures only what is missing.
 
 In `ess`, weak and lenet run through `kt.sample`, which adapts the step in its warm-up
-and never makes a trajectory longer than a quarter turn of the noise, pi / 2: with many
+and never makes a trajectory longer than pi/2: with many
 steps more than 80 % are accepted. A draw is then worth one independent draw at most,
 and L steps 1 / L effective samples per gradient: numbers of steps for which that is
 less than the best found are left out. ESS / draws above 0.8 is marked: there the

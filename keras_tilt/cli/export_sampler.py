@@ -113,7 +113,7 @@ def _add_long_chains(add):
     add(
         "--approach-step",
         type=positive,
-        help="of a leapfrog without Metropolis test, while a strong tilt rises",
+        help="of an unadjusted warm-up, while a strong tilt rises",
     )
 
 

@@ -1,6 +1,6 @@
 """Objects and stuff by convolutional feature masking: a label for every pixel.
 
-    proposals -> fine-tuning by segments -> [support vector machines] -> labels
+    proposals -> fine-tuning by segments -> [linear SVMs] -> labels
 
 The network is any classifier that Keras saved, of pixels in [0, 255]; its layers up to
 --layer are used, on images of --size. A run that is interrupted goes on where it stood:

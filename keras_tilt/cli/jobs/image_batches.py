@@ -142,7 +142,7 @@ def opened(
         network: name or .keras file of the network that is to see them.
         dataset: name, as in `keras_tilt.cli.jobs.image_sources`.
         data_dir: the folder of the images.
-        dry_run: whether images of the kind will do.
+        dry_run: whether made-up images of the same shape will do.
         labelled_fraction: share of each class that keeps its label, or None.
         unlabelled: a folder of more images, or None.
         size: of the crop, pixels; None for the network's own.
