@@ -112,10 +112,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_tilt.cli import process
-from keras_tilt.training import results
-from keras_tilt.training import evaluation
-from keras_tilt.data import batches
-from keras_tilt.data import sources
+from keras_tilt.data import batches, sources
+from keras_tilt.training import evaluation, results
 
 PAIRS = [
     ("DG", "GG"),

@@ -48,8 +48,7 @@ import numpy as np
 import tensorflow as tf
 from train_step import error_of_median
 
-from keras_tilt.data import batches
-from keras_tilt.data import sources
+from keras_tilt.data import batches, sources
 
 SIDE, CLASSES, QUEUE = 227, 1000, 65_536
 VARIANTS = ("stock", "discriminative", "generative", "queue")

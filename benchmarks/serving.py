@@ -107,10 +107,9 @@ import numpy as np
 import tensorflow as tf
 from keras_tilt import serving
 from keras_tilt.cli import named, process
-from keras_tilt.serving import servable
-from keras_tilt.serving import requests
 from keras_tilt.networks.graph import network_of
 from keras_tilt.sampling.response import value_and_gradient
+from keras_tilt.serving import requests, servable
 from keras_tilt.units.groups import variables_of
 from tqdm.auto import tqdm
 

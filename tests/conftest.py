@@ -10,8 +10,7 @@ import small_network
 import tensorflow as tf
 
 from keras_tilt import masking, serving
-from keras_tilt.serving import servable
-from keras_tilt.serving import requests
+from keras_tilt.serving import requests, servable
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
