@@ -1,5 +1,6 @@
 """Four logical CPU devices, set before TensorFlow starts, and one shared strategy."""
 
+import gc
 import os
 
 import keras_tilt as kt  # (first: it sets TensorFlow's environment defaults)
@@ -16,6 +17,12 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
     4 * [tf.config.LogicalDeviceConfiguration()],
 )
+
+
+def pytest_collection_finish():
+    """What was imported stays: the garbage collector need not look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
