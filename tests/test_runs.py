@@ -1,5 +1,6 @@
 """A run on disk, interrupted at any moment and resumed, is the uninterrupted run."""
 
+import functools
 import json
 import pathlib
 import textwrap
@@ -11,7 +12,7 @@ import pytest
 import targets
 import tensorflow as tf
 import tensorflow_probability as tfp
-from small_network import small_network
+from small_network import SHAPE, small_network
 
 from keras_tilt.reference.distributions import white_noise
 from keras_tilt.sampling import chains, sampler
@@ -24,23 +25,30 @@ from keras_tilt.tilt import Tilt
 from keras_tilt.units.selection import unit
 
 BURNIN, DRAWS = 6, 12
-SHAPE = targets.SHAPE
 
 
 def tilt_of(target):
     return Tilt(target.unit, target.reference())
 
 
+@functools.cache
 def class_tilts(seed=0):
-    reference = white_noise((8, 8, 1))
-    return [Tilt(unit(small_network(seed), class_index=k), reference) for k in range(2)]
+    """Two classes of one network, with which the graphs that are traced are kept."""
+    network, reference = small_network(seed), white_noise(SHAPE)
+    return [Tilt(unit(network, class_index=k), reference) for k in range(2)]
 
 
 def run(tilt=None, directory=None, **kwargs):
     settings = {"num_chains": 3, "num_results": DRAWS, "num_burnin_steps": BURNIN}
     settings |= {"seed": 7, "progress": False} | kwargs
-    tilt = tilt_of(targets.relu()) if tilt is None else tilt
+    tilt = class_tilts()[0] if tilt is None else tilt
     return sample(tilt, directory=directory, **settings)
+
+
+@functools.cache
+def whole_run(case="split"):
+    """The run that is neither interrupted nor on disk."""
+    return run(**CASES[case])
 
 
 def interrupt_after(monkeypatch, iterations, error=KeyboardInterrupt):
@@ -72,7 +80,7 @@ def assert_same(one, other):
 
 
 def test_ctrl_c_while_sampling_returns_the_draws_made(monkeypatch):
-    whole = run()
+    whole = whole_run()
     interrupt_after(monkeypatch, BURNIN + 7)
     with pytest.warns(UserWarning, match="interrupted: 5 of 12"):
         part = run()
@@ -117,7 +125,7 @@ MOMENTS = (1, BURNIN - 1, BURNIN, BURNIN + 2, BURNIN + 7)
 def test_interrupted_anywhere_and_resumed_it_is_the_whole_run_bit_for_bit(
     monkeypatch, tmp_path, case, iterations
 ):
-    whole = run(**CASES[case])
+    whole = whole_run(case)
     with monkeypatch.context() as patch:
         interrupt_after(patch, iterations)
         if iterations >= BURNIN + 4:
@@ -130,7 +138,7 @@ def test_interrupted_anywhere_and_resumed_it_is_the_whole_run_bit_for_bit(
 
 
 def test_a_run_interrupted_many_times_is_the_whole_run(monkeypatch, tmp_path):
-    whole = run()
+    whole = whole_run()
     interruptions = 0
     while True:
         with monkeypatch.context() as patch:
@@ -191,7 +199,7 @@ def test_a_finished_run_is_read_and_not_run_again(monkeypatch, tmp_path):
 
 def test_the_last_checkpoint_is_enough(monkeypatch, tmp_path):
     """A process killed between two checkpoints repeats what it had not saved."""
-    whole = run()
+    whole = whole_run()
     monkeypatch.setattr(loop, "_SAVE_EVERY", 0.0)
     kept = []
     keep = Run.checkpoint
@@ -218,7 +226,7 @@ SCRIPT = """
     from keras_tilt.tilt import Tilt
     run._SAVE_EVERY = 0.0
     tilt = Tilt(lambda z: tf.reduce_sum(tf.sin(3 * z), axis=1), white_noise([5]))
-    samples = sampler.sample(tilt, 4, 400, 100, seed=3, directory=sys.argv[1],
+    samples = sampler.sample(tilt, 4, 200, 60, seed=3, directory=sys.argv[1],
                              progress=False)
     print(samples.noise.tobytes().hex()[-4000:], samples.f.sum(), samples.step_size)
 """
@@ -262,7 +270,7 @@ def all_files_of(folder):
 @pytest.mark.parametrize("case", CASES)
 def test_a_longer_run_goes_on_and_its_first_draws_stay(tmp_path, case):
     """Finished, or not; and of a run of several lengths it is the longest."""
-    whole = run(**CASES[case])
+    whole = whole_run(case)
     for num_results in (3, DRAWS // 2, DRAWS):
         found = run(directory=tmp_path / "run", num_results=num_results, **CASES[case])
         np.testing.assert_array_equal(found.f, whole.f[:num_results])
@@ -290,7 +298,7 @@ def test_of_a_longer_run_the_first_draws_are_read_and_nothing_is_lost(
 def test_a_run_interrupted_while_it_is_lengthened_is_the_whole_run(
     tmp_path, monkeypatch
 ):
-    whole = run()
+    whole = whole_run()
     run(directory=tmp_path / "run", num_results=5)
     with monkeypatch.context() as patch:
         interrupt_after(patch, 3)
@@ -316,7 +324,7 @@ def test_a_run_with_a_callback_is_lengthened_and_not_shortened(tmp_path):
     def callback(number, noise):
         seen.append((number, noise[0]))
 
-    whole = run()
+    whole = whole_run()
     run(directory=tmp_path / "run", callback=callback, num_results=5)
     longer = run(directory=tmp_path / "run", callback=callback)
     assert [number for number, _ in seen] == list(range(DRAWS))
@@ -377,7 +385,7 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
 
 
 def test_a_run_killed_at_its_very_first_moment_is_no_other_run(tmp_path):
-    whole = run()
+    whole = whole_run()
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json.part").write_text('{"seed": [1')
     assert_same(run(directory=tmp_path / "run"), whole)
@@ -441,11 +449,11 @@ def test_numbers_of_numpy_are_numbers(tmp_path):
 
 def test_another_reference_of_the_same_f_is_another_run(tmp_path):
     def tilt(stddev):
-        normal = tfp.distributions.Normal(tf.zeros(SHAPE), stddev)
-        reference = tfp.distributions.Independent(normal, len(SHAPE))
+        normal = tfp.distributions.Normal(tf.zeros(targets.SHAPE), stddev)
+        reference = tfp.distributions.Independent(normal, len(targets.SHAPE))
         return Tilt(targets.linear().unit, reference)
 
-    settings = {"initial_noise": np.ones([3, *SHAPE]), "kernel": "hmc"}
+    settings = {"initial_noise": np.ones([3, *targets.SHAPE]), "kernel": "hmc"}
     run(tilt(2.0), tmp_path / "run", **settings)
     with pytest.raises(ValueError, match="log_prob .* The network or the reference"):
         run(tilt(9.0), tmp_path / "run", **settings)
@@ -534,7 +542,7 @@ def test_draws_are_found_again_and_settings_are_plain_text(tmp_path):
 def test_states_on_disk_are_not_in_memory(tmp_path):
     samples = run(directory=tmp_path / "run")
     assert isinstance(samples.noise, np.memmap)
-    whole = run()
+    whole = whole_run()
     np.testing.assert_array_equal(samples.images[-1], whole.images[-1])
     got = []
     streamed = run(
