@@ -10,6 +10,7 @@ import tensorflow as tf
 from small_network import SHAPE, small_network
 
 import keras_tilt as kt
+from keras_tilt.sampling import kept
 
 
 class Counter:
@@ -253,12 +254,13 @@ def test_thirty_units_leave_no_more_graphs_than_one():
     assert graphs_alive() == before
 
 
-def test_of_many_shapes_the_graphs_used_last_stay():
+def test_of_many_shapes_the_graphs_used_last_stay(monkeypatch):
+    monkeypatch.setattr(kept, "_MOST", 3)
     network = small_network()
     few = {"num_results": 1, "num_burnin_steps": 0, "step_size": 0.1}
     unit = kt.unit(network, class_index=0)
     counts = []
-    for num_chains in range(1, 12):
+    for num_chains in range(1, 7):
         draw(unit, num_chains=num_chains, **few)
         counts.append(graphs_alive())
     assert counts[-1] == counts[-2] == counts[-3] > counts[0]

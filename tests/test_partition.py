@@ -1,14 +1,16 @@
 """log Z is exact within its own error; what cannot be known is said in words."""
 
+import functools
 import math
 
-import keras
 import numpy as np
 import pytest
 import targets
 import tensorflow as tf
 import tensorflow_probability as tfp
 from scipy import special, stats
+from small_network import SHAPE as NETWORK_SHAPE
+from small_network import small_network
 
 import keras_tilt
 from keras_tilt.partition import annealing, estimators
@@ -38,6 +40,23 @@ def estimate(tilt, *args, **kwargs):
     return log_partition(tilt, *args, **{"seed": 1, "progress": False} | kwargs)
 
 
+_estimated = {}
+
+
+def annealed(target):
+    """log Z of a target by annealing, found once for all tests that read it."""
+    key = target.name, target.mean.size, target.log_partition
+    if key not in _estimated:
+        _estimated[key] = estimate(tilt_of(target))
+    return _estimated[key]
+
+
+@functools.cache
+def class_tilt():
+    """Of a network, with which the graph that is traced is kept."""
+    return Tilt(unit(small_network(), class_index=1), white_noise(NETWORK_SHAPE))
+
+
 def curved(shape):
     """All targets but the constant ones."""
     return targets.all_targets(shape)[:4]
@@ -54,7 +73,7 @@ def by_name(cases):
 
 @by_name(curved(SMALL) + curved(MIDDLE))
 def test_annealing_finds_log_z_within_its_error(target):
-    found = estimate(tilt_of(target))
+    found = annealed(target)
     assert found.is_reliable, found.verdict
     assert abs(found.value - target.log_partition) < FEW * found.standard_error
     assert found.standard_error < 0.15
@@ -89,7 +108,8 @@ def bracketed(found, exact):
 @by_name([target for shape in SHAPES for target in targets.all_targets(shape)[4:]])
 @pytest.mark.parametrize("method", estimators.METHODS)
 def test_a_constant_is_its_own_log_z_if_it_is_constant(target, method):
-    found = estimate(tilt_of(target), method)
+    steps = {"num_steps": 4} if method == "annealed" else {}
+    found = estimate(tilt_of(target), method, **steps)
     assert found.value == pytest.approx(target.log_partition, abs=1e-6)
     assert found.ess == pytest.approx(len(found.log_weights))
     assert not found.is_reliable and "exact only if it is constant" in found.verdict
@@ -159,8 +179,8 @@ def check_coverage(target, values, errors):
         assert stats.binomtest(number, 100, share).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("kernel", ["split", "hmc", "mala"])
-def test_every_kernel_leads_to_the_same_log_z(kernel):
+@pytest.mark.parametrize("kernel", ["hmc", "mala"])
+def test_every_other_kernel_leads_to_the_same_log_z(kernel):
     target = targets.relu(SMALL)
     found = estimate(tilt_of(target), kernel=kernel)
     assert found.is_reliable, found.verdict
@@ -305,10 +325,8 @@ def test_a_flat_f_has_a_path_of_equal_steps():
 
 
 def test_tilts_that_share_a_layer_are_walked_together_and_alone_alike():
-    keras.utils.set_random_seed(0)
-    three = unit(keras_tilt.lenet(), class_index=3)
-    reference = white_noise((28, 28, 1))
-    tilts = [Tilt(three, reference), Tilt(-1.0 * three, reference, scale=2.0)]
+    one = class_tilt()
+    tilts = [one, Tilt(-1.0 * one.unit, one.reference, scale=2.0)]
     settings = {"num_chains": 20, "num_steps": 24, "num_leapfrog_steps": 3}
     both = estimate(tilts, **settings)
     assert [one.tilt for one in both] == tilts
@@ -321,19 +339,20 @@ def test_tilts_that_share_a_layer_are_walked_together_and_alone_alike():
 
 
 def test_equal_seeds_give_equal_numbers_and_others_do_not():
-    tilt = tilt_of(targets.relu(SMALL))
-    for method in estimators.METHODS:
-        one, same, other = (estimate(tilt, method, seed=seed) for seed in (5, 5, 6))
+    for method, few in (("annealed", {"num_steps": 2}), ("importance", {})):
+        one, same, other = (
+            estimate(class_tilt(), method, seed=seed, **few) for seed in (5, 5, 6)
+        )
         assert one.value == same.value != other.value
 
 
 def test_an_interrupted_annealing_goes_on_to_the_same_number(tmp_path, monkeypatch):
-    tilt = tilt_of(targets.relu(SMALL))
-    settings = {"num_steps": 40, "num_chains": 20}
+    tilt = class_tilt()
+    settings = {"num_steps": 12, "num_chains": 20}
     whole = estimate(tilt, **settings)
     directory = tmp_path / "run"
     number = annealing.number_on_path
-    for stop in (3, 55, 110):
+    for stop in (3, 17, 30):
 
         def interrupted(iteration, num_steps, stop=stop):
             if iteration == stop:
@@ -350,7 +369,7 @@ def test_an_interrupted_annealing_goes_on_to_the_same_number(tmp_path, monkeypat
         resumed.reverse_log_weights, whole.reverse_log_weights
     )
     assert estimate(tilt, directory=directory, **settings).value == whole.value
-    other = tilt_of(targets.relu(SMALL, scale=0.4))
+    other = Tilt(1.5 * tilt.unit, tilt.reference)
     with pytest.raises(ValueError, match="f_at_start"):
         estimate(other, directory=directory, **settings)
 
@@ -361,7 +380,7 @@ def test_what_the_pilot_found_is_saved_before_the_first_walk(tmp_path, monkeypat
         annealing.Run, "checkpoint", lambda run, parts: saved.append(parts)
     )
     settings = {"num_steps": 2, "num_chains": 20, "directory": tmp_path / "run"}
-    estimate(tilt_of(targets.relu(SMALL)), **settings)
+    estimate(class_tilt(), **settings)
     assert [parts["iteration"] for parts in saved] == [0, 6]
 
 
@@ -374,16 +393,16 @@ def test_leapfrog_steps_are_numbered_along_the_path_and_beyond_it_at_p(monkeypat
         return parameters_with(plan, step_size, number, scale)
 
     monkeypatch.setattr(schedule.Plan, "parameters_with", spy)
-    estimate(tilt_of(targets.relu(SMALL)), num_steps=4, num_chains=20)
+    estimate(class_tilt(), num_steps=4, num_chains=20)
     assert numbers[-12:] == [1, 2, 3, 4, 5, 6, 6, 5, 4, 3, 2, 1]
 
 
 def test_progress_says_where_the_walk_is(capsys):
-    estimate(tilt_of(targets.relu(SMALL)), num_chains=20, progress=True)
+    estimate(class_tilt(), num_chains=20, num_steps=4, progress=True)
     shown = capsys.readouterr().err
     for word in ("pilot", "reverse", "accepted", "f="):
         assert word in shown
-    estimate(tilt_of(targets.relu(SMALL)), "importance", progress=True)
+    estimate(class_tilt(), "importance", progress=True)
     assert "draws of q" in capsys.readouterr().err
 
 
@@ -392,7 +411,7 @@ def test_progress_says_where_the_walk_is(capsys):
 
 def test_log_prob_is_the_exact_density():
     target = targets.linear(SMALL)
-    found = estimate(tilt_of(target))
+    found = annealed(target)
     images = target.draw(20, seed=0)
     exact = stats.norm(target.mean, np.sqrt(target.variance)).logpdf(images)
     np.testing.assert_allclose(
@@ -410,8 +429,7 @@ def test_the_ratio_of_two_densities_is_exact_with_and_without_one_reference():
     exact = exact - stats.norm(other.mean, np.sqrt(other.variance)).logpdf(images)
     exact = exact.sum(axis=(1, 2, 3))
     first = estimate(Tilt(one.unit, reference))
-    for second in (Tilt(other.unit, reference), tilt_of(other)):
-        second = estimate(second)
+    for second in (estimate(Tilt(other.unit, reference)), annealed(other)):
         ratio = first.log_density_ratio(second, images)
         error = math.hypot(first.standard_error, second.standard_error)
         np.testing.assert_allclose(ratio, exact, atol=4 * error)
@@ -495,7 +513,7 @@ def test_annealing_to_what_is_not_integrable_is_an_error_or_not_to_be_trusted(a)
     else:
         assert not found.is_reliable
         assert found.standard_error == math.inf
-    found = estimate(tilt, num_steps=100)
+    found = estimate(tilt, num_steps=40)
     assert not found.is_reliable, found
     assert "not to be trusted" in str(found)
 
