@@ -132,7 +132,10 @@ class Answers:
         def f(noise):
             return self.f_of(self.first.to_images(noise), unit)
 
-        return end_of_chain(f, self.schedule, unit, noise, scale, seed, first)
+        autograph = not self.f_of.is_of_networks
+        return end_of_chain(
+            f, self.schedule, unit, noise, scale, seed, first, autograph
+        )
 
     def _is_converged(self, unit, temperature, f, accept_rate):
         """Of a unit and in a range that are certified, and of a chain that moved."""

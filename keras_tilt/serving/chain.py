@@ -35,6 +35,7 @@ def end_of_chain(
     scale: tf.Tensor,
     seed: tf.Tensor,
     first: int = 0,
+    autograph: bool = True,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Return the end of a chain, and how often it moved.
 
@@ -46,13 +47,14 @@ def end_of_chain(
         scale: [], of the tilt, divided by the temperature.
         seed: [2], of the chain.
         first: iteration to start with; `schedule.num_rising` for the full tilt alone.
+        autograph: as in `keras_tilt.sampling.response.Response`.
 
     Returns:
         noise: [1, ...].
         f: [], at that noise, nats.
         accept_rate: [], share of the iterations at the full tilt that were accepted.
     """
-    response = Response(f)
+    response = Response(f, autograph)
     step_size = tf.gather(schedule.step_size, unit)
     num_steps = tf.gather(schedule.num_leapfrog_steps, unit)
     seeds = chain_seeds(seed, tf.range(schedule.num_iterations))

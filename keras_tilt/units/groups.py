@@ -140,6 +140,11 @@ class UnitChoice:
 
     units: tuple[Callable, ...]
 
+    @property
+    def is_of_networks(self) -> bool:
+        """Whether none of the units is a plain function."""
+        return all(isinstance(unit, Unit) for unit in self.units)
+
     def __call__(self, images: ArrayLike, index: ArrayLike) -> tf.Tensor:
         """Return f of the unit `index`, [] int32, in 0 ... units - 1: float32 [n]."""
         groups = shared(self.units)
