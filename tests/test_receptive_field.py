@@ -21,6 +21,11 @@ from keras_tilt.units.selection import unit
 
 SHAPE = (30, 26, 2)
 SEEDS = range(24)
+# Of random graphs a third is quick; the slow ones are more of the same.
+some_seeds = pytest.mark.parametrize(
+    "seed",
+    [pytest.param(i, marks=[pytest.mark.slow] if i >= 8 else []) for i in SEEDS],
+)
 
 
 # Random graphs
@@ -186,7 +191,7 @@ def is_inside(window, shape, margin=6):
     )
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@some_seeds
 def test_a_cell_sees_the_pixels_where_its_gradient_is(seed):
     network = random_network(seed)
     field = receptive_field(network, "top")
