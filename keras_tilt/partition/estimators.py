@@ -203,7 +203,8 @@ def log_partition(
         >>> bool(abs(found.value - 2.0) < 4 * found.standard_error)
         True
 
-    Source: see the module.
+    Source: Neal (2001), "Annealed importance sampling"; Grosse, Ancha and Roy (2016),
+    "Measuring the reliability of MCMC inference with bidirectional Monte Carlo".
     """
     tilts = checked_tilts(tilt)
     if method not in METHODS:

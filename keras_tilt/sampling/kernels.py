@@ -163,7 +163,8 @@ class SplitHamiltonianMonteCarlo(tfp.mcmc.TransitionKernel):
         >>> draws.shape
         TensorShape([1000, 4, 2])
 
-    Source: see the module.
+    Source: Shahbaba, Lan, Johnson and Neal (2014), "Split Hamiltonian Monte Carlo",
+    section 3.1.
     """
 
     def __init__(

@@ -169,7 +169,8 @@ def sample(
         >>> samples.images.shape
         (10, 4, 2, 2, 1)
 
-    Source: see the module.
+    Source: Dai, Lu and Wu (2015), section on generative visualization; Neal (2011),
+    "MCMC using Hamiltonian dynamics".
     """
     leapfrog = Leapfrog(kernel, num_leapfrog_steps, max_leapfrog_steps, step_size, mass)
     plan = plan_of(
