@@ -351,19 +351,26 @@ def test_another_seed_is_another_image(client, golden):
         assert (before != after).any()
 
 
-def test_eight_clients_at_once_have_the_answers_of_one(client):
-    """500 requests of 40 kinds and 1 to 8 rows; every fourth over REST."""
+def some(few, many):
+    """A few requests; the slow tests send as many more of the same."""
+    slow = pytest.param(many, marks=pytest.mark.slow)
+    return pytest.mark.parametrize("number", [few, slow])
+
+
+@some(100, 500)
+def test_eight_clients_at_once_have_the_answers_of_one(client, number):
+    """Requests of 40 kinds and 1 to 8 rows; every fourth over REST."""
     random = np.random.default_rng(3)
     inputs = [random_inputs(random, random.integers(1, 9)) for _ in range(40)]
     alone = [client.grpc(each) for each in inputs]
-    order = random.integers(0, len(inputs), 500)
+    order = random.integers(0, len(inputs), number)
 
     def ask(i):
         ask_over = client.columns if i % 4 == 0 else client.grpc
         assert_same(ask_over(inputs[order[i]]), alone[order[i]])
 
     with futures.ThreadPoolExecutor(8) as clients:
-        list(clients.map(ask, range(500)))
+        list(clients.map(ask, range(number)))
 
 
 # What is wrong is said
@@ -709,15 +716,16 @@ def malformed(random, inputs):
     return kind, lambda client: over_rest(client, columns_of(altered, signature))
 
 
-def test_malformed_requests_are_the_clients_fault(client, golden):
-    """2,000 from one seed; none hangs, fails the server, or spoils the next answer."""
+@some(200, 2000)
+def test_malformed_requests_are_the_clients_fault(client, golden, number):
+    """From one seed; none hangs, fails the server, or spoils the next answer."""
     random, outcomes = np.random.default_rng(6), collections.Counter()
-    for i in range(2000):
+    for i in range(number):
         kind, send = malformed(random, random_inputs(random, random.integers(2, 5)))
         outcome = send(client)
         assert outcome != "OK" or kind in MAY_BE_RIGHT, kind
         outcomes[kind, outcome] += 1
-        if i % 200 == 199:
+        if i % 100 == 99:
             assert_same(client.grpc(golden[0]), golden[1])
             assert_same(client.columns(golden[0]), golden[1])
     for (kind, outcome), count in sorted(outcomes.items()):
