@@ -19,8 +19,9 @@ tf.config.set_logical_device_configuration(
 )
 
 
-def pytest_collection_finish():
-    """What was imported stays: the garbage collector need not look at it again."""
+@pytest.fixture(scope="module", autouse=True)
+def what_is_there_stays():
+    """What was imported or is kept: the garbage collector need not look at it again."""
     gc.collect()
     gc.freeze()
 
