@@ -35,7 +35,7 @@ MUTATIONS = [
         ("tilt", "self.scale * self.response(images) +", "self.response(images) +", "test_tilt"),
         ("tilt", "return self.scale * tf.sqrt(", "return tf.sqrt(", "test_tilt"),
         # q: references
-        ("reference/transports", "below, above = (x - self.low)", "below, above = (self.low - x)", "test_transports"),
+        ("reference/transports", "below, above = (x - self.low)", "below, above = (self.low - x)", "test_reference"),
         ("reference/transports", "log_normal = -0.5 * z**2", "log_normal = -0.4 * z**2", "test_reference"),
         # draws of p
         ("sampling/kernels", "noise = cosine * at.noise + sine * at.momentum", "noise = cosine * at.noise - sine * at.momentum", "test_kernels"),

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from keras_tilt.sampling.adaptation import (
     QUARTER_TURN,
@@ -41,6 +42,17 @@ def test_the_frozen_step_is_the_one_accepted_as_often_as_wanted(
     accepted = exponential(scale)(step.settled)
     # A reading has a standard deviation of .1, and the mean is over 30 or more.
     assert accepted == pytest.approx(TARGET, abs=0.07)
+
+
+def test_the_frozen_step_is_the_geometric_mean_of_the_settled_ones():
+    """Those of the second half of the iterations at the full tilt: 70 to 99 of 100."""
+    step, used = StepSize.first(0.5, [1]), []
+    accept_of = noisy(exponential(0.3))
+    for i in range(100):
+        step = step.learn(accept_of(step.current), TARGET, i, 100)
+        used.append(step.current[0])
+    assert step.num_settled == 30 and np.std(used[70:]) > 1e-3
+    assert step.settled[0] == pytest.approx(stats.gmean(used[70:]), rel=1e-9)
 
 
 def test_noise_of_few_chains_does_not_bias_the_step():
