@@ -87,19 +87,23 @@ def test_phases_are_fits_one_after_the_other(whole):
         assert theirs.items() <= ours.items()
 
 
-@pytest.mark.parametrize("steps", [1, STEPS, 2 * STEPS, TOTAL - 1])
-def test_killed_after_any_step_and_resumed_it_is_the_whole_run(whole, tmp_path, steps):
-    with pytest.raises(KilledError):
-        train(tmp_path / "run", [KillAfter(steps)])
-    assert_same_run(train(tmp_path / "run"), whole[1])
-
-
-def test_killed_again_and_again_it_is_the_whole_run(whole, tmp_path):
-    for steps in (9, 11, 20, 3, 8):
+@pytest.mark.parametrize(
+    "kills",
+    [
+        # At steps 1, STEPS, 2 STEPS and TOTAL - 1, as it resumes at multiples of seven.
+        (1, STEPS, STEPS + 1, 2 * STEPS + 1),
+        (9, 11, 20, 3, 8),
+    ],
+)
+def test_killed_again_and_again_it_is_the_whole_run(whole, tmp_path, kills):
+    for steps in kills:
         with pytest.raises(KilledError):
             train(tmp_path / "run", [KillAfter(steps)])
     assert_same_run(train(tmp_path / "run"), whole[1])
     assert table_in(tmp_path / "run") == table_in(whole[0])
+    curves = curves_in(tmp_path / "run")
+    assert sorted(epoch for name, epoch in curves if name == "loss") == [1, 2, 3, 4]
+    assert len(set(curves)) == len(curves)
 
 
 def test_a_finished_run_trains_no_more(whole):
@@ -120,20 +124,15 @@ def test_the_table_has_one_row_for_every_epoch(whole):
         assert float(row["loss"]) == exact["loss"]
 
 
-def test_tensorboard_has_every_epoch_once_however_often_killed(tmp_path):
-    for steps in (STEPS + 3, 2 * STEPS):
-        with pytest.raises(KilledError):
-            train(tmp_path / "run", [KillAfter(steps)])
-    train(tmp_path / "run")
-    events = [
+def curves_in(folder):
+    """(name, epoch) of all values that TensorBoard shows of a run."""
+    return [
         (value.tag, event.step)
-        for path in (tmp_path / "run" / "tensorboard").iterdir()
+        for path in (folder / "tensorboard").iterdir()
         for record in tf.data.TFRecordDataset(str(path))
         for event in [tf.compat.v1.Event.FromString(record.numpy())]
         for value in event.summary.value
     ]
-    assert sorted(step for tag, step in events if tag == "loss") == [1, 2, 3, 4]
-    assert len(set(events)) == len(events)
 
 
 def test_at_most_save_every_steps_are_lost(tmp_path):
@@ -144,17 +143,22 @@ def test_at_most_save_every_steps_are_lost(tmp_path):
     assert seen.left == trained_child.SAVE_EVERY
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_the_step_end_and_saves(whole, tmp_path, capsys, number):
-    ask = KillAfter(STEPS + 4, lambda: signal.raise_signal(number))
-    with pytest.raises(training.Stopped) as stopped:
-        train(tmp_path / "run", [ask])
-    assert stopped.value.code == 128 + number
-    assert "after epoch 1, step 4" in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+def test_a_signal_lets_the_step_end_and_saves(whole, tmp_path, capsys):
+    """In the last step of an epoch it lets the epoch end, too."""
+    for steps, number, place in (
+        (STEPS, signal.SIGTERM, "after epoch 1, step 0"),
+        (4, signal.SIGTERM, "after epoch 1, step 4"),
+        (2, signal.SIGINT, "after epoch 1, step 6"),
+    ):
+        ask = KillAfter(steps, lambda number=number: signal.raise_signal(number))
+        with pytest.raises(training.Stopped) as stopped:
+            train(tmp_path / "run", [ask])
+        assert stopped.value.code == 128 + number
+        assert place in capsys.readouterr().err
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     seen = KillAfter(TOTAL)
     assert_same_run(train(tmp_path / "run", [seen]), whole[1])
-    assert seen.left == STEPS + 4, "no step is done twice"
+    assert seen.left == STEPS + 6, "no step is done twice"
 
 
 class KillInValidation(KillAfter):
@@ -168,22 +172,17 @@ class KillInValidation(KillAfter):
         super().on_train_batch_end(0)
 
 
-@pytest.mark.parametrize("epochs", [1, 2, 4])
-def test_killed_in_a_validation_and_resumed_it_is_the_whole_run(
-    whole, tmp_path, monkeypatch, epochs
+def test_killed_in_validations_and_resumed_it_is_the_whole_run(
+    whole, tmp_path, monkeypatch
 ):
-    """Whatever was saved last: behind the last step of an epoch nothing is left."""
+    """In those of epochs 1, 2 and 4. Whatever was saved last, none of an epoch is left.
+
+    A run that is resumed begins with the validation it was killed in.
+    """
     monkeypatch.setattr(trained_child, "SAVE_EVERY", 1)
-    with pytest.raises(KilledError):
-        train(tmp_path / "run", [KillInValidation(epochs)])
-    assert_same_run(train(tmp_path / "run"), whole[1])
-
-
-def test_a_signal_in_the_last_step_of_an_epoch_ends_the_epoch(whole, tmp_path, capsys):
-    ask = KillAfter(STEPS, lambda: signal.raise_signal(signal.SIGTERM))
-    with pytest.raises(training.Stopped):
-        train(tmp_path / "run", [ask])
-    assert "after epoch 1, step 0" in capsys.readouterr().err
+    for validations in (1, 2, 3):
+        with pytest.raises(KilledError):
+            train(tmp_path / "run", [KillInValidation(validations)])
     assert_same_run(train(tmp_path / "run"), whole[1])
 
 
@@ -280,7 +279,7 @@ def test_calibrating_needs_images(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_that_goes_on_from_another_counts_its_epochs(tmp_path):
+def test_a_run_that_goes_on_from_another_counts_its_epochs(whole, tmp_path):
     first, second = phases()
     model = new_model()
     common = {"settings": {}, "calibration": batches(0, 0), "progress": False}
@@ -288,17 +287,17 @@ def test_a_run_that_goes_on_from_another_counts_its_epochs(tmp_path):
     rows = training.train(model, [second], tmp_path / "second", first_epoch=2, **common)
     assert [row["epoch"] for row in rows] == [3, 4]
     assert not (tmp_path / "second" / "best.keras").exists(), "nothing was validated"
-    expected, _ = train(tmp_path / "whole")
-    for ours, theirs in zip(model.weights, expected.weights, strict=True):
+    for ours, theirs in zip(model.weights, whole[1][0].weights, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
 def test_under_replicas_a_resumed_run_is_the_whole_run(strategy, tmp_path):
     """Weights bit for bit; logs are sums over replicas, in another order."""
-    expected, rows = train(tmp_path / "whole", strategy=strategy)
+    short = {"strategy": strategy, "epochs": 1}
+    expected, rows = train(tmp_path / "whole", **short)
     with pytest.raises(KilledError):
-        train(tmp_path / "run", [KillAfter(STEPS + 8)], strategy=strategy)
-    model, resumed = train(tmp_path / "run", strategy=strategy)
+        train(tmp_path / "run", [KillAfter(STEPS + 8)], **short)
+    model, resumed = train(tmp_path / "run", **short)
     for ours, theirs in zip(model.weights, expected.weights, strict=True):
         np.testing.assert_array_equal(*map(tf.convert_to_tensor, (ours, theirs)))
     for ours, theirs in zip(resumed, rows, strict=True):

@@ -48,13 +48,15 @@ def new_model(units=8, synchronized=False):
     return kt.GenerativeClassifier(keras.Model(images, x))
 
 
-def phases(batches=batches):
-    """Two epochs each."""
+def phases(batches=batches, epochs=2):
+    """As many epochs each."""
     return [
-        training.Phase("generative", 2, lambda: kt.CaffeSGD(0.01), batches, queue=4),
+        training.Phase(
+            "generative", epochs, lambda: kt.CaffeSGD(0.01), batches, queue=4
+        ),
         training.Phase(
             "discriminative",
-            2,
+            epochs,
             lambda: keras.optimizers.Adam(0.002),
             batches,
             calibrate=True,
@@ -78,11 +80,11 @@ def train(folder, callbacks=(), units=8, strategy=None, **options):
     return model, rows
 
 
-def run(model, folder, batches, settings=None, progress=False, **options):
+def run(model, folder, batches, epochs=2, settings=None, progress=False, **options):
     """Rows of a training of a model on some batches."""
     return training.train(
         model,
-        phases(batches),
+        phases(batches, epochs),
         folder,
         settings=settings or {"seed": 0},
         validation=batches(0, 0),
