@@ -60,12 +60,12 @@ MUTATIONS = [
         ("training/losses", "loss - generative_weight * mean_weight *", "loss - mean_weight *", "test_labels_and_weights"),
         ("training/calibration", "sums.log_sum - np.log(sums.num_images)", "sums.log_sum", "test_model"),
         ("training/reference_queue", "mass=share * (statistics.mass", "mass=(statistics.mass", "test_reference_queue"),
-        ("training/classifier", "            queue.push(batch)", "            pass", "test_reference_queue"),
+        ("training/classifier", "            queue.push(batch)", "            pass", "test_model"),
         ("training/optimizers", "of_bias = (self.bias_multiplier, self.bias_l2_multiplier)", "of_bias = (self.bias_l2_multiplier, self.bias_multiplier)", "test_optimizer"),
         # data
         ("data/orders", "np.random.default_rng([seed, epoch]).permutation", "np.random.default_rng([seed, 0]).permutation", "test_batches"),
         ("data/orders", "np.flatnonzero(labels < 0)", "np.flatnonzero(labels <= 0)", "test_batches"),
-        ("data/image_files", "expand_animations=False", "expand_animations=True", "test_image_files"),
+        ("data/image_files", "expand_animations=False", "expand_animations=True", "test_batches"),
         # storage
         ("storage/run_folder", "_check_same(self.directory, saved, self.identity | same)", "pass", "test_runs"),
         ("storage/files", "        os.replace(part, file)", "        shutil.copy(part, file)", "test_runs"),
