@@ -2,6 +2,7 @@
 
     run(["train/mnist.py", "--smoke"])     as subprocess.run([sys.executable, ...])
     Child(["train/mnist.py", "--smoke"])   as subprocess.Popen([sys.executable, ...])
+    call(mnist.main, ["--smoke"])          as run(...), but in this process
 
 To import TensorFlow takes five seconds of a processor, and a hundred tests need a
 process of their own: to be killed, or to show what a command prints and how it ends.
@@ -15,6 +16,7 @@ import atexit
 import contextlib
 import functools
 import importlib
+import io
 import json
 import os
 import pathlib
@@ -109,6 +111,24 @@ def run(command, cwd=None, env=None, timeout=600):
     return subprocess.CompletedProcess(command, code, *texts)
 
 
+def call(main, argv):
+    """Exit code, output and errors of a script's main function, in this process."""
+    said, shown, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(shown):
+        try:
+            main(list(map(str, argv)))
+        except SystemExit as end:
+            code = _exit_code(end)
+    return subprocess.CompletedProcess(argv, code, said.getvalue(), shown.getvalue())
+
+
+def _exit_code(end):
+    """That of a process which ends so; a sentence is printed on stderr."""
+    if isinstance(end.code, str):
+        print(end.code, file=sys.stderr)
+    return end.code if isinstance(end.code, int) else int(end.code is not None)
+
+
 def _file(stack, file, default):
     if file == subprocess.DEVNULL:
         return stack.enter_context(open(os.devnull, "w")).fileno()
@@ -186,9 +206,7 @@ def _become(request, files):
         _run(sys.argv)
         code = 0
     except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        if isinstance(end.code, str):
-            print(end.code, file=sys.stderr)
+        code = _exit_code(end)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:

@@ -3,6 +3,9 @@
 import gc
 import os
 
+# Its threads spin while they wait, and tests share the cores; read by NumPy at import.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
 import keras_tilt as kt  # (first: it sets TensorFlow's environment defaults)
 import keras
 import numpy as np

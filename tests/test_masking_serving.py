@@ -12,16 +12,40 @@ from PIL import Image
 from keras_tilt import masking
 from keras_tilt.masking.serving import MOST_SEGMENTS, ServedSegmenter
 from keras_tilt.masking.superpixels import segments_of
+from keras_tilt.serving.requests import traced
 
 NAMES = ["sky", "road", "car"]
 SIZE = (24, 32)
 
 
+IMAGE = tf.TensorSpec([None, None, None, 3], tf.uint8, "image")
+SEGMENTS = tf.TensorSpec([None, None, None], tf.int32, "segments")
+
+
 @functools.cache
-def graph_of(segmenter, signature, **arguments):
-    """A signature's function of NumPy arrays; traced once."""
-    served = ServedSegmenter(segmenter, NAMES, superpixels=20, side=40, **arguments)
-    function = served.functions[signature]
+def served_of(segmenter, rule):
+    return ServedSegmenter(segmenter, NAMES, rule, superpixels=20, side=40)
+
+
+@functools.cache
+def graph_of(segmenter, signature):
+    """A signature's function of NumPy arrays; traced once, with all others."""
+    return called(served_of(segmenter, "vote").functions[signature])
+
+
+@functools.cache
+def one_graph_of(segmenter, signature, rule):
+    """The same, where no other signature is traced unless all are needed."""
+    if (segmenter.background, rule) == (None, "vote"):
+        return graph_of(segmenter, signature)
+    served = served_of(segmenter, rule)
+    if signature == "label_segments":
+        return called(traced(served.label_segments, IMAGE, SEGMENTS))
+    return called(traced(served.label, IMAGE))
+
+
+def called(function):
+    """A graph as a function of NumPy arrays."""
 
     def call(**inputs):
         found = function(**{k: tf.constant(v) for k, v in inputs.items()})
@@ -56,8 +80,11 @@ def labelled_by_the_library(segmenter, image, segments, rule):
     return masking.label_map(segments, scores, rule, background, **bounds), scores
 
 
+@functools.cache
 def in_other_background(segmenter, background):
     """The same segmenter, whose background is another class."""
+    if background == segmenter.background:
+        return segmenter
     config = segmenter.get_config() | {"background": background}
     other = masking.Segmenter.from_config(config)
     other.set_weights(segmenter.get_weights())
@@ -71,8 +98,8 @@ def test_labels_are_those_of_superpixels_and_their_unions(
 ):
     """Of images that are no larger than what superpixels see."""
     segmenter = in_other_background(small_segmenter, background)
-    rows = images(3, 30, 40)
-    found = graph_of(segmenter, "serving_default", rule=rule)(image=rows)
+    rows = images(2, 30, 40)
+    found = one_graph_of(segmenter, "serving_default", rule)(image=rows)
     for i, image in enumerate(rows):
         atoms, members = segments_of(image, 20)
         segments = masking.Segments(atoms.numpy(), members.numpy())
@@ -93,13 +120,13 @@ def test_segments_of_a_client_are_scored_and_labelled_one_by_one(
     rule, background, small_segmenter
 ):
     segmenter = in_other_background(small_segmenter, background)
-    rows, maps = images(4, 50, 60), numbers(4, 50, 60)
+    rows, maps = images(3, 50, 60), numbers(3, 50, 60)
     maps[0][maps[0] == 2] = 3  # a number that is not there
     maps[1] = -1  # no segment at all
-    found = graph_of(segmenter, "label_segments", rule=rule)(
+    found = one_graph_of(segmenter, "label_segments", rule)(
         image=rows, segments=maps.astype(np.int32)
     )
-    assert found["segment_scores"].shape == (4, 6, 3)
+    assert found["segment_scores"].shape == (3, 6, 3)
     for i, (image, pieces) in enumerate(zip(rows, maps, strict=True)):
         present = np.unique(pieces[pieces >= 0])
         segments = masking.segments.of_label_map(pieces)
@@ -117,7 +144,7 @@ def test_where_no_segment_is_there_is_no_class(small_segmenter):
     nothing = np.full([1, 8, 9], -1, np.int32)
     for background, expected in ((None, -1), (1, 1)):
         segmenter = in_other_background(small_segmenter, background)
-        found = graph_of(segmenter, "label_segments")(
+        found = one_graph_of(segmenter, "label_segments", "vote")(
             image=images(1, 8, 9), segments=nothing
         )
         assert np.all(found["label_map"] == expected)
@@ -203,7 +230,8 @@ def test_maps_of_many_classes_are_files_of_16_bits(small_segmenter):
     kernel, bias = many.classifier.get_weights()
     many.classifier.set_weights([0 * kernel, np.arange(301.0)])  # none, then the last
     served = ServedSegmenter(many, list(map(str, range(300))), superpixels=4)
-    found = served.functions["label_segments_bytes"](
+    files = tf.TensorSpec([None], tf.string)
+    found = traced(served.label_segments_bytes, files, files)(
         image_bytes=tf.constant([png(images(1, 8, 8)[0])]),
         segments_bytes=tf.constant([png(np.uint8([[[0]] * 4 + [[255]] * 4] * 8))]),
     )

@@ -69,12 +69,6 @@ raise ImportError("no such driver")
     return tmp_path
 
 
-def test_importing_and_a_first_operation_print_nothing():
-    operation = "kt.lenet()(tf.zeros([2, 28, 28, 1])).numpy()"
-    run = run_python(f"import keras_tilt as kt, tensorflow as tf; {operation}")
-    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
-
-
 def test_importing_is_light_and_lists_every_name():
     run = run_python(
         "import sys, keras_tilt as kt, keras_tilt.cli.flags; print(*dir(kt)); "
@@ -116,16 +110,24 @@ def saved_model(tmp_path_factory):
 @pytest.mark.parametrize(
     "first",
     [
-        "import keras_tilt, keras",
-        "import keras_tilt, tensorflow_probability",
-        "import keras_tilt.training.run, keras_tilt.networks.graph",
-        "import keras_tilt as kt; kt.sources.npz, kt.unit",
+        "import keras_tilt as kt, tensorflow as tf; "
+        "kt.lenet()(tf.zeros([2, 28, 28, 1])).numpy()",
         "from keras_tilt.cli import named; from keras_tilt import *; sample, networks",
+        *(
+            pytest.param(order, marks=pytest.mark.slow)
+            for order in (
+                "import keras_tilt, keras",
+                "import keras_tilt, tensorflow_probability",
+                "import keras_tilt.training.run, keras_tilt.networks.graph",
+                "import keras_tilt as kt; kt.sources.npz, kt.unit",
+            )
+        ),
     ],
 )
 def test_in_every_order_the_start_is_quiet_and_keras_knows_our_classes(
     first, saved_model
 ):
+    """The rest is slow: the first two lead to the start from without and within."""
     run = run_python(first + FOUND, saved_model)
     assert (run.returncode, run.stderr) == (0, "")
     assert run.stdout.splitlines() == [

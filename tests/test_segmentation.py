@@ -13,16 +13,40 @@ from data_files import data_file
 from test_scripts import ROOT, run_script
 
 from keras_tilt import masking
+from keras_tilt.cli import segmentation
+from keras_tilt.cli.jobs import fine_tuning
 
 SCRIPT = "train/segmentation.py"
 
 
-def smoke(out, *arguments):
-    return run_script(SCRIPT, "--smoke", "--out", out, *arguments)
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """A function that runs in this process, with a small network and two pictures."""
+    path = tmp_path_factory.mktemp("network") / "network.keras"
+    keras.utils.set_random_seed(0)
+    layers = [
+        keras.Input((60, 80, 3)),
+        keras.layers.Rescaling(1 / 128, -1),
+        keras.layers.Conv2D(8, 5, 4, activation="relu", name="conv1"),
+        keras.layers.GlobalAveragePooling2D(),
+        keras.layers.Dense(5),
+    ]
+    keras.Sequential(layers).save(path)
+
+    def run(out, *given):
+        return children.call(segmentation.main, flags_of(path, out, *given))
+
+    run.network = path
+    return run
+
+
+def flags_of(network, out, *given):
+    flags = ("--smoke", "--network", network, "--layer", "conv1", "--pictures", 2)
+    return [*flags, "--out", out, *given]
 
 
 @pytest.fixture(scope="module")
-def whole_run(tmp_path_factory):
+def whole_run(smoke, tmp_path_factory):
     """The folder of a run that was not interrupted."""
     out = tmp_path_factory.mktemp("segmentation") / "run"
     run = smoke(out)
@@ -61,23 +85,34 @@ def test_a_run_leaves_numbers_pictures_and_a_segmenter(whole_run):
     assert labels.shape == (60, 80) and labels.min() >= 0
 
 
-def test_a_killed_run_ends_as_one_that_was_not(whole_run, tmp_path):
+def test_a_network_is_made_by_its_name():
+    """The default one, up to the layer whose map is masked."""
+    flags = segmentation.parse_flags(["--smoke"])
+    given = {name: getattr(flags, name) for name in segmentation.RECIPE}
+    recipe = fine_tuning.Recipe(**given, size=tuple(flags.size), seed=flags.seed)
+    network = recipe.backbone(flags.network, flags.layer, 5)
+    assert network.input_shape == (None, 60, 80, 3)
+    assert network.layers[-1].name == "relu3" and len(network.output_shape) == 4
+
+
+def test_a_killed_run_ends_as_one_that_was_not(smoke, whole_run, tmp_path):
     """Killed after the first epoch, its network trained on."""
     whole, _ = whole_run
-    command = [SCRIPT, "--smoke", "--out", tmp_path / "run"]
-    process = children.Child(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    given = "--proposals", whole / "proposals"
+    flags = flags_of(smoke.network, tmp_path / "run", *given)
+    process = children.Child([SCRIPT, *flags], cwd=ROOT, stdout=subprocess.DEVNULL)
     saved = tmp_path / "run" / "fine_tuned.keras"
     while not saved.exists() and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "run" / "result.json").exists()
-    assert smoke(tmp_path / "run").returncode == 0
+    assert smoke(tmp_path / "run", *given).returncode == 0
     for one, other in zip(weights_of(tmp_path / "run"), weights_of(whole), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
-def test_what_is_fine_tuned_is_judged_on_other_segments(whole_run, tmp_path):
+def test_what_is_fine_tuned_is_judged_on_other_segments(smoke, whole_run, tmp_path):
     """On those of a server, without any of the training images."""
     out, _ = whole_run
     given = "--proposed-by", "superpixels", "--fine-tuned", out / "fine_tuned.keras"
@@ -91,7 +126,7 @@ def test_what_is_fine_tuned_is_judged_on_other_segments(whole_run, tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
-def test_a_folder_holds_one_run(whole_run):
+def test_a_folder_holds_one_run(smoke, whole_run):
     out, _ = whole_run
     again = smoke(out, "--design", "B")
     assert again.returncode == 1
@@ -102,7 +137,7 @@ def test_a_folder_holds_one_run(whole_run):
     assert "proposed_by 'proposals' there, 'superpixels' here" in again.stderr
 
 
-def test_machines_take_the_place_of_the_softmax(whole_run, tmp_path):
+def test_machines_take_the_place_of_the_softmax(smoke, whole_run, tmp_path):
     """Of a segmenter that another run fine-tuned, and that is not trained again."""
     out, _ = whole_run
     given = "--proposals", out / "proposals", "--fine-tuned", out / "fine_tuned.keras"

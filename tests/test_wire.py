@@ -351,26 +351,23 @@ def test_another_seed_is_another_image(client, golden):
         assert (before != after).any()
 
 
-def some(few, many):
-    """A few requests; the slow tests send as many more of the same."""
-    slow = pytest.param(many, marks=pytest.mark.slow)
-    return pytest.mark.parametrize("number", [few, slow])
+@pytest.mark.parametrize("count", [120, pytest.param(500, marks=pytest.mark.slow)])
+def test_eight_clients_at_once_have_the_answers_of_one(client, count):
+    """Requests of many kinds and 1 to 8 rows; every fourth over REST.
 
-
-@some(100, 500)
-def test_eight_clients_at_once_have_the_answers_of_one(client, number):
-    """Requests of 40 kinds and 1 to 8 rows; every fourth over REST."""
+    The many are slow; the few guard the same lines.
+    """
     random = np.random.default_rng(3)
-    inputs = [random_inputs(random, random.integers(1, 9)) for _ in range(40)]
+    inputs = [random_inputs(random, random.integers(1, 9)) for _ in range(count // 12)]
     alone = [client.grpc(each) for each in inputs]
-    order = random.integers(0, len(inputs), number)
+    order = random.integers(0, len(inputs), count)
 
     def ask(i):
         ask_over = client.columns if i % 4 == 0 else client.grpc
         assert_same(ask_over(inputs[order[i]]), alone[order[i]])
 
     with futures.ThreadPoolExecutor(8) as clients:
-        list(clients.map(ask, range(number)))
+        list(clients.map(ask, range(count)))
 
 
 # What is wrong is said
@@ -716,20 +713,25 @@ def malformed(random, inputs):
     return kind, lambda client: over_rest(client, columns_of(altered, signature))
 
 
-@some(200, 2000)
-def test_malformed_requests_are_the_clients_fault(client, golden, number):
-    """From one seed; none hangs, fails the server, or spoils the next answer."""
+@pytest.mark.parametrize("count", [400, pytest.param(2000, marks=pytest.mark.slow)])
+def test_malformed_requests_are_the_clients_fault(client, golden, count):
+    """From one seed; none hangs, fails the server, or spoils the next answer.
+
+    The many are slow; the few guard the same lines, with requests of every kind.
+    """
     random, outcomes = np.random.default_rng(6), collections.Counter()
-    for i in range(number):
+    for i in range(count):
         kind, send = malformed(random, random_inputs(random, random.integers(2, 5)))
         outcome = send(client)
         assert outcome != "OK" or kind in MAY_BE_RIGHT, kind
         outcomes[kind, outcome] += 1
-        if i % 100 == 99:
+        if i % 200 == 199:
             assert_same(client.grpc(golden[0]), golden[1])
             assert_same(client.columns(golden[0]), golden[1])
-    for (kind, outcome), count in sorted(outcomes.items()):
-        print(f"{kind:30} {outcome:20} {count:5}")
+    kinds = {kind for kind, _ in outcomes}
+    assert kinds >= {*INPUTS, *MESSAGES, *BODIES}
+    for (kind, outcome), times in sorted(outcomes.items()):
+        print(f"{kind:30} {outcome:20} {times:5}")
 
 
 def test_a_request_without_rows_is_answered(server, client):

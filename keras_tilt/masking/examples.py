@@ -12,6 +12,7 @@ __all__ = [
     "draw",
     "fit_image",
     "fit_labels",
+    "input_signature",
     "inputs_of",
     "resize_labels",
     "training_batches",
@@ -106,6 +107,21 @@ def inputs_of(
         "atoms": fit_labels(segments.atoms, size)[tf.newaxis],
         "members": tf.constant(segments.members)[tf.newaxis],
     }
+
+
+def input_signature(size: Sequence[int]) -> list[dict[str, tf.TensorSpec]]:
+    """Return that of a graph of what `inputs_of` returns, with any segments.
+
+    Args:
+        size: (height, width) of the network.
+    """
+    return [
+        {
+            "image": tf.TensorSpec([1, *size, 3]),
+            "atoms": tf.TensorSpec([1, *size], tf.int32),
+            "members": tf.TensorSpec([1, None, None], tf.bool),
+        }
+    ]
 
 
 def training_batches(

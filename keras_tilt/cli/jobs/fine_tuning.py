@@ -125,7 +125,8 @@ class Recipe(NamedTuple):
 
     def _set_svms(self, segmenter, number, read):
         """Put linear SVMs in the place of the segmenter's softmax."""
-        embed = tf.function(segmenter.embed, reduce_retracing=True)
+        signature = examples.input_signature(self.size)
+        embed = tf.function(segmenter.embed, signature, autograph=False)
 
         def vectors(i):
             image, assignment = read(i)

@@ -56,7 +56,7 @@ def _write(file, arrays):
 def _superpixels():
     """Return the function of an image that gives the segments that a server makes."""
     pixels = tf.TensorSpec([None, None, 3], tf.uint8)
-    graph = tf.function(superpixels.segments_of, input_signature=[pixels])
+    graph = tf.function(superpixels.segments_of, [pixels], autograph=False)
     return lambda image: Segments(*(part.numpy() for part in graph(image)))
 
 

@@ -59,7 +59,8 @@ def found_in(
         max_iou: of segments that are pasted.
         pictures: images whose label maps are kept.
     """
-    scores_of = tf.function(segmenter.scores, reduce_retracing=True)
+    signature = examples.input_signature(size)
+    scores_of = tf.function(segmenter.scores, signature, autograph=False)
     number, num_classes = len(scenes), len(scenes.class_names)
     drawn = np.linspace(0, number - 1, min(pictures, number)).astype(int)
     counts: dict[str, Any] = collections.defaultdict(int)

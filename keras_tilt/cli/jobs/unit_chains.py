@@ -107,7 +107,7 @@ class Drawing(NamedTuple):
         images = tf.Variable(tilt.reference.sample(self.chains, seed=[0, self.seed]))
         step = (self.high - self.low) / 255
 
-        @tf.function
+        @tf.function(autograph=False)
         def ascend():
             with tf.GradientTape() as tape:
                 f = tilt.response(images)
