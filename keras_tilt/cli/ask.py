@@ -57,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         start = time.monotonic()
         answer = asking.answers_of(signatures, pairs, flags.seed, flags.temperature)
         seconds = time.monotonic() - start
-        print(f"{len(pairs)} images in {seconds:.2f} s, the first call of its signature")
+        spent = f"{seconds:.2f} s, the first call of its signature"
+        print(f"{len(pairs)} images in {spent}")
         print("\n".join(lines_of(answer, pairs, flags.seed)))
         asking.write_picture(flags.out, answer["image"], columns=len(seeds))
     except ValueError as error:
