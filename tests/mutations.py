@@ -78,7 +78,7 @@ MUTATIONS = [
         ("masking/assignment", "found = objects.max(axis=1, initial=0.0) >= POSITIVE_IOU", "found = objects.max(axis=1, initial=0.0) > 0.9", "test_masking_assignment"),
         ("masking/pooling", "((numbers + 1) * sizes + bins - 1) // bins", "((numbers + 1) * sizes) // bins", "test_masking_pooling"),
         # cli and validation
-        ("cli/flags", "if not int(text) >= 1:", "if not int(text) >= 0:", "test_scripts"),
+        ("cli/flags", "if not int(text) >= 1:", "if not int(text) >= 0:", "test_flags"),
         ("validation", "not smallest <= value <= largest", "not smallest <= value", "test_validation"),
     ]
 ]  # fmt: skip

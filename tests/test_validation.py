@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_tilt.validation import as_array, as_labels, as_number
+from keras_tilt.validation import as_array, as_labels, as_number, check_count
 
 
 @pytest.mark.parametrize(
@@ -89,3 +89,17 @@ def test_what_is_no_class_number_is_named_with_advice(labels, advice):
 def test_a_label_beyond_int32_does_not_become_another_class(label):
     with pytest.raises(ValueError, match=f"Received: {int(label)}, .* beyond int32"):
         as_labels("labels", np.array([0, label], np.asarray(label).dtype))
+
+
+# Whole numbers
+
+
+@pytest.mark.parametrize("value", [2, np.int64(3), np.uint8(5)])
+def test_a_whole_number_within_its_range_passes(value):
+    check_count("num_chains", value, 2, 5)
+
+
+@pytest.mark.parametrize("value", [1, 6, 2.0, True, "3", None])
+def test_any_other_number_is_named_with_its_range(value):
+    with pytest.raises(ValueError, match=r"`num_chains` .* from 2 to 5. Received: "):
+        check_count("num_chains", value, 2, 5)
