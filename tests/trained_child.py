@@ -13,7 +13,7 @@ import tensorflow as tf
 import keras_tilt as kt
 from keras_tilt import training
 
-BATCH, STEPS, SAVE_EVERY = 20, 15, 7
+BATCH, STEPS, SAVE_EVERY = 20, 8, 4
 NUM_IMAGES = BATCH * STEPS
 RANDOM = np.random.default_rng(0)
 LABELS = RANDOM.integers(0, 4, NUM_IMAGES).astype(np.int32)
@@ -34,15 +34,14 @@ def batches(epoch, step, size=BATCH, count=NUM_IMAGES):
     return dataset.batch(size).with_options(options)
 
 
-def new_model(units=8, synchronized=False):
+def new_model(channels=4, synchronized=False):
     """Equal weights at every call."""
     images = keras.Input([8, 8, 1])
     kernel = keras.initializers.GlorotUniform
-    x = keras.layers.Conv2D(4, 3, kernel_initializer=kernel(1))(images)
+    x = keras.layers.Conv2D(channels, 3, kernel_initializer=kernel(1))(images)
     x = keras.layers.BatchNormalization(synchronized=synchronized)(x)
     x = keras.layers.ReLU()(x)
     x = keras.layers.Flatten()(x)
-    x = keras.layers.Dense(units, "relu", kernel_initializer=kernel(2))(x)
     x = keras.layers.Dropout(0.5, seed=3)(x)
     x = keras.layers.Dense(4, kernel_initializer=kernel(4))(x)
     return kt.GenerativeClassifier(keras.Model(images, x))
@@ -62,10 +61,24 @@ def phases(batches=batches):
     ]
 
 
-def train(folder, callbacks=(), units=8, strategy=None, **options):
+def mixed(batches=batches):
+    """One phase, of one epoch, that has all of this at once."""
+    return [
+        training.Phase(
+            0.3,
+            1,
+            lambda: keras.optimizers.Adam(0.002),
+            batches,
+            calibrate=True,
+            queue=4,
+        )
+    ]
+
+
+def train(folder, callbacks=(), channels=4, strategy=None, **options):
     """Model and rows of the run in a folder."""
     with (strategy or tf.distribute.get_strategy()).scope():
-        model = new_model(units, synchronized=strategy is not None)
+        model = new_model(channels, synchronized=strategy is not None)
     rows = run(
         model,
         folder,
@@ -78,7 +91,9 @@ def train(folder, callbacks=(), units=8, strategy=None, **options):
     return model, rows
 
 
-def run(model, folder, batches, settings=None, progress=False, **options):
+def run(
+    model, folder, batches, phases=phases, settings=None, progress=False, **options
+):
     """Rows of a training of a model on some batches."""
     return training.train(
         model,
