@@ -7,6 +7,7 @@ and returns a dict of arrays; each runs in a process of its own, with TensorFlow
 import atexit
 import contextlib
 import functools
+import json
 import os
 import pathlib
 import shutil
@@ -132,30 +133,60 @@ def python_ops(version_folder):
 
 
 def _run(command):
-    """Standard output of a command that does not see this package's PYTHONPATH.
-
-    All else of the environment is passed on: TF_ENABLE_ONEDNN_OPTS and the number of
-    threads decide the last bits of float32 sums.
+    """Standard output of a command.
 
     Raises:
         RuntimeError: it failed; the message ends with what it said.
     """
     run = subprocess.run(
         list(map(str, command)),
-        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+        env=_environment(),
         capture_output=True,
         text=True,
         timeout=300,
     )
-    if run.returncode:
-        said = "\n".join(run.stderr.splitlines()[-20:])
-        raise RuntimeError(f"{command[0]} ended with {run.returncode}:\n{said}")
-    return run.stdout
+    return _checked(command[0], run.returncode, run.stdout, run.stderr)
 
 
-def _python(*arguments):
+def _environment():
+    """Without this package's PYTHONPATH.
+
+    All else is passed on: TF_ENABLE_ONEDNN_OPTS and the number of threads decide the
+    last bits of float32 sums.
+    """
+    return {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+
+
+def _checked(program, code, out, err):
+    """What a program printed, if it did not fail."""
+    if code:
+        said = "\n".join(err.splitlines()[-20:])
+        raise RuntimeError(f"{program} ended with {code}:\n{said}")
+    return out
+
+
+@functools.cache
+def _starter():
+    """The process of loader_child.py, which ends with this one."""
     # -P: neither the working directory nor the script's is on the path.
-    return _run([sys.executable, "-P", HERE / "loader_child.py", *arguments])
+    return subprocess.Popen(
+        [sys.executable, "-P", HERE / "loader_child.py"],
+        env=_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _python(*job):
+    """Standard output of a job of loader_child.py."""
+    with _folder() as said:
+        starter = _starter()
+        starter.stdin.write(json.dumps([str(said), *map(str, job)]) + "\n")
+        starter.stdin.flush()
+        code = int(starter.stdout.readline())
+        out, err = ((said / name).read_text() for name in ("out", "err"))
+    return _checked("loader_child.py", code, out, err)
 
 
 def _run_child(loader, version_folder, signature_name, inputs):

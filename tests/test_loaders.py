@@ -1,8 +1,7 @@
 """Servers and programs without this package get the numbers of who exported.
 
-Every loader starts TensorFlow anew: the file takes about 100 s. No test starts a
-container: `compose.yaml` and the lines for docker in the README of a servable are
-written, and not run.
+No test starts a container: `compose.yaml` and the lines for docker in the README of a
+servable are written, and not run.
 """
 
 import re
@@ -79,16 +78,30 @@ def labelled(small_segmenter, tmp_path_factory):
 
 
 @every_loader
-@pytest.mark.parametrize("signature", ["serving_default", "label_segments"])
-def test_every_loader_gives_the_labels_of_the_exporting_process(
-    run_in, signature, labelled
-):
+def test_every_loader_gives_the_labels_of_the_exporting_process(run_in, labelled):
+    served, folder = labelled
+    image = np.random.default_rng(0).integers(0, 256, [2, 20, 30, 3], np.uint8)
+    assert_same_bits(run_in, folder, served, "serving_default", {"image": image})
+
+
+def check_labels_of_segments(run_in, labelled):
     served, folder = labelled
     rng = np.random.default_rng(0)
-    inputs = {"image": rng.integers(0, 256, [2, 20, 30, 3], np.uint8)}
-    if signature == "label_segments":
-        inputs["segments"] = rng.integers(-1, 5, [2, 20, 30], np.int32)
-    assert_same_bits(run_in, folder, served, signature, inputs)
+    image = rng.integers(0, 256, [2, 20, 30, 3], np.uint8)
+    segments = rng.integers(-1, 5, [2, 20, 30], np.int32)
+    inputs = {"image": image, "segments": segments}
+    assert_same_bits(run_in, folder, served, "label_segments", inputs)
+
+
+def test_a_loader_gives_the_labels_of_segments_of_the_exporting_process(labelled):
+    check_labels_of_segments(loaders.run_in_python, labelled)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run_in", LOADERS[1:], ids=lambda f: f.__name__)
+def test_every_loader_gives_the_labels_of_segments_too(run_in, labelled):
+    """The quick tests are of one loader, and of every loader of the other signature."""
+    check_labels_of_segments(run_in, labelled)
 
 
 def test_labels_write_nothing_and_call_no_python(labelled):

@@ -2,6 +2,8 @@
 
 import csv
 import errno
+import json
+import shutil
 import signal
 import time
 
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import trained_child
-from trained_child import STEPS, batches, new_model, phases, train
+from trained_child import SAVE_EVERY, STEPS, batches, new_model, phases, train
 
 import keras_tilt as kt
 from keras_tilt import storage, training
@@ -57,11 +59,43 @@ def without_seconds(rows):
     return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
 
 
+class KillInValidation(KillAfter):
+    """Ends the run as a validation begins, of which there is one after each epoch."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Is not counted."""
+
+    def on_test_begin(self, logs=None):
+        """Counts."""
+        super().on_train_batch_end(0)
+
+
+class Copy(keras.callbacks.Callback):
+    """Copies the folder of a run after so many steps: what a kill there would leave."""
+
+    def __init__(self, run, steps, copy):
+        super().__init__()
+        self.run, self.left, self.copy = run, steps, copy
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Counts."""
+        if self.left == 0:
+            shutil.copytree(self.run, self.copy)
+        self.left -= 1
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The uninterrupted run: folder, model, rows."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    return folder, train(folder)
+    copy = Copy(folder, 2 * STEPS, folder.with_name("halfway"))
+    return folder, train(folder, [copy])
+
+
+@pytest.fixture
+def halfway(whole, tmp_path):
+    """A copy of the folder of that run, as it was between the phases."""
+    return shutil.copytree(whole[0].with_name("halfway"), tmp_path / "run")
 
 
 def test_phases_are_fits_one_after_the_other(whole):
@@ -87,23 +121,56 @@ def test_phases_are_fits_one_after_the_other(whole):
         assert theirs.items() <= ours.items()
 
 
-@pytest.mark.parametrize(
-    "kills",
-    [
-        # At steps 1, STEPS, 2 STEPS and TOTAL - 1, as it resumes at multiples of seven.
-        (1, STEPS, STEPS + 1, 2 * STEPS + 1),
-        (9, 11, 20, 3, 8),
-    ],
-)
-def test_killed_again_and_again_it_is_the_whole_run(whole, tmp_path, kills):
-    for steps in kills:
+# Each goes on from where the one before has left the run: epoch and step on disk.
+KILLS = [
+    (KillAfter(1), None),
+    (KillAfter(STEPS), (0, SAVE_EVERY)),
+    (KillInValidation(1), (0, SAVE_EVERY)),
+    (KillAfter(2 * STEPS - SAVE_EVERY), (1, SAVE_EVERY)),
+    (KillInValidation(1), (1, SAVE_EVERY)),
+    (KillAfter(STEPS - SAVE_EVERY + 1), (2, 0)),
+    (KillAfter(STEPS + SAVE_EVERY + 2), (3, SAVE_EVERY)),
+    (KillAfter(STEPS - SAVE_EVERY - 1), (3, SAVE_EVERY)),
+    (KillInValidation(1), (3, SAVE_EVERY)),
+]
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """A run with all these kills: folder, places, model and rows, steps of the last."""
+    folder, places = tmp_path_factory.mktemp("killed") / "run", []
+    for kill, _ in KILLS:
         with pytest.raises(KilledError):
-            train(tmp_path / "run", [KillAfter(steps)])
-    assert_same_run(train(tmp_path / "run"), whole[1])
-    assert table_in(tmp_path / "run") == table_in(whole[0])
-    curves = curves_in(tmp_path / "run")
-    assert sorted(epoch for name, epoch in curves if name == "loss") == [1, 2, 3, 4]
-    assert len(set(curves)) == len(curves)
+            train(folder, [kill])
+        places.append(place_in(folder))
+    seen = KillAfter(TOTAL)
+    return folder, places, train(folder, [seen]), TOTAL - seen.left
+
+
+def place_in(folder):
+    """Epoch and step of the state on disk, or None."""
+    if not (folder / "state.npz").exists():
+        return None
+    with np.load(folder / "state.npz") as state:
+        place = json.loads(str(state["place"]))
+    return place["epoch"], place["step"]
+
+
+def test_killed_after_any_step_and_in_validations_it_is_the_whole_run(whole, killed):
+    """After the first and the last step of an epoch, a phase, and the run, and within.
+
+    Behind the last step of an epoch nothing is left, whatever was saved last.
+    """
+    folder, _, result, _ = killed
+    assert_same_run(result, whole[1])
+    assert table_in(folder) == table_in(whole[0])
+
+
+def test_at_most_save_every_steps_are_lost(killed):
+    """Nor is a step done again that was saved."""
+    _, places, _, steps = killed
+    assert places == [place for _, place in KILLS]
+    assert steps == STEPS - SAVE_EVERY
 
 
 def test_a_finished_run_trains_no_more(whole):
@@ -124,79 +191,44 @@ def test_the_table_has_one_row_for_every_epoch(whole):
         assert float(row["loss"]) == exact["loss"]
 
 
-def curves_in(folder):
-    """(name, epoch) of all values that TensorBoard shows of a run."""
-    return [
+def test_tensorboard_has_every_epoch_once_however_often_killed(killed):
+    events = [
         (value.tag, event.step)
-        for path in (folder / "tensorboard").iterdir()
+        for path in (killed[0] / "tensorboard").iterdir()
         for record in tf.data.TFRecordDataset(str(path))
         for event in [tf.compat.v1.Event.FromString(record.numpy())]
         for value in event.summary.value
     ]
+    assert sorted(step for tag, step in events if tag == "loss") == [1, 2, 3, 4]
+    assert len(set(events)) == len(events)
 
 
-def test_at_most_save_every_steps_are_lost(tmp_path):
-    with pytest.raises(KilledError):
-        train(tmp_path / "run", [KillAfter(2 * trained_child.SAVE_EVERY - 1)])
-    seen = KillAfter(TOTAL)
-    train(tmp_path / "run", [seen])
-    assert seen.left == trained_child.SAVE_EVERY
-
-
-def test_a_signal_lets_the_step_end_and_saves(whole, tmp_path, capsys):
-    """In the last step of an epoch it lets the epoch end, too."""
-    for steps, number, place in (
-        (STEPS, signal.SIGTERM, "after epoch 1, step 0"),
-        (4, signal.SIGTERM, "after epoch 1, step 4"),
-        (2, signal.SIGINT, "after epoch 1, step 6"),
+def test_a_signal_lets_the_step_end_and_saves(whole, halfway, capsys):
+    """In the last step of an epoch it lets the epoch end."""
+    for number, steps, place in (
+        (signal.SIGTERM, STEPS, "epoch 3, step 0"),
+        (signal.SIGTERM, 3, "epoch 3, step 3"),
+        (signal.SIGINT, 2, "epoch 3, step 5"),
     ):
         ask = KillAfter(steps, lambda number=number: signal.raise_signal(number))
         with pytest.raises(training.Stopped) as stopped:
-            train(tmp_path / "run", [ask])
+            train(halfway, [ask])
         assert stopped.value.code == 128 + number
-        assert place in capsys.readouterr().err
+        assert f"after {place}." in capsys.readouterr().err
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     seen = KillAfter(TOTAL)
-    assert_same_run(train(tmp_path / "run", [seen]), whole[1])
-    assert seen.left == STEPS + 6, "no step is done twice"
+    assert_same_run(train(halfway, [seen]), whole[1])
+    assert seen.left == TOTAL - (STEPS - 5), "no step is done twice"
 
 
-class KillInValidation(KillAfter):
-    """Ends the run as a validation begins, of which there is one after each epoch."""
-
-    def on_train_batch_end(self, batch, logs=None):
-        """Is not counted."""
-
-    def on_test_begin(self, logs=None):
-        """Counts."""
-        super().on_train_batch_end(0)
-
-
-def test_killed_in_validations_and_resumed_it_is_the_whole_run(
-    whole, tmp_path, monkeypatch
-):
-    """In those of epochs 1, 2 and 4. Whatever was saved last, none of an epoch is left.
-
-    A run that is resumed begins with the validation it was killed in.
-    """
-    monkeypatch.setattr(trained_child, "SAVE_EVERY", 1)
-    for validations in (1, 2, 3):
-        with pytest.raises(KilledError):
-            train(tmp_path / "run", [KillInValidation(validations)])
-    assert_same_run(train(tmp_path / "run"), whole[1])
-
-
-def test_a_full_disk_leaves_the_last_state(whole, tmp_path):
-    folder = tmp_path / "run"
-    with pytest.raises(KilledError):
-        train(folder, [KillAfter(STEPS)])
-    before = (folder / "state.npz").read_bytes()
-    (folder / "state.npz.part").symlink_to("/dev/full")
+def test_a_full_disk_leaves_the_last_state(whole, halfway):
+    before = (halfway / "state.npz").read_bytes()
+    (halfway / "state.npz.part").symlink_to("/dev/full")
     with pytest.raises(OSError, match="Make room.*state.npz") as error:
-        train(folder)
+        train(halfway)
     assert error.value.errno == errno.ENOSPC
-    assert (folder / "state.npz").read_bytes() == before
-    assert_same_run(train(folder), whole[1])
+    assert (halfway / "state.npz").read_bytes() == before
+    assert_same_run(train(halfway), whole[1])
 
 
 def test_a_model_that_cannot_be_written_leaves_the_old_one(whole, tmp_path):
@@ -254,17 +286,17 @@ def test_another_run_or_another_model_is_refused(whole, tmp_path):
     with pytest.raises(ValueError, match="holds another: seed 0 there, 1 here"):
         train(whole[0], settings={"seed": 1})
     with pytest.raises(ValueError, match="a run of this model.*other shapes"):
-        train(whole[0], units=9)
+        train(whole[0], channels=5)
     (tmp_path / "mine.txt").write_text("")
     with pytest.raises(ValueError, match="mine.txt"):
         train(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_calibrations_take_the_prior_that_is_given(whole, tmp_path):
+def test_calibrations_take_the_prior_that_is_given(whole, halfway):
     """b = log rho - log Z at the switch; discriminative steps leave it."""
     prior = np.array([0.1, 0.2, 0.3, 0.4])
-    model, _ = train(tmp_path / "run", prior=prior)
+    model, _ = train(halfway, prior=prior)
     shares = np.bincount(trained_child.LABELS) / trained_child.NUM_IMAGES
     np.testing.assert_allclose(
         model.calibration_bias - whole[1][0].calibration_bias,
@@ -291,17 +323,29 @@ def test_a_run_that_goes_on_from_another_counts_its_epochs(whole, tmp_path):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_under_replicas_a_resumed_run_is_the_whole_run(strategy, tmp_path):
+def check_replicas(tmp_path, place, **options):
     """Weights bit for bit; logs are sums over replicas, in another order."""
-    short = {"strategy": strategy, "epochs": 1}
-    expected, rows = train(tmp_path / "whole", **short)
-    with pytest.raises(KilledError):
-        train(tmp_path / "run", [KillAfter(STEPS + 8)], **short)
-    model, resumed = train(tmp_path / "run", **short)
+    folder = tmp_path / "killed"
+    copy = Copy(tmp_path / "whole", place[0] * STEPS + place[1] + 2, folder)
+    expected, rows = train(tmp_path / "whole", [copy], **options)
+    assert place_in(folder) == place, "it was killed two steps behind the save"
+    model, resumed = train(folder, **options)
     for ours, theirs in zip(model.weights, expected.weights, strict=True):
         np.testing.assert_array_equal(*map(tf.convert_to_tensor, (ours, theirs)))
     for ours, theirs in zip(resumed, rows, strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+
+
+def test_under_replicas_a_resumed_phase_is_the_whole_phase(strategy, tmp_path):
+    """Calibrated, of mixed objective, with a queue."""
+    one = trained_child.mixed
+    check_replicas(tmp_path, (0, SAVE_EVERY), strategy=strategy, phases=one)
+
+
+@pytest.mark.slow
+def test_under_replicas_a_resumed_run_is_the_whole_run(strategy, tmp_path):
+    """Of two phases; the quick test is of one that has all of them in it."""
+    check_replicas(tmp_path, (1, SAVE_EVERY), strategy=strategy)
 
 
 # Killed for good
@@ -325,7 +369,9 @@ def killed_at_random(folder, log, kills, random):
         in_a_save = len(found) % 2 == 0
         while process.poll() is None and len(found) < kills:
             moved = state.exists() and state.stat().st_mtime_ns > before
-            if moved and (part.exists() or not in_a_save):
+            if not moved:
+                time.sleep(0.01)
+            elif part.exists() or not in_a_save:
                 if not in_a_save:
                     time.sleep(random.uniform(0.0, 0.3))
                 process.send_signal(signal.SIGKILL)
@@ -336,18 +382,18 @@ def killed_at_random(folder, log, kills, random):
         found.append((in_a_save, part.exists()))
 
 
-def check_killed(tmp_path, kills):
+def check_killed(whole, tmp_path, kills):
     """Runs are killed, the next one once one has ended in spite of it; all are equal.
 
-    More than asked for where no save was torn: the writes were faster.
+    They equal the run of this process that was not killed. More kills than asked for
+    where no save was torn: the writes were faster.
     """
     random, found, runs = np.random.default_rng(kills), [], 0
     with open(tmp_path / "log.txt", "wb") as log:
-        assert child(tmp_path / "whole", log).wait() == 0
         while len(found) < kills or not any(torn for _, torn in found):
             folder = tmp_path / f"run{runs}"
             found += killed_at_random(folder, log, max(1, kills - len(found)), random)
-            assert_same_files(tmp_path / "whole", folder)
+            assert_same_files(whole[0], folder)
             runs += 1
     return f"{len(found)} kills, {sum(t for _, t in found)} within a save, {runs} runs"
 
@@ -361,10 +407,11 @@ def assert_same_files(one, other):
     assert table_in(one) == table_in(other)
 
 
-def test_killed_by_the_system_it_is_the_whole_run_bit_for_bit(tmp_path):
-    check_killed(tmp_path, 2)
+def test_killed_by_the_system_in_a_save_it_is_the_whole_run(whole, tmp_path):
+    check_killed(whole, tmp_path, 1)
 
 
 @pytest.mark.slow
-def test_killed_by_the_system_twenty_times_it_is_the_whole_run(tmp_path):
-    print(check_killed(tmp_path, 20))
+def test_killed_by_the_system_twenty_times_it_is_the_whole_run(whole, tmp_path):
+    """Every other one at random; the quick test is of one kill in a save."""
+    print(check_killed(whole, tmp_path, 20))

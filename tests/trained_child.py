@@ -13,7 +13,7 @@ import tensorflow as tf
 import keras_tilt as kt
 from keras_tilt import training
 
-BATCH, STEPS, SAVE_EVERY = 20, 15, 7
+BATCH, STEPS, SAVE_EVERY = 20, 8, 4
 NUM_IMAGES = BATCH * STEPS
 RANDOM = np.random.default_rng(0)
 LABELS = RANDOM.integers(0, 4, NUM_IMAGES).astype(np.int32)
@@ -34,29 +34,26 @@ def batches(epoch, step, size=BATCH, count=NUM_IMAGES):
     return dataset.batch(size).with_options(options)
 
 
-def new_model(units=8, synchronized=False):
+def new_model(channels=4, synchronized=False):
     """Equal weights at every call."""
     images = keras.Input([8, 8, 1])
     kernel = keras.initializers.GlorotUniform
-    x = keras.layers.Conv2D(4, 3, kernel_initializer=kernel(1))(images)
+    x = keras.layers.Conv2D(channels, 3, kernel_initializer=kernel(1))(images)
     x = keras.layers.BatchNormalization(synchronized=synchronized)(x)
     x = keras.layers.ReLU()(x)
     x = keras.layers.Flatten()(x)
-    x = keras.layers.Dense(units, "relu", kernel_initializer=kernel(2))(x)
     x = keras.layers.Dropout(0.5, seed=3)(x)
     x = keras.layers.Dense(4, kernel_initializer=kernel(4))(x)
     return kt.GenerativeClassifier(keras.Model(images, x))
 
 
-def phases(batches=batches, epochs=2):
-    """As many epochs each."""
+def phases(batches=batches):
+    """Two epochs each."""
     return [
-        training.Phase(
-            "generative", epochs, lambda: kt.CaffeSGD(0.01), batches, queue=4
-        ),
+        training.Phase("generative", 2, lambda: kt.CaffeSGD(0.01), batches, queue=4),
         training.Phase(
             "discriminative",
-            epochs,
+            2,
             lambda: keras.optimizers.Adam(0.002),
             batches,
             calibrate=True,
@@ -64,10 +61,24 @@ def phases(batches=batches, epochs=2):
     ]
 
 
-def train(folder, callbacks=(), units=8, strategy=None, **options):
+def mixed(batches=batches):
+    """One phase, of one epoch, that has all of this at once."""
+    return [
+        training.Phase(
+            0.3,
+            1,
+            lambda: keras.optimizers.Adam(0.002),
+            batches,
+            calibrate=True,
+            queue=4,
+        )
+    ]
+
+
+def train(folder, callbacks=(), channels=4, strategy=None, **options):
     """Model and rows of the run in a folder."""
     with (strategy or tf.distribute.get_strategy()).scope():
-        model = new_model(units, synchronized=strategy is not None)
+        model = new_model(channels, synchronized=strategy is not None)
     rows = run(
         model,
         folder,
@@ -80,11 +91,13 @@ def train(folder, callbacks=(), units=8, strategy=None, **options):
     return model, rows
 
 
-def run(model, folder, batches, epochs=2, settings=None, progress=False, **options):
+def run(
+    model, folder, batches, phases=phases, settings=None, progress=False, **options
+):
     """Rows of a training of a model on some batches."""
     return training.train(
         model,
-        phases(batches, epochs),
+        phases(batches),
         folder,
         settings=settings or {"seed": 0},
         validation=batches(0, 0),
