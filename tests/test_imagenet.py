@@ -264,6 +264,14 @@ def test_an_epoch_has_every_image_once_at_a_place_of_its_own(asked):
     np.testing.assert_array_equal(rest[0][0], epochs[0][7][0])
 
 
+def test_steps_are_the_batches_of_an_epoch(data):
+    """A last one that is not full is left out, unless it is the only one."""
+    images = images_of(data, "none")
+    for size, steps in ((16, 10), (33, 4), (200, 1)):
+        some = images._replace(batch_size=size)
+        assert some.steps(False) == int(some.epoch(False, 0, 0).cardinality()) == steps
+
+
 def test_few_labelled_images_are_half_of_a_batch_and_then_all_of_it(asked):
     flags = ("--labelled-fraction", 0.2, "--labelled-per-batch", 8)
     _, (generative, discriminative), options = asked(*flags)
