@@ -429,9 +429,13 @@ class Attempts:
 
 @pytest.fixture(scope="module")
 def attempts(network, tmp_path_factory):
-    """Of two units, by chains too few and too short: 4 iterations and 8 draws."""
+    """Of two units, by chains too few and too short: 4 iterations and 8 draws.
+
+    At temperature 1/2, for which log Z is known.
+    """
     folder = tmp_path_factory.mktemp("short") / "short"
     units = ("--unit", "class:0", "--unit", "class:2", *WHITE)
+    units += ("--temperatures", "0.5", "--log-partition")
     command = (SAMPLER, network, *units, *TOO_FEW, "--out", folder)
     with iterations(interrupt_at=10) as first, pytest.warns(match="2 of 8 draws"):
         interrupted = run_here(*command)
@@ -642,28 +646,31 @@ def test_a_temperature_given_twice_is_one():
 # log Z
 
 
-def test_log_prob_is_the_log_density_less_log_z_where_that_is_known(network, tmp_path):
-    """And log Z at temperature 1/2 is the log of the mean of exp(2 f) over q."""
-    flags = ("--unit", "class:1", *WHITE, "--temperatures", "0.5")
-    command = (SAMPLER, network, *flags, *TOO_FEW, "--force", "--log-partition")
-    run = run_here(*command, "--out", tmp_path / "one")
-    assert run.returncode == 0, run.stderr
-    ((log_z,),) = document_of(tmp_path / "one")["log_partition"]
-
-    loaded = tf.saved_model.load(str(tmp_path / "one" / "1")).signatures
-    rows = {"unit": [0, 0], "seed": [[0, 1], [0, 1]]}
+def test_log_prob_is_the_log_density_less_log_z_where_that_is_known(attempts):
+    """At temperature 1/2, not at 1."""
+    loaded = tf.saved_model.load(str(attempts.folder / "1")).signatures
+    rows = {"unit": [0, 0, 1, 1], "seed": 4 * [[0, 1]]}
     rows = {name: tf.constant(value) for name, value in rows.items()}
-    answer = loaded["serving_default"](temperature=tf.constant([0.5, 1.0]), **rows)
+    temperature = tf.constant([0.5, 1.0, 0.5, 1.0])
+    answer = loaded["serving_default"](temperature=temperature, **rows)
     log_prob, log_density = answer["log_prob"].numpy(), answer["log_density"].numpy()
+    log_z = np.ravel(document_of(attempts.folder)["log_partition"])
     rounding = 4 * np.finfo(np.float32).eps
-    np.testing.assert_allclose(log_prob[0], log_density[0] - log_z, rtol=rounding)
-    assert np.isnan(log_prob[1]) and np.isfinite(log_density[1])
+    np.testing.assert_allclose(log_prob[::2], log_density[::2] - log_z, rtol=rounding)
+    assert np.all(np.isnan(log_prob[1::2])) and np.all(np.isfinite(log_density))
 
-    error = float(re.search(r"class 1: log Z \S+ \+- (\S+) nats", run.stdout)[1])
+
+def test_log_z_is_the_log_of_the_mean_of_the_weights(attempts):
+    """That of exp(2 f) over q at temperature 1/2."""
+    log_z = np.ravel(document_of(attempts.folder)["log_partition"])
     images = 0.5 * tf.random.stateless_normal([50_000, *small_network.SHAPE], [0, 1])
-    weights = np.exp(2 * np.float64(small_network.small_network()(images))[:, 1])
-    of_weights = weights.std() / weights.mean() / np.sqrt(len(weights))
-    assert abs(log_z - np.log(weights.mean())) < 4 * np.hypot(error, of_weights)
+    logits = np.float64(small_network.small_network()(images))
+    for number, found in zip((0, 2), log_z, strict=True):
+        said = rf"class {number}: log Z \S+ \+- (\S+) nats"
+        error = float(re.search(said, attempts.forced.stdout)[1])
+        weights = np.exp(2 * logits[:, number])
+        of_weights = weights.std() / weights.mean() / np.sqrt(len(weights))
+        assert abs(found - np.log(weights.mean())) < 4 * np.hypot(error, of_weights)
 
 
 # A classifier
@@ -793,20 +800,27 @@ def test_the_golden_response_is_a_map_of_the_golden_image(segmented, small_segme
     image = masking.scenes.synthetic(1, (96, 128), 7)[0].image
     np.testing.assert_array_equal(image_of(encoded), image)
     served = ServedSegmenter(small_segmenter, ["a"] * 3, superpixels=20, side=64)
-    found = served.functions["serving_default"](image=tf.constant(image[None]))
+    pixels = tf.TensorSpec([None, None, None, 3], tf.uint8)
+    found = requests.traced(served.label, pixels)(image=tf.constant(image[None]))
     (encoded,) = outputs["label_png_bytes"]
     np.testing.assert_array_equal(image_of(encoded)[..., 0], found["label_map"][0])
     np.testing.assert_allclose(outputs["share"], found["share"])
 
 
-def test_names_are_those_that_are_given_or_numbers(segmented, tmp_path):
+def test_names_are_those_that_are_given_or_numbers(segmented, monkeypatch, tmp_path):
     """And what is no segmenter is refused."""
     model = shutil.copy(segmented.parent / "segmenter.keras", tmp_path)
     (tmp_path / "names.json").write_text(json.dumps({"1": "way"}))
     flags = ("--smoke", "--names", tmp_path / "names.json", "--out", tmp_path / "a")
-    assert run_here(SEGMENTER, model, *flags).returncode == 0
-    path = tmp_path / "a" / "1" / "assets" / "class_names.json"
-    assert json.loads(path.read_text()) == ["class 0", "way", "class 2"]
+    written = []
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            masking.serving, "write_segmenter", lambda *all: written.append(all)
+        )
+        assert run_here(SEGMENTER, model, *flags).returncode == 0
+    ((folder, served, _),) = written
+    assert folder == tmp_path / "a" and served.superpixels == 50
+    assert served.class_names == ("class 0", "way", "class 2")
     small_network.small_network().save(tmp_path / "other.keras")
     run = run_here(SEGMENTER, tmp_path / "other.keras", "--out", tmp_path / "b")
     assert run.returncode == 1 and "Expected a Segmenter. Received:" in run.stderr

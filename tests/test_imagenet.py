@@ -34,6 +34,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 SCRIPT = "train/imagenet.py"
 SMALL = ("--network", "convnet", "--epochs", 2, "--generative-epochs", 1)
 SMALL += ("--batch-size", 16)
+SHORT = (*SMALL, "--epochs", 1)  # generative
 STEPS = 10  # of an epoch
 
 
@@ -194,19 +195,18 @@ def test_evaluation_alone_finds_the_errors_of_the_run(whole, run, capsys):
 def test_a_generative_run_shows_its_errors_calibrated_first_and_is_saved_without(
     run, tmp_path, capsys
 ):
-    flags = (*SMALL[:-4], "--generative-epochs", 2, "--batch-size", 16)
-    run(*flags, "--out", tmp_path / "out")
+    run(*SHORT, "--out", tmp_path / "out")
     first = capsys.readouterr().out
     names = ["center crop", "center + 4 corners"]
     assert list(table_in(first)) == [*names, *(f"{n}, uncalibrated" for n in names)]
     last = keras.models.load_model(tmp_path / "out" / "run" / "last.keras")
     np.testing.assert_array_equal(last.calibration_bias, 0.0)
-    run(*flags, "--out", tmp_path / "out")  # finished before
+    run(*SHORT, "--out", tmp_path / "out")  # finished before
     assert capsys.readouterr().out == first
 
 
 def test_a_run_of_folders_needs_no_other_flag_than_these(run, tmp_path, capsys):
-    run(*SMALL, "--out", tmp_path / "out", dataset="imagenet2012")
+    run(*SHORT, "--out", tmp_path / "out", dataset="imagenet2012")
     printed = capsys.readouterr()
     assert "8 images" in printed.out
     assert beside_progress(printed.err) == []
@@ -262,6 +262,14 @@ def test_an_epoch_has_every_image_once_at_a_place_of_its_own(asked):
     assert not np.array_equal(first, second)
     rest = list(phases[0].batches(0, 7))
     np.testing.assert_array_equal(rest[0][0], epochs[0][7][0])
+
+
+def test_steps_are_the_batches_of_an_epoch(data):
+    """A last one that is not full is left out, unless it is the only one."""
+    images = images_of(data, "none")
+    for size, steps in ((16, 10), (33, 4), (200, 1)):
+        some = images._replace(batch_size=size)
+        assert some.steps(False) == int(some.epoch(False, 0, 0).cardinality()) == steps
 
 
 def test_few_labelled_images_are_half_of_a_batch_and_then_all_of_it(asked):
@@ -346,21 +354,24 @@ def test_a_schedule_that_rises_and_falls_trains_a_mix(run, tmp_path):
     assert float(rows[-1]["learning_rate"]) < 1e-5
 
 
-@pytest.mark.parametrize("mode", ["tf", "caffe", "torch"])
-def test_pixels_are_prepared_everywhere_as_keras_does(asked, mode):
-    found = []
-    for flags in ((), ("--preprocess", mode)):
-        _, (phase, _), options = asked(*flags)
+def test_pixels_are_prepared_everywhere_as_keras_does(asked):
+    """To train on, to validate and to calibrate, in every mode."""
+    found = {}
+    for mode in ("none", "tf", "caffe", "torch"):
+        _, (phase, *_), options = asked("--epochs", 1, "--preprocess", mode)
         images = [next(iter(phase.batches(0, 3)))[0]]
         images += [next(iter(options[n]))[0] for n in ("validation", "calibration")]
-        found.append(images)
-    prepare = functools.partial(
-        keras.applications.imagenet_utils.preprocess_input, mode=mode
-    )
-    for plain, prepared in zip(*found, strict=True):
-        np.testing.assert_allclose(
-            prepared, prepare(np.array(plain)), rtol=1e-5, atol=1e-4
+        found[mode] = images
+    unprepared = found.pop("none")
+    for mode, images in found.items():
+        prepare = functools.partial(
+            keras.applications.imagenet_utils.preprocess_input, mode=mode
         )
+        for plain, prepared in zip(unprepared, images, strict=True):
+            expected = prepare(np.array(plain))
+            np.testing.assert_allclose(
+                prepared, expected, rtol=1e-5, atol=1e-4, err_msg=mode
+            )
 
 
 def test_five_crops_are_prepared_as_one_is(data):
@@ -493,7 +504,7 @@ def test_unreadable_images_are_left_out_counted_and_listed(
     run, damaged, tmp_path, capsys
 ):
     folder = damaged(train=("class1/5.png", "class2/30.png"))
-    flags = (*SMALL, "--data-dir", folder, "--out", tmp_path / "out")
+    flags = (*SHORT, "--data-dir", folder, "--out", tmp_path / "out")
     run(*flags, "--max-corrupt", 0.05, **FOLDERS)
     listed = tmp_path / "out" / "unreadable.txt"
     assert listed.read_text() == "class1/5.png\nclass2/30.png\n"
@@ -503,7 +514,7 @@ def test_unreadable_images_are_left_out_counted_and_listed(
 def test_too_many_unreadable_images_end_the_run_and_are_listed(run, damaged, tmp_path):
     files = ("class1/5.png", "class2/30.png", "class3/7.png")
     folder = damaged(train=files)
-    flags = (*SMALL, "--data-dir", folder, "--out", tmp_path / "out")
+    flags = (*SHORT, "--data-dir", folder, "--out", tmp_path / "out")
     with pytest.raises(SystemExit, match="At most 1 of 32 images may be unreadable"):
         run(*flags, **FOLDERS)
     found = (tmp_path / "out" / "unreadable.txt").read_text().splitlines()

@@ -86,7 +86,7 @@ class Course(NamedTuple):
         refines = objective == "discriminative" and self.objective == "generative"
         rate = self.refining_learning_rate if refines else self.learning_rate
         read = functools.partial(images.epoch, labelled_only)
-        steps = epochs * int(read(0, 0).cardinality())
+        steps = epochs * images.steps(labelled_only)
         return Phase(
             objective,
             epochs,

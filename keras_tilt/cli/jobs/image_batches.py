@@ -46,6 +46,10 @@ class Images(NamedTuple):
         """Return the batches of an epoch from a step on."""
         return self._batches(self._order(labelled_only, epoch), epoch, step)
 
+    def steps(self, labelled_only: bool) -> int:
+        """Return the number of batches of an epoch, without making them."""
+        return max(1, len(self._order(labelled_only, 0)) // self.batch_size)
+
     def calibration(self, count: int) -> tf.data.Dataset:
         """Return so many images of the first epoch, whose crops are draws of q."""
         order = batches.uniform_order(len(self.train.labels), self.seed, 0)[:count]
