@@ -807,20 +807,14 @@ def test_the_golden_response_is_a_map_of_the_golden_image(segmented, small_segme
     np.testing.assert_allclose(outputs["share"], found["share"])
 
 
-def test_names_are_those_that_are_given_or_numbers(segmented, monkeypatch, tmp_path):
+def test_names_are_those_that_are_given_or_numbers(segmented, tmp_path):
     """And what is no segmenter is refused."""
     model = shutil.copy(segmented.parent / "segmenter.keras", tmp_path)
     (tmp_path / "names.json").write_text(json.dumps({"1": "way"}))
     flags = ("--smoke", "--names", tmp_path / "names.json", "--out", tmp_path / "a")
-    written = []
-    with monkeypatch.context() as patched:
-        patched.setattr(
-            masking.serving, "write_segmenter", lambda *all: written.append(all)
-        )
-        assert run_here(SEGMENTER, model, *flags).returncode == 0
-    ((folder, served, _),) = written
-    assert folder == tmp_path / "a" and served.superpixels == 50
-    assert served.class_names == ("class 0", "way", "class 2")
+    assert run_here(SEGMENTER, model, *flags).returncode == 0
+    path = tmp_path / "a" / "1" / "assets" / "class_names.json"
+    assert json.loads(path.read_text()) == ["class 0", "way", "class 2"]
     small_network.small_network().save(tmp_path / "other.keras")
     run = run_here(SEGMENTER, tmp_path / "other.keras", "--out", tmp_path / "b")
     assert run.returncode == 1 and "Expected a Segmenter. Received:" in run.stderr
