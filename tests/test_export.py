@@ -6,7 +6,7 @@
     keras_tilt/serving/servable.py  the writer of both
 
 A process of its own starts TensorFlow anew, for 10 s: two scripts run in one, the
-others in this process. The file takes about 110 s.
+others in this process.
 """
 
 import base64
