@@ -117,11 +117,12 @@ def several(tilt, kernel, plain, folder, strategy):
     other = kt.Tilt(
         kt.unit(tilt.unit.terms[0][0].network, class_index=2), tilt.reference
     )
-    found = draw([tilt, other, tilt], kernel, num_leapfrog_steps=2, step_size=0.1)
-    alone = draw(tilt, kernel, num_leapfrog_steps=2, step_size=0.1)
+    settings = {"num_leapfrog_steps": 2, "step_size": 0.1}
+    found = draw([tilt, other, tilt], kernel, **settings)
     assert_is_a_sample(found[1], other)
     assert_is_a_sample(found[2], tilt)
     if kernel == "split":  # of others the random numbers are those of the whole batch
+        alone = draw(tilt, kernel, **settings)
         np.testing.assert_allclose(found[0].noise, alone.noise, atol=1e-4)
 
 
@@ -155,9 +156,6 @@ def thinned(tilt, kernel, plain, folder, strategy):
 def ladder(tilt, kernel, plain, folder, strategy):
     found = draw(tilt, kernel, inverse_temperatures=(1.0, 0.4))
     assert_is_a_sample(found, tilt)
-    for form in ([1.0, 0.4], np.array([1.0, 0.4])):
-        again = draw(tilt, kernel, inverse_temperatures=form)
-        np.testing.assert_array_equal(again.noise, found.noise)
     assert found.swap_accept_rate.shape == (1,)
 
 
@@ -266,6 +264,16 @@ def test_every_reference_is_sampled_in_every_way(
             draw(tilt, kernel)
         return
     way(tilt, kernel, plain(name, kernel), tmp_path / "run", strategy)
+
+
+def test_a_ladder_is_a_tuple_a_list_or_an_array(network):
+    tilt, ladder = tilt_of(network, "white_noise"), (1.0, 0.4)
+    found, *others = (
+        draw(tilt, "split", inverse_temperatures=form)
+        for form in (ladder, list(ladder), np.array(ladder))
+    )
+    for other in others:
+        np.testing.assert_array_equal(other.noise, found.noise)
 
 
 # Everything else that takes a reference
