@@ -36,11 +36,10 @@ METRICS = {
     "sparse function": (lambda: M.sparse_categorical_accuracy, False),
     "own": (lambda: mean_index, False),
     "own sum": (lambda: IndexSum(name="own"), False),
-    "own mean": (lambda: M.MeanMetricWrapper(mean_index, name="own"), False),
+    "own mean": (lambda: M.MeanMetricWrapper(mean_index, name="own mean"), False),
 }
-# Those that are compiled together: each by a name of its own.
-GROUPS = [["CategoricalAccuracy", "sparse function", "own mean"], ["function"]]
-GROUPS.append([name for name in METRICS if name not in sum(GROUPS, [])])
+FUNCTIONS = ("function", "sparse function", "own")  # of the names of other metrics
+TOGETHER = [[name for name in METRICS if name not in FUNCTIONS], FUNCTIONS]
 BY_NAME = ("categorical_accuracy", "CategoricalAccuracy", "mse", "accuracy")
 
 
@@ -86,22 +85,25 @@ def expected(name, logits, labels, weights=None):
     return np.asarray(metric.result())
 
 
-def logged_as(metric):
-    """The name of a metric, of a function, or of neither: a name itself."""
-    return getattr(metric, "name", getattr(metric, "__name__", metric))
+def name_in_logs(metric):
+    """Of what was passed."""
+    if isinstance(metric, M.Metric):
+        return metric.name
+    return metric if isinstance(metric, str) else metric.__name__
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("names", GROUPS, ids=["three", "one", "all others"])
+@pytest.mark.parametrize("names", TOGETHER, ids=["metrics", "functions"])
 def test_a_metric_is_that_of_logits_and_labels(names, form):
-    metrics = {name: passed(name) for name in names}
-    model = build([*metrics.values()])
+    metrics = [passed(name) for name in names]
+    model = build(metrics)
     for count in (20, 60):  # the second starts anew
         images, labels = IMAGES[:count], FORMS[form][:count]
         logs = model.evaluate(images, labels, verbose=0, return_dict=True)
     logits = model.predict(IMAGES, verbose=0)
-    for name, metric in metrics.items():
-        found, right = logs[logged_as(metric)], expected(name, logits, LABELS)
+    assert len(logs) == 2 + len(names), "two are losses"
+    for name, metric in zip(names, metrics, strict=True):
+        found, right = logs[name_in_logs(metric)], expected(name, logits, LABELS)
         np.testing.assert_allclose(found, right, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
@@ -160,16 +162,16 @@ def test_replicas_agree_with_one_device(strategy):
         assert found[name] == pytest.approx(right[name])
 
 
-@pytest.mark.parametrize("name", ["categorical_accuracy", "derived", "top2"])
-def test_a_saved_model_has_them(name, tmp_path):
-    model = build([passed(name)])
+def test_a_saved_model_has_them(tmp_path):
+    metrics = [passed(name) for name in ("categorical_accuracy", "derived", "top2")]
+    model = build(metrics)
     model.evaluate(IMAGES, LABELS, verbose=0)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     found, right = (
         m.evaluate(IMAGES, LABELS, verbose=0, return_dict=True) for m in (loaded, model)
     )
-    assert found == right
+    assert found.keys() > set(map(name_in_logs, metrics)) and found == right
 
 
 def test_every_metric_of_keras_of_which_it_is_said_is_one():

@@ -1,7 +1,8 @@
 """Two workers, processes with a TF_CONFIG each, train as one process does.
 
-As a script it is one of them: FOLDER, and, where it is not to run to its end, "wait" or
-"term" and the step at which it waits to be killed or the second worker is asked to end.
+As a script it is one of them: FOLDER, "mixed" or "phases", and, where it is not to run
+to its end, "wait" or "term" and the step at which it waits to be killed or the second
+worker is asked to end.
 """
 
 import functools
@@ -40,7 +41,7 @@ def new_model():
     return kt.GenerativeClassifier(keras.Model(images, x))
 
 
-def train(folder, strategy=None, callbacks=()):
+def train(folder, phases, strategy=None, callbacks=()):
     """Model and rows of the run in a folder."""
     with (strategy or tf.distribute.get_strategy()).scope():
         model = new_model()
@@ -48,6 +49,7 @@ def train(folder, strategy=None, callbacks=()):
         model,
         folder,
         batches,
+        phases,
         save_every=SAVE_EVERY,
         batch_size=BATCH,
         callbacks=callbacks,
@@ -76,14 +78,14 @@ class EndAt(keras.callbacks.Callback):
 # The workers
 
 
-def worker(folder, how="", step=-1):
+def worker(folder, phases, how="", step=-1):
     """One of them: writes what it has at the end beside the run."""
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     run._AGREE_EVERY = 2
     index = strategy.cluster_resolver.task_id
     own = folder.with_name(f"{folder.name}-{index}")
     end = EndAt(own.with_suffix(".waits"), index, how, int(step))
-    model, rows = train(folder, strategy, [end])
+    model, rows = train(folder, getattr(trained_child, phases), strategy, [end])
     own.with_suffix(".json").write_text(json.dumps(rows))
     np.savez(own.with_suffix(".npz"), *map(tf.convert_to_tensor, model.weights))
 
@@ -91,7 +93,7 @@ def worker(folder, how="", step=-1):
 class Workers:
     """Two processes of one run."""
 
-    def __init__(self, folder, *arguments, folders=None):
+    def __init__(self, folder, phases, *arguments, folders=None):
         self.folder = folder
         here = pathlib.Path(__file__)
         cluster = {"worker": [f"localhost:{port}" for port in free_ports(2)]}
@@ -99,7 +101,7 @@ class Workers:
         self.processes = []
         for index in range(2):
             config = {"cluster": cluster, "task": {"type": "worker", "index": index}}
-            command = [here, folders[index], *arguments]
+            command = [here, folders[index], phases, *arguments]
             environment = os.environ | {"TF_CONFIG": json.dumps(config)}
             with open(self.file(index, ".log"), "wb") as log:
                 process = children.Child(
@@ -172,38 +174,49 @@ def largest_difference(ours, theirs):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """Two workers that ran to the end."""
-    with Workers(tmp_path_factory.mktemp("whole") / "run") as workers:
+    """Two workers that ran to the end of one phase, which has all that phases have."""
+    with Workers(tmp_path_factory.mktemp("whole") / "run", "mixed") as workers:
         workers.ended()
         yield workers
 
 
-def test_two_workers_train_as_one_process(whole, tmp_path):
-    model, rows = train(tmp_path / "run")
+def check_as_one(workers, folder, phases):
+    """Weights and rows are those of a run in this process."""
+    model, rows = train(folder, phases)
     expected = [np.asarray(weight) for weight in model.weights]
     for index in range(2):
-        off = largest_difference(whole.weights(index), expected)
+        off = largest_difference(workers.weights(index), expected)
         print(f"worker {index}: weights off by {off:.1e}")
         assert off < 1e-5
-        for ours, theirs in zip(whole.rows(index), rows, strict=True):
+        for ours, theirs in zip(workers.rows(index), rows, strict=True):
             assert ours["objective"] == theirs["objective"]
             expected_row = pytest.approx(numbers(theirs), rel=1e-5, abs=1e-6)
             assert numbers(ours) == expected_row
 
 
+def test_two_workers_train_as_one_process(whole, tmp_path):
+    check_as_one(whole, tmp_path / "run", trained_child.mixed)
+
+
 @pytest.mark.slow
-def test_killed_and_asked_to_end_and_resumed_they_train_as_if_never(whole, tmp_path):
-    """Killed within the 2nd epoch; of the 3rd, asked before its 2nd step."""
+def test_killed_and_asked_to_end_and_resumed_they_train_as_if_never(tmp_path):
+    """Killed within the 2nd epoch; of the 3rd, asked before its 2nd step.
+
+    In two phases: that workers are as one process is quickly tested in one.
+    """
+    with Workers(tmp_path / "whole", "phases") as whole:
+        whole.ended()
+    check_as_one(whole, tmp_path / "one", trained_child.phases)
     folder = tmp_path / "run"
-    with Workers(folder, "wait", 7) as workers:
+    with Workers(folder, "phases", "wait", 7) as workers:
         workers.kill()
     assert place_in(folder) == (1, 3)
-    with Workers(folder, "term", 2) as workers:
+    with Workers(folder, "phases", "term", 2) as workers:
         logs = workers.ended(128 + signal.SIGTERM)
     assert place_in(folder) == (2, 2)
     said = "Stopped by SIGTERM and saved after epoch 2, step 2."
     assert [said in log for log in logs] == [True, False]
-    with Workers(folder) as workers:
+    with Workers(folder, "phases") as workers:
         workers.ended()
     for index in range(2):
         ours, theirs = workers.weights(index), whole.weights(index)
@@ -221,7 +234,8 @@ def place_in(folder):
 
 
 def test_workers_that_do_not_share_their_folder_are_refused(whole, tmp_path):
-    with Workers(tmp_path / "run", folders=[whole.folder, tmp_path / "run"]) as workers:
+    folders = [whole.folder, tmp_path / "run"]
+    with Workers(tmp_path / "run", "mixed", folders=folders) as workers:
         logs = workers.ended(1)
     for log in logs:
         assert "must be one folder that all workers share" in log
