@@ -502,7 +502,7 @@ CONSTANT += ["nested subclass", "below a dropout"]
 def after_adam(network, objective="generative", steps=8):
     model = kt.GenerativeClassifier(network)
     model.compile(keras.optimizers.Adam(0.01), objective)
-    model.fit(IMAGES, LABELS, batch_size=16, epochs=steps // 2, verbose=0)
+    model.fit(IMAGES, LABELS, batch_size=len(IMAGES) // steps, verbose=0)
     return model
 
 

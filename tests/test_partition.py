@@ -28,7 +28,6 @@ from keras_tilt.units.selection import unit
 SMALL = (2, 1, 1)
 MIDDLE = (5, 10, 1)
 LARGE = (32, 32, 3)
-SHAPES = (SMALL, MIDDLE, LARGE)
 FEW = 3.0  # standard errors
 
 
@@ -105,7 +104,16 @@ def bracketed(found, exact):
     )
 
 
-@by_name([target for shape in SHAPES for target in targets.all_targets(shape)[4:]])
+@by_name(
+    [
+        *targets.all_targets(SMALL)[4:],
+        *targets.all_targets(MIDDLE)[4:],
+        *(
+            pytest.param(t, marks=pytest.mark.slow)
+            for t in targets.all_targets(LARGE)[4:]
+        ),
+    ]
+)
 @pytest.mark.parametrize("method", estimators.METHODS)
 def test_a_constant_is_its_own_log_z_if_it_is_constant(target, method):
     steps = {"num_steps": 4} if method == "annealed" else {}
@@ -503,7 +511,7 @@ def test_few_draws_of_q_that_carry_all_weight_are_said():
     assert found.standard_error == math.inf
 
 
-@pytest.mark.parametrize("a", [1.05, 1.5, 3.0])
+@pytest.mark.parametrize("a", [1.05, pytest.param(1.5, marks=pytest.mark.slow), 3.0])
 def test_annealing_to_what_is_not_integrable_is_an_error_or_not_to_be_trusted(a):
     tilt = Tilt(lambda x: a * tf.reduce_sum(x**2, axis=1) / 2, white_noise([3]))
     try:
@@ -518,7 +526,9 @@ def test_annealing_to_what_is_not_integrable_is_an_error_or_not_to_be_trusted(a)
     assert "not to be trusted" in str(found)
 
 
-@pytest.mark.parametrize("seed", [1, 5, 6])
+@pytest.mark.parametrize(
+    "seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (5, 6))]
+)
 def test_a_density_on_the_edge_of_having_a_norm_is_not_to_be_trusted(seed):
     """Forward it is as if log Z were 2; reverse walks have weights without a mean."""
     tilt = Tilt(lambda x: tf.reduce_sum(x**2, axis=1) / 2, white_noise([1]))

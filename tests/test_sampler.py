@@ -814,7 +814,9 @@ def test_a_unit_with_an_infinite_gradient_at_the_start_is_an_error(kernel):
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("kind", ["white", "squashed spectral"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("white", marks=pytest.mark.slow), "squashed spectral"]
+)
 def test_no_graph_outlives_its_run(kernel, kind):
     """Of an ImageNet network it would be hundreds of megabytes for every unit."""
     reference = white_noise(SHAPE)
