@@ -158,10 +158,10 @@ def test_labelled_images_are_spread_over_a_batch():
 def test_an_epoch_resumed_at_any_step_is_bit_for_bit_the_rest_of_it(
     kind, drop_remainder
 ):
-    source = noise_source(kind)
+    source = noise_source(kind, count=14)
     arguments = {"shorter_side": 11, "pad": 2, "drop_remainder": drop_remainder}
     whole = numpy_batches(trained_on(source, **arguments))
-    assert len(whole) == 5 + (not drop_remainder)
+    assert len(whole) == 3 + (not drop_remainder)
     for step in range(len(whole) + 1):
         resumed = trained_on(source, first_step=step, **arguments)
         assert int(resumed.cardinality()) == len(whole) - step
@@ -354,27 +354,32 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("content", DECODABLE.values(), ids=DECODABLE.keys())
-def test_other_formats_in_a_file_named_jpeg_are_decoded_to_rgb(content, tmp_path):
-    (tmp_path / "image.JPEG").write_bytes(content)
+def test_other_formats_in_a_file_named_jpeg_are_decoded_to_rgb(tmp_path):
+    for i, content in enumerate(DECODABLE.values()):
+        (tmp_path / f"{i}.JPEG").write_bytes(content)
     source = sources.folder(tmp_path)
-    ((found, _),) = numpy_batches(batches.evaluation_batches(source, 1, crop=(32, 40)))
-    expected = Image.open(io.BytesIO(content)).convert("RGB")
-    difference = found[0] - np.asarray(expected, np.float32)
-    assert np.abs(difference).max() <= 8  # of two JPEG decoders
+    ((found, _),) = numpy_batches(batches.evaluation_batches(source, 10, crop=(32, 40)))
+    for (name, content), image in zip(DECODABLE.items(), found, strict=True):
+        expected = Image.open(io.BytesIO(content)).convert("RGB")
+        difference = image - np.asarray(expected, np.float32)
+        assert np.abs(difference).max() <= 8, name  # of two JPEG decoders
 
 
-@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN.keys())
-def test_what_cannot_be_decoded_is_left_out_and_named(content, tmp_path):
-    for i in range(6):
-        (tmp_path / f"{i}.jpg").write_bytes(photo(quality=50 + i))
+def test_what_cannot_be_decoded_is_left_out_and_named(tmp_path):
+    """Every other file is broken, each in a way of its own."""
+    for i in range(12):
+        (tmp_path / f"{i:02}.jpg").write_bytes(photo(quality=50 + i))
     expected = numpy_batches(trained_on(sources.folder(tmp_path), 3))
-    (tmp_path / "4.jpg").write_bytes(content)
-    source, corrupt = sources.folder(tmp_path), batches.Corrupt()
+    for i, content in enumerate(BROKEN.values()):
+        (tmp_path / f"{2 * i:02}.jpg").write_bytes(content)
+    source, corrupt = sources.folder(tmp_path), batches.Corrupt(limit=1)
     found = numpy_batches(trained_on(source, 3, corrupt=corrupt))
-    assert corrupt.names == ["4.jpg"]
-    step, place = divmod(batches.uniform_order(6, 5, 2).tolist().index(4), 3)
-    expected[step] = tuple(np.delete(part, place, 0) for part in expected[step])
+    assert sorted(corrupt.names) == [f"{2 * i:02}.jpg" for i in range(6)]
+    readable = batches.uniform_order(12, 5, 2).reshape(4, 3) % 2 == 1
+    expected = [
+        tuple(part[kept] for part in batch)
+        for batch, kept in zip(expected, readable, strict=True)
+    ]
     assert_same(found, expected)
 
 
@@ -396,12 +401,13 @@ def test_a_batch_of_which_nothing_is_left_is_empty_and_the_next_keeps_its_number
     assert found == [[0, 1], [], [4, 5]]
 
 
-@pytest.mark.parametrize("step", range(5))
-def test_resuming_stays_exact_where_images_are_missing(step):
+def test_resuming_stays_exact_where_images_are_missing():
     source = corrupted(20, [3, 8, 9])
     whole = numpy_batches(trained_on(source, corrupt=batches.Corrupt(1)))
-    resumed = trained_on(source, corrupt=batches.Corrupt(1), first_step=step)
-    assert_same(numpy_batches(resumed), whole[step:])
+    assert len(whole) == 5
+    for step in range(5):
+        resumed = trained_on(source, corrupt=batches.Corrupt(1), first_step=step)
+        assert_same(numpy_batches(resumed), whole[step:])
 
 
 def test_one_image_more_than_the_limit_ends_the_iteration_with_their_names():
