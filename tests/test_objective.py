@@ -286,7 +286,13 @@ LOSSES = [
     discriminative_loss,
     lambda labels, logits, weights=None: mixed_loss(labels, logits, 0.3, weights),
 ]
-INTEGERS = [np.dtype(code) for code in np.typecodes["AllInteger"]]
+GRAPHS = [tf.function(loss) for loss in LOSSES]
+INTEGERS = sorted({np.dtype(code) for code in np.typecodes["AllInteger"]}, key=str)
+
+
+def losses_of(graph):
+    """Each loss, and the function to call: itself, or its graph."""
+    return zip(LOSSES, GRAPHS if graph else LOSSES, strict=True)
 
 
 @pytest.mark.parametrize("graph", [False, True])
@@ -294,8 +300,7 @@ INTEGERS = [np.dtype(code) for code in np.typecodes["AllInteger"]]
 def test_labels_of_every_integer_type_give_the_same_loss(dtype, graph):
     """A vector or a column, as in keras.datasets."""
     labels, logits = batch()
-    for loss in LOSSES:
-        call = tf.function(loss) if graph else loss
+    for loss, call in losses_of(graph):
         for form in (labels.astype(dtype), labels.astype(dtype)[:, np.newaxis]):
             assert call(tf.constant(form), logits) == loss(labels, logits)
 
@@ -304,8 +309,7 @@ def test_labels_of_every_integer_type_give_the_same_loss(dtype, graph):
 @pytest.mark.parametrize("dtype", ["float32", "float64", "uint8", "int64", "bool"])
 def test_one_hot_rows_are_their_classes(dtype, graph):
     labels, logits = batch()
-    for loss in LOSSES:
-        call = tf.function(loss) if graph else loss
+    for loss, call in losses_of(graph):
         one_hot = tf.constant(np.eye(5)[labels].astype(dtype))
         assert call(one_hot, logits) == loss(labels, logits)
 
@@ -327,8 +331,7 @@ def test_rows_that_are_not_one_hot_are_refused(row, graph):
     labels, logits = batch()
     rows = np.eye(5, dtype=np.float32)[labels]
     rows[7] = row
-    for loss in LOSSES:
-        call = tf.function(loss) if graph else loss
+    for _, call in losses_of(graph):
         with pytest.raises(tf.errors.InvalidArgumentError, match="must be one-hot"):
             call(tf.constant(rows), logits)
 
@@ -357,8 +360,7 @@ def test_a_weight_that_is_none_is_named(weight, label, graph):
     weights = np.ones(24, np.float32)
     labels[7], weights[7] = label, weight
     expected = f"`sample_weight` must be.* Received: {weight} of image 7"
-    for loss in LOSSES:
-        call = tf.function(loss) if graph else loss
+    for _, call in losses_of(graph):
         with pytest.raises(tf.errors.InvalidArgumentError) as raised:
             call(labels, logits, weights)
         assert re.search(expected, sentence_of(raised.value))
