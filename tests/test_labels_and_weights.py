@@ -25,7 +25,6 @@ def expected():
 
 
 def results(objective, labels):
-    """Of a model that no other form has been given: graphs are of shapes."""
     model = (new_again if labels.ndim == 1 else build_model)(objective)
     logs = fit(model, labels=labels)
     evaluated = model.evaluate(IMAGES, labels, verbose=0, return_dict=True)
@@ -45,6 +44,25 @@ def test_labels_of_every_form_train_the_same(form, objective, expected):
     found = results(objective, FORMS[form])
     for ours, theirs in zip(found, expected[objective], strict=True):
         np.testing.assert_equal(ours, theirs)
+
+
+def test_one_model_is_given_them_one_after_the_other():
+    """Its graph is then of any shape, as Keras traces as little as it can."""
+    model = build_model("generative", keras.optimizers.SGD(0.0))
+    weights = np.random.default_rng(0).uniform(1.0, 2.0, len(LABELS))
+    weights = weights.astype(np.float32)
+    first = fit(model, labels=LABELS, sample_weight=weights)["loss"]
+    forms = [LABELS.reshape(-1, 1), np.eye(3, dtype=np.int32)[LABELS], LABELS]
+    for labels in forms + [FORMS["one-hot"], FORMS["a column of bytes"]]:
+        for weight in (weights, weights.reshape(-1, 1)):
+            again = fit(model, labels=labels, sample_weight=weight)["loss"]
+            np.testing.assert_allclose(again, first, rtol=1e-6)
+    wrong = [LABELS.reshape(-1, 1, 1), np.eye(5, dtype=np.int32)[LABELS]]
+    for labels in wrong:
+        with pytest.raises(ValueError, match=r"one-hot rows, \[batch, 3\]. Received:"):
+            fit(model, labels=labels)
+    with pytest.raises(ValueError, match=r"one factor per image. Received: 30 2\."):
+        fit(model, labels=LABELS, sample_weight=np.stack([weights, weights], axis=1))
 
 
 def test_so_they_do_under_replicas(strategy, expected):

@@ -81,7 +81,20 @@ def unpacked(data: Any, num_classes: int) -> tuple[Any, tf.Tensor, tf.Tensor | N
             "Training and evaluation need labels: a data set of (images, labels). "
             "Received: images only. Mark unlabelled images by the label -1."
         )
-    return images, class_indices(labels, num_classes), sample_weight
+    return images, class_indices(labels, num_classes), _of_known_rank(sample_weight)
+
+
+def _of_known_rank(sample_weight):
+    """`[batch]` where the graph of other shapes, a column too, has forgotten it."""
+    if not tf.is_tensor(sample_weight) or sample_weight.shape.rank is not None:
+        return sample_weight
+    return given(
+        tf.reshape(sample_weight, [-1]),
+        tf.equal(tf.size(sample_weight), tf.shape(sample_weight)[0]),
+        "`sample_weight` must have shape [batch], one factor per image. Received:",
+        tf.shape(sample_weight),
+        ". Weights per pixel or class do not apply.",
+    )
 
 
 def finite_logits(
@@ -208,6 +221,8 @@ def class_indices(labels: ArrayLike, num_classes: int) -> tf.Tensor:
     """
     tensor = tf.convert_to_tensor(labels)
     shape = tensor.shape
+    if shape.rank is None and tensor.dtype != tf.string:
+        return _of_any_form(tensor, num_classes)
     if shape.rank == 2 and shape[1] == num_classes and tensor.dtype != tf.string:
         return _from_one_hot(tensor)
     if not tensor.dtype.is_integer:
@@ -226,6 +241,29 @@ def class_indices(labels: ArrayLike, num_classes: int) -> tf.Tensor:
             "One-hot rows of other classes become indices by `argmax(axis=-1)`."
         )
     return _as_int32(tensor)
+
+
+def _of_any_form(labels, num_classes):
+    """Class indices where the graph of one form is given another, and has no rank."""
+    count = tf.shape(labels)[0]
+    width = tf.size(labels) // tf.maximum(count, 1)
+    is_one_hot = tf.equal(width, num_classes)
+    is_indices = tf.equal(width, 1) & labels.dtype.is_integer
+    rows = given(
+        tf.reshape(labels, [count, width]),
+        (is_one_hot | is_indices | tf.equal(count, 0)) & (tf.rank(labels) <= 2),
+        "`labels` must be integers of shape [batch], one class index per row of "
+        f"`logits`, or one-hot rows, [batch, {num_classes}]. Received: "
+        f"{labels.dtype.name} of shape",
+        tf.shape(labels),
+        ". One-hot rows of other classes become indices by `argmax(axis=-1)`.",
+    )
+    indices = tf.cond(
+        is_one_hot,
+        lambda: _from_one_hot(rows),
+        lambda: _as_int32(tf.reshape(rows[:, :1], [-1])),
+    )
+    return tf.ensure_shape(indices, [None])
 
 
 def _from_one_hot(rows):
