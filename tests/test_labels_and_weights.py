@@ -25,6 +25,7 @@ def expected():
 
 
 def results(objective, labels):
+    """Logs and weights of a model that was given no other form of labels."""
     model = (new_again if labels.ndim == 1 else build_model)(objective)
     logs = fit(model, labels=labels)
     evaluated = model.evaluate(IMAGES, labels, verbose=0, return_dict=True)

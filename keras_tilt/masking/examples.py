@@ -110,7 +110,7 @@ def inputs_of(
 
 
 def input_signature(size: Sequence[int]) -> list[dict[str, tf.TensorSpec]]:
-    """Return that of a graph of what `inputs_of` returns, with any segments.
+    """Return the signature of a graph that takes what `inputs_of` returns.
 
     Args:
         size: (height, width) of the network.

@@ -85,7 +85,7 @@ def unpacked(data: Any, num_classes: int) -> tuple[Any, tf.Tensor, tf.Tensor | N
 
 
 def _of_known_rank(sample_weight):
-    """`[batch]` where the graph of other shapes, a column too, has forgotten it."""
+    """Weights as `[batch]` where a graph is given columns, too, and knows no rank."""
     if not tf.is_tensor(sample_weight) or sample_weight.shape.rank is not None:
         return sample_weight
     return given(
@@ -244,7 +244,7 @@ def class_indices(labels: ArrayLike, num_classes: int) -> tf.Tensor:
 
 
 def _of_any_form(labels, num_classes):
-    """Class indices where the graph of one form is given another, and has no rank."""
+    """Class indices where a graph is given several forms, and knows no rank."""
     count = tf.shape(labels)[0]
     width = tf.size(labels) // tf.maximum(count, 1)
     is_one_hot = tf.equal(width, num_classes)
