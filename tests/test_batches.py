@@ -2,11 +2,13 @@
 
 import functools
 import io
+import itertools
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from cases import slow_but
 from PIL import Image
 
 import keras_tilt as kt
@@ -153,8 +155,13 @@ def test_labelled_images_are_spread_over_a_batch():
 # Resuming
 
 
-@pytest.mark.parametrize("kind", ["pixels", "files"])
-@pytest.mark.parametrize("drop_remainder", [False, True])
+@pytest.mark.parametrize(
+    "kind, drop_remainder",
+    slow_but(
+        [("pixels", True), ("files", False)],
+        itertools.product(("pixels", "files"), (False, True)),
+    ),
+)
 def test_an_epoch_resumed_at_any_step_is_bit_for_bit_the_rest_of_it(
     kind, drop_remainder
 ):

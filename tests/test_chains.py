@@ -1,10 +1,13 @@
 """The graph of the chains: split over replicas, packed and unpacked, judged alike."""
 
+import itertools
+
 import numpy as np
 import pytest
 import targets
 import tensorflow as tf
 import tensorflow_probability as tfp
+from cases import slow_but
 from scipy import stats
 
 from keras_tilt.reference.distributions import box, white_noise
@@ -58,7 +61,7 @@ def advanced(chains, state, settings, iterations):
 # Split over the replicas of a strategy
 
 
-@pytest.mark.parametrize("num_chains", [6, 5])
+@pytest.mark.parametrize("num_chains", slow_but([5], [6, 5]))
 def test_chains_split_over_replicas_are_those_of_one_device(strategy, num_chains):
     tilt = tilt_of(targets.relu())
     settings = {
@@ -107,8 +110,12 @@ def test_what_cannot_be_split_is_an_error(strategy, options, message):
 # Kept and changed states
 
 
-@pytest.mark.parametrize("ladder", [None, LADDER], ids=["", "ladder"])
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(
+    "kernel, ladder",
+    slow_but(
+        [("split", None), ("hmc", LADDER)], itertools.product(KERNELS, (None, LADDER))
+    ),
+)
 def test_a_packed_state_goes_on_bit_for_bit(kernel, ladder):
     tilt = tilt_of(targets.relu())
     settings = settings_of(ladder=ladder)

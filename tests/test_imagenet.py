@@ -10,7 +10,6 @@ import json
 import pathlib
 import shutil
 import signal
-import sys
 import tarfile
 import time
 
@@ -19,6 +18,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from cases import slow_but
 from data_files import data_file
 from PIL import Image
 from test_scripts import beside_progress, run_script
@@ -114,14 +114,22 @@ class Sender(keras.callbacks.Callback):
 
 
 @pytest.fixture(scope="module")
-def whole(run, tmp_path_factory):
-    """The uninterrupted run: its folder, and what it printed."""
+def shown(data, tmp_path_factory):
+    """The uninterrupted run, in a process of its own, as a user has it, and its folder.
+
+    The one of all that is; the others are of this process.
+    """
     out = tmp_path_factory.mktemp("whole") / "out"
-    printed = io.StringIO()
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(sys, "stdout", printed)
-        run(*SMALL, "--queue", 32, "--out", out)
-    return out, printed.getvalue()
+    flags = (*SMALL, "--queue", 32, "--data-dir", data, "--dataset", "tiny.npz")
+    shown = run_script(SCRIPT, *flags, "--out", out)
+    assert shown.returncode == 0, shown.stderr
+    return out, shown
+
+
+@pytest.fixture(scope="module")
+def whole(shown):
+    """Its folder, and what it printed."""
+    return shown[0], shown[1].stdout
 
 
 def rows_of(out):
@@ -156,9 +164,10 @@ def test_generative_epochs_are_followed_by_discriminative_ones(whole):
     assert np.any(last.calibration_bias.numpy() != 0.0)
 
 
-@pytest.mark.parametrize(
-    ("steps", "number"), [(STEPS // 2, signal.SIGTERM), (STEPS + 3, signal.SIGINT)]
-)
+STOPS = [(STEPS // 2, signal.SIGTERM), (STEPS + 3, signal.SIGINT)]
+
+
+@pytest.mark.parametrize(("steps", "number"), slow_but(STOPS[1:], STOPS))
 def test_stopped_in_the_middle_of_an_epoch_and_run_again_it_is_the_whole_run(
     whole, run, tmp_path, capsys, steps, number
 ):
@@ -205,6 +214,7 @@ def test_a_generative_run_shows_its_errors_calibrated_first_and_is_saved_without
     assert capsys.readouterr().out == first
 
 
+@pytest.mark.slow
 def test_a_run_of_folders_needs_no_other_flag_than_these(run, tmp_path, capsys):
     run(*SHORT, "--out", tmp_path / "out", dataset="imagenet2012")
     printed = capsys.readouterr()
@@ -212,14 +222,25 @@ def test_a_run_of_folders_needs_no_other_flag_than_these(run, tmp_path, capsys):
     assert beside_progress(printed.err) == []
 
 
-def test_a_new_user_sees_the_bar_the_table_and_nothing_else(tmp_path):
-    shown = run_script(SCRIPT, "--smoke", "--network", "convnet", "--out", tmp_path)
+def check_shown(shown):
+    """The bar, the table and nothing else."""
     assert shown.returncode == 0, shown.stderr
     assert beside_progress(shown.stderr) == []
     for text in ("epoch 1/2", "validating", "calibrating", "Kish ESS", "img/s", "left"):
         assert text in shown.stderr
     assert "generative loss" in shown.stderr and "discriminative loss" in shown.stderr
     assert len(table_in(shown.stdout)) == 2
+
+
+def test_a_user_sees_the_bar_the_table_and_nothing_else(shown):
+    check_shown(shown[1])
+
+
+@pytest.mark.slow
+def test_so_does_a_new_user(tmp_path):
+    """Of --smoke, without data."""
+    flags = ("--smoke", "--network", "convnet", "--out", tmp_path)
+    check_shown(run_script(SCRIPT, *flags))
 
 
 # What flags mean
@@ -345,6 +366,7 @@ def test_rates_fall_as_the_schedule_says_in_each_phase(asked, schedule, expected
     assert rates(warm, steps) == pytest.approx(0.01 * share * expected, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_schedule_that_rises_and_falls_trains_a_mix(run, tmp_path):
     flags = ("--schedule", "cosine", "--warmup-steps", 3, "--objective", "mix")
     run(*SMALL, *flags, "--out", tmp_path)
@@ -435,6 +457,7 @@ def test_a_saved_network_is_given_images_of_its_size(asked, tmp_path):
 # A dry run
 
 
+@pytest.mark.slow
 def test_a_dry_run_plans_the_paper_s_training_without_any_data(run, tmp_path, capsys):
     run("--dry-run", "--data-dir", tmp_path, dataset="imagenet2012")
     text = capsys.readouterr().out
@@ -498,23 +521,25 @@ def damaged(data, tmp_path):
 
 
 FOLDERS = {"dataset": "imagenet2012"}
+TINY = (*SHORT, "--size", 20)
 
 
 def test_unreadable_images_are_left_out_counted_and_listed(
     run, damaged, tmp_path, capsys
 ):
     folder = damaged(train=("class1/5.png", "class2/30.png"))
-    flags = (*SHORT, "--data-dir", folder, "--out", tmp_path / "out")
+    flags = (*TINY, "--data-dir", folder, "--out", tmp_path / "out")
     run(*flags, "--max-corrupt", 0.05, **FOLDERS)
     listed = tmp_path / "out" / "unreadable.txt"
     assert listed.read_text() == "class1/5.png\nclass2/30.png\n"
-    assert str(listed) in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert str(listed) in printed.err and "8 images" in printed.out
 
 
 def test_too_many_unreadable_images_end_the_run_and_are_listed(run, damaged, tmp_path):
     files = ("class1/5.png", "class2/30.png", "class3/7.png")
     folder = damaged(train=files)
-    flags = (*SHORT, "--data-dir", folder, "--out", tmp_path / "out")
+    flags = (*TINY, "--data-dir", folder, "--out", tmp_path / "out")
     with pytest.raises(SystemExit, match="At most 1 of 32 images may be unreadable"):
         run(*flags, **FOLDERS)
     found = (tmp_path / "out" / "unreadable.txt").read_text().splitlines()
@@ -627,7 +652,7 @@ def test_folders_that_are_no_classes_are_refused(run, data, tmp_path, capsys):
 
 
 def test_a_class_without_an_image_is_refused_before_the_training(
-    run, data, tmp_path, capsys
+    run, asked, data, tmp_path, capsys
 ):
     arrays = dict(np.load(data / "tiny.npz"))
     arrays["class_names"] = np.array(["a", "b", "c", "d", "e"])
@@ -635,8 +660,8 @@ def test_a_class_without_an_image_is_refused_before_the_training(
     flags = (*SMALL, "--data-dir", tmp_path, "--out", tmp_path / "out")
     text = refused(run, capsys, *flags, dataset="five.npz")
     assert "none of 1 of 5 classes: e. " in text and "--no-calibrate" in text
-    run(*flags, "--no-calibrate", dataset="five.npz")
-    assert len(rows_of(tmp_path / "out")) == 2
+    _, phases, _ = asked("--data-dir", tmp_path, "--no-calibrate", dataset="five.npz")
+    assert [phase.calibrate for phase in phases] == [False, False]
 
 
 def test_gray_images_have_no_mean_of_three_colours(run, tmp_path, capsys):

@@ -255,12 +255,12 @@ def test_thirty_units_leave_no_more_graphs_than_one():
 
 
 def test_of_many_shapes_the_graphs_used_last_stay(monkeypatch):
-    monkeypatch.setattr(kept, "_MOST", 3)
+    monkeypatch.setattr(kept, "_MOST", 2)
     network = small_network()
     few = {"num_results": 1, "num_burnin_steps": 0, "step_size": 0.1}
     unit = kt.unit(network, class_index=0)
     counts = []
-    for num_chains in range(1, 7):
+    for num_chains in range(1, 6):
         draw(unit, num_chains=num_chains, **few)
         counts.append(graphs_alive())
     assert counts[-1] == counts[-2] == counts[-3] > counts[0]

@@ -1,6 +1,7 @@
 """Every kernel keeps every tilted density, and the rotation is as exact as it says."""
 
 import functools
+import itertools
 
 import keras
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import targets
 import tensorflow as tf
 import tensorflow_probability as tfp
+from cases import slow_but
 from scipy import stats
 
 from keras_tilt.reference.distributions import (
@@ -234,9 +236,17 @@ def after_one_step(target, name, power=1.0):
     return tilt.to_images(end).numpy(), float(np.mean(results.is_accepted))
 
 
-every_kernel = pytest.mark.parametrize("name", KERNELS)
-curved_targets = pytest.mark.parametrize(
-    "target", targets.all_targets()[:4], ids=lambda target: target.name
+def crossed(others, quick):
+    """Each of the others with each kernel: quick are all with ours, and some."""
+    cases = [*itertools.product(others, KERNELS)]
+    return slow_but([(one, "split") for one in others] + quick, cases)
+
+
+LINEAR, QUADRATIC, RELU, BOX = targets.all_targets()[:4]
+every_kernel_and_target = pytest.mark.parametrize(
+    "target, name",
+    crossed([LINEAR, QUADRATIC, RELU, BOX], [(RELU, "hmc"), (BOX, "mala")]),
+    ids=lambda value: getattr(value, "name", value),
 )
 
 
@@ -267,8 +277,7 @@ def exact_variance(target):
     return np.sum(mass * middle**2) - np.sum(mass * middle) ** 2
 
 
-@every_kernel
-@curved_targets
+@every_kernel_and_target
 def test_one_step_leaves_the_tilted_density_invariant(target, name):
     images, accept_rate = after_one_step(target, name)
     assert 0.5 < accept_rate < 0.99
@@ -276,8 +285,7 @@ def test_one_step_leaves_the_tilted_density_invariant(target, name):
     assert shown(name, target.name, accept_rate, found) > 1e-4
 
 
-@every_kernel
-@curved_targets
+@every_kernel_and_target
 def test_one_step_for_a_tenth_more_log_density_is_found_out(target, name):
     images, accept_rate = after_one_step(target, name, power=1.1)
     assert 0.4 < accept_rate < 0.99
@@ -340,8 +348,10 @@ def after_one_step_of_a_reference(make, name, power=1.0):
     return centred, mean.ravel(), float(np.mean(results.is_accepted))
 
 
-every_reference = pytest.mark.parametrize(
-    "make", [spectral_tilt, squashed_tilt, latent_tilt], ids=lambda make: make.__name__
+every_kernel_and_reference = pytest.mark.parametrize(
+    "make, name",
+    crossed([spectral_tilt, squashed_tilt, latent_tilt], [(squashed_tilt, "hmc")]),
+    ids=lambda value: getattr(value, "__name__", value),
 )
 
 
@@ -359,8 +369,7 @@ def p_values_of_noise(centred, mean):
     )
 
 
-@every_kernel
-@every_reference
+@every_kernel_and_reference
 def test_one_step_leaves_a_tilt_of_every_reference_invariant(make, name):
     centred, mean, accept_rate = after_one_step_of_a_reference(make, name)
     assert 0.5 < np.linalg.norm(mean) and 0.5 < accept_rate < 0.99
@@ -368,8 +377,7 @@ def test_one_step_leaves_a_tilt_of_every_reference_invariant(make, name):
     assert shown(name, make.__name__, accept_rate, found) > 1e-4
 
 
-@every_kernel
-@every_reference
+@every_kernel_and_reference
 def test_a_tenth_more_log_density_is_found_out_with_every_reference(make, name):
     centred, mean, accept_rate = after_one_step_of_a_reference(make, name, 1.1)
     assert 0.4 < accept_rate < 0.99
@@ -382,17 +390,19 @@ LADDERS = [targets.linear, targets.relu, targets.box_linear]
 
 
 @pytest.mark.parametrize(
-    "make, swap",
-    [
-        *((make, "right") for make in LADDERS),
-        (targets.linear, "wrong"),
-        *(pytest.param(m, "wrong", marks=pytest.mark.slow) for m in LADDERS[1:]),
-    ],
+    "make, name, swap",
+    slow_but(
+        [
+            *((targets.linear, name, "right") for name in KERNELS),
+            (targets.relu, "split", "right"),
+            *((targets.linear, name, "wrong") for name in ("split", "hmc")),
+        ],
+        itertools.product(LADDERS, KERNELS, ("right", "wrong")),
+    ),
     ids=lambda value: getattr(value, "__name__", value),
 )
-@every_kernel
 def test_swaps_on_a_ladder_leave_its_first_step_invariant(make, name, swap):
-    """Wrong ones are found out with every target; quickly with the first of them."""
+    """Wrong ones are found out with every target and kernel; quickly with two."""
     target = make()
     scale = make.__defaults__[-1]  # of w: f is homogeneous in it
     hotter = make(scale=HOT * scale)
@@ -602,8 +612,13 @@ def test_the_split_kernel_and_tfp_s_find_the_same_means():
 # The graph
 
 
-@pytest.mark.parametrize("ladder", [None, LADDER])
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(
+    "kernel, ladder",
+    slow_but(
+        [("split", None), ("hmc", None), ("mala", LADDER)],
+        itertools.product(KERNELS, (None, LADDER)),
+    ),
+)
 def test_the_gradient_of_a_network_is_not_in_the_cycle_of_a_loop(kernel, ladder):
     """It shares a function, which TensorFlow does not take apart, with the network.
 

@@ -10,6 +10,7 @@ import loaders
 import numpy as np
 import pytest
 import tensorflow as tf
+from cases import slow_but
 
 from keras_tilt.masking.serving import ServedSegmenter
 
@@ -20,6 +21,9 @@ LOADERS = [
     loaders.run_in_c,
 ]
 every_loader = pytest.mark.parametrize("run_in", LOADERS, ids=lambda f: f.__name__)
+one_loader = pytest.mark.parametrize(
+    "run_in", slow_but([loaders.run_in_cli], LOADERS), ids=lambda f: f.__name__
+)
 
 
 @pytest.fixture(scope="module")
@@ -77,31 +81,21 @@ def labelled(small_segmenter, tmp_path_factory):
     return served, folder
 
 
-@every_loader
+@one_loader
 def test_every_loader_gives_the_labels_of_the_exporting_process(run_in, labelled):
     served, folder = labelled
     image = np.random.default_rng(0).integers(0, 256, [2, 20, 30, 3], np.uint8)
     assert_same_bits(run_in, folder, served, "serving_default", {"image": image})
 
 
-def check_labels_of_segments(run_in, labelled):
+@one_loader
+def test_every_loader_gives_the_labels_of_segments_too(run_in, labelled):
     served, folder = labelled
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, [2, 20, 30, 3], np.uint8)
     segments = rng.integers(-1, 5, [2, 20, 30], np.int32)
     inputs = {"image": image, "segments": segments}
     assert_same_bits(run_in, folder, served, "label_segments", inputs)
-
-
-def test_a_loader_gives_the_labels_of_segments_of_the_exporting_process(labelled):
-    check_labels_of_segments(loaders.run_in_python, labelled)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("run_in", LOADERS[1:], ids=lambda f: f.__name__)
-def test_every_loader_gives_the_labels_of_segments_too(run_in, labelled):
-    """The quick tests are of one loader, and of every loader of the other signature."""
-    check_labels_of_segments(run_in, labelled)
 
 
 def test_labels_write_nothing_and_call_no_python(labelled):

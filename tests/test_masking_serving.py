@@ -2,11 +2,13 @@
 
 import functools
 import io
+import itertools
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from cases import slow_but
 from PIL import Image
 
 from keras_tilt import masking
@@ -18,34 +20,15 @@ NAMES = ["sky", "road", "car"]
 SIZE = (24, 32)
 
 
-IMAGE = tf.TensorSpec([None, None, None, 3], tf.uint8, "image")
-SEGMENTS = tf.TensorSpec([None, None, None], tf.int32, "segments")
-
-
 @functools.cache
 def served_of(segmenter, rule):
     return ServedSegmenter(segmenter, NAMES, rule, superpixels=20, side=40)
 
 
 @functools.cache
-def graph_of(segmenter, signature):
-    """A signature's function of NumPy arrays; traced once, with all others."""
-    return called(served_of(segmenter, "vote").functions[signature])
-
-
-@functools.cache
-def one_graph_of(segmenter, signature, rule):
-    """The same, where no other signature is traced unless all are needed."""
-    if (segmenter.background, rule) == (None, "vote"):
-        return graph_of(segmenter, signature)
-    served = served_of(segmenter, rule)
-    if signature == "label_segments":
-        return called(traced(served.label_segments, IMAGE, SEGMENTS))
-    return called(traced(served.label, IMAGE))
-
-
-def called(function):
-    """A graph as a function of NumPy arrays."""
+def graph_of(segmenter, signature, rule="vote"):
+    """A signature's function of NumPy arrays."""
+    function = served_of(segmenter, rule).functions[signature]
 
     def call(**inputs):
         found = function(**{k: tf.constant(v) for k, v in inputs.items()})
@@ -91,15 +74,22 @@ def in_other_background(segmenter, background):
     return other
 
 
-@pytest.mark.parametrize("rule", masking.RULES)
-@pytest.mark.parametrize("background", [None, 1])
+every_rule_and_background = pytest.mark.parametrize(
+    "rule, background",
+    slow_but(
+        [("vote", None), ("paste", 1)], itertools.product(masking.RULES, (None, 1))
+    ),
+)
+
+
+@every_rule_and_background
 def test_labels_are_those_of_superpixels_and_their_unions(
     rule, background, small_segmenter
 ):
     """Of images that are no larger than what superpixels see."""
     segmenter = in_other_background(small_segmenter, background)
     rows = images(2, 30, 40)
-    found = one_graph_of(segmenter, "serving_default", rule)(image=rows)
+    found = graph_of(segmenter, "serving_default", rule)(image=rows)
     for i, image in enumerate(rows):
         atoms, members = segments_of(image, 20)
         segments = masking.Segments(atoms.numpy(), members.numpy())
@@ -114,8 +104,7 @@ def test_labels_are_those_of_superpixels_and_their_unions(
     assert len(np.unique(found["label_map"])) > 1
 
 
-@pytest.mark.parametrize("rule", masking.RULES)
-@pytest.mark.parametrize("background", [None, 1])
+@every_rule_and_background
 def test_segments_of_a_client_are_scored_and_labelled_one_by_one(
     rule, background, small_segmenter
 ):
@@ -123,7 +112,7 @@ def test_segments_of_a_client_are_scored_and_labelled_one_by_one(
     rows, maps = images(3, 50, 60), numbers(3, 50, 60)
     maps[0][maps[0] == 2] = 3  # a number that is not there
     maps[1] = -1  # no segment at all
-    found = one_graph_of(segmenter, "label_segments", rule)(
+    found = graph_of(segmenter, "label_segments", rule)(
         image=rows, segments=maps.astype(np.int32)
     )
     assert found["segment_scores"].shape == (3, 6, 3)
@@ -144,7 +133,7 @@ def test_where_no_segment_is_there_is_no_class(small_segmenter):
     nothing = np.full([1, 8, 9], -1, np.int32)
     for background, expected in ((None, -1), (1, 1)):
         segmenter = in_other_background(small_segmenter, background)
-        found = one_graph_of(segmenter, "label_segments", "vote")(
+        found = graph_of(segmenter, "label_segments", "vote")(
             image=images(1, 8, 9), segments=nothing
         )
         assert np.all(found["label_map"] == expected)

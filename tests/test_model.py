@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.special
 import tensorflow as tf
+from cases import slow
 
 import keras_tilt as kt
 
@@ -465,7 +466,7 @@ def test_weights_at_rest_do_not_drift():
     assert np.abs(fit(moving, batch_size=90, epochs=5)["queue_drift"][-1]) > 1e-3
 
 
-@pytest.mark.parametrize("objective", ["generative", 0.3])
+@pytest.mark.parametrize("objective", ["generative", slow(0.3)])
 def test_the_drift_is_logged_where_there_is_a_queue_and_only_in_training(objective):
     options = {"validation_data": (IMAGES, LABELS)}
     assert "queue_drift" not in fit(new_again(objective), **options)
@@ -530,7 +531,7 @@ def test_compiling_anew_empties_the_queue():
 
 @pytest.mark.parametrize(
     "options",
-    [{"jit_compile": True}, {"run_eagerly": True}, {"steps_per_execution": 3}],
+    [slow({"jit_compile": True}), {"run_eagerly": True}, {"steps_per_execution": 3}],
     ids=str,
 )
 def test_steps_with_a_queue_are_the_same_however_they_are_run(options):

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from cases import slow_but
 
 import keras_tilt as kt
 from keras_tilt import serving
@@ -506,7 +507,7 @@ def after_adam(network, objective="generative", steps=8):
     return model
 
 
-@pytest.mark.parametrize("name", CONSTANT)
+@pytest.mark.parametrize("name", slow_but(CONSTANT[::3], CONSTANT))
 def test_a_constant_per_class_stays_bit_for_bit_in_generative_training(name):
     network, biases = with_bias(name)
     before = [bias.numpy() for bias in biases]
@@ -589,19 +590,19 @@ def gated_by_a_negative_weight():
     return gated(-1.0)
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        below_relu,
-        below_tanh,
-        below_a_small_tanh,
-        below_dropout,
-        used_twice,
-        applied_twice,
-        gated_by_a_positive_weight,
-        gated_by_a_negative_weight,
-    ],
-)
+MOVED = [
+    below_relu,
+    below_tanh,
+    below_a_small_tanh,
+    below_dropout,
+    used_twice,
+    applied_twice,
+    gated_by_a_positive_weight,
+    gated_by_a_negative_weight,
+]
+
+
+@pytest.mark.parametrize("make", slow_but(MOVED[::2], MOVED))
 def test_a_bias_that_is_no_constant_per_class_is_trained(make):
     network, layer = make()
     before = layer.bias.numpy()

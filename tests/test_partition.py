@@ -8,6 +8,7 @@ import pytest
 import targets
 import tensorflow as tf
 import tensorflow_probability as tfp
+from cases import slow, slow_but
 from scipy import special, stats
 from small_network import SHAPE as NETWORK_SHAPE
 from small_network import small_network
@@ -61,6 +62,9 @@ def curved(shape):
     return targets.all_targets(shape)[:4]
 
 
+BENT = curved(SMALL) + curved(MIDDLE)  # of each shape: linear, quadratic, relu, box
+
+
 def by_name(cases):
     return pytest.mark.parametrize(
         "target", cases, ids=lambda one: f"{one.name} {one.mean.size}"
@@ -70,7 +74,7 @@ def by_name(cases):
 # The closed forms
 
 
-@by_name(curved(SMALL) + curved(MIDDLE))
+@by_name(slow_but(BENT[:2] + BENT[6:], BENT))
 def test_annealing_finds_log_z_within_its_error(target):
     found = annealed(target)
     assert found.is_reliable, found.verdict
@@ -106,12 +110,9 @@ def bracketed(found, exact):
 
 @by_name(
     [
-        *targets.all_targets(SMALL)[4:],
+        *map(slow, targets.all_targets(SMALL)[4:]),
         *targets.all_targets(MIDDLE)[4:],
-        *(
-            pytest.param(t, marks=pytest.mark.slow)
-            for t in targets.all_targets(LARGE)[4:]
-        ),
+        *map(slow, targets.all_targets(LARGE)[4:]),
     ]
 )
 @pytest.mark.parametrize("method", estimators.METHODS)
@@ -187,7 +188,7 @@ def check_coverage(target, values, errors):
         assert stats.binomtest(number, 100, share).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("kernel", ["hmc", "mala"])
+@pytest.mark.parametrize("kernel", ["hmc", slow("mala")])
 def test_every_other_kernel_leads_to_the_same_log_z(kernel):
     target = targets.relu(SMALL)
     found = estimate(tilt_of(target), kernel=kernel)
@@ -198,7 +199,7 @@ def test_every_other_kernel_leads_to_the_same_log_z(kernel):
 def test_the_scale_is_part_of_the_tilt():
     weak = targets.linear(SMALL, scale=0.25, bias=0.0)
     twice = targets.linear(SMALL, scale=0.5, bias=0.0)
-    found = estimate(Tilt(weak.unit, weak.reference(), scale=2.0))
+    found = estimate(Tilt(weak.unit, weak.reference(), scale=2.0), "importance")
     assert abs(found.value - twice.log_partition) < FEW * found.standard_error
 
 
@@ -436,8 +437,9 @@ def test_the_ratio_of_two_densities_is_exact_with_and_without_one_reference():
     exact = stats.norm(one.mean, np.sqrt(one.variance)).logpdf(images)
     exact = exact - stats.norm(other.mean, np.sqrt(other.variance)).logpdf(images)
     exact = exact.sum(axis=(1, 2, 3))
-    first = estimate(Tilt(one.unit, reference))
-    for second in (estimate(Tilt(other.unit, reference)), annealed(other)):
+    first = estimate(Tilt(one.unit, reference), "importance")
+    for tilt in (Tilt(other.unit, reference), tilt_of(other)):
+        second = estimate(tilt, "importance")
         ratio = first.log_density_ratio(second, images)
         error = math.hypot(first.standard_error, second.standard_error)
         np.testing.assert_allclose(ratio, exact, atol=4 * error)
@@ -450,7 +452,7 @@ def test_the_ratio_of_latent_densities_needs_no_density_of_images():
         Tilt(lambda x, a=a: a * tf.reduce_sum(x, axis=[1, 2, 3]), reference)
         for a in (0.5, -0.5)
     ]
-    up, down = (estimate(tilt) for tilt in tilts)
+    up, down = (estimate(tilt, "importance") for tilt in tilts)
     images = np.full([1, 2, 2, 1], 0.3, np.float32)
     ratio = up.log_density_ratio(down, images)
     expected = 1.2 - up.value + down.value
@@ -511,7 +513,7 @@ def test_few_draws_of_q_that_carry_all_weight_are_said():
     assert found.standard_error == math.inf
 
 
-@pytest.mark.parametrize("a", [1.05, pytest.param(1.5, marks=pytest.mark.slow), 3.0])
+@pytest.mark.parametrize("a", slow_but([3.0], [1.05, 1.5, 3.0]))
 def test_annealing_to_what_is_not_integrable_is_an_error_or_not_to_be_trusted(a):
     tilt = Tilt(lambda x: a * tf.reduce_sum(x**2, axis=1) / 2, white_noise([3]))
     try:
@@ -526,9 +528,7 @@ def test_annealing_to_what_is_not_integrable_is_an_error_or_not_to_be_trusted(a)
     assert "not to be trusted" in str(found)
 
 
-@pytest.mark.parametrize(
-    "seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (5, 6))]
-)
+@pytest.mark.parametrize("seed", slow_but([1], [1, 5, 6]))
 def test_a_density_on_the_edge_of_having_a_norm_is_not_to_be_trusted(seed):
     """Forward it is as if log Z were 2; reverse walks have weights without a mean."""
     tilt = Tilt(lambda x: tf.reduce_sum(x**2, axis=1) / 2, white_noise([1]))

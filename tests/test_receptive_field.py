@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from cases import slow_but
 from keras import layers
 
 import keras_tilt as kt
@@ -21,11 +22,8 @@ from keras_tilt.units.selection import unit
 
 SHAPE = (30, 26, 2)
 SEEDS = range(24)
-# Of random graphs a third is quick; the slow ones are more of the same.
-some_seeds = pytest.mark.parametrize(
-    "seed",
-    [pytest.param(i, marks=[pytest.mark.slow] if i >= 8 else []) for i in SEEDS],
-)
+# Of random graphs a sixth is quick; the slow ones are more of the same.
+some_seeds = pytest.mark.parametrize("seed", slow_but(range(4), SEEDS))
 
 
 # Random graphs
@@ -252,7 +250,7 @@ def decoder(seed, shape=SMALL, signed=False):
     return random_network(seed, shape, signed, last[seed % 2 :])
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", slow_but(range(3), range(8)))
 def test_a_cell_of_an_enlarged_map_sees_the_pixels_where_its_gradient_is(seed):
     network = decoder(seed)
     field = receptive_field(network, "top")
@@ -272,7 +270,7 @@ def test_a_cell_of_an_enlarged_map_sees_the_pixels_where_its_gradient_is(seed):
             )
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", slow_but(range(3), range(8)))
 def test_the_crop_of_an_enlarged_map_is_its_unit(seed):
     shape = (60, 56, 2)
     network = decoder(seed, shape, signed=True)
@@ -775,7 +773,7 @@ def normal_images(shape, n=4, seed=0):
     return tf.constant(rng.normal(size=(n, *shape)), tf.float32)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", slow_but(range(4, 8), SEEDS))
 def test_the_crop_is_the_unit_wherever_it_sees_no_padding(seed):
     shape = (46, 42, 2)
     network = random_network(seed, shape, signed=True)

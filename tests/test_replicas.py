@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from cases import slow_but
 
 import keras_tilt as kt
 from keras_tilt.training import losses
@@ -76,11 +77,16 @@ def relative_difference(ours, theirs):
     )
 
 
-@pytest.mark.parametrize("objective", ["generative", "discriminative", 0.3])
 @pytest.mark.parametrize(
-    ("num_images", "batch_size"),
-    [(61, 64), (3, 64), (50, 16)],
-    ids=["uneven", "three-images", "steps-and-two-images"],
+    ("objective", "num_images", "batch_size"),
+    slow_but(
+        [("generative", 3, 64), (0.3, 50, 16), ("discriminative", 61, 64)],
+        [
+            (objective, *sizes)
+            for objective in ("generative", "discriminative", 0.3)
+            for sizes in ((61, 64), (3, 64), (50, 16))
+        ],
+    ),
 )
 def test_replicas_equal_one_device(strategy, objective, num_images, batch_size):
     """Of four replicas one gets nothing of three images, two nothing of two."""

@@ -12,6 +12,7 @@ import pytest
 import targets
 import tensorflow as tf
 import tensorflow_probability as tfp
+from cases import slow, slow_but
 from small_network import SHAPE, small_network
 
 from keras_tilt.reference.distributions import white_noise
@@ -120,7 +121,10 @@ MOMENTS = (1, BURNIN - 1, BURNIN, BURNIN + 2, BURNIN + 7)
 
 @pytest.mark.parametrize(
     "case, iterations",
-    [*(("split", moment) for moment in MOMENTS), *((case, 8) for case in CASES)],
+    slow_but(
+        [*(("split", moment) for moment in MOMENTS), ("ladder", 8)],
+        [*(("split", moment) for moment in MOMENTS), *((case, 8) for case in CASES)],
+    ),
 )
 def test_interrupted_anywhere_and_resumed_it_is_the_whole_run_bit_for_bit(
     monkeypatch, tmp_path, case, iterations
@@ -226,17 +230,20 @@ SCRIPT = """
     from keras_tilt.tilt import Tilt
     run._SAVE_EVERY = 0.0
     tilt = Tilt(lambda z: tf.reduce_sum(tf.sin(3 * z), axis=1), white_noise([5]))
-    samples = sampler.sample(tilt, 4, 200, 60, seed=3, directory=sys.argv[1],
-                             progress=False)
+    samples = sampler.sample(tilt, 4, int(sys.argv[2]), 60, seed=3,
+                             directory=sys.argv[1], progress=False)
     print(samples.noise.tobytes().hex()[-4000:], samples.f.sum(), samples.step_size)
 """
 
 
-def test_killed_at_random_moments_it_is_the_whole_run_bit_for_bit(tmp_path):
+@pytest.mark.parametrize("kills, draws", [(1, 30), slow(3, 200)])
+def test_killed_at_random_moments_it_is_the_whole_run_bit_for_bit(
+    tmp_path, kills, draws
+):
     """SIGKILL, also in the middle of a checkpoint: one is written every iteration."""
 
     def start(name):
-        command = ["-c", textwrap.dedent(SCRIPT), tmp_path / name]
+        command = ["-c", textwrap.dedent(SCRIPT), tmp_path / name, draws]
         with open(tmp_path / f"{name}.txt", "w") as file:
             return children.Child(command, stdout=file)
 
@@ -250,8 +257,8 @@ def test_killed_at_random_moments_it_is_the_whole_run_bit_for_bit(tmp_path):
             if state.exists() and state.stat().st_mtime_ns > before:
                 break
             time.sleep(0.01)
-        time.sleep(random.uniform(0.0, 0.5))
-        if process.poll() is not None or killed == 3:
+        time.sleep(random.uniform(0.0, draws / 400))
+        if process.poll() is not None or killed == kills:
             break
         process.kill()
         process.wait()
@@ -267,7 +274,7 @@ def all_files_of(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", slow_but(["split", "thin", "ladder"], CASES))
 def test_a_longer_run_goes_on_and_its_first_draws_stay(tmp_path, case):
     """Finished, or not; and of a run of several lengths it is the longest."""
     whole = whole_run(case)

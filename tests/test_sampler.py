@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import itertools
 import weakref
 
 import arviz
@@ -11,6 +12,7 @@ import pytest
 import targets
 import tensorflow as tf
 import tensorflow_probability as tfp
+from cases import slow_but
 from scipy import stats
 from small_network import small_network
 
@@ -92,7 +94,7 @@ def test_the_record_is_consistent_with_itself(long_run):
     assert str(samples.diagnostics) in repr(samples)
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", slow_but(["split"], KERNELS))
 def test_the_adapted_step_accepts_about_as_often_as_asked(kernel):
     """Of an f curved so strongly that the step stays below pi / 2."""
     tilt = tilt_of(targets.quadratic(stddev=10.0))
@@ -121,7 +123,7 @@ def test_r_hat_and_ess_are_those_of_arviz(long_run):
     np.testing.assert_array_equal(data.sample_stats["lp"].T, samples.log_prob)
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", slow_but(["split", "hmc"], KERNELS))
 def test_after_the_warm_up_every_draw_is_a_step_of_the_kernel_from_the_one_before(
     kernel,
 ):
@@ -340,8 +342,13 @@ def test_a_function_that_is_no_unit_is_an_error_without_a_graph_in_it(unit, mess
     assert "in user code" not in str(raised.value)
 
 
-@pytest.mark.parametrize("ladder", [None, (1.0, 0.5)])
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(
+    "kernel, ladder",
+    slow_but(
+        [("split", None), ("mala", (1.0, 0.5))],
+        itertools.product(KERNELS, (None, (1.0, 0.5))),
+    ),
+)
 def test_a_reference_in_float64_is_sampled_in_float64(kernel, ladder):
     flat = tfp.distributions.Normal(np.zeros((8, 8, 1)), 1.0)
     reference = tfp.distributions.Independent(flat, 3)
@@ -480,7 +487,7 @@ def share_above(samples):
     return np.mean(samples.noise[60:, :, 0] > 0, axis=0)
 
 
-@pytest.mark.parametrize("kernel", ["split", "hmc"])
+@pytest.mark.parametrize("kernel", slow_but(["split"], ["split", "hmc"]))
 def test_a_ladder_of_temperatures_crosses_between_modes(kernel):
     tilt = two_modes()
     start = np.zeros([40, 3], np.float32) + np.float32([5.0, 0, 0])
@@ -655,7 +662,7 @@ def test_a_callback_gets_the_states_in_place_of_memory():
     assert whole.diagnostics.worst_pixel_r_hat > 1
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", slow_but(["split", "hmc"], KERNELS))
 def test_a_unit_may_be_a_function_with_conditions_and_loops_on_tensors(kernel):
     """They need the conversion that tf.function does, on every way to the gradient."""
 
@@ -813,9 +820,12 @@ def test_a_unit_with_an_infinite_gradient_at_the_start_is_an_error(kernel):
         quick(tilt, initial_noise=start, kernel=kernel)
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize(
-    "kind", [pytest.param("white", marks=pytest.mark.slow), "squashed spectral"]
+    "kernel, kind",
+    slow_but(
+        [("split", "squashed spectral")],
+        itertools.product(KERNELS, ("white", "squashed spectral")),
+    ),
 )
 def test_no_graph_outlives_its_run(kernel, kind):
     """Of an ImageNet network it would be hundreds of megabytes for every unit."""

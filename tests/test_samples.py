@@ -6,6 +6,7 @@ import arviz
 import numpy as np
 import pytest
 import tensorflow as tf
+from cases import slow_but
 from small_network import SHAPE, small_network
 
 import keras_tilt as kt
@@ -25,7 +26,7 @@ def samples_of(**kwargs):
     return kt.sample(tilt, progress=False, **arguments | kwargs)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", slow_but([*CASES][2:], CASES))
 def test_what_is_saved_is_loaded_bit_for_bit(case, tmp_path):
     samples = samples_of(**CASES[case])
     samples.save(tmp_path / "samples.nc")

@@ -95,6 +95,7 @@ def test_a_network_is_made_by_its_name():
     assert network.layers[-1].name == "relu3" and len(network.output_shape) == 4
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_as_one_that_was_not(smoke, whole_run, tmp_path):
     """Killed after the first epoch, its network trained on."""
     whole, _ = whole_run

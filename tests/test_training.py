@@ -336,6 +336,7 @@ def check_replicas(tmp_path, place, **options):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_under_replicas_a_resumed_phase_is_the_whole_phase(strategy, tmp_path):
     """Calibrated, of mixed objective, with a queue."""
     one = trained_child.mixed
@@ -344,7 +345,7 @@ def test_under_replicas_a_resumed_phase_is_the_whole_phase(strategy, tmp_path):
 
 @pytest.mark.slow
 def test_under_replicas_a_resumed_run_is_the_whole_run(strategy, tmp_path):
-    """Of two phases; the quick test is of one that has all of them in it."""
+    """Of two phases; the test above is of one that has all of them in it."""
     check_replicas(tmp_path, (1, SAVE_EVERY), strategy=strategy)
 
 
@@ -407,11 +408,7 @@ def assert_same_files(one, other):
     assert table_in(one) == table_in(other)
 
 
-def test_killed_by_the_system_in_a_save_it_is_the_whole_run(whole, tmp_path):
-    check_killed(whole, tmp_path, 1)
-
-
 @pytest.mark.slow
 def test_killed_by_the_system_twenty_times_it_is_the_whole_run(whole, tmp_path):
-    """Every other one at random; the quick test is of one kill in a save."""
+    """Every other one at random, the others in the middle of a save."""
     print(check_killed(whole, tmp_path, 20))

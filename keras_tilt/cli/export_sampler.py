@@ -187,5 +187,5 @@ def main(argv: Sequence[str] | None = None) -> None:
         shutil.rmtree(flags.out / ".work", ignore_errors=True)
     number = f"{len(tilts)} unit{'s' * (len(tilts) > 1)}"
     print(f"\nWritten: {version}, a sampler of {number}")
-    print(f"Ask it:  python export/ask.py {flags.out} --unit 0 --seed 7")
+    print(f"Ask it:  keras-tilt ask {flags.out} --unit 0 --seed 7")
     print(f"Serve it: {flags.out / 'README.md'}")

@@ -14,7 +14,7 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -28,11 +28,11 @@ from keras_tilt.serving import servable
 from keras_tilt.serving.image_bytes import MOST_PIXELS, checked_file, decoded
 from keras_tilt.serving.requests import (
     MOST_REQUESTS,
+    Signatures,
     after,
     checked_requests,
     each_request,
     provided,
-    traced,
 )
 from keras_tilt.validation import as_names, check_count
 
@@ -53,7 +53,8 @@ class ServedSegmenter(tf.Module):
         max_iou: of `paste`.
 
     Attributes:
-        functions: dict, name of a signature -> the graph of its function.
+        functions: mapping, name of a signature -> the graph of its function, made when
+            it is first asked for.
         class_names: of the classes, in their order.
         size: (height, width) of an image as the network takes it.
         rule: as passed, as are superpixels and side.
@@ -96,20 +97,19 @@ class ServedSegmenter(tf.Module):
     # Signatures
 
     @functools.cached_property
-    def functions(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
+    def functions(self) -> Mapping[str, tf.types.experimental.ConcreteFunction]:
         """The graphs of all signatures, by name."""
         image = tf.TensorSpec([None, None, None, 3], tf.uint8, "image")
         segments = tf.TensorSpec([None, None, None], tf.int32, "segments")
         image_bytes = tf.TensorSpec([None], tf.string, "image_bytes")
-        segments_bytes = tf.TensorSpec([None], tf.string, "segments_bytes")
-        return {
-            "serving_default": traced(self.label, image),
-            "label_segments": traced(self.label_segments, image, segments),
-            "label_bytes": traced(self.label_bytes, image_bytes),
-            "label_segments_bytes": traced(
-                self.label_segments_bytes, image_bytes, segments_bytes
-            ),
+        pieces = tf.TensorSpec([None], tf.string, "segments_bytes")
+        functions = {
+            "serving_default": (self.label, image),
+            "label_segments": (self.label_segments, image, segments),
+            "label_bytes": (self.label_bytes, image_bytes),
+            "label_segments_bytes": (self.label_segments_bytes, image_bytes, pieces),
         }
+        return Signatures(functions)
 
     def label(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
         """Return labels of images, by superpixels and their unions.

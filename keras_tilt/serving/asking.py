@@ -44,7 +44,7 @@ def newest_version(folder: pathlib.Path) -> pathlib.Path:
     if not versions:
         raise ValueError(
             f"Expected a folder with a version of a servable. Received: {folder}. "
-            f"Write one with: python export/sampler.py MODEL.keras --out {folder}"
+            f"Write one with: keras-tilt export sampler MODEL.keras --out {folder}"
         )
     return max(versions, key=lambda path: int(path.name))
 

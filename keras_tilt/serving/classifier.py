@@ -10,14 +10,14 @@ secretly an energy based model and you should treat it like one".
 __all__ = ["ServedClassifier"]
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import tensorflow as tf
 
 from keras_tilt.networks import graph, output_activations
 from keras_tilt.serving.image_bytes import PixelRange, upright
-from keras_tilt.serving.requests import checked_requests, traced
+from keras_tilt.serving.requests import Signatures, checked_requests
 from keras_tilt.units.groups import variables_of
 from keras_tilt.units.selection import unit
 from keras_tilt.validation import as_names
@@ -51,7 +51,8 @@ class ServedClassifier(tf.Module):
         preprocess: None, or a function of pixels, as in `keras_tilt.unit`.
 
     Attributes:
-        functions: dict, name of a signature -> the graph of its function.
+        functions: mapping, name of a signature -> the graph of its function, made when
+            it is first asked for.
         shape: of an image.
         pixels: `PixelRange`, what is black and white.
         class_names: of the classes or labels, in their order.
@@ -90,14 +91,15 @@ class ServedClassifier(tf.Module):
         self.class_names = tuple(as_names("class_names", class_names))
 
     @functools.cached_property
-    def functions(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
+    def functions(self) -> Mapping[str, tf.types.experimental.ConcreteFunction]:
         """The graphs of all signatures, by name."""
         image = tf.TensorSpec([None, *self.shape], tf.uint8, "image")
         encoded = tf.TensorSpec([None], tf.string, "image_bytes")
-        return {
-            "serving_default": traced(self.classify, image),
-            "classify_bytes": traced(self.classify_bytes, encoded),
+        functions = {
+            "serving_default": (self.classify, image),
+            "classify_bytes": (self.classify_bytes, encoded),
         }
+        return Signatures(functions)
 
     def classify(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
         """Return what the classifier says of images.

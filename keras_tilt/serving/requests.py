@@ -8,6 +8,7 @@ signature. The graph does: what it refuses is INVALID_ARGUMENT with a message.
 
 __all__ = [
     "MOST_REQUESTS",
+    "Signatures",
     "after",
     "checked_requests",
     "each_request",
@@ -16,7 +17,7 @@ __all__ = [
     "traced",
 ]
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -38,6 +39,31 @@ def traced(function: Callable, *specs: tf.TensorSpec, **named_specs: tf.TensorSp
     """
     graph = tf.function(function, autograph=False)
     return graph.get_concrete_function(*specs, **named_specs)
+
+
+class Signatures(Mapping[str, tf.types.experimental.ConcreteFunction]):
+    """Graphs of signatures by name, each made when it is first asked for.
+
+    Args:
+        functions: name -> (function, *specs of its arguments), as `traced` takes them.
+    """
+
+    def __init__(self, functions: Mapping[str, tuple[Any, ...]]):
+        self._functions, self._graphs = dict(functions), {}
+
+    def __getitem__(self, name: str) -> tf.types.experimental.ConcreteFunction:
+        if name not in self._graphs:
+            self._graphs[name] = traced(*self._functions[name])
+        return self._graphs[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._functions
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._functions)
+
+    def __len__(self) -> int:
+        return len(self._functions)
 
 
 class read_once(keras.StatelessScope):  # noqa: N801 (a context)

@@ -18,7 +18,7 @@ __all__ = ["ServedSampler", "requests_of"]
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -29,6 +29,7 @@ from keras_tilt.sampling.tilt_groups import checked_tilts
 from keras_tilt.serving.answers import Answers
 from keras_tilt.serving.image_bytes import PixelRange
 from keras_tilt.serving.requests import (
+    Signatures,
     after,
     checked_requests,
     each_request,
@@ -57,7 +58,8 @@ class ServedSampler(tf.Module):
         jit_compile: whether chains are compiled by XLA, which stock servers refuse.
 
     Attributes:
-        functions: dict, name of a signature -> the graph of its function.
+        functions: mapping, name of a signature -> the graph of its function, made when
+            it is first asked for.
         shape: of an image, (height, width, channels).
         num_units: how many there are.
         schedule: as passed.
@@ -108,20 +110,20 @@ class ServedSampler(tf.Module):
     # Signatures
 
     @functools.cached_property  # of which TensorFlow does not know, nor saves it twice
-    def functions(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
+    def functions(self) -> Mapping[str, tf.types.experimental.ConcreteFunction]:
         """The graphs of all signatures, by name."""
         request = list(self._request_specs.values())
         image = tf.TensorSpec([None, *self.shape], name="image")
         functions = {
-            "serving_default": traced(self.sample, *request),
-            "sample_each": traced(self.sample_each, *request),
-            "start": traced(self.start, *request),
-            "resume": traced(self.resume, self._noise_spec, *request),
-            "evaluate": traced(self.evaluate, image),
+            "serving_default": (self.sample, *request),
+            "sample_each": (self.sample_each, *request),
+            "start": (self.start, *request),
+            "resume": (self.resume, self._noise_spec, *request),
+            "evaluate": (self.evaluate, image),
         }
         if self.shape[-1] in (1, 3, 4):
-            functions["sample_png"] = traced(self.sample_png, *request)
-        return functions
+            functions["sample_png"] = (self.sample_png, *request)
+        return Signatures(functions)
 
     @property
     def _request_specs(self):

@@ -81,7 +81,7 @@ def write_servable(
     part = folder / f".{version.name}.part"
     shutil.rmtree(part, ignore_errors=True)
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-    tf.saved_model.save(module, str(part), module.functions, options)
+    tf.saved_model.save(module, str(part), dict(module.functions), options)
     for name, value in assets.items():
         _write(part / "assets" / name, json.dumps(value, indent=1) + "\n")
     extra = part / "assets.extra"

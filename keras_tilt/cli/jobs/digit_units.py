@@ -51,7 +51,7 @@ def loaded(path: pathlib.Path, high: float | None) -> tuple[keras.Model, float]:
     if not path.is_file():
         raise SystemExit(
             f"Expected a .keras file. Received: {path}, which is not there. "
-            "Train one with: python train/mnist.py --embedded --out out/mnist"
+            "Train one with: keras-tilt mnist --embedded --out out/mnist"
         )
     network = load_network(path)
     shape = image_shape(network)
@@ -59,7 +59,7 @@ def loaded(path: pathlib.Path, high: float | None) -> tuple[keras.Model, float]:
         raise ValueError(
             "Expected a network of images and one output [n, digits]. Received: "
             f"{path}, of images {shape} and other outputs. Train one with: "
-            "python train/mnist.py --embedded --out out/mnist"
+            "keras-tilt mnist --embedded --out out/mnist"
         )
     _, white, _ = pixel_range(network, None, high)
     return network, white
