@@ -32,7 +32,7 @@ house: $(READY) ## the measures of the house: sizes, private names, annotations
 docs: .venv-docs/.ready ## the site, without TensorFlow; out/site/index.html
 	.venv-docs/bin/zensical build --clean
 
-guides: $(READY) ## run the guides, and write their pages; about fifteen minutes
+guides: $(READY) ## run the guides, and write their pages; about half an hour
 	$(BIN)/python docs/run_guides.py
 
 bench: $(READY) ## time of a training step against stock Keras

@@ -24,7 +24,7 @@ print("mean pixel", np.asarray(samples.images).mean().round(2), "(exactly 1)")
 # ## A reference
 #
 # A reference is a distribution of images. If it is the law of x = T(z), z ~ N(0, I), it
-# gets the fast sampler. Three ways to make one, from the shortest to the most complete.
+# gets the fast sampler. Two ways to make one, and a third for any other distribution.
 #
 # **A function of noise.** `kt.latent` needs T alone, and no inverse. Here: noise with a
 # vertical symmetry.

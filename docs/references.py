@@ -84,7 +84,8 @@ kt.plotting.image_grid(
 # a visible form over many. Far above 1 the chains freeze.
 #
 # * **One network, one reference**: try scales 1, 3, 10, and look at f of p against f of
-#   q, as above.
+#   q, as above. A scale has the unit of 1 / f: 5 for a trained LeNet and 660 for random
+#   weights are as ordinary as each other.
 # * **Several units or networks**: `kt.scale_for_signal(tilt, signal, seed=...)` finds the
 #   scale at which the tilt moves the noise by that share of its norm. 0.14 for whole
 #   ImageNet images and 0.6 for patches have worked.

@@ -1,6 +1,6 @@
 """Run the guides, and write the page of each with its output and its pictures.
 
-    python docs/run_guides.py               all of them, about fifteen minutes
+    python docs/run_guides.py               all of them, about half an hour
     python docs/run_guides.py look serve    these
     python docs/run_guides.py --text look   without running it: only its text has changed
 

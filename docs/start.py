@@ -6,12 +6,13 @@
 # Python 3.11 or later. From a checkout of the repository:
 #
 # ```sh
-# pip install .            # the library
-# pip install .[serving]   # and the messages of TensorFlow Serving
+# pip install .              # the library
+# pip install '.[serving]'   # and what exporting a sampler needs
 # ```
 #
-# or `make venv`, which sets up an environment in `.venv`. `make demo` trains on the
-# embedded digits, draws all ten classes and serves two: 4 to 12 minutes on two cores.
+# or `make venv && . .venv/bin/activate`, an environment in `.venv` with all of it.
+# `make demo` trains on the embedded digits, draws all ten classes and serves two: 4 to 12
+# minutes on two cores.
 #
 # ## The equation
 #
@@ -131,7 +132,7 @@ for tilt, run in zip(tilts, runs, strict=True):
 #   TensorFlow Serving.
 # - [**Segment with masks of your own**](guides/segment.md)<br>Convolutional feature
 #   masking, and a label for every pixel.
-# - [**Many devices and machines**](guides/scale_out.md)<br>The same numbers on two GPUs
+# - [**Many devices and machines**](guides/scale_out.md)<br>The same numbers on two devices
 #   as on one.
 #
 # </div>

@@ -42,6 +42,12 @@ print(short.diagnostics)
 # | acceptance | above 10 % in every chain | no chain is stuck |
 # | divergences | none | no trajectory lost its energy by 1,000 nats or more |
 # | E-BFMI | above 0.3 | the momenta reach the tails |
+# | R-hat of the worst pixel | below a limit of 1.01 to about 1.03, printed with it | the largest of many R-hats: its limit rises with the number of pixels and falls with that of chains |
+#
+# `accepted` is the mean acceptance, `MCSE` the Monte Carlo standard error of the mean of
+# f, and `step` the step size of the leapfrog as adapted, in units of noise. `projection
+# 6` is the noise projected onto a fixed random direction, `low frequency 1,0` a
+# coefficient of the image's cosine transform.
 #
 # R-hat and effective sample size are computed, by ArviZ, for f, log q, the norm and the
 # low frequencies of the image, random projections, and the worst pixel. f alone can look
@@ -63,10 +69,10 @@ for name, scalar in list(long.diagnostics.scalars.items())[:6]:
 # |---|---|
 # | effective sample size alone, R-hat near 1.01 | run longer: the same call with a `directory` and a larger `num_results` |
 # | f is still rising | a longer `num_burnin_steps`; of a strong tilt, `approach_step_size=0.06` to 0.08 |
-# | R-hat of f above 1.1 | the chains sit in different modes: a smaller `scale`, or `inverse_temperatures=(1, 0.5, 0.2)`, a ladder of chains that swap (parallel tempering) |
-# | R-hat of the worst pixel or of a projection | as the first, or a smaller reference: some directions mix slowly |
+# | R-hat of f above 1.1 | the chains sit in different modes: lower `scale`, or use parallel tempering, `inverse_temperatures=(1, 0.5, 0.2)` |
+# | R-hat of the worst pixel or of a projection | run longer, as in the first row, or reduce the spread of q: some directions mix slowly |
 # | low acceptance, divergences | a smaller `step_size`, or a higher `target_accept_prob`; of white noise with ReLU networks, a smaller spread of q |
-# | many short chains, none long | `num_superchains=8`: chains in groups of one start, judged by nested R-hat |
+# | that chains are short, and you want many short ones | `num_superchains=8`: they start in 8 groups, and nested R-hat judges them |
 #
 # Going on with a run that was too short:
 

@@ -32,7 +32,8 @@ generative, discriminative = trained("generative"), trained("discriminative")
 #
 # Both units need the same reference, here white noise of the contrast of the digits.
 # `kt.log_partition` runs forward and reverse annealed importance sampling and reports
-# log Z, its standard error, and a bracket that contains log Z in expectation.
+# log Z, its standard error, and a bracket: two estimates, one of which is below log Z on
+# average and the other above. The bracket is not an error bar.
 
 # %%
 white = kt.white_noise((28, 28, 1), mean=33.0, stddev=79.0)
@@ -83,10 +84,10 @@ for name, density in {"generative": three, "usual": usual}.items():
     )
 
 # %% [markdown]
-# The network trained as usual is ahead, by 7.5 nats per image. The generative gradient
-# maximizes the same likelihood, but with the training images as q, where everything is a
-# digit. It has never had to tell a digit from noise. The answer belongs to the reference,
-# and so does log Z: compare units and networks under one q, and say which.
+# Under white noise, the network trained as usual is ahead, by 7.5 nats per image. That is no
+# contradiction: the generative gradient maximizes the likelihood with the training images
+# as q, where everything is a digit, and was never asked to tell a digit from noise. log Z
+# and log p depend on the reference: compare units and networks under one q, and say which.
 #
 # In absolute terms neither is a good density of digits. q is white noise, and one logit
 # cannot make digits of it.
@@ -101,3 +102,7 @@ for name, density in {"generative": three, "usual": usual}.items():
 # %%
 simple = kt.log_partition(tilts[0], "importance", seed=7, progress=False)
 print(simple)
+
+# %% [markdown]
+# Importance sampling has no upper bound, so its bracket ends in `inf`. Its verdict rests
+# on the effective sample size, and on the tail of the weights.

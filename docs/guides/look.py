@@ -154,14 +154,14 @@ print(field)
 # there are.
 
 # %% [bash]
-# python train/visualize.py digits.keras --list
-# python train/visualize.py digits.keras --unit class:3 --unit conv2:0-1 \
+# keras-tilt see digits.keras --list
+# keras-tilt see digits.keras --unit class:3 --unit conv2:0-1 \
 #     --sizes 1 --smoke --out units
 
 # %% [markdown]
 # For an ImageNet network the defaults read a class at four sizes of the image, with its
 # log posterior, under noise with the colours of photographs. That is what makes a
-# goldfish visible (left; [how it was made](../results.md#beside)):
+# goldfish visible (left; [how it was made](../results.md#goldfish-by-two-methods)):
 #
 # ![samples of goldfish beside activation maximization](../pictures/beside_activation_maximization.jpg)
 #

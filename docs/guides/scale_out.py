@@ -30,11 +30,11 @@ print("replicas:", strategy.num_replicas_in_sync)
 
 # %%
 train, test = kt.data.embedded_mnist()
-batches = kt.data.pipeline(*train, batch_size=64, shuffle_seed=0, scale=1)
 
 
 def trained():
     keras.utils.set_random_seed(0)
+    batches = kt.data.pipeline(*train, batch_size=64, shuffle_seed=0, scale=1)
     model = kt.GenerativeClassifier(kt.lenet(scale=1 / 256))
     model.compile(keras.optimizers.SGD(0.01, momentum=0.9), objective="generative")
     losses = model.fit(batches, epochs=1, shuffle=False, verbose=0).history
@@ -47,9 +47,8 @@ _, on_one = trained()
 print(f"generative loss on two devices {on_two:.5f}, on one {on_one:.5f}")
 
 # %% [markdown]
-# The second training has seen its batches in another order, as every pass over a pipeline
-# has an order of its own, so the two losses agree to 1 % only. On the same batches they
-# agree to rounding: `tests/test_replicas.py`.
+# Every pass over a pipeline has an order of its own, so each training makes its own
+# pipeline. The two losses agree to rounding, which grows from step to step.
 #
 # ## Sample
 #
@@ -89,7 +88,7 @@ print(longer.diagnostics)
 #
 # ## Several machines
 #
-# `train/imagenet.py` uses all GPUs of a machine, and several machines where `TF_CONFIG`
+# `keras-tilt train` uses all GPUs of a machine, and several machines where `TF_CONFIG`
 # names them. Start the same command on each machine, with its own index. Here are two
 # workers on one machine, on made-up images:
 
@@ -97,7 +96,7 @@ print(longer.diagnostics)
 # worker() {
 #   TF_CONFIG='{"cluster": {"worker": ["localhost:29951", "localhost:29952"]},
 #     "task": {"type": "worker", "index": '$1'}}' \
-#   python train/imagenet.py --dataset synthetic --smoke --out runs/workers \
+#   keras-tilt train --dataset synthetic --smoke --out runs/workers \
 #     > worker$1.txt 2> worker$1.log
 # }
 # worker 1 &

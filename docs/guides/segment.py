@@ -52,9 +52,11 @@ print("features", features.shape, "masks", projected.shape, "masked", masked.sha
 # ## A segmenter
 #
 # `Segmenter` puts these parts together: a pyramid over the box of each segment, with the
-# mask (`design="A"`, a pathway for each; `"B"`, the finest level of the pyramid masked)
-# or without (`"box"`). `assign` says what a segment is trained as: objects by their IoU,
-# stuff by purity and segment pursuit.
+# mask (`design="A"`: one branch for the box, one for the masked features; `"B"`: the finest
+# level of the pyramid masked) or without (`"box"`). `assign` says what a segment is trained
+# as. An object, which can be counted, is known by its IoU with a segment; stuff, such as
+# sky, by the purity of the segment, the share of its pixels in the class. Of pure segments,
+# *segment pursuit* picks a few large ones for each region, as in the paper.
 
 # %%
 keras.utils.set_random_seed(0)
@@ -112,22 +114,23 @@ kt.plotting.label_maps(
 
 # %% [markdown]
 # With true regions as masks only the classes can be wrong. Sky, ground and trees are
-# right; twelve scenes are too few to tell small discs from squares. Segments for images
-# without annotation come from `masking.proposals.proposals(image)`: superpixels at several
+# right. Of five objects one is: two discs are taken for sky and two squares for discs. Twelve
+# scenes are too few to learn objects, and most pixels are right because objects are small.
+# Segments for images without annotation come from `masking.proposals.proposals(image)`: superpixels at several
 # scales and their unions, up to 1,500.
 #
 # ## The whole pipeline
 #
-# `train/segmentation.py` goes from images to a label for every pixel, with a softmax or
+# `keras-tilt segment` goes from images to a label for every pixel, with a softmax or
 # support vector machines, on PASCAL VOC with SBD, PASCAL-Context, COCO panoptic, or an
-# `.npz`. With `--smoke`, two epochs of a few scenes, which show that it runs and no
-# more. `--train-network --epochs 6 --hidden 64` in its place takes some minutes and labels
-# the scenes.
+# `.npz`. `--smoke` trains two epochs on a few scenes: it shows that the command runs, not
+# what it can do. For usable labels put `--train-network --epochs 6 --hidden 64`, which
+# takes some minutes, in its place.
 
 # %% [bash]
-# python train/segmentation.py --data synthetic --smoke --out segmentation
+# keras-tilt segment --data synthetic --smoke --out segmentation
 
 # %% [markdown]
-# What masks and pursuit contribute on CamVid: [results](../results.md#camvid). A
-# segmenter is exported with `python export/segmenter.py SEGMENTER.keras --out DIR`; a
+# What masks and pursuit contribute on CamVid: [results](../results.md#camvid-a-label-for-every-pixel). A
+# segmenter is exported with `keras-tilt export segmenter SEGMENTER.keras --out DIR`; a
 # client may then send segments of its own, or leave superpixels to the graph.

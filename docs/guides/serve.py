@@ -28,7 +28,7 @@ model.save("digits.keras")
 # `--force`; the certificate and `converged` in every answer then say so.
 
 # %% [bash]
-# python export/sampler.py digits.keras --unit class:3 --unit class:8 \
+# keras-tilt export sampler digits.keras --unit class:3 --unit class:8 \
 #     --reference box --scale 4 --draws 400 --max-leapfrog-steps 8 --out served/digits
 
 # %% [markdown]
@@ -42,11 +42,11 @@ model.save("digits.keras")
 # %% [markdown]
 # ## Ask
 #
-# `export/ask.py` asks a servable without a server, with TensorFlow alone. Its first line
+# `keras-tilt ask` asks a servable without a server, with TensorFlow alone. Its first line
 # says that the SavedModel repeats, bit for bit, an answer stored at the export.
 
 # %% [bash]
-# python export/ask.py served/digits --unit 0 1 --images 4 --seed 7 --out answer.png
+# keras-tilt ask served/digits --unit 0 1 --images 4 --seed 7 --out answer.png
 
 # %% four served images of each of the two units
 from matplotlib.image import imread
@@ -101,7 +101,7 @@ print("equal bits:", np.array_equal(both["image"][0], alone["image"][0]))
 # constant, of pixels or of JPEG and PNG files.
 
 # %% [bash]
-# python export/classifier.py digits.keras --out served/classifier
+# keras-tilt export classifier digits.keras --out served/classifier
 # ls served/classifier/1
 
 # %% [markdown]
