@@ -40,9 +40,9 @@ def judged(long_run, ends, num_iterations=ENOUGH):
 
 
 def test_exact_ends_are_certified(tilt, long_run):
-    """Differences are those of standard normal numbers: over 20 sets few are large."""
+    """Differences are those of standard normal numbers: over ten sets few are large."""
     target, differences = targets.linear(), []
-    for seed in range(20):
+    for seed in range(10):
         found = judged(long_run, ends_of(tilt, target.draw(64, seed)))
         assert found.converged and found.verdict == "converged."
         differences.append(found.largest_difference)

@@ -241,14 +241,14 @@ def test_a_patch_where_chains_differ_is_seen_although_f_has_mixed():
 def test_the_worst_of_many_pixels_of_exact_draws_is_no_reason():
     """It exceeds the limit of a single one in more than half of all runs."""
     alone, of_all = 0, 0
-    for seed in range(4):
+    for seed in range(2):
         generator = np.random.default_rng(seed)
         images = generator.standard_normal([150, 8, 30_000], dtype=np.float32)
         pixel = worst_pixel(images)
         f, noise = chains(draws=400, seed=seed)
         alone += not verdict_on(f, noise, pixel=pixel).converged
         of_all += not verdict_on(f, noise, pixel=pixel, num_pixels=30_000).converged
-    assert (alone, of_all) == (4, 0)
+    assert (alone, of_all) == (2, 0)
 
 
 def test_ess_of_an_autoregressive_chain_is_its_closed_form():

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from cases import slow
 from test_model import (
     IMAGES,
     LABELS,
@@ -42,7 +43,7 @@ def state_of(model):
         {},
         {"objective": 0.5},
         {"run_eagerly": True},
-        {"jit_compile": True},
+        slow({"jit_compile": True}),
         {"steps_per_execution": 2},
     ],
     ids=str,

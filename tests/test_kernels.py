@@ -9,7 +9,7 @@ import pytest
 import targets
 import tensorflow as tf
 import tensorflow_probability as tfp
-from cases import slow_but
+from cases import slow, slow_but
 from scipy import stats
 
 from keras_tilt.reference.distributions import (
@@ -122,7 +122,7 @@ def test_the_energy_error_from_kicks_is_the_direct_difference(mass):
     assert np.abs(direct).min() > 1e-4
 
 
-@every_mass
+@pytest.mark.parametrize("mass", [slow(1.0), MASS], ids=["unit mass", "masses"])
 def test_the_energy_error_falls_as_the_square_of_the_step(mass):
     f = wavy()
     start = start_of(f, chains=200)
@@ -595,6 +595,7 @@ def test_tfp_s_step_size_adaptation_takes_the_kernel():
     assert 0.6 < np.mean(steps[1]) < 0.9
 
 
+@pytest.mark.slow
 def test_the_split_kernel_and_tfp_s_find_the_same_means():
     f = wavy()
     base = tfp.distributions.Sample(tfp.distributions.Normal(0.0, 1.0), [6])

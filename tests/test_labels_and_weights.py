@@ -71,6 +71,7 @@ def test_one_model_is_given_them_one_after_the_other():
         fit(model, labels=LABELS, sample_weight=np.stack([weights, weights], axis=1))
 
 
+@pytest.mark.slow
 def test_so_they_do_under_replicas(strategy):
     with strategy.scope():
         model = build_model()
@@ -177,6 +178,7 @@ def test_the_logged_loss_is_the_weighted_mean_of_log_ratios():
         np.testing.assert_allclose(logs["generative_loss"], expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_so_it_is_under_replicas(strategy):
     weights = np.random.default_rng(3).uniform(0.0, 3.0, 90).astype(np.float32)
     options = {"sample_weight": weights, "epochs": 2}

@@ -132,6 +132,7 @@ def test_a_number_of_segments_is_a_whole_number():
         proposals.proposals(IMAGE, 0)
 
 
+@pytest.mark.slow
 def test_large_objects_of_a_street_are_proposed():
     """Of cars and cyclists of 300 pixels or more on CamVid, most with IoU of half."""
     streets = scenes.npz(data_file("camvid_180x240_jpg.npz"), "train")

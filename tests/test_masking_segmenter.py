@@ -222,7 +222,7 @@ def test_a_segmenter_learns_what_only_the_mask_tells():
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         segmenter.compile(keras.optimizers.Adam(0.02), loss, jit_compile=False)
         labels = np.array([[0, 1]])
-        steps = tf.data.Dataset.from_tensors((inputs, labels)).repeat(60)
+        steps = tf.data.Dataset.from_tensors((inputs, labels)).repeat(40)
         segmenter.fit(steps, verbose=0)
         found = segmenter(inputs).numpy().argmax(axis=-1)
         accuracies[design] = np.mean(found == labels)

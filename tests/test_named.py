@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from cases import slow
 
 import keras_tilt as kt
 from keras_tilt.cli import flags, named, process
@@ -114,8 +115,8 @@ def test_noise_has_the_middle_and_the_contrast_asked_for(kind, channels):
     [
         ("lenet", (28, 28, 1)),
         ("convnet", (8, 8, 3)),
-        ("alexnet", (39, 39, 3)),
-        ("zf_fast", (47, 47, 3)),
+        slow("alexnet", (39, 39, 3)),
+        slow("zf_fast", (47, 47, 3)),
     ],
 )
 def test_a_network_of_this_library_is_named_as_its_function(name, shape):

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from cases import slow, slow_but
 
 import keras_tilt as kt
 from keras_tilt.networks.architectures import (
@@ -150,6 +151,10 @@ ZF_FAST = {
 }
 LAYERS = {kt.alexnet: ALEXNET, kt.zf_fast: ZF_FAST}
 BOTH = pytest.mark.parametrize("build", LAYERS, ids=lambda build: build.__name__)
+# Where they are built by the same lines, and a new one takes a second.
+ONE = pytest.mark.parametrize(
+    "build", slow_but([kt.zf_fast], LAYERS), ids=lambda build: build.__name__
+)
 LEAST = {kt.alexnet: 39, kt.zf_fast: 47}  # pixels a side
 
 
@@ -228,7 +233,7 @@ def test_initial_weights_are_normal(build):
         assert np.abs(np.mean(kernel**4) - 3) < FEW * np.sqrt(96 / n)
 
 
-@BOTH
+@ONE
 def test_equal_seeds_give_equal_networks_and_others_do_not(build):
     one, other, third = small(build), small.__wrapped__(build), small(build, seed=1)
     streams = []
@@ -297,7 +302,7 @@ def test_dropout_is_off_in_inference_and_drops_half_in_training(build):
     assert np.abs(share - 1 / 2) < FEW * np.sqrt(1 / 4 / n)
 
 
-@BOTH
+@ONE
 def test_dropout_follows_the_seed_and_differs_between_layers(build):
     one, other = (small.__wrapped__(build, seed=2) for _ in range(2))
     images = smallest_images(build)
@@ -308,7 +313,7 @@ def test_dropout_follows_the_seed_and_differs_between_layers(build):
     assert one.get_layer("drop6").seed != one.get_layer("drop7").seed
 
 
-@BOTH
+@ONE
 def test_a_saved_network_comes_back(build, tmp_path):
     network, images = small(build), smallest_images(build)
     network.save(tmp_path / "network.keras")
@@ -461,7 +466,7 @@ def test_a_split_convolution_is_keras_convolution_in_groups(groups):
         (kt.lenet, (28, 28, 1)),
         (kt.convnet, (32, 32, 3)),
         (kt.alexnet, (67, 68, 3)),
-        (kt.zf_fast, (64, 64, 3)),
+        slow(kt.zf_fast, (64, 64, 3)),
     ],
 )
 def test_channels_are_last_whatever_keras_is_set_to(network, shape):

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
-from cases import slow_but
 
 import keras_tilt as kt
 from keras_tilt import _start
@@ -123,16 +122,18 @@ QUIET = [
 ]
 
 
-@pytest.mark.parametrize("first", slow_but(ORDERS[:1], ORDERS))
+@pytest.mark.slow
+@pytest.mark.parametrize("first", ORDERS)
 def test_in_every_order_the_start_is_quiet_and_keras_knows_our_classes(
     first, saved_model
 ):
-    """Quickly, by an import of TensorFlow; below, by a name of ours and after Keras."""
+    """The quick tests are of a start that fails and is tried again, and test_saved."""
     run = run_python(first + FOUND, saved_model)
     assert (run.returncode, run.stderr) == (0, "")
     assert run.stdout.splitlines() == QUIET
 
 
+@pytest.mark.slow
 def test_keras_imported_before_us_knows_our_classes_at_once(saved_model):
     run = run_python(
         "import sys, keras, keras_tilt\n"
@@ -193,13 +194,13 @@ def test_a_failing_start_shows_what_was_held_back(speaking_tensorflow):
 
 
 def test_a_start_that_failed_is_tried_again(speaking_tensorflow, saved_model):
-    """With a TensorFlow that works, quietly, by the name of ours that failed."""
+    """By a name of ours, then by an import of a TensorFlow that works, quietly."""
     run = run_python(
         "import keras_tilt, sys\n"
         "try: keras_tilt.sample\n"
         "except ImportError as error: print(error)\n"
         "sys.path.remove(sys.argv.pop())\n"
-        "keras_tilt.sample" + FOUND,
+        "import tensorflow" + FOUND,
         saved_model,
         speaking_tensorflow,
         path=[speaking_tensorflow],

@@ -74,7 +74,7 @@ def by_name(cases):
 # The closed forms
 
 
-@by_name(slow_but(BENT[:2] + BENT[6:], BENT))
+@by_name(slow_but(BENT[:2] + BENT[7:], BENT))
 def test_annealing_finds_log_z_within_its_error(target):
     found = annealed(target)
     assert found.is_reliable, found.verdict
@@ -145,11 +145,11 @@ def test_the_error_of_importance_sampling_is_that_of_a_mean_of_weights():
     target = targets.linear(SMALL)
     values = [
         estimate(tilt_of(target), "importance", seed=seed, num_draws=400)
-        for seed in range(200)
+        for seed in range(100)
     ]
     spread = np.std([one.value for one in values], ddof=1)
     stated = np.mean([one.standard_error for one in values])
-    assert stated == pytest.approx(spread, rel=4 / math.sqrt(2 * 200))
+    assert stated == pytest.approx(spread, rel=4 / math.sqrt(2 * 100))
 
 
 @pytest.mark.slow
@@ -213,6 +213,7 @@ def test_a_reference_that_is_no_transport_is_walked_in_pixels():
     assert abs(found.value - exact) < FEW * found.standard_error
 
 
+@pytest.mark.slow
 def test_the_walks_of_tfp_are_not_used_because_they_go_wrong():
     """Their kernel compares a density of one temperature with one of the next.
 
@@ -339,16 +340,19 @@ def test_tilts_that_share_a_layer_are_walked_together_and_alone_alike():
     settings = {"num_chains": 20, "num_steps": 24, "num_leapfrog_steps": 3}
     both = estimate(tilts, **settings)
     assert [one.tilt for one in both] == tilts
-    for together, tilt in zip(both, tilts, strict=True):
-        alone = estimate(tilt, **settings)
-        assert together.is_reliable and alone.is_reliable
-        error = math.hypot(together.standard_error, alone.standard_error)
-        assert together.value == pytest.approx(alone.value, abs=4 * error)
-        assert error < 0.1
+    alone = estimate(tilts[1], **settings)
+    assert all(one.is_reliable for one in (*both, alone))
+    error = math.hypot(both[1].standard_error, alone.standard_error)
+    assert both[1].value == pytest.approx(alone.value, abs=4 * error)
+    assert error < 0.1
+    exact = estimate(one, "importance")
+    error = math.hypot(both[0].standard_error, exact.standard_error)
+    assert both[0].value == pytest.approx(exact.value, abs=4 * error)
 
 
 def test_equal_seeds_give_equal_numbers_and_others_do_not():
     for method, few in (("annealed", {"num_steps": 2}), ("importance", {})):
+        few |= {"num_chains": 20} if method == "annealed" else {}
         one, same, other = (
             estimate(class_tilt(), method, seed=seed, **few) for seed in (5, 5, 6)
         )

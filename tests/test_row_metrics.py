@@ -1,11 +1,13 @@
 """Every metric of Keras says of a classifier what it says of its logits and labels."""
 
 import inspect
+import itertools
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from cases import slow_but
 
 import keras_tilt as kt
 
@@ -92,8 +94,14 @@ def name_in_logs(metric):
     return metric if isinstance(metric, str) else metric.__name__
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("names", TOGETHER, ids=["metrics", "functions"])
+@pytest.mark.parametrize(
+    "names, form",
+    slow_but(
+        [(TOGETHER[0], "one-hot"), (TOGETHER[1], "indices")],
+        itertools.product(TOGETHER, FORMS),
+    ),
+    ids=lambda value: value if isinstance(value, str) else str(len(value)),
+)
 def test_a_metric_is_that_of_logits_and_labels(names, form):
     metrics = [passed(name) for name in names]
     model = build(metrics)

@@ -94,25 +94,21 @@ def test_the_record_is_consistent_with_itself(long_run):
     assert str(samples.diagnostics) in repr(samples)
 
 
-@pytest.mark.parametrize("kernel", slow_but(["split"], KERNELS))
-def test_the_adapted_step_accepts_about_as_often_as_asked(kernel):
+@pytest.mark.parametrize(
+    "kernel, target_accept_prob",
+    slow_but([("split", 0.65)], itertools.product(KERNELS, (0.65, 0.85))),
+)
+def test_the_adapted_step_accepts_about_as_often_as_asked(kernel, target_accept_prob):
     """Of an f curved so strongly that the step stays below pi / 2."""
-    tilt = tilt_of(targets.quadratic(stddev=10.0))
-    for target_accept_prob in (0.65, 0.85):
-        samples = sample(
-            tilt,
-            100,
-            40,
-            100,
-            seed=7,
-            kernel=kernel,
-            target_accept_prob=target_accept_prob,
-            progress=False,
-        )
-        accept_rate = samples.diagnostics.accept_rate
-        assert abs(accept_rate - target_accept_prob) < 0.06
-        assert samples.diagnostics.step_size == samples.step_size
-        assert samples.diagnostics.num_nonfinite == 0
+    samples = sample(
+        *(tilt_of(targets.quadratic(stddev=10.0)), 100, 40, 100),
+        **{"seed": 7, "kernel": kernel, "progress": False},
+        target_accept_prob=target_accept_prob,
+    )
+    accept_rate = samples.diagnostics.accept_rate
+    assert abs(accept_rate - target_accept_prob) < 0.06
+    assert samples.diagnostics.step_size == samples.step_size
+    assert samples.diagnostics.num_nonfinite == 0
 
 
 def test_r_hat_and_ess_are_those_of_arviz(long_run):
@@ -487,7 +483,8 @@ def share_above(samples):
     return np.mean(samples.noise[60:, :, 0] > 0, axis=0)
 
 
-@pytest.mark.parametrize("kernel", slow_but(["split"], ["split", "hmc"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("kernel", ["split", "hmc"])
 def test_a_ladder_of_temperatures_crosses_between_modes(kernel):
     tilt = two_modes()
     start = np.zeros([40, 3], np.float32) + np.float32([5.0, 0, 0])
@@ -534,6 +531,7 @@ def test_a_mass_below_one_shortens_the_trajectory():
     assert quick(tilt, mass=light, **settings).step_size == pytest.approx(np.pi / 4)
 
 
+@pytest.mark.slow
 def test_several_samplers_in_a_process_are_quiet(caplog):
     for _ in range(6):
         quick(tilt_of(targets.constant()), num_results=4)

@@ -110,8 +110,8 @@ def test_a_saved_segmenter_scores_segments_as_before(expected):
 
 IN_A_NEW_PROCESS = """
 import sys
-import keras_tilt
 import keras
+import keras_tilt
 print(type(keras.models.load_model(sys.argv[1])))
 import keras_tilt.masking
 print(type(keras.models.load_model(sys.argv[2])))
@@ -119,7 +119,7 @@ print(type(keras.models.load_model(sys.argv[2])))
 
 
 def test_a_new_process_loads_them_by_the_import_alone():
-    """A segmenter by that of its wing."""
+    """Also where Keras was imported before; a segmenter by that of its wing."""
     files = [SAVED / "classifier.keras", SAVED / "segmenter.keras"]
     done = subprocess.run(
         [sys.executable, "-c", IN_A_NEW_PROCESS, *files],

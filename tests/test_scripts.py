@@ -322,6 +322,7 @@ def linear_network(seed, scale):
     return keras.Sequential(layers)
 
 
+@pytest.mark.slow
 def test_a_sweep_of_lenet_in_a_process_of_its_own_shows_its_table(short, tmp_path):
     run = run_script(MNIST, *short, "--schemes", "GG+DG", "--out", tmp_path)
     assert run.returncode == 0, run.stderr
