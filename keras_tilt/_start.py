@@ -118,7 +118,7 @@ def _check_backend():
         backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
     if backend != "tensorflow":
         raise ImportError(
-            "keras_tilt needs Keras to compute by TensorFlow. Received: the backend "
+            "keras_tilt needs the TensorFlow backend of Keras. Received: the backend "
             f"{backend!r}. Set KERAS_BACKEND=tensorflow, or `backend` in "
             "~/.keras/keras.json, before Keras is imported."
         )

@@ -56,7 +56,7 @@ def image_grid(
 
     Raises:
         ValueError: an array that is not a batch of images, pixels that are not finite,
-            an empty scale, or a number of titles that is not n.
+            an empty scale, or other than n titles.
 
     Example:
         >>> figure = image_grid(np.zeros([10, 8, 8, 1]), columns=5, low=0, high=1)

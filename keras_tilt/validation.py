@@ -159,7 +159,7 @@ def as_names(name: str, values: Iterable) -> list[str]:
     if isinstance(values, str | bytes | np.ndarray) and np.ndim(values) != 1:
         raise ValueError(
             f"`{name}` must be a list of names. Received: {_short(values)}. "
-            "Pass a list, also of one name."
+            "Pass a list, even for a single name."
         )
     return [_as_text(name, value) for value in values]
 

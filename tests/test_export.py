@@ -460,7 +460,7 @@ def attempts(network, tmp_path_factory):
 
 def test_an_interrupted_export_writes_no_version_and_goes_on_where_it_was(attempts):
     assert attempts.interrupted.returncode == 130
-    assert "The same command goes on" in attempts.interrupted.stderr
+    assert "Run the same command to resume" in attempts.interrupted.stderr
     assert all(name.startswith(".work/") for name in attempts.kept[0])
     assert attempts.begun[:2] == [[*range(10)], [10, 11]]
 
@@ -595,7 +595,7 @@ def test_asking_says_what_it_was_asked_and_nothing_else(exported, tmp_path):
         ("--unit conv1:4", "lie in 0..3. Received: 4."),
         ("--unit class:3", "lie in 0..2. Received: 3."),
         ("--unit class", "Expected --unit class:3, class:0-9,"),
-        ("--unit class:2-0", "Received: class:2-0. Turn it round."),
+        ("--unit class:2-0", "Received: class:2-0. Swap its ends."),
         ("--unit class:1 --unit class:0-2", "Received: class:1"),
         ("--unit class:0 --unit conv1:0", "[(3, 3, 1), (8, 8, 1)], by what they see."),
         ("--unit class:0 --low 2 --high 1", "--low below --high. Received: 2, 1."),

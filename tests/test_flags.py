@@ -1,5 +1,7 @@
 """Numbers of a command line are those that a program can take, or a sentence."""
 
+import argparse
+
 import pytest
 
 from keras_tilt.cli import flags
@@ -19,5 +21,7 @@ from keras_tilt.cli import flags
 def test_a_number_is_taken_within_its_range_alone(kind, taken, refused):
     assert [kind(text) for text in taken] == [float(text) for text in taken]
     for text in refused:
-        with pytest.raises(ValueError):
+        with pytest.raises(argparse.ArgumentTypeError) as raised:
             kind(text)
+        said = str(raised.value)
+        assert said.startswith("Expected a ") and f"Received: {text}. Pass" in said

@@ -192,7 +192,7 @@ def test_interrupted_outside_of_the_training_it_says_so(run, monkeypatch, capsys
     with pytest.raises(SystemExit) as stopped:
         run(*SMALL)
     assert stopped.value.code == 130
-    assert "Run the same again" in capsys.readouterr().err
+    assert "Run the same command to resume." in capsys.readouterr().err
 
 
 def test_evaluation_alone_finds_the_errors_of_the_run(whole, run, capsys):
@@ -588,10 +588,10 @@ def refused(run, capsys, *flags, **options):
         (("--pad", 16), "tiny.npz", "`crop` must fit"),
         (("--queue", 24), "tiny.npz", "--queue must be a multiple of --batch-size, 16"),
         (("--generative-epochs", 3), "tiny.npz", "must not exceed --epochs"),
-        (("--generative-epochs", 0), "tiny.npz", "invalid count value: '0'"),
-        (("--warmup-steps", -1), "tiny.npz", "invalid natural value: '-1'"),
-        (("--learning-rate", "nan"), "tiny.npz", "invalid positive value: 'nan'"),
-        (("--max-corrupt", 2), "tiny.npz", "invalid share value: '2'"),
+        (("--generative-epochs", 0), "tiny.npz", "a whole number from 1. Received: 0."),
+        (("--warmup-steps", -1), "tiny.npz", "a whole number from 0. Received: -1."),
+        (("--learning-rate", "nan"), "tiny.npz", "number above 0. Received: nan."),
+        (("--max-corrupt", 2), "tiny.npz", "from 0 to 1. Received: 2."),
         (
             ("--queue", 32, "--objective", "discriminative"),
             "tiny.npz",

@@ -115,8 +115,8 @@ def test_a_label_out_of_range_is_a_whole_sentence(run_eagerly):
     before = weights_of(model)
     expected = (
         "`labels` must lie in [-1, 3), of which -1 marks an unlabelled image. "
-        "Received: labels from 0 to 7. Number the classes from 0, and as many as the "
-        "network has outputs, 3."
+        "Received: labels from 0 to 7. Number the classes from 0; the number of "
+        "outputs of the network is 3."
     )
     for call in (
         lambda: fit(model, labels=labels, batch_size=90),

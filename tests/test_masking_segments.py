@@ -222,7 +222,7 @@ def test_an_image_without_segments_is_a_set_of_none():
         (lambda: sg.of_rle([{"size": [2, 2], "counts": [1, 2]}]), "fewer pixels"),
         (lambda: sg.of_rle([{"size": [2, 2], "counts": [1, 9]}]), "run lengths of 2"),
         (lambda: sg.of_rle([[1, 2, 3]]), "a dict of size and counts"),
-        (lambda: sg.of_rle([{"size": [2, 2], "counts": [1.5, 2, 0.5]}]), "no whole"),
+        (lambda: sg.of_rle([{"size": [2, 2], "counts": [1.5, 2, 0.5]}]), "not whole"),
         (lambda: sg.of_rle([{"size": [2, 2], "counts": [[1, 2], [1]]}]), "lengths of"),
         (lambda: sg.of_rle([{"size": [2, 2], "counts": [-1, 5]}]), "lengths of 2"),
         (lambda: sg.of_rle([{"size": [2.0, 2], "counts": [4]}]), "Expected a size"),

@@ -307,7 +307,7 @@ def png_header(width, height):
         (
             "label_bytes",
             {"image_bytes": np.array([b"GIF89a" + bytes(30)], object)},
-            "Send JPEG, PNG or BMP files",
+            "Files must be JPEG, PNG or BMP",
         ),
         (
             "label_bytes",

@@ -315,6 +315,21 @@ def test_one_hot_rows_are_their_classes(dtype, graph):
         assert call(one_hot, logits) == loss(labels, logits)
 
 
+@pytest.mark.parametrize("loss", LOSSES, ids=["generative", "discriminative", "mix"])
+def test_a_graph_that_knows_no_rank_takes_labels_and_weights_of_every_form(loss):
+    """As that of a `fit` which was given a vector and then a column."""
+    labels, logits = batch()
+    weights = np.random.default_rng(4).uniform(0.5, 2.0, len(labels)).astype("f")
+    unknown = tf.TensorSpec(None, tf.int32), tf.TensorSpec(None, tf.float32)
+    graph = tf.function(lambda y, w: loss(y, logits, w), input_signature=unknown)
+    expected = loss(labels, logits, weights)
+    for y in (labels, labels[:, np.newaxis], np.eye(5, dtype=np.int32)[labels]):
+        for w in (weights, weights[:, np.newaxis]):
+            np.testing.assert_allclose(graph(y, w), expected, rtol=1e-6)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`sample_weight` must"):
+        graph(labels, np.stack([weights, weights], axis=1))
+
+
 @pytest.mark.parametrize("graph", [False, True])
 @pytest.mark.parametrize(
     "row",

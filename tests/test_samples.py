@@ -76,7 +76,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(arviz.InferenceData, "to_netcdf", full)
-    with pytest.raises(OSError, match="What was there before is whole"):
+    with pytest.raises(OSError, match="The old file is intact"):
         samples.save(tmp_path / "samples.nc")
     assert (tmp_path / "samples.nc").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["samples.nc"]

@@ -461,7 +461,7 @@ def test_a_sweep_stopped_in_the_middle_of_epochs_ends_as_the_uninterrupted_one(
         (epoch - 7 + epoch + 5, signal.SIGTERM),
     ]:
         said = stopped_sweep(monkeypatch, steps, number, *again)
-        assert "Run the same again to go on." in said
+        assert "Run the same command to resume." in said
     assert begun_sweep(*again).returncode == 0
     assert_same_records(records_in(tmp_path), records_in(sweep[0]))
     names = [path.name for path in (tmp_path / "runs").iterdir()]
@@ -746,7 +746,7 @@ def test_pictures_that_are_interrupted_are_not_done_and_go_on(
         with pytest.raises(SystemExit) as stop:
             visualize.main(command_of(*flags))
     assert stop.value.code == 130
-    assert "The same command goes on" in capsys.readouterr().err
+    assert "Run the same command to resume" in capsys.readouterr().err
     assert not list(tmp_path.rglob("report.json"))
 
     begun = []

@@ -27,7 +27,7 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the flags of a command line, or end with what is wrong with them."""
     parser = command_parser(__doc__, "ask", argv)
     add = parser.add_argument
-    add("folder", type=pathlib.Path, help="written by export/sampler.py")
+    add("folder", type=pathlib.Path, help="written by keras-tilt export sampler")
     add(
         "--unit", type=whole, nargs="+", default=[0], help="places in the export's list"
     )

@@ -22,7 +22,7 @@ COMMANDS = {
     "see": ("visualize", "draw what units of a network respond to"),
     "segment": ("segmentation", "train a segmenter of objects and stuff"),
     "export sampler": ("export_sampler", "write a sampler for TensorFlow Serving"),
-    "export classifier": ("export_classifier", "write a classifier with its score"),
+    "export classifier": ("export_classifier", "write a classifier with log densities"),
     "export segmenter": ("export_segmenter", "write a segmenter"),
     "ask": ("ask", "ask an exported sampler for images, without a server"),
     "mnist": ("mnist", "compare DG, GG and GG+DG on MNIST"),

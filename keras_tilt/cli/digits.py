@@ -1,4 +1,4 @@
-"""Draws what the ten class units of a trained digit network want, by exact HMC.
+"""Draws samples from the densities of a digit network's ten classes, by exact HMC.
 
     p_k(x) = exp(f_k(x)) q(x) / Z_k,     q white noise, k = 0 ... 9
 
@@ -34,7 +34,7 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--leapfrog-steps", type=count, default=20, help="per iteration")
     add("--signal-to-noise", type=positive, default=0.8, help="per pixel, wanted")
     add("--stddev", type=positive, help="of the reference instead, in units of a pixel")
-    add("--high", type=positive, help="white, as a pixel of the network; else it says")
+    add("--high", type=positive, help="white, as a network pixel; by default its own")
     add("--paper", action="store_true", help="the paper's setting for LeNet")
     add("--seed", type=int, default=7, help="equal seeds give equal samples")
     add("--smoke", action="store_true", help="two chains, a few short iterations")

@@ -1,4 +1,4 @@
-"""Exports a classifier with its generative score, for TensorFlow Serving.
+"""Exports a classifier with its unnormalized log density, for TensorFlow Serving.
 
     image -> logits, p(y | x), log p(x) up to a constant, class, name of the class
     image -> logits, p(label y | x), of a network that ends in sigmoids

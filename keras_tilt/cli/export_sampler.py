@@ -100,7 +100,7 @@ def _add_density(add):
         nargs="+",
         default=[1.0],
         help="at which chains are certified; answers between the lowest and the "
-        "highest are",
+        "highest count as certified",
     )
 
 
@@ -131,7 +131,10 @@ def _add_served_chains(add):
 def _noise_error(reference, mean, stddev):
     """Return what is wrong with the flags of the noise, or None."""
     if (stddev or mean) and reference != "white":
-        return "Expected --stddev and --mean with --reference white alone."
+        return (
+            "Expected --stddev and --mean with --reference white alone. Received: "
+            f"--reference {reference}. Leave them out."
+        )
     if mean and not stddev:
         return f"Expected a --stddev for a --mean. Received: {mean:g}."
     return None
@@ -140,11 +143,14 @@ def _noise_error(reference, mean, stddev):
 def _chains_error(chains, draws, most_iterations, seed):
     """Return what is wrong with the flags of the chains, or None."""
     if chains < 2 or draws < 4:  # of which there is no R-hat
-        return f"Expected two --chains and four --draws or more: {chains}, {draws}."
+        return (
+            "Expected two --chains and four --draws or more. Received: "
+            f"{chains}, {draws}."
+        )
     if most_iterations < 2:  # of which the last has the full tilt
-        return f"Expected two --most-iterations: {most_iterations}."
+        return f"Expected two --most-iterations or more. Received: {most_iterations}."
     if not 0 <= seed < 2**31:
-        return f"Expected a --seed from 0 to {2**31 - 1}: {seed}."
+        return f"Expected a --seed from 0 to {2**31 - 1}. Received: {seed}."
     return None
 
 

@@ -31,14 +31,14 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the flags of a command line, or end with what is wrong with them."""
     parser = command_parser(__doc__, "export segmenter", argv)
     add = parser.add_argument
-    add("model", type=pathlib.Path, help="segmenter.keras of train/segmentation.py")
+    add("model", type=pathlib.Path, help="segmenter.keras of keras-tilt segment")
     add_import(add)
     add_servable(add, "served/segmenter")
     add_names(add)
-    add("--rule", choices=RULES, default="vote", help="of labels")
+    add("--rule", choices=RULES, default="vote", help="how segments label pixels")
     add("--max-iou", type=float, default=0.3, help="of segments that are pasted")
     add("--superpixels", type=count, default=500, help="of an image, at most")
-    add("--side", type=count, default=320, help="of it for them, pixels, at most")
+    add("--side", type=count, default=320, help="longest side to find them at, pixels")
     add("--seed", type=int, default=7, help="of the image of the golden request")
     add("--smoke", action="store_true", help="few superpixels")
     flags = parser.parse_args(argv)

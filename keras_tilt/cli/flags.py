@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 import argparse
+import math
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
@@ -45,38 +46,46 @@ RULES = ("vote", "paste")  # of `keras_tilt.masking`
 
 
 def count(text: str) -> int:
-    """Return a whole number from 1, or raise a ValueError: the type of a flag."""
-    if not int(text) >= 1:
-        raise ValueError
-    return int(text)
+    """Return a whole number from 1: the type of a flag.
+
+    Raises:
+        argparse.ArgumentTypeError: for anything else, as the other types do.
+    """
+    return _number(text, int, lambda n: n >= 1, "a whole number from 1")
 
 
 def natural(text: str) -> int:
-    """Return a whole number from 0, or raise a ValueError: the type of a flag."""
-    if not int(text) >= 0:
-        raise ValueError
-    return int(text)
+    """Return a whole number from 0: the type of a flag."""
+    return _number(text, int, lambda n: n >= 0, "a whole number from 0")
 
 
 def whole(text: str) -> int:
-    """Return a whole number of 32 bits, or raise a ValueError: the type of a flag."""
-    if not -(2**31) <= int(text) < 2**31:
-        raise ValueError
-    return int(text)
+    """Return a whole number of 32 bits: the type of a flag."""
+    in_range = "a whole number of 32 bits"
+    return _number(text, int, lambda n: -(2**31) <= n < 2**31, in_range)
 
 
 def positive(text: str) -> float:
-    """Return a finite number above 0, or raise a ValueError: the type of a flag."""
-    if not 0.0 < float(text) < float("inf"):
-        raise ValueError
-    return float(text)
+    """Return a finite number above 0: the type of a flag."""
+    return _number(text, float, lambda x: 0 < x < math.inf, "a finite number above 0")
 
 
 def share(text: str) -> float:
-    """Return a number in [0, 1], or raise a ValueError: the type of a flag."""
-    if not 0.0 <= float(text) <= 1.0:
-        raise ValueError
-    return float(text)
+    """Return a number in [0, 1]: the type of a flag."""
+    return _number(text, float, lambda x: 0 <= x <= 1, "a number from 0 to 1")
+
+
+def _number(text, read, is_valid, wanted):
+    """The number in a text, if it is what is wanted."""
+    try:
+        number = read(text)
+    except ValueError:
+        number = None
+    if number is None or not is_valid(number):
+        raise argparse.ArgumentTypeError(
+            f"Expected {wanted}. Received: {text}. Pass for example 1."
+        )
+    return number
 
 
 def folder(text: str) -> pathlib.Path:
@@ -174,7 +183,7 @@ def add_names(add: Add) -> None:
     add(
         "--names",
         type=pathlib.Path,
-        help="JSON of the names of the classes: a list, or a dict by their numbers; "
+        help="JSON of the names of the classes: a list, or a dict by class index; "
         "if it is not given, class_names.json beside the model",
     )
 
@@ -191,8 +200,8 @@ def add_units(add: Add, note: str = "") -> None:
     add(
         "--list",
         action="store_true",
-        help="say which layers there are, of how many channels, and how large a patch "
-        "of the image each of them sees; and nothing else",
+        help="list the layers, their channels and how large a patch of the image each "
+        "of them sees, and exit",
     )
 
 
@@ -212,7 +221,7 @@ def add_servable(add: Add, default: str) -> None:
         "--out",
         type=folder,
         default=default,
-        help="folder; its last name is that of the model",
+        help="folder; its name becomes that of the model",
     )
 
 

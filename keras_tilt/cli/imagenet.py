@@ -107,12 +107,12 @@ def _add_images(add):
         default="imagenet2012",
         help="a name of TFDS, a .npz in --data-dir, or synthetic",
     )
-    add("--labelled-fraction", type=share, help="of each class; the rest: draws of q")
+    add("--labelled-fraction", type=share, help="share per class; the rest: draws of q")
     add("--unlabelled", type=pathlib.Path, help="folder of images, more draws of q")
-    add("--size", type=count, help="of the crop in pixels; the network's own")
-    add("--shorter-side", type=count, help="before it; of photos 8/7 of the crop")
-    add("--pad", type=natural, help="pixels around small images; an eighth of the crop")
-    add("--mirror", action=argparse.BooleanOptionalAction, default=True, help="half")
+    add("--size", type=count, help="of the crop, pixels; default: the network's")
+    add("--shorter-side", type=count, help="pixels before the crop; photos: 8/7 of it")
+    add("--pad", type=natural, help="border, pixels; of small images 1/8 of the crop")
+    add("--mirror", action=argparse.BooleanOptionalAction, default=True, help="random")
     add("--preprocess", choices=MODES, default="none", help="of pixels, Keras's")
     add("--max-corrupt", type=share, default=0.001, help="share that may be unreadable")
 
@@ -133,7 +133,7 @@ def _add_phases(add):
         "--generative-epochs",
         type=count,
         default=45,
-        help="before the discriminative",
+        help="before the discriminative ones",
     )
     add("--batch-size", type=count, default=256, help="images, of all replicas")
 
@@ -143,7 +143,7 @@ def _add_optimizer(add):
     add("--learning-rate", type=positive, default=0.01, help="at the start")
     add("--refining-learning-rate", type=positive, default=0.003, help="DG after GG")
     add("--schedule", choices=SCHEDULES, default="step", help="of each phase")
-    add("--decay-steps", type=count, default=100_000, help="to a tenth (step)")
+    add("--decay-steps", type=count, default=100_000, help="steps to a tenth (step)")
     add("--warmup-steps", type=natural, default=0, help="in which the rate rises")
     add("--momentum", type=share, default=0.9, help="of SGD")
     add("--weight-decay", type=share, default=5e-4, help="on weights, not on biases")
@@ -160,7 +160,7 @@ def _add_draws(add):
         default=True,
         help="set the biases by Bayes' rule at the switch",
     )
-    add("--calibration-images", type=count, default=50_000, help="for that")
+    add("--calibration-images", type=count, default=50_000, help="to calibrate on")
     add("--sync-batch-norm", action="store_true", help="statistics of all replicas")
     add("--seed", type=natural, default=0, help="of weights, order, crops and dropout")
 
@@ -185,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     strategy = process.chosen_strategy()
     with (
-        process.resumable("Run the same again to go on."),
+        process.resumable(),
         process.graph_errors_as_exit(),
         process.as_exit(),
         process.quiet(unless=strategy.extended.should_checkpoint),

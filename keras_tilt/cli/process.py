@@ -137,7 +137,7 @@ def graph_errors_as_exit() -> Iterator[None]:
 
 @contextlib.contextmanager
 def resumable(
-    advice: str = "The same command goes on from here.",
+    advice: str = "Run the same command to resume.",
 ) -> Iterator[None]:
     """Within it Ctrl-C ends the command with advice, and exit code 130."""
     try:

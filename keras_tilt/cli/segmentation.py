@@ -72,7 +72,7 @@ def _add_scenes(add):
     """Add which images there are, and what is stuff."""
     add("--data", help=".npz, folder, or `synthetic`; in --data-dir if it is there")
     add("--data-dir", default=os.environ.get("KERAS_TILT_DATA"), help="folder")
-    add("--dataset", choices=DATASETS, help="kind of data, where it is not plain")
+    add("--dataset", choices=DATASETS, help="kind of data, if --data does not say")
     add("--sbd", help="folder of SBD, for more images of VOC to train on")
     add("--voc", help="VOCdevkit folder with the images of PASCAL-Context")
     add("--stuff", nargs="*", default=[], help="classes of an .npz that are stuff")
@@ -85,7 +85,7 @@ def _add_network(add):
     add("--network", default="convnet", help="NETWORK.keras, or a name: new weights")
     add_import(add)
     add("--layer", default="relu3", help="whose map is masked")
-    add("--size", type=count, nargs=2, default=[120, 160], help="of its images")
+    add("--size", type=count, nargs=2, default=[120, 160], help="height, width, pixels")
     add("--design", choices=DESIGNS, default="A", help="box: without masks")
     add(
         "--pursuit",
@@ -93,7 +93,12 @@ def _add_network(add):
         default=True,
         help="of segments of stuff; without it stuff is an object",
     )
-    add("--classifier", choices=("softmax", "svm"), default="softmax", help="at last")
+    add(
+        "--classifier",
+        choices=("softmax", "svm"),
+        default="softmax",
+        help="of segments, after fine-tuning",
+    )
 
 
 def _add_training(add):
@@ -108,7 +113,7 @@ def _add_training(add):
     add(
         "--fine-tuned",
         type=pathlib.Path,
-        help="fine_tuned.keras of a run with this design, not to do it again",
+        help="fine_tuned.keras of a run with this design, to skip fine-tuning",
     )
     add("--learning-rate", type=float, default=1e-3, help="Adam's, cosine to 0")
     add("--hidden", type=count, default=512, help="width of a pathway")
@@ -122,9 +127,9 @@ def _add_segments(add):
         "--none-up-to",
         type=float,
         default=0.5,
-        help="IoU or purity below which a segment is none; the paper's is 0.3",
+        help="IoU or purity up to which a segment has no class; the paper's is 0.3",
     )
-    add("--smallest-object", type=count, default=20, help="to train on, pixels")
+    add("--smallest-object", type=count, default=20, help="area that counts, pixels")
     add("--max-iou", type=float, default=0.3, help="of segments that are pasted")
     add("--proposals", type=folder, help="folder, default OUT/proposals")
     add(

@@ -84,7 +84,7 @@ def training_batches(
             [0, 255]; labels int32 [batch], -1 for an unlabelled image).
 
     Raises:
-        ValueError: an order of other indices, or a crop that does not fit; in the data
+        ValueError: an `order` out of range, or a crop that does not fit; in the data
             set, more unreadable images than allowed.
 
     Example:

@@ -120,7 +120,8 @@ def _check_bmp(data):
         is_other | (of_windows & (bits >= 24) & in_order),
         [
             "A BMP file must have 24 or 32 bits a pixel, blue first, and no palette. "
-            "Save it as PNG. Received, bits and compression: ",
+            "Received, bits and compression: ",
             tf.stack([bits, compression]),
+            ". Save it as PNG.",
         ],
     )

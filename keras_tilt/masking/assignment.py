@@ -57,7 +57,7 @@ class Assignment:
         seed: Sequence[int] | None = None,
         negative: tuple[float, float] = NEGATIVE,
     ) -> np.ndarray:
-        """Return the label of every segment, int32 [segments]; -1 is not used.
+        """Return the label of every segment, int32 [segments]; -1 for one not used.
 
         Args:
             seed: integers, of the stochastic pursuit; None for the deterministic one.

@@ -137,7 +137,7 @@ def label_map(
         )
     if rule == "vote" and bounds:
         raise ValueError(
-            f'"vote" has no bounds. Received: {", ".join(bounds)}. Leave them out.'
+            f'"vote" must have no bounds. Received: {", ".join(bounds)}. Omit them.'
         )
     if rule == "vote":
         labels, _ = vote(segments.members, segments.sizes, scores)

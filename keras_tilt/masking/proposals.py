@@ -46,7 +46,7 @@ def proposals(image: ArrayLike, max_segments: int = 1500) -> Segments:
             They are a function of the image.
 
     Raises:
-        ValueError: an array that is not an image, or no segments asked for.
+        ValueError: an array that is not an image, or `max_segments` below 1.
 
     Example:
         >>> image = np.full([60, 80, 3], 200, np.uint8)

@@ -59,8 +59,8 @@ class Segmenter(keras.Model):
         chunk: segments at a time at inference.
         train_network: whether the weights of the network are trained, too; this sets
             its `trainable`. Batch normalization stays in inference mode.
-        margins: whether the logits are margins of linear SVMs, of which the scores are
-            not a softmax.
+        margins: whether the logits are margins of linear SVMs, so that the scores are
+            not a softmax of them.
         background: class of pixels that belong to no other, if there is one: no segment
             is trained on it, and its score is that of no class.
 
@@ -153,7 +153,7 @@ class Segmenter(keras.Model):
         return tf.gather(values, columns, axis=-1)
 
     def set_svms(self, svms: "LinearSVMs") -> None:
-        """Put linear SVMs in the place of the last layer.
+        """Replace the last layer by linear SVMs.
 
         Args:
             svms: `keras_tilt.masking.svm.LinearSVMs`, fitted to what `embed` returns.

@@ -368,7 +368,7 @@ def _check(segmenter, class_names, rule):
     if not isinstance(segmenter, Segmenter):
         raise TypeError(
             f"Expected a Segmenter. Received: {type(segmenter).__name__}. Fit one with "
-            "train/segmentation.py."
+            "`keras-tilt segment`."
         )
     if rule not in RULES:
         raise ValueError(

@@ -44,7 +44,7 @@ def lenet(
     """Return LeNet as Caffe ships it: images in [0, 1) to logits [batch, classes].
 
     conv1 20@5x5, max pool 2/2, conv2 50@5x5, max pool 2/2, ip1 500, ReLU, ip2. No ReLU
-    behind the convolutions, no dropout. Weights uniform in +-sqrt(3 / fan_in) (Caffe's
+    after the convolutions, no dropout. Weights uniform in +-sqrt(3 / fan_in) (Caffe's
     "xavier"), biases 0. 431,080 parameters for 28x28x1 images and 10 classes.
 
     Args:
@@ -140,8 +140,8 @@ def alexnet(
     """Return AlexNet as Caffe ships it: pixels in [0, 255] to logits [batch, classes].
 
     conv1 96@11x11/4, conv2 256@5x5 in two groups, conv3 384@3x3, conv4 384@3x3 and
-    conv5 256@3x3 in two groups, each with a ReLU; normalization across channels behind
-    the first two, max pool 3/2 behind these and the last; fc6 4096 and fc7 4096 with
+    conv5 256@3x3 in two groups, each with a ReLU; normalization across channels after
+    the first two, max pool 3/2 after these and the last; fc6 4096 and fc7 4096 with
     ReLU and dropout 0.5, fc8. Weights N(0, 0.01^2), in fc6 and fc7 N(0, 0.005^2);
     biases 0.1 in conv2, conv4, conv5, fc6 and fc7, elsewhere 0. 60,965,224 parameters.
 
@@ -189,8 +189,8 @@ def zf_fast(
     """Return the "fast" network of Zeiler and Fergus: pixels in [0, 255] to logits.
 
     conv1 96@7x7/2 with a border of one pixel, conv2 256@5x5/2, conv3 384@3x3, conv4
-    384@3x3, conv5 256@3x3, each with a ReLU; normalization across channels behind the
-    first two, max pool 3/2 behind these and the last; fc6 4096 and fc7 4096 with ReLU
+    384@3x3, conv5 256@3x3, each with a ReLU; normalization across channels after the
+    first two, max pool 3/2 after these and the last; fc6 4096 and fc7 4096 with ReLU
     and dropout 0.5, fc8. Weights N(0, 0.01^2), biases 0. 62,357,608 parameters.
 
     Poolings round up, as Caffe's: 224 pixels make maps of 110, 55, 26, 13 and 6 cells,

@@ -106,7 +106,7 @@ class LogPartition:
     def log_density_ratio(self, other: "LogPartition", images: ArrayLike) -> tf.Tensor:
         """Return log p(x) - log p'(x) of two tilts: images [n, ...] -> [n], nats.
 
-        Two tilts of one reference: q cancels.
+        If both tilts have the same reference, q cancels.
 
         Args:
             other: `LogPartition` of the other tilt.
@@ -134,7 +134,7 @@ def check_log_partitions(name: str, values: Sequence[LogPartition]) -> None:
     if not is_list or not all(isinstance(one, LogPartition) for one in values):
         raise TypeError(
             f"`{name}` must come from `log_partition`. Received: {values!r}. "
-            "Pass what kt.log_partition returns, of a list of tilts a list."
+            "Pass what kt.log_partition returns for a list of tilts."
         )
 
 
@@ -174,14 +174,14 @@ def log_partition(
         tilt: a `Tilt`, or a list of them; units that share a layer share a graph.
         method: "annealed" or "importance".
         seed: a whole number or a pair of them; equal seeds give equal numbers.
-        num_chains: walks in each direction, 20 or more. The error falls as one over
-            its root.
+        num_chains: walks in each direction, 20 or more. The error falls as
+            1 / sqrt(num_chains).
         num_steps: K; None for log weights with a variance of about a half.
         num_draws: of q, for importance sampling.
         kernel: as in `keras_tilt.sample`, as are the next three.
         num_leapfrog_steps: gradients of f per transition; None for a trajectory length
             of pi / 2.
-        max_leapfrog_steps: limit of their mean, if they are not given.
+        max_leapfrog_steps: limit on their mean, if `num_leapfrog_steps` is None.
         mass: of the kernel "split".
         directory: folder of an annealing, new or left by the same call.
         progress: whether to show a bar.
@@ -190,7 +190,7 @@ def log_partition(
         log_partition: a `LogPartition`; for a list of tilts a list of them.
 
     Raises:
-        TypeError: if `tilt` is not a `Tilt`, or `seed` is not whole numbers.
+        TypeError: if `tilt` is not a `Tilt`, or `seed` is not one or two integers.
         ValueError: for an unknown method, a number out of range, an f that is not
             finite under q, a tilt that would need more than 100,000 steps, a
             `directory` for tilts that cannot share a graph, or one with another run.

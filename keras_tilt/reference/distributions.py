@@ -145,7 +145,7 @@ def spectral_noise(
 
     Raises:
         TypeError: if `spectrum` is not a `Spectrum`.
-        ValueError: for a bad shape or one that is not that of `spectrum`, a parameter
+        ValueError: for a bad shape or one other than `spectrum.shape`, a parameter
             out of its range or of a wrong shape, or two that exclude each other.
 
     Example:

@@ -146,7 +146,7 @@ def fit_spectrum(images: ArrayLike | Iterable, isotropic: bool = True) -> Spectr
         spectrum: a `Spectrum`, to be passed to `spectral_noise`.
 
     Raises:
-        ValueError: for a data set without an end, less than two images, pixels that are
+        ValueError: for a data set without end, fewer than two images, pixels that are
             not finite, batches that differ in shape, or images that leave a colour or a
             frequency without variance, under which no density exists.
 

@@ -32,7 +32,7 @@ class UnitSamples(keras.callbacks.Callback):
         log_dir: folder for TensorBoard.
         tilts: dict, name -> `Tilt` of a unit of the network that is fitted; or a
             function of the model that returns it, called when training begins.
-        seed: a whole number; equal seeds give equal samples of equal weights.
+        seed: a whole number; equal seeds give equal samples for equal weights.
         num_chains: chains of each unit.
         num_results: draws of each chain after an epoch, 4 or more.
         num_burnin_steps: iterations before them, in which the step is adapted.

@@ -94,8 +94,8 @@ class Diagnostics:
             kept.
         scalars: dict, name -> `Scalar`, all that the verdict rests on.
         step_size: of the leapfrog, in units of noise.
-        num_divergences: proposals with an energy error above 1,000 nats, or none that
-            is finite; all rejected.
+        num_divergences: proposals with an energy error above 1,000 nats, or a
+            non-finite one; all rejected.
         num_nonfinite: proposals with a non-finite energy.
         num_nonfinite_warmup: the same before the first kept draw.
         num_draws: draws kept per chain.

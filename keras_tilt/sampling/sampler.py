@@ -103,7 +103,7 @@ def sample(
     Under a `tf.distribute` strategy (call within `strategy.scope()`) the chains are
     split over the replicas, and are those of a single device up to rounding.
 
-    Ctrl-C returns what has been drawn, if all tilts are in one graph. With a
+    Ctrl-C returns the draws, if there are 4 and all tilts share a graph. With a
     `directory` a killed process loses nothing, either: the same call resumes the run,
     and returns the numbers of the uninterrupted run, bit for bit on one machine.
 
@@ -114,13 +114,13 @@ def sample(
         num_burnin_steps: iterations before the first draw.
         seed: a whole number or a pair of them; equal seeds give equal samples. The
             random numbers of a chain depend only on the place of its tilt in the list
-            and on its own among the chains.
+            and on its index among the chains.
         kernel: "split", exact rotations and the default where the noise is N(0, I);
             "hmc", the leapfrog of the paper, the default elsewhere; "mala", Langevin.
         num_leapfrog_steps: gradients of f per iteration. None for a trajectory length
             of pi / 2 (10 steps where the noise is not N(0, I)), varied by half of that
             from iteration to iteration. Ignored by "mala", which takes one.
-        max_leapfrog_steps: limit of their mean, if they are not given.
+        max_leapfrog_steps: limit on their mean, if `num_leapfrog_steps` is None.
         step_size: of the leapfrog, in units of noise; None to adapt it.
         target_accept_prob: acceptance that the adaptation aims at. It can be higher:
             no step is longer than the trajectory.
@@ -155,8 +155,8 @@ def sample(
         samples: a `Samples`; for a list of tilts a list of them.
 
     Raises:
-        TypeError: if `tilt` is not a `Tilt`, `seed` is not whole numbers, or `callback`
-            is not a function.
+        TypeError: if `tilt` is not a `Tilt`, `seed` is not one or two integers, or
+            `callback` is not a function.
         ValueError: for an argument out of range, an `initial_noise` of the wrong shape
             or not finite, a unit without a gradient, an f or gradient that is not
             finite where a chain starts, or a `directory` with another run.
@@ -391,7 +391,7 @@ class _Together:
                 raise ValueError(
                     "`directory` must hold the run that is to be resumed. Received: "
                     f"one whose chains have {name} {few(saved)}, where the tilt has "
-                    f"{few(values)}. The network or the reference is another: pass "
+                    f"{few(values)}. The network or the reference differs: pass "
                     "those of that run."
                 )
 
@@ -433,6 +433,6 @@ def _exact_draws(base, plan, index):
 def _check_callback(callback):
     if callback is not None and not callable(callback):
         raise TypeError(
-            "`callback` must be a function of the number of a draw and its noise. "
+            "`callback` must be a function of the index of a draw and its noise. "
             f"Received: {callback!r}. Leave it out to keep the states."
         )

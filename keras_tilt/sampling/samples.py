@@ -161,11 +161,11 @@ class Samples:
     def save(self, path: str | os.PathLike) -> None:
         """Write everything, images included, to a netCDF file that ArviZ reads.
 
-        Groups posterior and sample_stats are those of `to_arviz`; warmup_posterior has
-        f before the first draw, and states the noise and the images.
+        Groups `posterior` and `sample_stats` are as in `to_arviz`; `warmup_posterior`
+        has f before the first draw, and `states` the noise and the images.
 
         Args:
-            path: file, such as "samples.nc"; one that is there is replaced as a whole.
+            path: file, such as "samples.nc"; an existing one is replaced as a whole.
 
         Raises:
             OSError: if it cannot be written; the old one is still there.
@@ -208,7 +208,7 @@ class Samples:
             path: the file.
 
         Raises:
-            ValueError: if there is none, or it is another file.
+            ValueError: if there is no such file, or `save` has not written it.
         """
         data = _read_netcdf(path)
         if _NUMBERS not in data.attrs:

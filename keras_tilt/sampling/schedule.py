@@ -169,7 +169,7 @@ def stateless_seed(seed: int | Sequence[int]) -> tuple[int, int]:
         whole = int(seed)
         if not 0 <= whole < 2**62:
             raise ValueError(
-                f"`seed` must lie in [0, 2^62). Received: {seed}. Pass one in there."
+                f"`seed` must lie in [0, 2^62). Received: {seed}. Pass for example 7."
             )
         parts = [whole >> 31, whole & (2**31 - 1)]
     pair = np.asarray(parts)
@@ -344,7 +344,7 @@ def _check_ladder(ladder):
     falling = ladder.ndim == 1 and len(ladder) > 1 and ladder[0] == 1
     if not falling or np.any(np.diff(ladder) >= 0) or ladder[-1] <= 0:
         raise ValueError(
-            "`inverse_temperatures` must fall from 1, all positive. "
+            "`inverse_temperatures` must decrease from 1, all positive. "
             f"Received: {ladder.tolist()}. Pass for example (1.0, 0.6, 0.3)."
         )
 

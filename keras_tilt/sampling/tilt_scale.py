@@ -96,7 +96,7 @@ def scale_for_signal(
         return dataclasses.replace(tilt, scale=float(f"{end.scale:.2g}"))
     raise ValueError(
         f"f must rise far enough under some scale. Received: {end.moved:.3g} nats at "
-        f"{end.scale:.3g}, of {rise.wanted:.3g} wanted. Lower `signal`, or choose a "
+        f"scale {end.scale:.3g}; wanted {rise.wanted:.3g}. Lower `signal`, or choose a "
         "scale."
     )
 
@@ -179,7 +179,7 @@ def _check(tilt, signal, num_chains, step_size):
     if not isinstance(tilt, Tilt):
         raise TypeError(
             f"`tilt` must be a Tilt. Received: {tilt!r}. Pass Tilt(unit, reference); "
-            "of a list, one after the other."
+            "for a list, call it for each."
         )
     if not 0 < as_number("signal", signal) < 1:
         raise ValueError(

@@ -59,7 +59,9 @@ def signatures_of(version: pathlib.Path) -> Mapping[str, Any]:
     try:
         signatures = tf.saved_model.load(str(version)).signatures
     except OSError as error:
-        raise ValueError(f"Expected a SavedModel. Received: {error}") from error
+        raise ValueError(
+            f"Expected a SavedModel. Received: {error}. Pass a version of a servable."
+        ) from error
     if "sample_each" not in signatures:
         raise ValueError(
             f"Expected a sampler. Received: {version}, with the signatures "
@@ -160,7 +162,10 @@ def write_picture(path: pathlib.Path, images: np.ndarray, columns: int) -> None:
         ValueError: for images of 2 or more than 4 channels, which no PNG has.
     """
     if images.shape[-1] not in (1, 3, 4):
-        raise ValueError(f"Images of {images.shape[-1]} channels: no PNG is written.")
+        raise ValueError(
+            "Expected images of 1, 3 or 4 channels, as a PNG has. Received: "
+            f"{images.shape[-1]}. Take `image` from the answer instead."
+        )
     factor = max(1, SMALLEST // images.shape[1])
     images = images.repeat(factor, axis=1).repeat(factor, axis=2)
     edge = [(0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)]

@@ -30,7 +30,7 @@ class ServedClassifier(tf.Module):
         log p(x)  = log sum over y of exp(F_y(x) + b_y) + log q(x) + constant
 
     The sum over y is the density of all classes together, each with its own share,
-    relative to that of the images q that the network was trained on: b_y = log rho_y -
+    relative to the density q of the training images: b_y = log rho_y -
     log Z_y of a calibrated `GenerativeClassifier`. For any other network b_y is 0, and
     the sum is what its logits imply.
 
@@ -38,12 +38,12 @@ class ServedClassifier(tf.Module):
 
         p(label y | x) = sigmoid of F_y(x)
 
-    No label is the class, and exp(F_y) is not a density of images: `class`,
+    There is no single class, and exp(F_y) is not a density of images: `class`,
     `class_name` and `log_density` are not in the answer.
 
     Args:
         model: `keras.Model`, images [n, height, width, channels] -> logits; an output
-            activation, as a softmax or sigmoids, is left out of the logits and makes
+            activation, such as a softmax, is left out of the logits and makes
             the probabilities.
         low: pixel that byte 0 stands for.
         high: pixel that byte 255 stands for.
@@ -118,7 +118,7 @@ class ServedClassifier(tf.Module):
         return self._classified(tf.cast(image, tf.float32))
 
     def classify_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Return the same of JPEG, PNG or BMP files, turned upright and resized."""
+        """Return what `classify` does, for JPEG, PNG or BMP, upright and resized."""
         (image_bytes,) = checked_requests(image_bytes=image_bytes).values()
         images = tf.map_fn(
             self._file_pixels,
@@ -155,7 +155,7 @@ class ServedClassifier(tf.Module):
 def _check_names(names, num_classes, has_classes):
     if has_classes and num_classes < 2:
         raise ValueError(
-            "A classifier has two classes or more. Received: a network of one output. "
+            "A classifier must have two classes or more. Received: a network with one. "
             "Give it a second one."
         )
     if len(names) != num_classes:

@@ -89,7 +89,7 @@ def checked_file(data: tf.Tensor) -> tf.Tensor:
     )
     kind = tf.strings.substr(data, 0, 4)
     data = provided(
-        kind != b"GIF8", data, "Send JPEG, PNG or BMP files. Received: ", kind
+        kind != b"GIF8", data, "Files must be JPEG, PNG or BMP. Received: ", kind
     )
     shape = tf.case(
         [

@@ -52,8 +52,8 @@ class ServedSampler(tf.Module):
         high: pixel that is white, byte 255.
         certified: [units], whether chains of the schedule were found to converge; empty
             for none.
-        temperatures: those at which they were; an answer has converged within their
-            range alone.
+        temperatures: those of the certificates; an answer counts as converged only
+            within their range.
         log_partition: None, or log Z [temperatures, units], NaN where it is not known.
         jit_compile: whether chains are compiled by XLA, which stock servers refuse.
 
@@ -174,7 +174,7 @@ class ServedSampler(tf.Module):
     def sample_png(
         self, unit: tf.Tensor, seed: tf.Tensor, temperature: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        """Return the same with images as PNG files, `png_bytes`."""
+        """Return what `sample` does, with images as PNG files, `png_bytes`."""
         answer = self.sample(unit, seed, temperature)
         image = answer.pop("image")
         encoded = tf.map_fn(tf.io.encode_png, image, fn_output_signature=tf.string)
@@ -183,7 +183,7 @@ class ServedSampler(tf.Module):
     def sample_each(
         self, unit: tf.Tensor, seed: tf.Tensor, temperature: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        """Return the same, where an invalid request fails no other.
+        """Return what `sample` does; an invalid request does not fail the others.
 
         Returns:
             error: [requests], a message for each invalid one, whose other answers are
@@ -326,7 +326,7 @@ def _check_tilts(tilts):
         )
     if len(tilts[0].event_shape) != 3:
         raise ValueError(
-            "A sampler is of images [height, width, channels]. Received: "
+            "A sampler must have images [height, width, channels]. Received: "
             f"{list(tilts[0].event_shape)}. Reshape them."
         )
     image = tilts[0].to_images(tf.zeros([1, *tilts[0].base.event_shape]))

@@ -29,7 +29,7 @@ class Schedule:
 
     Attributes:
         rise: [iterations], factor of the tilt, in (0, 1]; 1 from some iteration on.
-        step_size: [units, iterations], of the leapfrog, in standard deviations of z.
+        step_size: [units, iterations], of the leapfrog, in units of noise.
         num_leapfrog_steps: [units, iterations].
         is_adjusted: [iterations], whether the Metropolis test is made.
     """
@@ -78,10 +78,11 @@ def planned(
         num_iterations: of a chain, the rise of the tilt included.
         seed: pair of whole numbers, by which the number of steps varies.
         approach_step_size: None, or the step of an unadjusted warm-up: there is no
-            Metropolis test while the tilt rises, and there are at most as many steps.
+            Metropolis test while the tilt rises, and on average at most
+            as many steps as the largest of `num_leapfrog_steps`.
 
     Raises:
-        ValueError: for fewer than two iterations, of which none has the full tilt.
+        ValueError: for fewer than two iterations, as none would have the full tilt.
 
     Example:
         >>> schedule = planned([0.3, 0.4], [3, 4], num_iterations=20, seed=(0, 7))

@@ -73,8 +73,8 @@ def _replacing(file, part):
         raise OSError(
             error.errno,
             "Expected a folder with room to write to. Received: "
-            f"{error.strerror or error}. What was there before is whole. Make room, or "
-            "fix the permissions, and run the same again",
+            f"{error.strerror or error}. The old file is intact. Make room, or "
+            "fix the permissions, and run the same command again",
             str(file),
         ) from error
 

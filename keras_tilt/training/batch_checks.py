@@ -93,7 +93,7 @@ def _of_known_rank(sample_weight):
         tf.equal(tf.size(sample_weight), tf.shape(sample_weight)[0]),
         "`sample_weight` must have shape [batch], one factor per image. Received:",
         tf.shape(sample_weight),
-        ". Weights per pixel or class do not apply.",
+        ". Weights per pixel or class are not supported.",
     )
 
 
@@ -283,7 +283,7 @@ def _from_one_hot(rows):
         tf.reduce_min(largest),
         "to",
         tf.reduce_max(largest),
-        ". Shares of several classes do not apply; unlabelled images are marked by -1 "
+        ". Soft labels are not supported; unlabelled images are marked by -1 "
         "among class indices, `argmax(axis=-1)`.",
     )
 
@@ -325,7 +325,7 @@ def checked_arguments(
         raise ValueError(
             "`labels` must have shape [batch], one class index per row of `logits`. "
             f"Received: labels {indices.shape}, logits {outputs.shape}. "
-            "Pass both of the same images."
+            "Pass both for the same images."
         )
     return indices, outputs, _checked_weight(sample_weight)
 
@@ -334,13 +334,14 @@ def _checked_weight(sample_weight):
     """Return float32 `[batch]`, known to be finite and not negative; or None."""
     if sample_weight is None:
         return None
-    sample_weight = tf.cast(sample_weight, tf.float32)
+    sample_weight = tf.cast(_of_known_rank(sample_weight), tf.float32)
     if sample_weight.shape.rank == 2 and sample_weight.shape[1] == 1:
         sample_weight = sample_weight[:, 0]
     if sample_weight.shape.rank != 1:
         raise ValueError(
             "`sample_weight` must have shape [batch], one factor per image. "
-            f"Received: {sample_weight.shape}. Weights per pixel or class do not apply."
+            f"Received: {sample_weight.shape}. Weights per pixel or class are not "
+            "supported."
         )
     valid = tf.math.is_finite(sample_weight) & (sample_weight >= 0.0)
     bad = tf.where(~valid)[:1, 0]  # the first, if there is one
@@ -351,7 +352,7 @@ def _checked_weight(sample_weight):
         tf.gather(sample_weight, bad),
         "of image",
         bad,
-        "of the batch. Look where weights of samples or classes come from.",
+        "of the batch. Check where the sample or class weights come from.",
     )
 
 
@@ -367,7 +368,7 @@ def with_valid_labels(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         lowest,
         "to",
         highest,
-        f". Number the classes from 0, and as many as the network has outputs, "
+        f". Number the classes from 0; the number of outputs of the network is "
         f"{classes}.",
     )
 

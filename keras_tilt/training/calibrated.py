@@ -119,7 +119,7 @@ class CalibratedNetwork(keras.Model):
     ) -> calibration.Calibration:
         """Set the bias by Bayes' rule, in one pass over a data set.
 
-        b_y = log rho_y - log Z_y,    Z_y = mean over all images of exp F_y(x)
+            b_y = log rho_y - log Z_y,    Z_y = mean over all images of exp F_y(x)
 
         F is the network's own logits; rho_y is the share of class y among the labelled
         images. Calibrate generatively trained networks, whose logits are log densities

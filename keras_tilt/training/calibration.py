@@ -38,7 +38,7 @@ _NO_MASS = 1e-30  # keeps the logarithm of an absent class finite
 class Calibration(typing.NamedTuple):
     """What one pass over a data set finds of each class.
 
-    bias = log_prior - log_partition
+        bias = log_prior - log_partition
 
     Attributes:
         bias: `[classes]` nats b, which the classifier adds to its logits.

@@ -227,7 +227,7 @@ class GenerativeClassifier(keras_internals.LogsItsSteps, CalibratedNetwork):
             )
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Evaluate as `keras.Model.evaluate` does; a bad batch is a plain error.
+        """Evaluate as `keras.Model.evaluate` does; a bad batch raises a plain error.
 
         The normalizers of the generative loss are sums over a batch, so that it is 0
         for a batch of one image.

@@ -50,7 +50,7 @@ def num_classes_of(network: keras.Model) -> int:
     if isinstance(shape, list | dict):
         raise ValueError(
             "`network` must have one output, logits [batch, classes]. Received: "
-            f"outputs {shape}. Build one of the output that is meant: "
+            f"outputs {shape}. Build one with the intended output: "
             "keras.Model(network.inputs, network.outputs[0])."
         )
     is_logits = isinstance(shape, tuple) and len(shape) == 2 and shape[1]

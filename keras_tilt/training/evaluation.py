@@ -39,7 +39,7 @@ class Predictions(typing.NamedTuple):
     Attributes:
         probabilities: `[n, classes]` p(y|x), mean over the crops of an image.
         scores: `[n]` nats, log density of the image relative to q, log p(x) / q(x),
-            mean over its crops; of a model that is not calibrated unnormalized.
+            mean over its crops; unnormalized if the model is not calibrated.
         labels: int32 `[n]`; -1 = unlabelled.
     """
 
@@ -97,7 +97,7 @@ def _finite(predictions):
     if bad:
         raise ValueError(
             f"Expected finite logits. Received: {bad} of {len(predictions.scores)} "
-            "images with NaN or infinite ones. Look at the images; if they are good, "
+            "images with NaN or infinite ones. Check the images; if they are finite, "
             "the weights have diverged."
         )
     return predictions
@@ -121,7 +121,7 @@ def top_error(predictions: Predictions, k: int = 1) -> float:
 def calibration_error(predictions: Predictions, num_bins: int = 15) -> float:
     """Return the expected calibration error, over bins of equal width.
 
-    ECE = sum over bins b of n_b / n abs(mean of 1[right] - mean of max_y p(y|x))
+        ECE = sum over bins b of n_b / n abs(mean of 1[right] - mean of max_y p(y|x))
 
     Args:
         predictions: `Predictions`.
@@ -140,10 +140,10 @@ def calibration_error(predictions: Predictions, num_bins: int = 15) -> float:
 def area_under_roc(scores: ArrayLike, others: ArrayLike) -> float:
     """Return how well log densities separate images from those of another kind.
 
-    area = P(one of `scores` > one of `others`) + P(equal) / 2
+        area = P(one of `scores` > one of `others`) + P(equal) / 2
 
     Args:
-        scores: `[n]`, of images like those of the training.
+        scores: `[n]`, of images like the training images.
         others: `[m]`, of other images.
 
     Returns:
@@ -158,6 +158,6 @@ def _labelled(predictions):
     kept = predictions.labels >= 0
     if not kept.any():
         raise ValueError(
-            "Expected labelled images. Received: none. An error needs labels."
+            "Expected labelled images. Received: none. Pass a data set with labels."
         )
     return Predictions(*(part[kept] for part in predictions))

@@ -60,8 +60,8 @@ def generative_loss(
 ) -> tf.Tensor:
     """Return minus the mean log importance weight of an image under its own class.
 
-    L_G = -(1/n) sum_i w_i [F[i, y_i] - logsumexp_j F[j, y_i]]
-    dL_G/dF[j, c] = (1/n) (N_c W[j, c] - w_j 1[y_j = c]),   W = softmax_j(F[:, c])
+        L_G = -(1/n) sum_i w_i [F[i, y_i] - logsumexp_j F[j, y_i]]
+        dL_G/dF[j, c] = (1/n) (N_c W[j, c] - w_j 1[y_j = c]),   W = softmax_j(F[:, c])
 
     With w the mean of the w_i, `L_G - w log(number of images)` estimates the mean of
     -w_i log p_y(x)/q(x) in nats and is comparable across batch sizes. At zero logits
@@ -121,7 +121,7 @@ def discriminative_loss(
 ) -> tf.Tensor:
     """Return the cross-entropy of the softmax over classes.
 
-    L_D = -(1/n) sum_i w_i [F[i, y_i] - logsumexp_c F[i, c]]
+        L_D = -(1/n) sum_i w_i [F[i, y_i] - logsumexp_c F[i, c]]
 
     The sum is over the labelled images; unlabelled ones (label -1) contribute nothing.
     In a replica context every replica returns the value of the global batch and the
@@ -170,7 +170,7 @@ def mixed_loss(
 ) -> tf.Tensor:
     """Return a mix of both losses of the same logits.
 
-    L = (1 - a) L_D + a L_G
+        L = (1 - a) L_D + a L_G
 
     Args:
         labels: as in `generative_loss`.

@@ -85,7 +85,7 @@ def train(
             A run is resumed only with equal settings.
         validation: data set to evaluate after every epoch, or None.
         calibration: data set to calibrate by; needed if a phase calibrates.
-        prior: `[classes]` of the calibrations; by default the shares of its labels.
+        prior: `[classes]` class probabilities; by default the shares in `calibration`.
         first_epoch: number of epochs that the model was trained for before.
         save_every: steps between two saves; the state is also saved after each epoch.
         batch_size: images in a step, for the progress bar.
@@ -208,7 +208,7 @@ class _Training:
             raise ValueError(
                 "`directory` must be one folder that all workers share. Received: "
                 f"{self.run.directory}, which is not in the same state for each. Pass "
-                "one of a common file system."
+                "one on a shared file system."
             )
 
     def begin(self, number, calibration, prior):
@@ -385,7 +385,7 @@ class _Watch(keras.callbacks.Callback):
         if self._training.writes:
             self._bar.say(
                 f"Stopped by {signal.Signals(number).name} and saved after epoch "
-                f"{place.epoch}, step {place.step}. Run the same again to go on."
+                f"{place.epoch}, step {place.step}. Run the same command to resume."
             )
         raise Stopped(128 + number)
 

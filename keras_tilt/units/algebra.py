@@ -48,8 +48,7 @@ class Unit:
             sizes, "conv5:direction 3f2a1b" of more than four channels.
         input_shape: (height, width, channels); None where the network takes any size.
         terms: tuple of (`Features`, weights [channels] float64), no features twice.
-            They read the network's own weights: after a weight update the unit is the
-            new one.
+            They read the network's own weights: an update of these changes the unit.
     """
 
     name: str
@@ -108,7 +107,7 @@ class Unit:
         return _scaled(self, _finite_number(1.0 / scalar))
 
     def crop(self) -> "Unit":
-        """Return the unit of the pixels that it sees, and of nothing around them.
+        """Return the same unit as a function of only the pixels that it sees.
 
             f_crop(patch) = f(image),   patch the part of the image that f sees
 
@@ -170,12 +169,12 @@ def _finite_number(scalar):
     """Return a scalar as a float."""
     if not isinstance(scalar, numbers.Real) or isinstance(scalar, bool):
         raise TypeError(
-            "Expected a number, to scale a unit by. Received: "
+            "Expected a number to scale a unit by. Received: "
             f"{scalar!r}. Write for example 2.0 * unit."
         )
     if not math.isfinite(scalar):
         raise ValueError(
-            "Expected a finite number, to scale a unit by. Received: "
+            "Expected a finite number to scale a unit by. Received: "
             f"{scalar!r}. Write for example 2.0 * unit."
         )
     return float(scalar)

@@ -179,7 +179,7 @@ def _check_reachable(step):
     """Raise for a layer whose value before the activation cannot be read."""
     if layer_views.hides_activation(step.operation):
         raise ValueError(
-            "Expected a layer of Keras, to read it before its activation. Received: "
+            "Expected a built-in Keras layer, to read before its activation. Received: "
             f"{step.path!r}, {type(step.operation).__name__}, with an activation and a "
             "`call` of its own. Pass activation='post', or name a layer inside of it."
         )
@@ -190,7 +190,7 @@ def _check_classes(shapes):
     if len(shapes) > 1:
         raise ValueError(
             "Expected a network of one output, [batch, classes], to read a class from. "
-            f"Received: outputs {shapes}. Build one of the output that is meant, "
+            f"Received: outputs {shapes}. Build one with the intended output, "
             "keras.Model(network.inputs, network.outputs[0]), or name a layer, "
             "'layer:channel'."
         )
@@ -208,7 +208,7 @@ def _check_channels(step, shape):
         raise ValueError(
             f"Expected the output of layer {step.path!r} to be [n, channels], or [n, "
             "places ..., channels] with one axis of places or several. Received: "
-            f"{shape}. Name a layer that makes channels, of a known number."
+            f"{shape}. Name a layer with a known number of channels."
         )
     if 0 in shape:
         raise ValueError(

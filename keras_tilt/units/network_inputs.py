@@ -152,7 +152,7 @@ def _constant(name, value, shape):
     value = value[0] if value.ndim == len(shape) and len(value) == 1 else value
     if not tf.TensorShape(shape[1:]).is_compatible_with(value.shape):
         raise ValueError(
-            f"Expected the fixed input {name!r} of shape {tuple(shape[1:])}, the same "
+            f"Expected fixed input {name!r} to have shape {tuple(shape[1:])}, the same "
             f"for all images. Received: shape {value.shape}. Leave out the batch axis."
         )
     return _Constant(value.dtype.str, value.shape, value.tobytes())
@@ -195,9 +195,9 @@ def _check_images(images, shape):
 def _check_taken(shape, taken):
     if not tf.TensorShape(taken).is_compatible_with(shape):
         raise ValueError(
-            "Expected `input_shape` to be that of the network without a `preprocess`. "
-            f"Received: {shape}, the network takes {taken}. Pass the function that "
-            "makes one of the other."
+            "Expected the network's own `input_shape`, as there is no `preprocess`. "
+            f"Received: {shape}, the network takes {taken}. Pass a `preprocess` that "
+            "converts one into the other."
         )
 
 

@@ -48,7 +48,7 @@ def unit(
     The network runs as in inference: dropout off, BatchNorm with its moving statistics.
     A layer with weights is read before its activation, because a unit behind a ReLU has
     no gradient where it is off. A softmax, a sigmoid or the like at the end of a
-    functional or Sequential model is left out, by whatever name it is called there.
+    functional or Sequential model is left out, whatever its name.
 
     Args:
         network: functional or Sequential `keras.Model`, or a `GenerativeClassifier`,
@@ -57,13 +57,13 @@ def unit(
             calls can be read, in full passes; it must be built, or `input_shape` given.
         layer_channel: "layer:channel", for example "conv5:12"; "outer/inner:channel"
             inside a nested network; "layer" alone with a `direction`.
-        class_index: number of the class, in place of `layer_channel`.
+        class_index: index of the class, in place of `layer_channel`.
         direction: [channels] weights of the layer's channels.
         position: where the layer is read. Of a map [n, height, width, channels]
-            "center", as by default, (row, column), or "mean" over all places; of tokens
-            or steps [n, places, channels] "mean", as by default, an index, or "center";
-            of more axes "center", as by default, an index for each, or "mean". In
-            transformers place 0 is often the token of the class.
+            "center" (the default), (row, column), or "mean" over all places; of tokens
+            or steps [n, places, channels] "mean" (the default), an index, or "center";
+            of more axes "center" (the default), an index for each, or "mean". In
+            transformers place 0 is often the class token.
         activation: "pre" or "post": before or after the layer's own activation.
         posterior: True for f = log p(class | x) <= 0, by the network's softmax or
             sigmoid (of one output: of the label 1), by a softmax of its logits, or by

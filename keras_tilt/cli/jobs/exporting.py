@@ -350,7 +350,7 @@ def segmenter_of(
     if not isinstance(model, Segmenter):
         raise ValueError(
             f"Expected a Segmenter. Received: {path}, a {type(model).__name__}. "
-            "Fit one with train/segmentation.py."
+            "Fit one with `keras-tilt segment`."
         )
     of_classes = _names_of_segmenter(path, names, model.num_classes)
     return ServedSegmenter(model, of_classes, rule, superpixels, side, max_iou)

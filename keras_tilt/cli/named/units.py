@@ -59,7 +59,7 @@ def _single_units(text, network, names):
         numbers = range(int(first), int(last or first) + 1)
         if not numbers:
             raise ValueError(
-                f"Expected a range that rises, as 0-7. Received: {text}. Turn it round."
+                f"Expected a range that rises, as 0-7. Received: {text}. Swap its ends."
             )
         return [(layer, number) for number in numbers]
     if layer == "class":

@@ -64,7 +64,7 @@ def _check_labels(labels, num_classes):
     if not labels.size:
         raise ValueError(
             "Expected labels, integers [n], n >= 1. Received: none. "
-            "Pass class numbers, -1 for an unlabelled image."
+            "Pass class indices, -1 for an unlabelled image."
         )
     if labels.min() < -1 or labels.max() >= num_classes:
         raise ValueError(

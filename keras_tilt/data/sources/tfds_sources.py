@@ -33,7 +33,7 @@ def tfds_named(name: str, data_dir: str | os.PathLike[str], split: str) -> Sourc
         split: such as "train", "validation" or "train[:10%]".
 
     Raises:
-        FileNotFoundError: the data set is not prepared; the message says how to.
+        FileNotFoundError: the data set is not prepared; the message says how.
         ValueError: another split, other features, or too large for memory.
     """
     builder = tfds_builders.required(name, data_dir)

@@ -35,7 +35,7 @@ def coco_panoptic(data_dir: str | os.PathLike[str], split: str) -> Scenes:
             "train[:10%]".
 
     Raises:
-        FileNotFoundError: the data set is not prepared; the message says how to.
+        FileNotFoundError: the data set is not prepared; the message says how.
         ValueError: another split, or too large for memory.
 
     Source: Kirillov et al. 2019; classes by category id: panoptic_coco_categories.json.

@@ -36,6 +36,9 @@ def voc(directory: str | os.PathLike[str], split: str) -> Scenes:
         directory: the folder VOCdevkit, or VOC2012 in it.
         split: a list in ImageSets/Segmentation: "train" (1,464 images), "val" (1,449)
             or "trainval".
+
+    Raises:
+        FileNotFoundError: a folder or a list is missing.
     """
     directory = voc_folder(directory, "VOC2012")
     keys = image_names(directory / "ImageSets" / "Segmentation" / f"{split}.txt")

@@ -313,7 +313,7 @@ def _check_have_pixels(members):
     (empty,) = np.nonzero(~members.any(axis=1))
     if len(empty):
         raise ValueError(
-            "Expected segments of a pixel or more. Received: without any, number "
+            "Expected segments of a pixel or more. Received: empty ones, number "
             f"{', '.join(map(str, empty[:3]))}, {len(empty)} of {len(members)} in all. "
             "Leave them out."
         )
@@ -339,8 +339,8 @@ def check_same_size(expected: Sequence[int], received: Sequence[int]) -> None:
 def _check_any(several):
     if not several:
         raise ValueError(
-            "Expected one set of segments or more. Received: none. An image without "
-            "segments has a set of none: pass it."
+            "Expected one set of segments or more. Received: none. For an image "
+            "without segments pass an empty set."
         )
     for segments in several:
         check_same_size(several[0].shape, segments.shape)

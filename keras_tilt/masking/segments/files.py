@@ -66,7 +66,7 @@ def _of_json(path, shape):
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise ValueError(
             "Expected a list of run lengths, each a dict. Received: "
-            f"{str(items)[:60]}. Write a list, also of one segment."
+            f"{str(items)[:60]}. Write a list, even for one segment."
         )
     return of_rle([item.get("segmentation", item) for item in items], shape)
 
@@ -87,7 +87,7 @@ def _of_npz(path):
         return of_label_map(found["labels"])
     raise ValueError(
         "Expected the array `masks`, or `labels`, or `atoms` and `members`. Received: "
-        f"{', '.join(found) or 'none'}. Name it so."
+        f"{', '.join(found) or 'none'}. Rename it."
     )
 
 

@@ -59,7 +59,7 @@ def _decoded(counts, height, width, number):
         return mask.decode({"counts": counts, "size": size})
     except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(
-            f"Expected run lengths of {height} x {width} pixels. Received: as number "
+            f"Expected run lengths of {height} x {width} pixels. Received: for segment "
             f"{number} {str(counts)[:40]} ({error}). Alternate between pixels outside "
             "and inside, down one column after the other."
         ) from error
@@ -67,7 +67,7 @@ def _decoded(counts, height, width, number):
 
 def _checked_lengths(counts):
     if not all(isinstance(count, Integral) for count in np.ravel(counts).tolist()):
-        raise ValueError("these are no whole numbers")
+        raise ValueError("these are not whole numbers")
     return counts
 
 

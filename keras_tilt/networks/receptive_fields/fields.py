@@ -111,8 +111,8 @@ def receptive_field(network: keras.Model, layer_name: str) -> ReceptiveField:
     """Return the receptive field of the cells of a layer.
 
     Convolutions, poolings, padding, cropping, enlarging, and all that acts on each
-    place of a map alone or on the whole are followed; a layer of another kind, also of
-    your own, is tried. Past a global pooling, a Flatten or a Reshape
+    place of a map alone or on the whole are followed; any other layer, your own
+    included, is tried on random inputs. Past a global pooling, a Flatten or a Reshape
     every cell sees the whole image (stride 0). A layer that acts on each place alone
     may say so by its attribute `pointwise = True`, and is not tried.
 
@@ -282,7 +282,7 @@ def steps_below(
     if step.kind == "inside":
         raise ValueError(
             "Expected a layer of the network's graph. Received: "
-            f"{layer_name!r}, which another layer calls by itself. Name that one."
+            f"{layer_name!r}, which another layer calls internally. Name the outer one."
         )
     found = graph.needed(graph.steps(network), step.outputs[0])
     _check_images(found)
