@@ -151,6 +151,27 @@ def test_another_scale_or_step_makes_a_new_start(kernel):
         assert np.abs(chains.noise_of(stale) - chains.noise_of(expected)).max() > 1e-3
 
 
+def test_at_another_scale_f_is_not_computed_anew_unless_it_was_nothing(monkeypatch):
+    """From a scale of 0, which leaves nothing of f, it is."""
+    chains = chains_of(tilt_of(targets.relu()))
+    start, started = ChainGraphs.start, []
+    monkeypatch.setattr(
+        ChainGraphs, "start", lambda *args: started.append(1) or start(*args)
+    )
+    for before, count in ((2.0, 0), (0.0, 1)):
+        state, _ = chains.start(noise_of(), settings_of(scale=before))
+        started.clear()
+        new = settings_of(scale=0.4)
+        found, numbers = advanced(chains, state, new, [0])
+        assert len(started) == count
+        fresh, _ = chains.start(noise_of(), new)
+        expected, same = advanced(chains, fresh, new, [0])
+        np.testing.assert_allclose(
+            chains.noise_of(found), chains.noise_of(expected), atol=1e-6
+        )
+        np.testing.assert_allclose(numbers["f"], same["f"], rtol=1e-5, atol=1e-6)
+
+
 def test_a_langevin_step_of_another_length_makes_a_new_start():
     chains = chains_of(tilt_of(targets.relu()), "mala")
     first, second = settings_of(), settings_of(step=0.8)

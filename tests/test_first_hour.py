@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from cases import slow
+from cases import slow, slow_but
 from test_model import (
     IMAGES,
     LABELS,
@@ -205,7 +205,7 @@ def data_set(x, y=LABELS):
     return tf.data.Dataset.from_tensor_slices((x, y)).batch(30)
 
 
-@pytest.mark.parametrize("kind", INPUTS)
+@pytest.mark.parametrize("kind", slow_but(["dict"], INPUTS))
 def test_several_inputs_train_evaluate_predict_calibrate_and_export(kind, tmp_path):
     x, model = INPUTS[kind], model_of(kind)
     history = fit(model, x)

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from cases import slow
 from small_network import SHAPE, small_network
 
 import keras_tilt as kt
@@ -154,7 +155,8 @@ def changed_option(network):
 
 
 @pytest.mark.parametrize(
-    "change", [changed_activation, changed_layers, changed_number, changed_option]
+    "change",
+    [changed_activation, slow(changed_layers), slow(changed_number), changed_option],
 )
 def test_a_network_that_is_changed_is_traced_anew(change):
     network = small_network()

@@ -23,7 +23,11 @@ import tensorflow as tf
 from numpy.typing import ArrayLike
 from tensorflow_probability import distributions as tfd
 
-from keras_tilt.sampling.functionals import functionals, projection_directions
+from keras_tilt.sampling.functionals import (
+    functionals,
+    projection_directions,
+    slope_of,
+)
 from keras_tilt.sampling.kernels import (
     DIVERGENCE,
     Kernel,
@@ -95,7 +99,8 @@ class ChainGraphs:
         self._f = Response(self._on_ladder(response), autograph)
         self._response = response
         self._to_images = to_images
-        self._chain_by_chain = kernel == "split" and inverse_temperatures is None
+        # Then the kernel's results hold f and its gradient; chains have their seeds.
+        self.knows_f = kernel == "split" and inverse_temperatures is None
         self._directions = tf.constant(
             projection_directions(base.event_shape), base.dtype
         )
@@ -125,7 +130,7 @@ class ChainGraphs:
             results: of the kernel.
             numbers: dict of [tilts, chains].
         """
-        if not self._chain_by_chain:
+        if not self.knows_f:
             return self._start(noise, read_outs, parameters)
         # A trajectory of length zero ends where it starts, and returns f there. A graph
         # of its own would hold the network a second time, and preparing it to run takes
@@ -140,10 +145,18 @@ class ChainGraphs:
         _, results, _ = self.advance(
             noise, unknown, tf.constant([0, 0]), ids, read_outs, mass, still
         )
-        there = results.proposed_results
-        return self.strategy.run(
-            self._known_on_replica, args=(noise, there, parameters)
-        )
+        known = noise, results.proposed_results, parameters.scale, parameters
+        return self.strategy.run(self._known_on_replica, args=known)
+
+    def rescaled(
+        self, noise: tf.Tensor, results: Any, factor: tf.Tensor, parameters: Any
+    ) -> Any:
+        """Return the kernel's results at a state, f times a factor [tilts].
+
+        Only where the results hold f; the parameters are those with the new scale.
+        """
+        known = noise, results.accepted_results, factor, parameters
+        return self.strategy.run(self._known_on_replica, args=known)[0]
 
     def advance(
         self,
@@ -185,7 +198,7 @@ class ChainGraphs:
         response = self._f.at(read_outs)
         results = self._kernel(response, 1.0, *parameters).bootstrap_results(noise)
         f, gradient = response.value_and_gradient(noise)
-        numbers = {"f": f, "slope": _slope(f, gradient)}
+        numbers = {"f": f, "slope": slope_of(f, gradient)}
         if self.ladder is not None:
             numbers = {name: values[0] for name, values in numbers.items()}
         return results, numbers
@@ -195,19 +208,18 @@ class ChainGraphs:
         f = tf.zeros(noise.shape[:2], noise.dtype)
         return kernel.results_of(noise, f, tf.zeros_like(noise))
 
-    def _known_on_replica(self, noise, there, parameters):
-        f, (gradient,) = there.target_log_prob, there.grads_target_log_prob
-        scale = parameters.scale[:, None]
-        of_noise = tf.reshape(scale, [-1, *[1] * (noise.shape.rank - 1)])
+    def _known_on_replica(self, noise, place, factor, parameters):
+        f, (gradient,) = place.target_log_prob, place.grads_target_log_prob
+        of_noise = tf.reshape(factor, [-1, *[1] * (noise.shape.rank - 1)])
         kernel = self._kernel(self._f, 1.0, *parameters)
-        results = kernel.results_of(noise, scale * f, of_noise * gradient)
-        return results, {"f": f, "slope": _slope(f, gradient)}
+        results = kernel.results_of(noise, factor[:, None] * f, of_noise * gradient)
+        return results, {"f": f, "slope": slope_of(f, gradient)}
 
     def _advance_on_replica(
         self, noise, results, seed, ids, read_outs, mass, parameters
     ):
         kernel = self._kernel(self._f.at(read_outs), mass, *parameters)
-        if self._chain_by_chain:
+        if self.knows_f:
             seed = chain_seeds(seed, ids)
         start, results_at_start = noise, results
         noise, results = kernel.one_step(start, results_at_start, seed=seed)
@@ -260,7 +272,7 @@ class ChainGraphs:
             accept_prob = _ladder_last(accept_prob)
             is_accepted, is_finite = is_accepted[0], tf.reduce_all(is_finite, axis=0)
             is_divergent = tf.reduce_any(is_divergent, axis=0)
-        if self._chain_by_chain:
+        if self.knows_f:
             f = results.accepted_results.target_log_prob / scale[:, None]
         else:
             # Anew, and not as log_prob - log base(z): that difference of two numbers of
@@ -358,7 +370,7 @@ class Chains:
         noise, results, tensors = state.noise, state.results, self._tensors(parameters)
         of_run = self._ids, self._read_outs, self._mass, tensors
         if self._results_differ(parameters, state.parameters):
-            results, _ = self._graphs.start(noise, *of_run)
+            results = self._results_at(noise, results, of_run, state.parameters)
         noise, results, numbers = self._graphs.advance(noise, results, seed, *of_run)
         return State(noise, results, parameters), self._joined(numbers)
 
@@ -371,6 +383,13 @@ class Chains:
             tf.constant(parameters.scale, dtype),
             tf.constant(bool(parameters.is_adjusted)),
         )
+
+    def _results_at(self, noise, results, of_run, before):
+        """The kernel's results for new parameters; f anew where it is not known."""
+        if not (self._graphs.knows_f and np.all(before.scale)):
+            return self._graphs.start(noise, *of_run)[0]
+        factor = of_run[-1].scale / tf.constant(before.scale, of_run[-1].scale.dtype)
+        return self._graphs.rescaled(noise, results, factor, of_run[-1])
 
     def _results_differ(self, one, other):
         """Whether the kernel has other results at the same noise."""
@@ -421,14 +440,6 @@ class Chains:
             return np.concatenate([part.numpy() for part in parts], axis=1)
 
         return tf.nest.map_structure(join, values)
-
-
-def _slope(f, gradient):
-    """The largest |df/dz_i| of each chain, not finite where one of them is not."""
-    pixels = list(range(f.shape.rank, gradient.shape.rank))
-    slope = tf.reduce_max(tf.abs(gradient), axis=pixels)
-    # The maximum of numbers among which there is a NaN need not be NaN.
-    return slope + 0.0 * tf.reduce_sum(gradient, axis=pixels)
 
 
 def _ladder_last(values):

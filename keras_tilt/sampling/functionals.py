@@ -14,6 +14,7 @@ __all__ = [
     "functional_names",
     "functionals",
     "projection_directions",
+    "slope_of",
     "worst_pixel",
 ]
 
@@ -166,3 +167,16 @@ def _moments(images, size, draws):
         mean += (new - mean) * len(block) / total
         count = total
     return mean, squares
+
+
+def slope_of(f: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+    """Return the largest |df/dz_i| of each chain, not finite where one of them is not.
+
+    Args:
+        f: [...], nats.
+        gradient: [..., event], of f with respect to the noise z.
+    """
+    pixels = list(range(f.shape.rank, gradient.shape.rank))
+    slope = tf.reduce_max(tf.abs(gradient), axis=pixels)
+    # The maximum of numbers among which there is a NaN need not be NaN.
+    return slope + 0.0 * tf.reduce_sum(gradient, axis=pixels)
