@@ -1,12 +1,14 @@
 """Data: the cut, the order of every pass, the scale, and what is said of bad files."""
 
 import hashlib
+import itertools
 import pathlib
 import re
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from cases import slow_but
 from data_files import data_file
 
 import keras_tilt as kt
@@ -237,8 +239,10 @@ def test_a_resumed_training_sees_the_order_of_an_uninterrupted_one():
     assert passes(resumed, 2) == whole[3:]
 
 
-@pytest.mark.parametrize("shuffle_seed", [None, 1])
-@pytest.mark.parametrize("first_step", [1, 6, 7])
+@pytest.mark.parametrize(
+    "shuffle_seed, first_step",
+    slow_but([(None, 7), (1, 1), (1, 6)], itertools.product((None, 1), (1, 6, 7))),
+)
 def test_a_pass_resumed_at_a_step_is_the_rest_of_it_and_later_ones_are_whole(
     shuffle_seed, first_step
 ):

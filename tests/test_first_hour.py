@@ -41,7 +41,7 @@ def state_of(model):
     "options",
     [
         {},
-        {"objective": 0.5},
+        slow({"objective": 0.5}),
         {"run_eagerly": True},
         slow({"jit_compile": True}),
         {"steps_per_execution": 2},
@@ -260,9 +260,10 @@ def test_a_data_set_of_images_alone_is_no_calibration():
 # Precisions
 
 
-@pytest.mark.parametrize(
-    "policy", ["mixed_float16", "mixed_bfloat16", "bfloat16", "float16", "float64"]
-)
+POLICIES = ["mixed_float16", "mixed_bfloat16", "bfloat16", "float16", "float64"]
+
+
+@pytest.mark.parametrize("policy", slow_but(POLICIES[::4], POLICIES))
 def test_networks_of_every_precision_are_calibrated(policy):
     """To within its rounding of logits of about 1."""
     before = keras.config.dtype_policy()

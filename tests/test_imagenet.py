@@ -524,6 +524,7 @@ FOLDERS = {"dataset": "imagenet2012"}
 TINY = (*SHORT, "--size", 20)
 
 
+@pytest.mark.slow
 def test_unreadable_images_are_left_out_counted_and_listed(
     run, damaged, tmp_path, capsys
 ):

@@ -20,7 +20,10 @@ LOADERS = [
     loaders.run_in_cli,
     loaders.run_in_c,
 ]
-every_loader = pytest.mark.parametrize("run_in", LOADERS, ids=lambda f: f.__name__)
+# Quick are those that are no Python: the server's own command, and its C library.
+every_loader = pytest.mark.parametrize(
+    "run_in", slow_but(LOADERS[2:], LOADERS), ids=lambda f: f.__name__
+)
 one_loader = pytest.mark.parametrize(
     "run_in", slow_but([loaders.run_in_cli], LOADERS), ids=lambda f: f.__name__
 )

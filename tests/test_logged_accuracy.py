@@ -113,6 +113,7 @@ def test_it_is_the_same_after_saving(at_rest, tmp_path):
     assert logs_of(keras.models.load_model(tmp_path / "model.keras")) == logs_of(model)
 
 
+@pytest.mark.slow
 def test_it_is_the_same_under_replicas(strategy, at_rest):
     _, expected = at_rest
     with strategy.scope():

@@ -93,7 +93,7 @@ def test_each_proposal_is_the_one_that_is_missing_most():
         assert missing[k] == pytest.approx(missing.max())
 
 
-@pytest.mark.parametrize("shape", [(1, 50), (50, 1), (1, 1), (2, 2), (40, 60)])
+@pytest.mark.parametrize("shape", [(1, 50), (50, 1), (1, 1), (2, 2), (20, 30)])
 def test_images_without_anything_in_them_have_at_least_themselves(shape):
     for value in (0, 255):
         found = proposals.proposals(np.full([*shape, 3], value, np.uint8))

@@ -233,7 +233,8 @@ def test_initial_weights_are_normal(build):
         assert np.abs(np.mean(kernel**4) - 3) < FEW * np.sqrt(96 / n)
 
 
-@ONE
+@pytest.mark.slow
+@BOTH
 def test_equal_seeds_give_equal_networks_and_others_do_not(build):
     one, other, third = small(build), small.__wrapped__(build), small(build, seed=1)
     streams = []

@@ -188,7 +188,8 @@ def check_coverage(target, values, errors):
         assert stats.binomtest(number, 100, share).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("kernel", ["hmc", slow("mala")])
+@pytest.mark.slow
+@pytest.mark.parametrize("kernel", ["hmc", "mala"])
 def test_every_other_kernel_leads_to_the_same_log_z(kernel):
     target = targets.relu(SMALL)
     found = estimate(tilt_of(target), kernel=kernel)

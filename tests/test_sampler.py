@@ -422,6 +422,7 @@ def test_tilts_of_a_list_keep_their_references():
     assert np.all(samples[0].noise != samples[2].noise)
 
 
+@pytest.mark.slow
 def test_every_tilt_of_a_list_has_a_step_of_its_own_and_its_place():
     classifier = small_network()
     weak, strong = unit(classifier, class_index=0), 60 * unit(classifier, class_index=0)
@@ -541,6 +542,7 @@ def test_several_samplers_in_a_process_are_quiet(caplog):
 # The unadjusted warm-up, and superchains
 
 
+@pytest.mark.slow
 def test_an_unadjusted_warm_up_ends_in_exact_draws():
     """Long steps without a test, then the adapted ones with it."""
     target = targets.linear()
@@ -661,7 +663,7 @@ def test_a_callback_gets_the_states_in_place_of_memory():
     assert whole.diagnostics.worst_pixel_r_hat > 1
 
 
-@pytest.mark.parametrize("kernel", slow_but(["split", "hmc"], KERNELS))
+@pytest.mark.parametrize("kernel", slow_but(["hmc"], KERNELS))
 def test_a_unit_may_be_a_function_with_conditions_and_loops_on_tensors(kernel):
     """They need the conversion that tf.function does, on every way to the gradient."""
 

@@ -563,15 +563,15 @@ def colour_network(tmp_path_factory):
     return path
 
 
-def seen(_, *flags):
+def seen(*flags):
     """What train/visualize.py does, in this process."""
     return children.call(visualize.main, flags)
 
 
-def visualized(network, out, *flags, run=run_script):
+def visualized(network, out, *flags):
     units = ("--unit", "class:1", "--unit", "conv2:5")
     common = ("--smoke", "--scale", "5", "--out", out)
-    return run("train/visualize.py", network, *units, *common, *flags)
+    return seen(network, *units, *common, *flags)
 
 
 def test_units_of_any_network_leave_numbers_pictures_and_a_verdict(
@@ -610,18 +610,18 @@ def test_units_of_any_network_leave_numbers_pictures_and_a_verdict(
     assert (out / "overview_24x24.png").stat().st_size > 0
 
     before = (out / "class_1" / "numbers.npz").stat().st_mtime_ns
-    again = visualized(colour_network, out, *flags, run=seen)
+    again = visualized(colour_network, out, *flags)
     assert again.returncode == 0, again.stderr
     assert again.stdout.splitlines()[-1] == run.stdout.splitlines()[-1]
     assert (out / "class_1" / "numbers.npz").stat().st_mtime_ns == before
-    other = visualized(colour_network, out, "--seed", "8", *flags, run=seen)
+    other = visualized(colour_network, out, "--seed", "8", *flags)
     assert other.returncode == 1 and "holds one with another seed." in other.stderr
     assert "Traceback" not in other.stderr
 
 
 @pytest.mark.parametrize("reference", ["white", slow("box")])
 def test_units_have_a_scale_by_the_signal(colour_network, tmp_path, reference):
-    run = seen(
+    run = run_script(
         "train/visualize.py",
         colour_network,
         *("--unit", "conv2:5", "--reference", reference, "--signal", "0.4"),
@@ -661,7 +661,7 @@ def test_a_unit_that_says_nothing_is_left_out_and_named(colour_network, tmp_path
     network.get_layer("conv2").set_weights(weights)
     network.save(tmp_path / "network.keras")
     run = seen(
-        *("train/visualize.py", tmp_path / "network.keras", "--unit", "conv2:4-5"),
+        *(tmp_path / "network.keras", "--unit", "conv2:4-5"),
         *("--signal", "0.4", "--smoke", "--out", tmp_path / "out"),
     )
     assert run.returncode == 1

@@ -21,7 +21,7 @@ SHAPE = (8, 8, 3)
 DRAWS, CHAINS = 200, 16  # those of `sample` if nothing else is asked for
 
 trials = pytest.mark.parametrize(
-    "num_trials", [10, pytest.param(100, marks=pytest.mark.slow)]
+    "num_trials", [4, pytest.param(100, marks=pytest.mark.slow)]
 )
 
 
