@@ -45,6 +45,7 @@ MUTATIONS = [
         ("sampling/adaptation", "gain * (accept_prob - target)", "gain * (target - accept_prob)", "test_adaptation"),
         ("sampling/adaptation", "(log_step - self.log_mean) / count", "(log_step - self.log_mean)", "test_adaptation"),
         ("sampling/run", "                keep(position)\n                saved_at", "                saved_at", "test_runs"),
+        ("sampling/chains", "results_of(noise, factor[:, None] * f,", "results_of(noise, f,", "test_chains"),
         ("sampling/tilt_scale", "float(signal) ** 2 *", "float(signal) *", "test_scale"),
         # Z: partition functions
         ("partition/bennett", "return value, error / slope", "return value, error", "test_partition"),
@@ -71,6 +72,7 @@ MUTATIONS = [
         ("storage/files", "        os.replace(part, file)", "        shutil.copy(part, file)", "test_runs"),
         # serving
         ("serving/answers", "scale = tf.gather(self.scale, unit) / temperature", "scale = tf.gather(self.scale, unit)", "test_serving"),
+        ("serving/requests", "return name in self._functions", "return name in self._graphs", "test_serving"),
         ("serving/certificate", "if not difference <= limit:", "if difference <= 0:", "test_certificate"),
         ("serving/certify", "scale=t.scale / temperature", "scale=t.scale * temperature", "test_certificate"),
         # masking
@@ -78,7 +80,7 @@ MUTATIONS = [
         ("masking/assignment", "found = objects.max(axis=1, initial=0.0) >= POSITIVE_IOU", "found = objects.max(axis=1, initial=0.0) > 0.9", "test_masking_assignment"),
         ("masking/pooling", "((numbers + 1) * sizes + bins - 1) // bins", "((numbers + 1) * sizes) // bins", "test_masking_pooling"),
         # cli and validation
-        ("cli/flags", "if not int(text) >= 1:", "if not int(text) >= 0:", "test_flags"),
+        ("cli/flags", "lambda n: n >= 1,", "lambda n: n >= 0,", "test_flags"),
         ("validation", "not smallest <= value <= largest", "not smallest <= value", "test_validation"),
     ]
 ]  # fmt: skip
