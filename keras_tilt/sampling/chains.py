@@ -23,11 +23,7 @@ import tensorflow as tf
 from numpy.typing import ArrayLike
 from tensorflow_probability import distributions as tfd
 
-from keras_tilt.sampling.functionals import (
-    functionals,
-    projection_directions,
-    slope_of,
-)
+from keras_tilt.sampling.functionals import functionals, projection_directions, slope
 from keras_tilt.sampling.kernels import (
     DIVERGENCE,
     Kernel,
@@ -104,8 +100,17 @@ class ChainGraphs:
         self._directions = tf.constant(
             projection_directions(base.event_shape), base.dtype
         )
-        self._start = tf.function(self._run_start, autograph=autograph)
-        self._advance = tf.function(self._run_advance, autograph=autograph)
+        self._known = self._on_replicas(self._known_on_replica)
+        self._rescaled = tf.function(self._known, autograph=False)
+        self._unknown = self._on_replicas(self._unknown_on_replica)
+        if self.strategy.num_replicas_in_sync > 1:  # where nothing should run eagerly
+            self._known = self._rescaled
+            self._unknown = tf.function(self._unknown, autograph=False)
+        start, advance = map(
+            self._on_replicas, (self._start_on_replica, self._advance_on_replica)
+        )
+        self._start = tf.function(start, autograph=autograph)
+        self._advance = tf.function(advance, autograph=autograph)
 
     # On the host
 
@@ -135,7 +140,7 @@ class ChainGraphs:
         # A trajectory of length zero ends where it starts, and returns f there. A graph
         # of its own would hold the network a second time, and preparing it to run takes
         # about as long as tracing it.
-        unknown = self.strategy.run(self._unknown_on_replica, args=(noise,))
+        unknown = self._unknown(noise)
         still = KernelParameters(
             tf.zeros_like(parameters.step_size),
             tf.constant(1),
@@ -145,8 +150,8 @@ class ChainGraphs:
         _, results, _ = self.advance(
             noise, unknown, tf.constant([0, 0]), ids, read_outs, mass, still
         )
-        known = noise, results.proposed_results, parameters.scale, parameters
-        return self.strategy.run(self._known_on_replica, args=known)
+        there = results.proposed_results
+        return self._known(noise, there, parameters.scale, parameters)
 
     def rescaled(
         self, noise: tf.Tensor, results: Any, factor: tf.Tensor, parameters: Any
@@ -155,8 +160,8 @@ class ChainGraphs:
 
         Only where the results hold f; the parameters are those with the new scale.
         """
-        known = noise, results.accepted_results, factor, parameters
-        return self.strategy.run(self._known_on_replica, args=known)[0]
+        here = results.accepted_results
+        return self._rescaled(noise, here, factor, parameters)[0]
 
     def advance(
         self,
@@ -186,11 +191,9 @@ class ChainGraphs:
         """
         return self._advance(noise, results, seed, ids, read_outs, mass, parameters)
 
-    def _run_start(self, *args):
-        return self.strategy.run(self._start_on_replica, args=args)
-
-    def _run_advance(self, *args):
-        return self.strategy.run(self._advance_on_replica, args=args)
+    def _on_replicas(self, function):
+        """A function of values of all replicas, which runs on each."""
+        return lambda *args: self.strategy.run(function, args=args)
 
     # On one replica
 
@@ -198,7 +201,7 @@ class ChainGraphs:
         response = self._f.at(read_outs)
         results = self._kernel(response, 1.0, *parameters).bootstrap_results(noise)
         f, gradient = response.value_and_gradient(noise)
-        numbers = {"f": f, "slope": slope_of(f, gradient)}
+        numbers = {"f": f, "slope": slope(f, gradient)}
         if self.ladder is not None:
             numbers = {name: values[0] for name, values in numbers.items()}
         return results, numbers
@@ -213,7 +216,7 @@ class ChainGraphs:
         of_noise = tf.reshape(factor, [-1, *[1] * (noise.shape.rank - 1)])
         kernel = self._kernel(self._f, 1.0, *parameters)
         results = kernel.results_of(noise, factor[:, None] * f, of_noise * gradient)
-        return results, {"f": f, "slope": slope_of(f, gradient)}
+        return results, {"f": f, "slope": slope(f, gradient)}
 
     def _advance_on_replica(
         self, noise, results, seed, ids, read_outs, mass, parameters

@@ -14,7 +14,7 @@ __all__ = [
     "functional_names",
     "functionals",
     "projection_directions",
-    "slope_of",
+    "slope",
     "worst_pixel",
 ]
 
@@ -169,7 +169,7 @@ def _moments(images, size, draws):
     return mean, squares
 
 
-def slope_of(f: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+def slope(f: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
     """Return the largest |df/dz_i| of each chain, not finite where one of them is not.
 
     Args:
@@ -177,6 +177,6 @@ def slope_of(f: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
         gradient: [..., event], of f with respect to the noise z.
     """
     pixels = list(range(f.shape.rank, gradient.shape.rank))
-    slope = tf.reduce_max(tf.abs(gradient), axis=pixels)
+    largest = tf.reduce_max(tf.abs(gradient), axis=pixels)
     # The maximum of numbers among which there is a NaN need not be NaN.
-    return slope + 0.0 * tf.reduce_sum(gradient, axis=pixels)
+    return largest + 0.0 * tf.reduce_sum(gradient, axis=pixels)
