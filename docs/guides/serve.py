@@ -72,7 +72,8 @@ import numpy as np
 import tensorflow as tf
 
 sample = tf.saved_model.load("served/digits/1").signatures["serving_default"]
-print({name: spec.shape for name, spec in sample.structured_input_signature[1].items()})
+requests = sample.structured_input_signature[1]
+print({name: requests[name].shape for name in sorted(requests)})
 rows = {
     "unit": tf.constant([0, 1]),
     "seed": tf.constant([[7, 0], [7, 1]]),
@@ -80,7 +81,7 @@ rows = {
 }
 both = sample(**rows)
 alone = sample(**{name: value[:1] for name, value in rows.items()})
-print({name: tuple(value.shape) for name, value in both.items()})
+print({name: tuple(both[name].shape) for name in sorted(both)})
 print("equal bits:", np.array_equal(both["image"][0], alone["image"][0]))
 
 # %% [markdown]
