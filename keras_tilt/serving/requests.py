@@ -49,7 +49,8 @@ class Signatures(Mapping[str, tf.types.experimental.ConcreteFunction]):
     """
 
     def __init__(self, functions: Mapping[str, tuple[Any, ...]]):
-        self._functions, self._graphs = dict(functions), {}
+        self._functions = dict(functions)
+        self._graphs: dict[str, tf.types.experimental.ConcreteFunction] = {}
 
     def __getitem__(self, name: str) -> tf.types.experimental.ConcreteFunction:
         if name not in self._graphs:
