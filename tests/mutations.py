@@ -2,7 +2,7 @@
 
 Each mutation changes one line of a copy of the package, in any of its wings, and runs
 the quick tests of one file against the copy: at least one of them must fail. It prints
-a line for each, and ends with an error if one is not seen. About half an hour.
+a line for each, and ends with an error if one is not seen. About a quarter of an hour.
 
     python tests/mutations.py [NUMBER ...]
 """

@@ -84,6 +84,24 @@ def test_chains_split_over_replicas_are_those_of_one_device(strategy, num_chains
         )
 
 
+def test_under_a_strategy_nothing_of_a_run_is_eager(strategy, monkeypatch):
+    """There TensorFlow is slow, and says so. Alone, a start is quicker eagerly."""
+    eager = []
+    for name in ("_unknown_on_replica", "_known_on_replica", "_advance_on_replica"):
+        run = getattr(ChainGraphs, name)
+
+        def recorded(graphs, *args, run=run):
+            eager.append(tf.executing_eagerly())
+            return run(graphs, *args)
+
+        monkeypatch.setattr(ChainGraphs, name, recorded)
+    with strategy.scope():
+        chains = chains_of(tilt_of(targets.relu()))
+        state, _ = chains.start(noise_of(4), settings_of())
+        advanced(chains, state, settings_of(scale=0.5), [0])
+    assert eager and not any(eager)
+
+
 def test_every_replica_has_its_own_part_of_the_chains(strategy):
     with strategy.scope():
         chains = chains_of(tilt_of(targets.relu()))

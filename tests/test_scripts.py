@@ -1,6 +1,6 @@
 """Every script helps; a sweep of train/mnist.py is whole however often interrupted.
 
-One sweep, and one run of each script, is a process of its own, as a user has it.
+One run of each script is a process of its own, as a user has it; of a sweep a slow one.
 """
 
 import argparse
