@@ -93,7 +93,7 @@ class ChainGraphs:
         self.ladder = inverse_temperatures
         self.strategy = tf.distribute.get_strategy()
         self._f = Response(self._on_ladder(response), autograph)
-        self._response = response
+        self._response = tf.function(response, autograph=autograph)
         self._to_images = to_images
         # Then the kernel's results hold f and its gradient; chains have their seeds.
         self.knows_f = kernel == "split" and inverse_temperatures is None
@@ -109,8 +109,8 @@ class ChainGraphs:
         start, advance = map(
             self._on_replicas, (self._start_on_replica, self._advance_on_replica)
         )
-        self._start = tf.function(start, autograph=autograph)
-        self._advance = tf.function(advance, autograph=autograph)
+        self._start = tf.function(start, autograph=False)
+        self._advance = tf.function(advance, autograph=False)
 
     # On the host
 
