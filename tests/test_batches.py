@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from cases import slow_but
+from cases import slow, slow_but
 from PIL import Image
 
 import keras_tilt as kt
@@ -158,7 +158,7 @@ def test_labelled_images_are_spread_over_a_batch():
 @pytest.mark.parametrize(
     "kind, drop_remainder",
     slow_but(
-        [("pixels", True), ("files", False)],
+        [("files", False)],
         itertools.product(("pixels", "files"), (False, True)),
     ),
 )
@@ -175,7 +175,7 @@ def test_an_epoch_resumed_at_any_step_is_bit_for_bit_the_rest_of_it(
         assert_same(numpy_batches(resumed), whole[step:])
 
 
-@pytest.mark.parametrize("kind", ["pixels", "files"])
+@pytest.mark.parametrize("kind", [slow("pixels"), "files"])
 def test_batches_do_not_depend_on_threads_or_on_hidden_state(kind, monkeypatch):
     source = noise_source(kind)
     tf.random.set_seed(1)
@@ -408,6 +408,7 @@ def test_a_batch_of_which_nothing_is_left_is_empty_and_the_next_keeps_its_number
     assert found == [[0, 1], [], [4, 5]]
 
 
+@pytest.mark.slow
 def test_resuming_stays_exact_where_images_are_missing():
     source = corrupted(20, [3, 8, 9])
     whole = numpy_batches(trained_on(source, corrupt=batches.Corrupt(1)))

@@ -29,6 +29,7 @@ import pytest
 import serving_stand_in
 import small_network
 import tensorflow as tf
+from cases import slow
 from google.protobuf import text_format
 from scipy import special
 from tensorflow.core.protobuf import saved_model_pb2
@@ -322,17 +323,20 @@ def again(network, exported, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_second_export_is_version_2_and_leaves_version_1_as_it_was(exported, again):
     assert versions_in(again) == ["1", "2"]
     assert files_in(again / "1") == files_in(exported / "1")
     assert "2/saved_model.pb" in (again / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_equal_flags_give_equal_certificates_and_golden_responses(again):
     assert document_of(again, 1) == document_of(again, 2)
     assert golden_of(again, 1) == golden_of(again, 2)
 
 
+@pytest.mark.slow
 def test_a_golden_response_of_another_bit_is_another_response(again, tmp_path):
     """Of the highest version; the lower one is not looked at."""
     folder = shutil.copytree(again, tmp_path / "classes")
@@ -860,10 +864,14 @@ def test_the_readme_lists_every_file_of_the_version(either):
         assert listed or path in BESIDE
 
 
-@pytest.fixture(scope="module")
-def started(either, tmp_path_factory):
+@pytest.fixture(
+    scope="module",
+    params=["exported", *map(slow, ("classified", "labelled", "segmented"))],
+)
+def started(request, tmp_path_factory):
     """A server of a copy of the folder, in which there is an image.png, and that."""
-    folder = shutil.copytree(either, tmp_path_factory.mktemp("started") / either.name)
+    folder = request.getfixturevalue(request.param)
+    folder = shutil.copytree(folder, tmp_path_factory.mktemp("started") / folder.name)
     image = np.random.default_rng(0).integers(0, 256, (20, 10, 3), np.uint8)
     (folder / "image.png").write_bytes(tf.io.encode_png(image).numpy())
     with serving_stand_in.StandIn(folder, folder.name) as server:

@@ -42,7 +42,7 @@ def state_of(model):
     [
         {},
         slow({"objective": 0.5}),
-        {"run_eagerly": True},
+        slow({"run_eagerly": True}),
         slow({"jit_compile": True}),
         {"steps_per_execution": 2},
     ],
@@ -57,6 +57,7 @@ def test_a_leftover_image_is_left_out(options):
         np.testing.assert_allclose(logs[name], value, rtol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:A batch of a single image")
 def test_a_leftover_image_is_left_out_under_replicas(strategy):
     """A global batch of one: all replicas but one have none of it."""
@@ -229,6 +230,7 @@ def test_several_inputs_train_evaluate_predict_calibrate_and_export(kind, tmp_pa
     )
 
 
+@pytest.mark.slow
 def test_several_inputs_train_under_replicas(strategy):
     """The last batch leaves one of the replicas without an image."""
     x = {name: value[:31] for name, value in INPUTS["dict"].items()}

@@ -167,6 +167,7 @@ def test_generative_epochs_are_followed_by_discriminative_ones(whole):
 STOPS = [(STEPS // 2, signal.SIGTERM), (STEPS + 3, signal.SIGINT)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("steps", "number"), slow_but(STOPS[1:], STOPS))
 def test_stopped_in_the_middle_of_an_epoch_and_run_again_it_is_the_whole_run(
     whole, run, tmp_path, capsys, steps, number
@@ -201,6 +202,7 @@ def test_evaluation_alone_finds_the_errors_of_the_run(whole, run, capsys):
     assert table_in(capsys.readouterr().out) == table_in(printed)
 
 
+@pytest.mark.slow
 def test_a_generative_run_shows_its_errors_calibrated_first_and_is_saved_without(
     run, tmp_path, capsys
 ):
@@ -537,6 +539,7 @@ def test_unreadable_images_are_left_out_counted_and_listed(
     assert str(listed) in printed.err and "8 images" in printed.out
 
 
+@pytest.mark.slow
 def test_too_many_unreadable_images_end_the_run_and_are_listed(run, damaged, tmp_path):
     files = ("class1/5.png", "class2/30.png", "class3/7.png")
     folder = damaged(train=files)

@@ -227,6 +227,7 @@ def test_a_network_that_is_dropped_is_freed_with_all_its_graphs():
     assert [one() for one in alive if one() is not None] == []
 
 
+@pytest.mark.slow
 def test_a_network_that_is_dropped_is_freed_beside_one_that_stays():
     """A sum over two networks must not tie them together."""
     stays, goes = small_network(1), small_network(2)
@@ -256,6 +257,7 @@ def test_thirty_units_leave_no_more_graphs_than_one():
     assert graphs_alive() == before
 
 
+@pytest.mark.slow
 def test_of_many_shapes_the_graphs_used_last_stay(monkeypatch):
     monkeypatch.setattr(kept, "_MOST", 2)
     network = small_network()

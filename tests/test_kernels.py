@@ -122,6 +122,7 @@ def test_the_energy_error_from_kicks_is_the_direct_difference(mass):
     assert np.abs(direct).min() > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mass", [slow(1.0), MASS], ids=["unit mass", "masses"])
 def test_the_energy_error_falls_as_the_square_of_the_step(mass):
     f = wavy()

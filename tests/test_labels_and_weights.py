@@ -52,6 +52,7 @@ def test_labels_of_every_form_train_the_same(form, objective):
         np.testing.assert_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_one_model_is_given_them_one_after_the_other():
     """Its graph is then of any shape, as Keras traces as little as it can."""
     model = build_model("generative", keras.optimizers.SGD(0.0))

@@ -84,6 +84,7 @@ def labelled(small_segmenter, tmp_path_factory):
     return served, folder
 
 
+@pytest.mark.slow
 @one_loader
 def test_every_loader_gives_the_labels_of_the_exporting_process(run_in, labelled):
     served, folder = labelled
@@ -91,6 +92,7 @@ def test_every_loader_gives_the_labels_of_the_exporting_process(run_in, labelled
     assert_same_bits(run_in, folder, served, "serving_default", {"image": image})
 
 
+@pytest.mark.slow
 @one_loader
 def test_every_loader_gives_the_labels_of_segments_too(run_in, labelled):
     served, folder = labelled
@@ -101,6 +103,7 @@ def test_every_loader_gives_the_labels_of_segments_too(run_in, labelled):
     assert_same_bits(run_in, folder, served, "label_segments", inputs)
 
 
+@pytest.mark.slow
 def test_labels_write_nothing_and_call_no_python(labelled):
     _, folder = labelled
     assert "NonMaxSuppressionWithOverlaps" not in loaders.operations(folder)  # a vote

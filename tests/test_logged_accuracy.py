@@ -147,6 +147,7 @@ def test_biases_that_were_learned_are_not_calibrated_by_what_was_before():
     )
 
 
+@pytest.mark.slow
 def test_the_running_calibration_keeps_up_with_weights_that_move():
     """Within four standard errors, of 30 images, of the exact one after every epoch."""
     model = build_model(optimizer=keras.optimizers.SGD(0.1, momentum=0.9))

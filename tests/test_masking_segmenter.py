@@ -100,7 +100,7 @@ def kept_bins(mask, cells, box):
 every_design = pytest.mark.parametrize("design", DESIGNS)
 
 
-@every_design
+@pytest.mark.parametrize("design", slow_but(DESIGNS[-1:], DESIGNS))
 def test_logits_are_those_of_each_segment_alone(design):
     segmenter, inputs = segmenter_of(design), batch()
     found = tf.function(segmenter)(inputs)

@@ -76,9 +76,7 @@ def in_other_background(segmenter, background):
 
 every_rule_and_background = pytest.mark.parametrize(
     "rule, background",
-    slow_but(
-        [("vote", None), ("paste", 1)], itertools.product(masking.RULES, (None, 1))
-    ),
+    slow_but([("paste", 1)], itertools.product(masking.RULES, (None, 1))),
 )
 
 

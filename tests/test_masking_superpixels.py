@@ -278,6 +278,7 @@ def test_images_of_any_size_have_segments(shape, value):
         assert found.sizes.tolist() == [1] * np.prod(shape)
 
 
+@pytest.mark.slow
 def test_segments_are_the_same_for_the_same_image():
     """Large enough for several threads."""
     image = random_image(0, (180, 240))

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from cases import slow_but
+from cases import slow, slow_but
 
 import keras_tilt as kt
 from keras_tilt import serving
@@ -295,7 +295,7 @@ def test_no_head_of_logits_is_taken_for_probabilities(name):
     np.testing.assert_allclose(f(IMAGES), network(IMAGES)[:, 1], rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", [HEADS, SOFTMAXES, SIGMOIDS])
+@pytest.mark.parametrize("kind", [slow(HEADS), SOFTMAXES, slow(SIGMOIDS)])
 def test_a_class_is_read_inside_of_a_graph_as_outside(kind):
     for name, head in kind.items():
         f = kt.unit(functional(head), class_index=1)
@@ -507,7 +507,7 @@ def after_adam(network, objective="generative", steps=8):
     return model
 
 
-@pytest.mark.parametrize("name", slow_but(CONSTANT[::3], CONSTANT))
+@pytest.mark.parametrize("name", slow_but(CONSTANT[::6], CONSTANT))
 def test_a_constant_per_class_stays_bit_for_bit_in_generative_training(name):
     network, biases = with_bias(name)
     before = [bias.numpy() for bias in biases]
@@ -602,7 +602,7 @@ MOVED = [
 ]
 
 
-@pytest.mark.parametrize("make", slow_but(MOVED[::2], MOVED))
+@pytest.mark.parametrize("make", slow_but(MOVED[::4], MOVED))
 def test_a_bias_that_is_no_constant_per_class_is_trained(make):
     network, layer = make()
     before = layer.bias.numpy()

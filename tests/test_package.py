@@ -193,6 +193,7 @@ def test_a_failing_start_shows_what_was_held_back(speaking_tensorflow):
         assert "ImportError: no such driver" in run.stderr
 
 
+@pytest.mark.slow
 def test_a_start_that_failed_is_tried_again(speaking_tensorflow, saved_model):
     """By a name of ours, then by an import of a TensorFlow that works, quietly."""
     run = run_python(

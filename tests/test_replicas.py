@@ -136,6 +136,7 @@ def test_the_same_holds_for_four_replicas():
     assert run.returncode == 0, run.stdout[-3000:]
 
 
+@pytest.mark.slow
 def test_a_softmax_local_to_each_replica_would_be_seen(strategy, monkeypatch):
     """Of 64 images, and of 61."""
     true_ones = [trained("generative", num_images) for num_images in (64, 61)]

@@ -97,7 +97,7 @@ def name_in_logs(metric):
 @pytest.mark.parametrize(
     "names, form",
     slow_but(
-        [(TOGETHER[0], "one-hot"), (TOGETHER[1], "indices")],
+        [(TOGETHER[1], "indices")],
         itertools.product(TOGETHER, FORMS),
     ),
     ids=lambda value: value if isinstance(value, str) else str(len(value)),

@@ -181,6 +181,7 @@ def test_tilts_that_run_apart_have_folders_of_their_own(tmp_path):
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["tilt0", "tilt1"]
 
 
+@pytest.mark.slow
 def test_split_chains_are_resumed(monkeypatch, tmp_path, strategy):
     with strategy.scope():
         whole = run()
@@ -236,7 +237,7 @@ SCRIPT = """
 """
 
 
-@pytest.mark.parametrize("kills, draws", [(1, 30), slow(3, 200)])
+@pytest.mark.parametrize("kills, draws", [slow(1, 30), slow(3, 200)])
 def test_killed_at_random_moments_it_is_the_whole_run_bit_for_bit(
     tmp_path, kills, draws
 ):

@@ -821,6 +821,7 @@ def test_a_unit_with_an_infinite_gradient_at_the_start_is_an_error(kernel):
         quick(tilt, initial_noise=start, kernel=kernel)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kernel, kind",
     slow_but(

@@ -118,6 +118,7 @@ print(type(keras.models.load_model(sys.argv[2])))
 """
 
 
+@pytest.mark.slow
 def test_a_new_process_loads_them_by_the_import_alone():
     """Also where Keras was imported before; a segmenter by that of its wing."""
     files = [SAVED / "classifier.keras", SAVED / "segmenter.keras"]

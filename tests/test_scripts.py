@@ -449,6 +449,7 @@ def stopped_sweep(monkeypatch, steps, number, *sweep):
     return run.stderr
 
 
+@pytest.mark.slow
 def test_a_sweep_stopped_in_the_middle_of_epochs_ends_as_the_uninterrupted_one(
     sweep, short, monkeypatch, tmp_path
 ):
@@ -479,6 +480,7 @@ def test_a_sweep_whose_run_is_lost_trains_it_again(sweep, short, tmp_path):
     assert_same_records(records_in(out), records)
 
 
+@pytest.mark.slow
 def test_a_run_begun_alone_is_not_gone_on_with_after_that_of_another(
     sweep, short, monkeypatch, tmp_path
 ):
@@ -619,6 +621,7 @@ def test_units_of_any_network_leave_numbers_pictures_and_a_verdict(
     assert "Traceback" not in other.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reference", ["white", slow("box")])
 def test_units_have_a_scale_by_the_signal(colour_network, tmp_path, reference):
     run = run_script(
@@ -632,6 +635,7 @@ def test_units_have_a_scale_by_the_signal(colour_network, tmp_path, reference):
     assert unit["scale"] > 0
 
 
+@pytest.mark.slow
 def test_units_of_a_transformer_are_drawn_on_the_whole_image(
     tmp_path, monkeypatch, capsys
 ):
@@ -727,6 +731,7 @@ def test_judges_have_the_same_classes_and_one_output_is_no_class(tmp_path):
     assert judges_of(1, None) == {}
 
 
+@pytest.mark.slow
 def test_pictures_that_are_interrupted_are_not_done_and_go_on(
     monkeypatch, colour_network, tmp_path, capsys
 ):
@@ -761,6 +766,7 @@ def test_pictures_that_are_interrupted_are_not_done_and_go_on(
     assert len(list(tmp_path.rglob("report.json"))) == 2
 
 
+@pytest.mark.slow
 def test_interrupted_langevin_chains_are_not_taken_for_whole(monkeypatch):
     flags = visualize.parse_flags(command_of("a.keras", "--chains", 2))
     drawing = unit_chains.Drawing(
@@ -858,6 +864,7 @@ def two_headed(tmp_path):
     return tmp_path / "two.keras"
 
 
+@pytest.mark.slow
 def test_inner_units_of_a_network_of_several_outputs_are_drawn(capsys, tmp_path):
     """A class of it is refused in a sentence: of which output, it does not say."""
     network, out = two_headed(tmp_path), tmp_path / "out"

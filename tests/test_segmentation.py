@@ -113,6 +113,7 @@ def test_a_killed_run_ends_as_one_that_was_not(smoke, whole_run, tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_what_is_fine_tuned_is_judged_on_other_segments(smoke, whole_run, tmp_path):
     """On those of a server, without any of the training images."""
     out, _ = whole_run
@@ -138,6 +139,7 @@ def test_a_folder_holds_one_run(smoke, whole_run):
     assert "proposed_by 'proposals' there, 'superpixels' here" in again.stderr
 
 
+@pytest.mark.slow
 def test_machines_take_the_place_of_the_softmax(smoke, whole_run, tmp_path):
     """Of a segmenter that another run fine-tuned, and that is not trained again."""
     out, _ = whole_run

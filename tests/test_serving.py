@@ -420,6 +420,7 @@ def served_variables(served):
     return [tuple(shape) for name, shape in found if "VARIABLE_VALUE" in name]
 
 
+@pytest.mark.slow
 def test_compiled_chains_draw_from_the_density_too():
     """XLA has random numbers of its own."""
     target = targets.linear(shape=(2, 2, 1))

@@ -1351,6 +1351,7 @@ def test_two_readers_of_a_layer_outside_a_graph_take_turns():
         np.testing.assert_array_equal(values, expected)
 
 
+@pytest.mark.slow
 def test_tracing_a_unit_is_silent(capfd):
     network = network_of(fused_softmax)
     both = stack([unit(network, "conv1:2").crop(), unit(network, "conv1:3").crop()])

@@ -194,6 +194,7 @@ def check_as_one(workers, folder, phases):
             assert numbers(ours) == expected_row
 
 
+@pytest.mark.slow
 def test_two_workers_train_as_one_process(whole, tmp_path):
     check_as_one(whole, tmp_path / "run", trained_child.mixed)
 
@@ -233,6 +234,7 @@ def place_in(folder):
     return place["epoch"], place["step"]
 
 
+@pytest.mark.slow
 def test_workers_that_do_not_share_their_folder_are_refused(whole, tmp_path):
     folders = [whole.folder, tmp_path / "run"]
     with Workers(tmp_path / "run", "mixed", folders=folders) as workers:
