@@ -13,7 +13,8 @@ demo: $(READY) ## train on the embedded digits, sample all ten, serve two; out/d
 	$(BIN)/python export/sampler.py out/demo/models/gg-dg-seed0-epoch25.keras \
 	  --unit class:0 --unit class:7 --reference spectral --scale 4 \
 	  --draws 400 --out out/demo/served/digits
-	$(BIN)/python export/ask.py out/demo/served/digits --unit 0 1 --out out/demo/served.png
+	$(BIN)/python export/ask.py out/demo/served/digits --unit class:0 class:7 \
+	  --out out/demo/served.png
 
 test: $(READY) ## the quick tests
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadscope \

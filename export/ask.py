@@ -1,6 +1,6 @@
 """Asks an exported sampler for images, without a server, with TensorFlow alone.
 
-    python export/ask.py served/digits --unit 3 --seed 7 --out three.png
+    python export/ask.py served/digits --unit class:3 --seed 7 --out three.png
 
 Expected: the golden response, and f, acceptance and what the certificate says, for
 every image; a few seconds on two cores, most of them for loading TensorFlow.

@@ -4,7 +4,7 @@
 
     python export/sampler.py out/demo/models/gg-dg-seed0-epoch25.keras \\
         --unit class:0-9 --reference white --stddev 128 --out served/digits
-    python export/ask.py served/digits --unit 3 --seed 7 --out three.png
+    python export/ask.py served/digits --unit class:3 --seed 7 --out three.png
 
 Expected: the ten digits of the example are certified, with chains of about 40
 iterations, in three to five minutes on two cores. A run that was interrupted goes on

@@ -394,17 +394,28 @@ def test_the_picture_has_a_row_for_each_unit_and_shows_the_golden_image(
     "flags, sentence",
     [
         (("--unit", 0, 3), "`unit` must lie in 0..2. Received: 3."),
+        (("--unit", "class:3"), "class:0, class:1, class:2, or its place from 0."),
         (("--temperature", 0), "`temperature` must be positive and finite."),
     ],
-    ids=["unit", "temperature"],
+    ids=["place", "name", "temperature"],
 )
-def test_what_the_graph_refuses_ends_in_its_sentence(
-    exported, tmp_path, flags, sentence
-):
+def test_what_cannot_be_asked_ends_in_its_sentence(exported, tmp_path, flags, sentence):
     out = tmp_path / "asked.png"
     run = run_here(ASK, exported, *flags, "--images", 1, "--out", out)
     assert run.returncode == 1 and sentence in run.stderr.splitlines()[-1]
     assert not out.exists()
+
+
+def test_units_are_asked_for_by_place_and_by_name(exported, tmp_path):
+    """As --unit of the export names them, and as its certificate does."""
+    out, pictures = tmp_path / "asked.png", []
+    for units in ((2, 0), ("class:2", "class 0")):
+        run = run_here(ASK, exported, "--unit", *units, "--images", 1, "--out", out)
+        assert run.returncode == 0, run.stderr
+        lines = run.stdout.splitlines()[2:4]
+        assert [line.split(",")[0] for line in lines] == ["unit 2", "unit 0"]
+        pictures.append(out.read_bytes())
+    assert pictures[0] == pictures[1]
 
 
 def test_more_images_than_a_request_has_rows_are_asked_for_all_the_same(

@@ -46,7 +46,7 @@ model.save("digits.keras")
 # says that the SavedModel repeats, bit for bit, an answer stored at the export.
 
 # %% [bash]
-# keras-tilt ask served/digits --unit 0 1 --images 4 --seed 7 --out answer.png
+# keras-tilt ask served/digits --unit class:3 class:8 --images 4 --seed 7 --out answer.png
 
 # %% four served images of each of the two units
 from matplotlib.image import imread

@@ -18,6 +18,7 @@ from typing import Any
 
 from keras_tilt.cli.flags import command_parser, count, file, whole
 
+UNIT = "units of the export, by name, class:3, or by place from 0"
 NUMBERS = ("f", "log_density", "log_prob", "accept_rate")
 SAME = "the golden response, bit for bit"
 ANOTHER = "ANOTHER RESPONSE, as another processor, build or number of threads has"
@@ -28,9 +29,7 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = command_parser(__doc__, "ask", argv)
     add = parser.add_argument
     add("folder", type=pathlib.Path, help="written by keras-tilt export sampler")
-    add(
-        "--unit", type=whole, nargs="+", default=[0], help="places in the export's list"
-    )
+    add("--unit", nargs="+", default=["0"], metavar="UNIT", help=UNIT)
     add("--seed", type=whole, default=7, help="equal seeds give equal images")
     add("--temperature", type=float, default=1.0, help="f is divided by it")
     add("--images", type=count, default=8, help="of each unit")
@@ -47,13 +46,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         version = asking.newest_version(flags.folder)
         signatures = asking.signatures_of(version)
+        units = asking.places_of(version, flags.unit)
         expected, found = asking.golden_responses(version, signatures)
         is_same = all(asking.same(found[name], expected[name]) for name in expected)
         print(f"Golden request: {SAME if is_same else ANOTHER}")
         if not is_same:
             print("  expected f", expected["f"], "received f", found["f"])
         seeds = range(1 if flags.smoke else flags.images)
-        pairs = [(unit, seed) for unit in flags.unit for seed in seeds]
+        pairs = [(unit, seed) for unit in units for seed in seeds]
         start = time.monotonic()
         answer = asking.answers_of(signatures, pairs, flags.seed, flags.temperature)
         seconds = time.monotonic() - start

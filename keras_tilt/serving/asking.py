@@ -13,6 +13,7 @@ __all__ = [
     "answers_of",
     "golden_responses",
     "newest_version",
+    "places_of",
     "same",
     "signatures_of",
     "write_picture",
@@ -68,6 +69,34 @@ def signatures_of(version: pathlib.Path) -> Mapping[str, Any]:
             f"{', '.join(sorted(signatures))}. See its README.md."
         )
     return signatures
+
+
+def places_of(version: pathlib.Path, units: Sequence[str]) -> list[int]:
+    """Return the places of units in the list of an export.
+
+    Args:
+        version: from `newest_version`.
+        units: of each its place, from 0, or its name: "class:3", "conv5:12".
+
+    Raises:
+        ValueError: for a name that is not in the list.
+    """
+    certificate = json.loads((version / "assets" / "certificate.json").read_text())
+    names = [name.replace("class ", "class:") for name in certificate["units"]]
+    return [_place_of(unit, names) for unit in units]
+
+
+def _place_of(unit, names):
+    """A place, whose range the graph checks, or that of a name."""
+    if re.fullmatch(r"-?[0-9]{1,9}", unit):
+        return int(unit)
+    name = unit.replace("class ", "class:")
+    if name not in names:
+        raise ValueError(
+            f"Expected a unit of the export: {', '.join(names)}, or its place from 0. "
+            f"Received: {unit!r}. Pass for example {names[0]!r}."
+        )
+    return names.index(name)
 
 
 # The golden request
