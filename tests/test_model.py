@@ -630,3 +630,29 @@ def test_networks_without_logits_are_refused():
         kt.GenerativeClassifier(build_network(num_classes=1))
     with pytest.raises(ValueError, match="keras.Model.*function"):
         kt.GenerativeClassifier(lambda x: x)
+
+
+class Subclassed(keras.Model):
+    """A model with a call of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = build_network()
+
+    def call(self, images):
+        return self.network(images)
+
+
+@pytest.mark.parametrize("is_built", [False, True])
+def test_a_subclassed_network_is_trained_as_the_error_says(is_built):
+    network, images = Subclassed(), keras.Input([6, 6, 1])
+    if is_built:
+        network(IMAGES)
+    with pytest.raises(
+        ValueError, match=r"Subclassed without a graph.*keras.Model\(x,"
+    ):
+        kt.GenerativeClassifier(network)
+    model = kt.GenerativeClassifier(keras.Model(images, network(images)))
+    model.compile(keras.optimizers.SGD(0.05, momentum=0.9), "generative")
+    ours = fit(model)["loss"]
+    np.testing.assert_allclose(ours, fit(new_again())["loss"], rtol=1e-5)

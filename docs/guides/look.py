@@ -148,6 +148,22 @@ print(field)
 # several, `"outer/inner:channel"` in nested networks. Transformers are read at the mean
 # over tokens unless a `position` says where. A softmax or sigmoid at the end is left out.
 #
+# ## Which networks
+#
+# | Keras network | `kt.unit` | `kt.GenerativeClassifier` | `export classifier` |
+# |---|---|---|---|
+# | functional or Sequential, to logits | yes | yes | yes |
+# | the same, to a softmax | yes, without it | no: end it in logits | yes |
+# | the same, to sigmoids | yes, without them | no: end it in logits | yes, as labels |
+# | subclassed | classes, layers called once | as `keras.Model(x, network(x))` | yes |
+# | of several outputs | inner units | no: build one of one | no |
+# | of several inputs | with `fixed_inputs` | yes, images first | no |
+# | of images of any size | with `input_shape` | yes | yes |
+#
+# Weights and layers stay as they are; float16 and bfloat16 networks keep their precision,
+# and f is float32. Units are read with channels last alone. All families of
+# `keras.applications` are tested.
+#
 # ## From the command line
 #
 # `train/visualize.py` does this for any units of any `.keras` file. `--list` says which

@@ -53,12 +53,18 @@ def num_classes_of(network: keras.Model) -> int:
             f"outputs {shape}. Build one with the intended output: "
             "keras.Model(network.inputs, network.outputs[0])."
         )
+    if shape is None:
+        raise ValueError(
+            "`network` must be a functional or Sequential model, built. Received: "
+            f"{type(network).__name__} without a graph. Build it, or make one of its "
+            "call: x = keras.Input(shape); keras.Model(x, network(x))."
+        )
     is_logits = isinstance(shape, tuple) and len(shape) == 2 and shape[1]
     if not is_logits or shape[1] < 2:
         raise ValueError(
-            "`network` must be a built functional or Sequential model whose output is "
-            f"logits [batch, classes]. Received: output shape {shape}. Flatten or pool "
-            "maps first, and end in at least two classes."
+            "`network` must have one output, logits [batch, classes]. Received: output "
+            f"shape {shape}. Flatten or pool maps first, and end in at least two "
+            "classes."
         )
     _check_logits(network)
     return shape[1]
