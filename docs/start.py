@@ -105,6 +105,21 @@ for tilt, run in zip(tilts, runs, strict=True):
 # [How to read a verdict](verdicts.md) says what these numbers mean and what to do when
 # the verdict is no.
 #
+# ## Words
+#
+# | word | what it means here |
+# |---|---|
+# | nat | a unit of log density: one nat is a factor of e = 2.718 |
+# | tilt | exp(f) times q; its `scale` multiplies f |
+# | noise, z | what the reference turns into an image x = T(z); chains move in z |
+# | chain | a run from a start of its own; its states after the warm-up are its draws |
+# | warm-up, burn-in | iterations in which f rises and the step size is learned; no draws |
+# | step size, leapfrog step | how far a proposal moves at a time; one gradient each |
+# | ladder | chains at several scales that swap states, so that they leave a mode |
+# | verdict | converged, or the reasons why not; [what is checked](verdicts.md#what-is-checked) |
+# | calibration | the constant of each class, which the generative gradient leaves free |
+# | certified | of a unit that is served: its chains were found to reach the density |
+#
 # ## From the command line
 #
 # `pip install` brings a command. `keras-tilt COMMAND --help` lists its flags, and the

@@ -123,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if flags.list:
                 print(named.layer_table(network))
                 return
-            low, high = unit_pictures.black_and_white(
+            low, high = named.printed_range(
                 network, flags.low, flags.high, flags.preprocess
             )
             asked = judges.judges_of(

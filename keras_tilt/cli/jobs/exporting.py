@@ -30,7 +30,7 @@ import keras
 
 from keras_tilt.cli.named.classes import class_names
 from keras_tilt.cli.named.networks import image_shape, load_model, num_classes
-from keras_tilt.cli.named.pixels import noise, pixel_range, preprocessing
+from keras_tilt.cli.named.pixels import noise, preprocessing, printed_range
 from keras_tilt.cli.named.units import labels, unit_of
 from keras_tilt.masking.segmenter import Segmenter
 from keras_tilt.masking.serving import ServedSegmenter
@@ -112,10 +112,8 @@ def black_and_white(
     if stddev:
         low = mean - SPREAD * stddev if low is None else low
         high = mean + SPREAD * stddev if high is None else high
-    low, high, reason = pixel_range(network, low, high, preprocess)
-    reason = "of the noise" if of_noise else reason
-    print(f"Pixels: black {low:g}, white {high:g}, {reason}", flush=True)
-    return low, high
+    reason = "of the noise" if of_noise else None
+    return printed_range(network, low, high, preprocess, reason)
 
 
 def tilts_of(
@@ -297,7 +295,7 @@ def classifier_of(
     network = graph.network_of(model)
     _check_channels(image_shape(network))
     of_classes = class_names(names, _num_classes(network), path)
-    low, high = black_and_white(network, low, high, preprocess)
+    low, high = printed_range(network, low, high, preprocess)
     prepared = preprocessing(preprocess)
     return ServedClassifier(model, low, high, of_classes, prepared)
 

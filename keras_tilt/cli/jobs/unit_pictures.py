@@ -3,7 +3,7 @@
 A unit whose folder has a report is done, and is not drawn again.
 """
 
-__all__ = ["black_and_white", "draw", "finished", "settings_of", "sizes_of"]
+__all__ = ["draw", "finished", "settings_of", "sizes_of"]
 
 import hashlib
 import json
@@ -18,20 +18,10 @@ import numpy as np
 from keras_tilt import plotting
 from keras_tilt.cli.jobs.judges import Judge, judged, share
 from keras_tilt.cli.jobs.unit_chains import Drawing
-from keras_tilt.cli.named.pixels import pixel_range
 from keras_tilt.cli.named.units import class_number, readable_sizes
 from keras_tilt.units.selection import Unit
 
 # What is known of the network
-
-
-def black_and_white(
-    network: keras.Model, low: float | None, high: float | None, preprocess: str
-) -> tuple[float, float]:
-    """Return black and white as pixels of the network, and print how they are known."""
-    black, white, reason = pixel_range(network, low, high, preprocess)
-    print(f"Pixels: black {black:g}, white {white:g}, {reason}", flush=True)
-    return black, white
 
 
 def sizes_of(

@@ -9,7 +9,12 @@ from keras_tilt.cli.named.networks import (
     num_classes,
     saved_model,
 )
-from keras_tilt.cli.named.pixels import noise, pixel_range, preprocessing
+from keras_tilt.cli.named.pixels import (
+    noise,
+    pixel_range,
+    preprocessing,
+    printed_range,
+)
 from keras_tilt.cli.named.units import (
     class_number,
     labels,
@@ -33,6 +38,7 @@ __all__ = [
     "num_classes",
     "pixel_range",
     "preprocessing",
+    "printed_range",
     "readable_sizes",
     "saved_model",
     "unit_of",

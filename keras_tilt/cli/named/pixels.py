@@ -6,7 +6,7 @@
 Black and white are pixels as the network takes them, before any preprocessing.
 """
 
-__all__ = ["noise", "pixel_range", "preprocessing"]
+__all__ = ["noise", "pixel_range", "preprocessing", "printed_range"]
 
 import functools
 from collections.abc import Callable, Sequence
@@ -84,6 +84,27 @@ def pixel_range(
             "or pass both."
         )
     return black, white, reason
+
+
+def printed_range(
+    network: keras.Model,
+    low: float | None,
+    high: float | None,
+    mode: str,
+    reason: str | None = None,
+) -> tuple[float, float]:
+    """Return black and white of `pixel_range`, and print how they are known.
+
+    Args:
+        network: as in `pixel_range`, as are low, high and mode.
+        low: black.
+        high: white.
+        mode: of `preprocessing`.
+        reason: in place of that of `pixel_range`, or None.
+    """
+    low, high, found = pixel_range(network, low, high, mode)
+    print(f"Pixels: black {low:g}, white {high:g}, {reason or found}", flush=True)
+    return low, high
 
 
 def _scaling_layer(network):
