@@ -2,6 +2,7 @@
 
 import gc
 import os
+import random
 
 # Its threads spin while they wait, and tests share the cores; read by NumPy at import.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
@@ -22,11 +23,23 @@ tf.config.set_logical_device_configuration(
 )
 
 
+# Keras draws the seeds of initial weights and of dropout by Python's generator. Those of
+# a module, of its fixtures and of a test are the same in every run.
+random.seed(0)
+
+
 @pytest.fixture(scope="module", autouse=True)
-def what_is_there_stays():
+def what_is_there_stays(request):
     """What was imported or is kept: the garbage collector need not look at it again."""
     gc.collect()
     gc.freeze()
+    random.seed(request.node.nodeid)
+
+
+@pytest.fixture(autouse=True)
+def same_weights_in_every_run(request):
+    """New ones in another test."""
+    random.seed(request.node.nodeid)
 
 
 @pytest.fixture(scope="session")
