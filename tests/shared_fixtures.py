@@ -23,8 +23,8 @@ tf.config.set_logical_device_configuration(
 )
 
 
-# Keras draws the seeds of initial weights and of dropout by Python's generator: the same
-# in every run, of a module, of its fixtures and of a test.
+# Keras draws the seeds of initial weights and of dropout by Python's generator: the
+# same in every run, of a module, of its fixtures and of a test.
 random.seed(0)
 
 
