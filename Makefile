@@ -17,8 +17,7 @@ demo: $(READY) ## train on the embedded digits, sample all ten, serve two; out/d
 	  --out out/demo/served.png
 
 test: $(READY) ## the quick tests
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadscope \
-	  --durations=10
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadscope --durations=10
 
 test-slow: $(READY) ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow --durations=10

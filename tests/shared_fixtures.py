@@ -29,16 +29,21 @@ random.seed(0)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def what_is_there_stays(request):
+def what_is_there_stays():
     """What was imported or is kept: the garbage collector need not look at it again."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def same_fixtures_in_every_run(request):
+    """Others in another module."""
     random.seed(request.node.nodeid)
 
 
 @pytest.fixture(autouse=True)
 def same_weights_in_every_run(request):
-    """New ones in another test."""
+    """Others in another test."""
     random.seed(request.node.nodeid)
 
 

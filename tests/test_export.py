@@ -39,7 +39,7 @@ from test_scripts import ROOT, beside_progress, run_script
 
 import keras_tilt as kt
 from keras_tilt import masking
-from keras_tilt.cli import export_sampler, visualize
+from keras_tilt.cli import export_sampler, named, visualize
 from keras_tilt.cli.jobs import exporting, unit_chains
 from keras_tilt.masking.serving import ServedSegmenter
 from keras_tilt.sampling import sampler
@@ -416,6 +416,23 @@ def test_units_are_asked_for_by_place_and_by_name(exported, tmp_path):
         assert [line.split(",")[0] for line in lines] == ["unit 2", "unit 0"]
         pictures.append(out.read_bytes())
     assert pictures[0] == pictures[1]
+
+
+def test_names_of_units_are_those_of_the_command_that_exported_them(network, tmp_path):
+    """However they are read, and whatever their certificate calls them then."""
+    read = ("none", (1.0,), 4.0)
+    wanted = ["class:2", "class:1", "conv1:2", "conv1:0"]
+    small = named.load_network(network)
+    names = [named.unit_of(small, label, *read).name for label in wanted]
+    assert not {*names} & {*wanted}
+    (tmp_path / "assets").mkdir()
+    file = tmp_path / "assets" / "certificate.json"
+    file.write_text(json.dumps({"units": names}))
+    assert asking.places_of(tmp_path, wanted) == [0, 1, 2, 3]
+    assert asking.places_of(tmp_path, names[::-1]) == [3, 2, 1, 0]
+    assert asking.places_of(tmp_path, ["3", "-1"]) == [3, -1]
+    with pytest.raises(ValueError, match="class:2, class:1, conv1:2, conv1:0, or its"):
+        asking.places_of(tmp_path, ["conv1:3"])
 
 
 def test_more_images_than_a_request_has_rows_are_asked_for_all_the_same(

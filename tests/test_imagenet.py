@@ -18,7 +18,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from cases import slow_but
 from data_files import data_file
 from PIL import Image
 from test_scripts import beside_progress, run_script
@@ -168,7 +167,7 @@ STOPS = [(STEPS // 2, signal.SIGTERM), (STEPS + 3, signal.SIGINT)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("steps", "number"), slow_but(STOPS[1:], STOPS))
+@pytest.mark.parametrize(("steps", "number"), STOPS)
 def test_stopped_in_the_middle_of_an_epoch_and_run_again_it_is_the_whole_run(
     whole, run, tmp_path, capsys, steps, number
 ):

@@ -24,9 +24,6 @@ LOADERS = [
 every_loader = pytest.mark.parametrize(
     "run_in", slow_but(LOADERS[2:], LOADERS), ids=lambda f: f.__name__
 )
-one_loader = pytest.mark.parametrize(
-    "run_in", slow_but([loaders.run_in_cli], LOADERS), ids=lambda f: f.__name__
-)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +82,7 @@ def labelled(small_segmenter, tmp_path_factory):
 
 
 @pytest.mark.slow
-@one_loader
+@every_loader
 def test_every_loader_gives_the_labels_of_the_exporting_process(run_in, labelled):
     served, folder = labelled
     image = np.random.default_rng(0).integers(0, 256, [2, 20, 30, 3], np.uint8)
@@ -93,7 +90,7 @@ def test_every_loader_gives_the_labels_of_the_exporting_process(run_in, labelled
 
 
 @pytest.mark.slow
-@one_loader
+@every_loader
 def test_every_loader_gives_the_labels_of_segments_too(run_in, labelled):
     served, folder = labelled
     rng = np.random.default_rng(0)

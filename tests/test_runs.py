@@ -12,7 +12,7 @@ import pytest
 import targets
 import tensorflow as tf
 import tensorflow_probability as tfp
-from cases import slow, slow_but
+from cases import slow_but
 from small_network import SHAPE, small_network
 
 from keras_tilt.reference.distributions import white_noise
@@ -237,7 +237,8 @@ SCRIPT = """
 """
 
 
-@pytest.mark.parametrize("kills, draws", [slow(1, 30), slow(3, 200)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills, draws", [(1, 30), (3, 200)])
 def test_killed_at_random_moments_it_is_the_whole_run_bit_for_bit(
     tmp_path, kills, draws
 ):

@@ -622,7 +622,7 @@ def test_units_of_any_network_leave_numbers_pictures_and_a_verdict(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("reference", ["white", slow("box")])
+@pytest.mark.parametrize("reference", ["white", "box"])
 def test_units_have_a_scale_by_the_signal(colour_network, tmp_path, reference):
     run = run_script(
         "train/visualize.py",

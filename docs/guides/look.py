@@ -160,9 +160,9 @@ print(field)
 # | of several inputs | with `fixed_inputs` | yes, images first | no |
 # | of images of any size | with `input_shape` | yes | yes |
 #
-# Weights and layers stay as they are; float16 and bfloat16 networks keep their precision,
-# and f is float32. Units are read with channels last alone. All families of
-# `keras.applications` are tested.
+# Weights and layers stay as they are; networks of mixed precision keep it, and f is
+# float32. Units are read with channels last alone. All families of `keras.applications`
+# are tested.
 #
 # ## From the command line
 #

@@ -94,7 +94,7 @@ class ChainGraphs:
         self.strategy = tf.distribute.get_strategy()
         self._f = Response(self._on_ladder(response), autograph)
         self._response = tf.function(response, autograph=autograph)
-        self._to_images = to_images
+        self._to_images = tf.function(to_images, autograph=autograph)
         # Then the kernel's results hold f and its gradient; chains have their seeds.
         self.knows_f = kernel == "split" and inverse_temperatures is None
         self._directions = tf.constant(

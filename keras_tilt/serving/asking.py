@@ -76,13 +76,14 @@ def places_of(version: pathlib.Path, units: Sequence[str]) -> list[int]:
 
     Args:
         version: from `newest_version`.
-        units: of each its place, from 0, or its name: "class:3", "conv5:12".
+        units: of each its place, from 0, or its name, as the command of the export
+            takes it, "class:3", or as the certificate has it, "class 3".
 
     Raises:
         ValueError: for a name that is not in the list.
     """
     certificate = json.loads((version / "assets" / "certificate.json").read_text())
-    names = [name.replace("class ", "class:") for name in certificate["units"]]
+    names = certificate["units"]
     return [_place_of(unit, names) for unit in units]
 
 
@@ -90,13 +91,19 @@ def _place_of(unit, names):
     """A place, whose range the graph checks, or that of a name."""
     if re.fullmatch(r"-?[0-9]{1,9}", unit):
         return int(unit)
-    name = unit.replace("class ", "class:")
-    if name not in names:
-        raise ValueError(
-            f"Expected a unit of the export: {', '.join(names)}, or its place from 0. "
-            f"Received: {unit!r}. Pass for example {names[0]!r}."
-        )
-    return names.index(name)
+    short = [_short(name) for name in names]
+    for known in (short, names):
+        if unit in known:
+            return known.index(unit)
+    raise ValueError(
+        f"Expected a unit of the export: {', '.join(short)}, or its place from 0. "
+        f"Received: {unit!r}. Pass for example {short[0]!r}."
+    )
+
+
+def _short(name):
+    """ "(class 3 + 4 log p)" -> "class:3", "conv5:12 crop" -> "conv5:12"."""
+    return re.match(r"\(?(class \d+|\S+)", name)[1].replace("class ", "class:")
 
 
 # The golden request
