@@ -44,7 +44,7 @@ MUTATIONS = [
         ("sampling/kernels", "next_noise = _choose(is_accepted, end.noise, noise)", "next_noise = end.noise", "test_kernels"),
         ("sampling/adaptation", "gain * (accept_prob - target)", "gain * (target - accept_prob)", "test_adaptation"),
         ("sampling/adaptation", "(log_step - self.log_mean) / count", "(log_step - self.log_mean)", "test_adaptation"),
-        ("sampling/run", "                keep(position)\n                saved_at", "                saved_at", "test_runs"),
+        ("storage/loop", "                keep(position)\n                saved_at", "                saved_at", "test_runs"),
         ("sampling/chains", "results_of(noise, factor[:, None] * f,", "results_of(noise, f,", "test_chains"),
         ("sampling/tilt_scale", "float(signal) ** 2 *", "float(signal) *", "test_scale"),
         # Z: partition functions

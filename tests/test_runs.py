@@ -17,10 +17,9 @@ from small_network import SHAPE, small_network
 
 from keras_tilt.reference.distributions import white_noise
 from keras_tilt.sampling import chains, sampler
-from keras_tilt.sampling import run as loop
 from keras_tilt.sampling.kernels import KERNELS
 from keras_tilt.sampling.sampler import sample
-from keras_tilt.storage import run_folder
+from keras_tilt.storage import loop, run_folder
 from keras_tilt.storage.run_folder import Run
 from keras_tilt.tilt import Tilt
 from keras_tilt.units.selection import unit
@@ -226,10 +225,11 @@ def test_the_last_checkpoint_is_enough(monkeypatch, tmp_path):
 SCRIPT = """
     import sys
     import tensorflow as tf
-    from keras_tilt.sampling import run, sampler
+    from keras_tilt.sampling import sampler
+    from keras_tilt.storage import loop
     from keras_tilt.reference.distributions import white_noise
     from keras_tilt.tilt import Tilt
-    run._SAVE_EVERY = 0.0
+    loop._SAVE_EVERY = 0.0
     tilt = Tilt(lambda z: tf.reduce_sum(tf.sin(3 * z), axis=1), white_noise([5]))
     samples = sampler.sample(tilt, 4, int(sys.argv[2]), 60, seed=3,
                              directory=sys.argv[1], progress=False)

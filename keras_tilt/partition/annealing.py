@@ -39,9 +39,9 @@ from tqdm.auto import tqdm
 
 from keras_tilt.sampling.adaptation import StepSize
 from keras_tilt.sampling.chains import State
-from keras_tilt.sampling.run import Checkpoints, iterate
 from keras_tilt.sampling.schedule import Plan
 from keras_tilt.sampling.tilt_groups import chains_of, check_start
+from keras_tilt.storage.loop import Checkpoints, iterate
 from keras_tilt.storage.run_folder import (
     Record,
     Run,

@@ -29,15 +29,16 @@ from keras_tilt.sampling.adaptation import StepSize
 from keras_tilt.sampling.chains import State
 from keras_tilt.sampling.functionals import MIN_DRAWS
 from keras_tilt.sampling.kernels import Kernel
-from keras_tilt.sampling.run import Checkpoints, KeptStates, iterate
 from keras_tilt.sampling.samples import Samples, samples_of
 from keras_tilt.sampling.schedule import Leapfrog, checked_starts, plan_of
+from keras_tilt.sampling.states import KeptStates
 from keras_tilt.sampling.tilt_groups import (
     chains_of,
     check_start,
     checked_tilts,
     sampled_together,
 )
+from keras_tilt.storage.loop import Checkpoints, iterate
 from keras_tilt.storage.run_folder import (
     Record,
     Run,

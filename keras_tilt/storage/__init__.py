@@ -7,6 +7,7 @@ from keras_tilt.storage.files import (
     save_model,
     write_table,
 )
+from keras_tilt.storage.loop import Checkpoints, iterate
 from keras_tilt.storage.run_folder import (
     Record,
     Run,
@@ -18,10 +19,12 @@ from keras_tilt.storage.run_folder import (
 )
 
 __all__ = [
+    "Checkpoints",
     "Record",
     "Run",
     "check_holds_only",
     "fingerprint",
+    "iterate",
     "locked",
     "parts_within",
     "replace",

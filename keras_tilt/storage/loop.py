@@ -7,15 +7,12 @@ minute, and whenever the loop is left: at the end, by an interrupt, by an error.
 that goes on from it is the uninterrupted run, bit for bit.
 """
 
-__all__ = ["Checkpoints", "KeptStates", "iterate"]
+__all__ = ["Checkpoints", "iterate"]
 
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import numpy as np
-
-from keras_tilt.sampling.schedule import Plan
 from keras_tilt.storage.run_folder import Run
 
 P = TypeVar("P")
@@ -93,53 +90,3 @@ class Checkpoints:
         """Save a position in place of the last one."""
         if self.run:
             self.run.checkpoint(self.pack(position))
-
-
-class KeptStates:
-    """Where the states of the draws go: memory, a file, or a callback.
-
-    Args:
-        plan: a `keras_tilt.sampling.schedule.Plan`.
-        noise: [tilts, chains, ...], an array like the states.
-        callback: None, or a function of the index of a draw and its noise.
-        run: None, or the `keras_tilt.storage.run_folder.Run` of the file.
-    """
-
-    def __init__(
-        self,
-        plan: Plan,
-        noise: np.ndarray,
-        callback: Callable[[int, np.ndarray], object] | None,
-        run: Run | None,
-    ) -> None:
-        self.thin, self.callback = plan.thin, callback
-        self.kept: np.ndarray | None = None
-        if callback is None:
-            shape = (plan.num_results // plan.thin, *noise.shape)
-            make = run.draws if run else np.empty
-            self.kept = make(shape, noise.dtype)
-
-    def add(self, draw: int, noise_of: Callable[[], np.ndarray]) -> None:
-        """Keep the state after a draw, if it is one of every `thin`-th."""
-        index, remainder = divmod(draw + 1, self.thin)
-        if remainder:
-            return
-        if self.kept is not None:
-            self.kept[index - 1] = noise_of()
-        elif self.callback is not None:
-            self.callback(draw, noise_of())
-
-    def of(
-        self, index: int, num_draws: int, noise_of: Callable[[], np.ndarray]
-    ) -> np.ndarray:
-        """Return the kept states of a tilt, [draws, chains, ...], or only the last."""
-        if self.kept is None:
-            return noise_of()[None, index]
-        states = self.kept[: num_draws // self.thin, index]
-        states.flags.writeable = False  # on the disk they are those of the run
-        return states
-
-    def flush(self) -> None:
-        """Write the states to disk, if they are kept there."""
-        if isinstance(self.kept, np.memmap):
-            self.kept.flush()
