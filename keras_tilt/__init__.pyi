@@ -14,6 +14,7 @@ from . import (
 )
 from .data import batches as batches, sources as sources
 from .networks import (
+    ImageGenerator as ImageGenerator,
     alexnet as alexnet,
     convnet as convnet,
     lenet as lenet,
@@ -31,6 +32,7 @@ from .partition import (
 from .reference import (
     Spectrum as Spectrum,
     box as box,
+    fit_latent as fit_latent,
     fit_spectrum as fit_spectrum,
     frequency_bands as frequency_bands,
     latent as latent,

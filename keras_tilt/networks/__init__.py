@@ -9,6 +9,7 @@ from keras_tilt.networks.architectures import (
     lenet,
     zf_fast,
 )
+from keras_tilt.networks.image_generator import ImageGenerator
 from keras_tilt.networks.receptive_fields import (
     ReceptiveField,
     layers_of,
@@ -17,6 +18,7 @@ from keras_tilt.networks.receptive_fields import (
 
 __all__ = [
     "ILSVRC_MEAN",
+    "ImageGenerator",
     "LocalResponseNormalization",
     "ReceptiveField",
     "SplitConv2D",

@@ -8,11 +8,13 @@ from keras_tilt.reference.distributions import (
     white_noise,
 )
 from keras_tilt.reference.generators import latent
+from keras_tilt.reference.learned import fit_latent
 from keras_tilt.reference.spectrum import Spectrum, fit_spectrum, power_law
 
 __all__ = [
     "Spectrum",
     "box",
+    "fit_latent",
     "fit_spectrum",
     "frequency_bands",
     "latent",

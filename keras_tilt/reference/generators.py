@@ -8,7 +8,7 @@ of the noise is p(z) = exp(scale f(T(z))) N(z; 0, I) / Z.
 Source: Nguyen et al. (2017), "Plug & Play Generative Networks".
 """
 
-__all__ = ["Generator", "latent"]
+__all__ = ["Generator", "generators_of", "has_density", "latent"]
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -61,9 +61,34 @@ def latent(
     image_shape = _image_shape(generate, latent_shape)
     return tfd.TransformedDistribution(
         standard_normal(latent_shape),
-        Generator(generate, latent_shape, image_shape),
+        Generator(generate, latent_shape, image_shape, generator),
         name="latent",
     )
+
+
+def generators_of(reference: tfd.Distribution) -> list[Callable]:
+    """Return the generators that a reference is made by, as they were passed.
+
+    Args:
+        reference: any; `squash` keeps the generator of its argument.
+    """
+    bijector = getattr(reference, "bijector", None)
+    parts = bijector.bijectors if isinstance(bijector, tfb.Chain) else [bijector]
+    return [part.generator for part in parts if isinstance(part, Generator)]
+
+
+def has_density(reference: tfd.Distribution) -> bool:
+    """Return whether images of a reference have a density, `log_prob`.
+
+    Args:
+        reference: any distribution.
+    """
+    images = reference.sample(1, seed=[0, 0])
+    try:
+        reference.log_prob(images)
+    except NotImplementedError:
+        return False
+    return True
 
 
 class Generator(tfb.Bijector):
@@ -74,8 +99,10 @@ class Generator(tfb.Bijector):
         generate: Callable[[tf.Tensor], tf.Tensor],
         latent_shape: Sequence[int],
         image_shape: Sequence[int],
+        generator: Callable[..., tf.Tensor],
     ) -> None:
         self._generate = generate
+        self.generator = generator
         self._latent_shape = tf.TensorShape(latent_shape)
         self._image_shape = tf.TensorShape(image_shape)
         super().__init__(

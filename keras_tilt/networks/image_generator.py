@@ -1,0 +1,163 @@
+"""A generator of images that `fit_latent` fits, with the encoder it is fitted with.
+
+    T(u) = low + (high - low) sigmoid(decoder(flow(u))),     u ~ N(0, I)
+    u(x) = flow^-1(mean of the codes of x)                   T(u(x)) is near x
+
+The networks are small enough for two cores: transposed convolutions from about 4 x 4
+cells up to the image.
+"""
+
+__all__ = ["ImageGenerator"]
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+from numpy.typing import ArrayLike
+
+from keras_tilt.networks.coupling_flow import CouplingFlow
+
+_COARSEST = 4  # cells along the shorter edge of the image, at least
+_HIDDEN = 256  # units between a code and the coarsest cells
+_LOG_VARIANCES = (-10.0, 3.0)  # of a code given an image
+
+
+@keras.saving.register_keras_serializable("keras_tilt")
+class ImageGenerator(keras.Model):
+    """Noise [n, latent_size] -> images [n, height, width, channels] in a pixel range.
+
+    Made by `fit_latent`, and passed to `latent`. `save` and `keras.saving.load_model`
+    keep all of it in a .keras file.
+
+    Args:
+        image_shape: [height, width, channels] of one image.
+        latent_size: numbers of noise of one image.
+        width: channels of the finest cells; they double with every halving of an edge.
+        low: black, in units of a pixel.
+        high: white.
+        law: numbers by name that say how far its images are from those it was fitted
+            to, as `fit_latent` measures them; None before.
+        **kwargs: of `keras.Model`.
+
+    Attributes:
+        law: as passed.
+        image_shape: as passed.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        latent_size: int,
+        width: int = 32,
+        low: float = 0.0,
+        high: float = 255.0,
+        law: Mapping[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.image_shape = tuple(image_shape)
+        self.latent_size, self.width = latent_size, width
+        self.low, self.high = float(low), float(high)
+        self.law = None if law is None else dict(law)
+        self.flow = CouplingFlow(latent_size, name="flow")
+        self.decoder = _decoder(self.image_shape, latent_size, width)
+        self.encoder = _encoder(self.image_shape, latent_size, width)
+        self.flow.build((None, latent_size))
+        self.built = True
+
+    @property
+    def input_shape(self) -> tuple[None, int]:
+        """The shape of noise."""
+        return (None, self.latent_size)
+
+    def call(self, noise: tf.Tensor) -> tf.Tensor:
+        """Return the images of noise [n, latent_size]."""
+        shares = tf.sigmoid(self.decoder(self.flow(noise)))
+        return self.low + (self.high - self.low) * shares
+
+    def encode(self, images: ArrayLike) -> tf.Tensor:
+        """Return noise whose images are near some images: [n, latent_size].
+
+        Chains can start there, `initial_noise` of `keras_tilt.sample`.
+
+        Args:
+            images: [n, height, width, channels], from `low` to `high`.
+        """
+        pixels = tf.convert_to_tensor(images, tf.float32)
+        code, _ = self.codes((pixels - self.low) / (self.high - self.low))
+        return self.flow.to_noise(code)[0]
+
+    def codes(self, shares: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return mean and log variance of the codes of images, [n, latent_size] each.
+
+        Args:
+            shares: images as shares of white, [n, height, width, channels] in [0, 1].
+        """
+        mean, log_variance = tf.split(self.encoder(shares), 2, axis=-1)
+        return mean, tf.clip_by_value(log_variance, *_LOG_VARIANCES)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
+        own = {
+            "image_shape": list(self.image_shape),
+            "latent_size": self.latent_size,
+            "width": self.width,
+            "low": self.low,
+            "high": self.high,
+            "law": self.law,
+        }
+        return super().get_config() | own
+
+
+def _encoder(image_shape, latent_size, width):
+    """A network of images in [0, 1] to mean and log variance of their codes."""
+    layers = keras.layers
+    stack: list = [keras.Input(tuple(image_shape))]
+    for halving in range(_halvings(image_shape)):
+        channels = max(1, width // 2) * 2**halving
+        stack.append(
+            layers.Conv2D(channels, 4, strides=2, padding="same", activation="relu")
+        )
+    stack += [layers.Flatten(), layers.Dense(_HIDDEN, activation="relu")]
+    return keras.Sequential([*stack, layers.Dense(2 * latent_size)], name="encoder")
+
+
+def _decoder(image_shape, latent_size, width):
+    """A network of codes to logits of pixels."""
+    layers = keras.layers
+    halvings = _halvings(image_shape)
+    *edges, channels = image_shape
+    cells = [math.ceil(edge / 2**halvings) for edge in edges]
+    coarsest = width * 2 ** max(halvings - 1, 0)
+    stack = [
+        keras.Input((latent_size,)),
+        layers.Dense(_HIDDEN, activation="relu"),
+        layers.Dense(math.prod(cells) * coarsest, activation="relu"),
+        layers.Reshape((*cells, coarsest)),
+    ]
+    for halving in reversed(range(1, halvings)):
+        stack.append(_upwards(width * 2 ** (halving - 1), activation="relu"))
+    if halvings:
+        stack.append(_upwards(channels))
+    else:
+        stack.append(layers.Conv2D(channels, 3, padding="same"))
+    beyond = [
+        (0, cell * 2**halvings - edge) for cell, edge in zip(cells, edges, strict=True)
+    ]
+    if any(end for _, end in beyond):
+        stack.append(layers.Cropping2D(beyond))
+    return keras.Sequential(stack, name="decoder")
+
+
+def _upwards(channels, **options):
+    return keras.layers.Conv2DTranspose(
+        channels, 4, strides=2, padding="same", **options
+    )
+
+
+def _halvings(image_shape):
+    """How often the edges of an image are halved."""
+    shortest = min(image_shape[:2])
+    return max(0, int(math.log2(shortest / _COARSEST))) if shortest > _COARSEST else 0
