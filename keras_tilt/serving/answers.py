@@ -3,6 +3,9 @@
     draw       unit, seed, temperature [, noise] -> image, f, log p + constant, ...
     evaluate   image -> f of every unit, log q, log p + constant
 
+Where a reference has no density of images, as that of a generator, log p is of the
+noise z of an image: scale f(T(z)) + log N(z; 0, I) - log Z.
+
 Source: Dai, Lu and Wu (2015), for the densities.
 """
 
@@ -16,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike
 
+from keras_tilt.reference.generators import generators_of, has_density
 from keras_tilt.serving.chain import end_of_chain
 from keras_tilt.serving.image_bytes import PixelRange
 from keras_tilt.serving.schedule import Schedule
@@ -82,7 +86,7 @@ class Answers:
             chain = tf.function(chain, jit_compile=True, autograph=False)
         noise, f, accept_rate = chain(unit, noise, scale, of_steps, first)
         images = self.first.to_images(noise)
-        log_density = scale * f + self.first.reference.log_prob(images)[0]
+        log_density = scale * f + self._log_reference(images, noise)[0]
         answer = {
             "image": self.pixels.bytes_of(images[0]),
             "f": f,
@@ -97,8 +101,13 @@ class Answers:
         return answer
 
     def evaluate(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Return f and log densities of every unit, [units], of one image."""
+        """Return f and log densities of every unit, [units], of one image.
+
+        Of a reference without a density of images, f alone.
+        """
         f = self.f_of.every(image[None])[0]
+        if not self.has_density:
+            return {"f": f}
         log_q = self.first.reference.log_prob(image[None])[0]
         log_density = self.scale * f + log_q
         answer = {"f": f, "log_q": log_q, "log_density": log_density}
@@ -120,9 +129,27 @@ class Answers:
     @functools.cached_property
     def specs_of_evaluate(self) -> dict[str, tf.TensorSpec]:
         """What `evaluate` returns."""
+        if not self.has_density:
+            return {"f": tf.TensorSpec(self.scale.shape)}
         specs = {"log_q": tf.TensorSpec([])}
         names = ["f", "log_density", *self._normalized]
         return specs | {name: tf.TensorSpec(self.scale.shape) for name in names}
+
+    @functools.cached_property
+    def has_density(self) -> bool:
+        """Whether images have a density; if not, their noise has."""
+        return has_density(self.first.reference)
+
+    @property
+    def read(self) -> tuple:
+        """The networks of the units and of the reference."""
+        return self.f_of, *generators_of(self.first.reference)
+
+    def _log_reference(self, images, noise):
+        """log q(x), or log N(z; 0, I) where only noise has a density."""
+        if self.has_density:
+            return self.first.reference.log_prob(images)
+        return self.first.base.log_prob(noise)
 
     @property
     def _normalized(self):

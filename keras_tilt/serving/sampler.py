@@ -67,8 +67,8 @@ class ServedSampler(tf.Module):
 
     Raises:
         TypeError: for anything but tilts.
-        ValueError: for tilts of several references, noise that is not N(0, I), a
-            reference without a density of images, or pixels that are not a range.
+        ValueError: for tilts of several references, noise that is not N(0, I), or
+            pixels that are not a range.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class ServedSampler(tf.Module):
 
     @functools.cached_property  # as of a Keras variable, of which it saves two
     def _read(self):
-        return variables_of(self._answers.f_of)
+        return variables_of(self._answers.read)
 
     # Signatures
 
@@ -162,7 +162,9 @@ class ServedSampler(tf.Module):
         Returns:
             image: [requests, height, width, channels] uint8.
             f: [requests], nats.
-            log_density: [requests], scale f / temperature + log q, nats.
+            log_density: [requests], scale f / temperature + log q, nats; where the
+                reference has no density of images, log N(z; 0, I) of the noise in
+                place of log q.
             accept_rate: [requests], of the iterations at the full tilt.
             converged: [requests], whether a certificate says so, and the chain moved.
             log_prob: [requests], nats, if log Z is known.
@@ -227,7 +229,7 @@ class ServedSampler(tf.Module):
         return self._given_chains(**after(checks, requests))
 
     def evaluate(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Return f and log densities of images.
+        """Return f and log densities of images; f alone if images have no density.
 
         Args:
             image: [requests, height, width, channels], pixels of the network.
@@ -329,11 +331,3 @@ def _check_tilts(tilts):
             "A sampler must have images [height, width, channels]. Received: "
             f"{list(tilts[0].event_shape)}. Reshape them."
         )
-    image = tilts[0].to_images(tf.zeros([1, *tilts[0].base.event_shape]))
-    try:
-        tilts[0].reference.log_prob(image)
-    except NotImplementedError as error:
-        raise ValueError(
-            "The reference must have a density of images. Received: "
-            f"{tilts[0].reference.name!r}, which has none. Pass another."
-        ) from error
