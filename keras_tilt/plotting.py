@@ -4,7 +4,7 @@ Save it with `figure.savefig(path)`. A notebook displays the figure that a cell 
 with, or `display(figure)`. The state of pyplot is never touched.
 """
 
-__all__ = ["image_grid", "label_maps", "trace_plot"]
+__all__ = ["error_bars", "image_grid", "label_maps", "trace_plot"]
 
 import io
 import textwrap
@@ -158,6 +158,48 @@ def _class_colours(number):
     values = np.where(np.arange(number) % 2, 0.65, 0.95)
     saturations = np.where(np.arange(number) % 3, 0.75, 0.45)
     return hsv_to_rgb(np.stack([hues, saturations, values], axis=1))
+
+
+def error_bars(
+    values: Mapping[str, ArrayLike], names: Sequence[str], label: str
+) -> Figure:
+    """Return a plot of numbers with their standard errors, two of which are drawn.
+
+    Args:
+        values: of each series by its name, [2, n]: numbers and standard errors.
+        names: n short texts, below the numbers.
+        label: what is plotted, with its unit of measurement.
+
+    Returns:
+        figure: a `matplotlib.figure.Figure`.
+
+    Raises:
+        ValueError: for a series of another shape, or none.
+
+    Example:
+        >>> figure = error_bars({"log Z": [[0.5, 1.0], [0.1, 0.1]]}, ["a", "b"], "nats")
+        >>> len(figure.axes)
+        1
+    """
+    series = {name: np.asarray(both, float) for name, both in values.items()}
+    shapes = [both.shape for both in series.values()]
+    if not shapes or any(shape != (2, len(names)) for shape in shapes):
+        raise ValueError(
+            f"`values` must be arrays [2, {len(names)}] by name, numbers and their "
+            f"standard errors. Received: shapes {shapes}. Stack the two."
+        )
+    figure = Figure(figsize=(6.0, 3.0), layout="constrained")
+    axes = figure.add_subplot()
+    places = np.arange(len(names))
+    for i, (name, (numbers, errors)) in enumerate(series.items()):
+        beside = 0.2 * (i - (len(series) - 1) / 2)
+        axes.errorbar(
+            places + beside, numbers, 2 * errors, fmt="o", markersize=4, label=name
+        )
+    axes.set_xticks(places, names)
+    axes.set_ylabel(label)
+    axes.legend(fontsize=8)
+    return figure
 
 
 def trace_plot(

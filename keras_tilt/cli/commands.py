@@ -15,10 +15,12 @@ from keras_tilt import __version__
 
 # Command: its module, and what it does.
 COMMANDS = {
+    "demo": ("demo", "do all of it on embedded digits, and make a page"),
     "train": (
         "imagenet",
         "train a classifier, generatively, discriminatively, or both",
     ),
+    "reference": ("reference", "learn a reference q from images"),
     "see": ("visualize", "draw what units of a network respond to"),
     "segment": ("segmentation", "train a segmenter of objects and stuff"),
     "export sampler": ("export_sampler", "write a sampler for TensorFlow Serving"),

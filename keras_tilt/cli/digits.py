@@ -1,8 +1,12 @@
 """Draws samples from the densities of a digit network's ten classes, by exact HMC.
 
-    p_k(x) = exp(f_k(x)) q(x) / Z_k,     q white noise, k = 0 ... 9
+    p_k(x) = exp(f_k(x)) q(x) / Z_k,     k = 0 ... 9
 
-How strong the noise is follows the signal-to-noise rule: far below 1 per pixel the
+With --reference latent:q.keras, q is a generator that `keras-tilt reference digits`
+has learned. The draws are then digits; --data says on which images log Z is compared
+with its value under q. By default q is white noise.
+
+How strong white noise is follows the signal-to-noise rule: far below 1 per pixel the
 noise drowns the unit, far above it the chains freeze. A short pilot run measures the
 ratio, which grows in proportion to the standard deviation for a network of ReLUs, and
 the standard deviation is set for --signal-to-noise.
@@ -18,7 +22,18 @@ import argparse
 import pathlib
 from collections.abc import Sequence
 
-from keras_tilt.cli.flags import add_import, command_parser, count, folder, positive
+from keras_tilt.cli.flags import (
+    add_import,
+    command_parser,
+    count,
+    folder,
+    positive,
+    reference,
+)
+
+# Of a learned reference, which mixes fast; of white noise the flags say it.
+LEARNED = {"chains": 16, "draws": 100, "burnin": 40, "leapfrog_steps": None}
+WHITE = {"chains": 8, "draws": 200, "burnin": 150, "leapfrog_steps": 20}
 
 
 def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -28,10 +43,16 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("model", type=pathlib.Path, help=".keras file of a digit network")
     add_import(add)
     add("--out", type=folder, default="out/digits", help="folder")
-    add("--chains", type=count, default=8, help="chains per digit")
-    add("--draws", type=count, default=200, help="draws kept per chain")
-    add("--burnin", type=count, default=150, help="iterations before the first draw")
-    add("--leapfrog-steps", type=count, default=20, help="per iteration")
+    add(
+        "--reference",
+        type=reference,
+        default="white",
+        metavar="white|latent:FILE.keras",
+        help="noise, or the images of a generator",
+    )
+    add("--data", help="digits or NAME.npz: compare log Z under q with log Z of those")
+    _add_chains(add)
+    add("--scale", type=positive, default=1.0, help="of the tilt")
     add("--signal-to-noise", type=positive, default=0.8, help="per pixel, wanted")
     add("--stddev", type=positive, help="of the reference instead, in units of a pixel")
     add("--high", type=positive, help="white, as a network pixel; by default its own")
@@ -39,9 +60,24 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--seed", type=int, default=7, help="equal seeds give equal samples")
     add("--smoke", action="store_true", help="two chains, a few short iterations")
     flags = parser.parse_args(argv)
+    for name, value in (WHITE if flags.reference == "white" else LEARNED).items():
+        if getattr(flags, name) is None:
+            setattr(flags, name, value)
     if flags.smoke:
         flags.chains, flags.draws, flags.burnin, flags.leapfrog_steps = 2, 8, 8, 2
     return flags
+
+
+def _add_chains(add):
+    """Add how chains are drawn; what is not given depends on the reference."""
+    add("--chains", type=count, help="chains per digit; 8, of a generator 16")
+    add("--draws", type=count, help="draws kept per chain; 200, of a generator 100")
+    add("--burnin", type=count, help="iterations before them; 150, of a generator 40")
+    add(
+        "--leapfrog-steps",
+        type=count,
+        help="per iteration; 20, of a generator a trajectory of length pi / 2",
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -58,28 +94,68 @@ def main(argv: Sequence[str] | None = None) -> None:
         "num_burnin_steps": flags.burnin,
         "num_leapfrog_steps": flags.leapfrog_steps,
     }
+    flags.out.mkdir(parents=True, exist_ok=True)
+    draw = _draw_in_noise if flags.reference == "white" else _draw_among_images
+    draw(flags, network, high, lengths)
+    out = flags.out
+    print(f"\nPictures: {out / 'digits.png'}  draws of the ten densities")
+    print(f"          {out / 'traces.png'}  f along the iterations")
+    print(f"Numbers:  {out / 'report.json'}, {out / 'samples.npz'}")
+
+
+def _draw_in_noise(flags, network, high, lengths):
+    """Draw under white noise of a strength that is chosen first."""
+    from keras_tilt.cli.jobs import digit_units, white_digits
+    from keras_tilt.reference.distributions import white_noise
+
     if flags.paper:
-        stddev, lengths = digit_units.paper_setting(high, short=flags.smoke)
+        stddev, lengths = white_digits.paper_setting(high, short=flags.smoke)
     else:
-        stddev = flags.stddev or digit_units.chosen_stddev(
+        stddev = flags.stddev or white_digits.chosen_stddev(
             network, high, flags.signal_to_noise, lengths, flags.seed
         )
-    tilts = digit_units.class_tilts(network, stddev)
+    noise = white_noise(network.input_shape[1:], stddev=stddev)
+    tilts = digit_units.class_tilts(network, noise, flags.scale)
+    samples, report = _drawn(flags, network, tilts, lengths, stddev=stddev)
+    white_digits.save_pictures(flags.out, samples, stddev)
+    print(digit_units.table(report, f"white noise of stddev {stddev:g}"))
+
+
+def _draw_among_images(flags, network, high, lengths):
+    """Draw under another reference, and compare log Z with that of data."""
+    from keras_tilt.cli import named, process
+    from keras_tilt.cli.jobs import digit_units, learning, two_halves
+
+    with process.as_exit():
+        q = named.noise(flags.reference, network.input_shape[1:], 0.0, high)
+        data = flags.data and learning.held_out_arrays(flags.data, high)
+    tilts = digit_units.class_tilts(network, q, flags.scale)
+    samples, report = _drawn(flags, network, tilts, lengths)
+    digit_units.save_draws(flags.out, samples, q, 0.0, high)
+    digit_units.save_traces(flags.out, samples)
+    print(digit_units.table(report, flags.reference))
+    if data:
+        tilts = digit_units.class_tilts(network, q)
+        number = 200 if flags.smoke else two_halves.NUM_DRAWS
+        rows = two_halves.compared(network, tilts, *data, number, flags.seed)
+        two_halves.save(flags.out, rows)
+        print(f"\n{two_halves.table(rows)}")
+
+
+def _drawn(flags, network, tilts, lengths, **settings):
+    """Return samples and report, which are saved at once."""
+    from keras_tilt.cli.jobs import digit_units
+
     samples, report = digit_units.drawn(
         network, tilts, flags.chains, flags.seed, lengths
     )
-    settings = {
+    settings |= {
         "model": flags.model.name,
-        "stddev": stddev,
+        "reference": flags.reference,
+        "scale": flags.scale,
         "seed": flags.seed,
         "chains_per_digit": flags.chains,
         **lengths,
     }
-    flags.out.mkdir(parents=True, exist_ok=True)
     digit_units.save_numbers(flags.out, settings, samples, report)
-    digit_units.save_pictures(flags.out, samples, stddev)
-    print(digit_units.table(report, stddev))
-    out = flags.out
-    print(f"\nPictures: {out / 'digits.png'}  draws and means of the ten densities")
-    print(f"          {out / 'traces.png'}  f along the iterations")
-    print(f"Numbers:  {out / 'report.json'}, {out / 'samples.npz'}")
+    return samples, report

@@ -25,6 +25,7 @@ __all__ = [
     "import_flags",
     "natural",
     "positive",
+    "reference",
     "share",
     "whole",
 ]
@@ -73,6 +74,27 @@ def positive(text: str) -> float:
 def share(text: str) -> float:
     """Return a number in [0, 1]: the type of a flag."""
     return _number(text, float, lambda x: 0 <= x <= 1, "a number from 0 to 1")
+
+
+def reference(text: str) -> str:
+    """Return the name of a reference: the type of a flag.
+
+    Raises:
+        argparse.ArgumentTypeError: for another name, or a file that is not there.
+    """
+    kind, _, path = text.partition(":")
+    if text in NOISES:
+        return text
+    if kind != "latent" or not path:
+        raise argparse.ArgumentTypeError(
+            f"Expected {', '.join(NOISES)} or latent:FILE.keras. Received: {text}."
+        )
+    if not pathlib.Path(path).is_file():
+        raise argparse.ArgumentTypeError(
+            f"Expected latent:FILE.keras of a generator. Received: {path}, which is "
+            "not there. Fit one with: keras-tilt reference DATA --out q.keras"
+        )
+    return text
 
 
 def _number(text, read, is_valid, wanted):
@@ -250,10 +272,11 @@ def add_reference(add: Add) -> None:
     """Add --reference, --exponent and --contrast: the noise that is tilted."""
     add(
         "--reference",
-        choices=NOISES,
+        type=reference,
         default="spectral",
+        metavar="|".join((*NOISES, "latent:FILE.keras")),
         help="noise of a 1/f spectrum between black and white; uniform there; Gaussian "
-        "(white)",
+        "(white); images of a generator, as `keras-tilt reference` fits it",
     )
     add("--exponent", type=float, default=1.7, help="of 1/f")
     add(

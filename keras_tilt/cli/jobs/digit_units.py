@@ -1,18 +1,16 @@
-"""Samples of the class units of a digit network under white noise of one strength.
+"""Samples of the class units of a digit network under one reference.
 
-    signal-to-noise(stddev) / stddev = constant for a network of ReLUs
-
-by which a pilot run of one chain a class sets the standard deviation.
+p_k(x) = exp(scale f_k(x)) q(x) / Z_k,     k = 0 ... 9
 """
 
 __all__ = [
-    "chosen_stddev",
     "class_tilts",
     "drawn",
     "loaded",
-    "paper_setting",
+    "mean_images",
+    "save_draws",
     "save_numbers",
-    "save_pictures",
+    "save_traces",
     "table",
 ]
 
@@ -23,18 +21,17 @@ from typing import Any
 
 import keras
 import numpy as np
+from tensorflow_probability import distributions as tfd
 
 from keras_tilt import plotting
 from keras_tilt.cli.named.networks import image_shape, load_network, num_classes
 from keras_tilt.cli.named.pixels import pixel_range
-from keras_tilt.reference.distributions import white_noise
-from keras_tilt.sampling.sampler import PAPER_LENET, sample
+from keras_tilt.sampling.sampler import sample
 from keras_tilt.sampling.samples import Samples
 from keras_tilt.tilt import Tilt
 from keras_tilt.units.selection import unit
 
-PILOT_STDDEV = 10.0  # of Caffe's pixels, which are those of a file / 256
-PAPER_STDDEV = 10.0
+_CHAINS = 6  # in the picture
 
 
 def loaded(path: pathlib.Path, high: float | None) -> tuple[keras.Model, float]:
@@ -65,67 +62,12 @@ def loaded(path: pathlib.Path, high: float | None) -> tuple[keras.Model, float]:
     return network, white
 
 
-def class_tilts(network: keras.Model, stddev: float) -> list[Tilt]:
+def class_tilts(
+    network: keras.Model, reference: tfd.Distribution, scale: float = 1.0
+) -> list[Tilt]:
     """Return the tilts of all classes by one reference, to be sampled together."""
-    reference = white_noise(network.input_shape[1:], stddev=stddev)
     units = [unit(network, class_index=k) for k in range(network.output_shape[1])]
-    return [Tilt(one, reference) for one in units]
-
-
-def _caffe_pixel(high):
-    """Return what 1 of Caffe's pixels, a byte / 256, is in those of the network."""
-    return high * 256 / 255
-
-
-def paper_setting(high: float, short: bool) -> tuple[float, dict[str, Any]]:
-    """Return the paper's standard deviation and lengths of chains.
-
-    Args:
-        high: white.
-        short: whether a few short iterations will do.
-    """
-    lengths: dict[str, Any] = dict(PAPER_LENET)
-    if short:
-        lengths |= {"num_results": 8, "num_leapfrog_steps": 2}
-    return PAPER_STDDEV * _caffe_pixel(high), lengths
-
-
-def chosen_stddev(
-    network: keras.Model,
-    high: float,
-    signal_to_noise: float,
-    lengths: Mapping[str, int],
-    seed: int,
-) -> float:
-    """Return the standard deviation for a ratio, by a pilot of one chain a class.
-
-    Args:
-        network: of logits.
-        high: white.
-        signal_to_noise: wanted, per pixel.
-        lengths: of the chains to come.
-        seed: of the pilot.
-    """
-    unit_of_pixel = _caffe_pixel(high)
-    tilts = class_tilts(network, PILOT_STDDEV * unit_of_pixel)
-    pilot = sample(
-        tilts,
-        num_chains=1,
-        num_results=1,
-        num_burnin_steps=lengths["num_burnin_steps"] // 2,
-        num_leapfrog_steps=lengths["num_leapfrog_steps"],
-        seed=seed,
-    )
-    pairs = zip(tilts, pilot, strict=True)
-    ratios = [tilt.signal_to_noise(samples.images[-1]) for tilt, samples in pairs]
-    measured = float(np.mean(ratios))
-    stddev = unit_of_pixel * float(f"{PILOT_STDDEV * signal_to_noise / measured:.2g}")
-    print(
-        f"Signal-to-noise per pixel {measured:.2f} at stddev "
-        f"{PILOT_STDDEV * unit_of_pixel:g}: reference N(0, {stddev:g}^2) for "
-        f"{signal_to_noise:g}"
-    )
-    return stddev
+    return [Tilt(one, reference, scale) for one in units]
 
 
 def drawn(
@@ -164,10 +106,17 @@ def _report(digit, tilt, samples, network):
         "ess": diagnostics.ess,
         "worst_r_hat": diagnostics.worst_r_hat,
         "mean_f": float(samples.f.mean()),
-        "signal_to_noise": float(np.mean(tilt.signal_to_noise(last))),
+        "signal_to_noise": float(
+            np.mean(tilt.signal_to_noise(noise=samples.noise[-1]))
+        ),
         "share_classified": float(np.mean(predictions == digit)),
         "verdict": diagnostics.verdict,
     }
+
+
+def _signal_to_noise(tilt, samples):
+    """Return the mean over the last draws."""
+    return float(np.mean(tilt.signal_to_noise(noise=samples.noise[-1])))
 
 
 def save_numbers(
@@ -180,14 +129,14 @@ def save_numbers(
     np.savez_compressed(
         out / "samples.npz",
         last=[one.images[-1] for one in samples],
-        mean=[_mean_images(one) for one in samples],
+        mean=[mean_images(one) for one in samples],
         f=[_f_of(one) for one in samples],
     )
     text = json.dumps({"settings": settings, "units": report}, indent=1)
     (out / "report.json").write_text(text + "\n")
 
 
-def _mean_images(samples):
+def mean_images(samples: Samples) -> np.ndarray:
     """Return the mean of the draws of each chain, [chains, height, width, channels]."""
     return np.mean(samples.images, axis=0)
 
@@ -197,40 +146,56 @@ def _f_of(samples):
     return np.concatenate([samples.warmup_f, samples.f])
 
 
-def save_pictures(out: pathlib.Path, samples: Sequence[Samples], stddev: float) -> None:
-    """Draw four rows, a column for each digit: two draws, the means of half the chains.
+def save_draws(
+    out: pathlib.Path,
+    samples: Sequence[Samples],
+    reference: tfd.Distribution,
+    low: float,
+    high: float,
+) -> None:
+    """Draw a column for each digit: a draw of q, then the last draws of six chains.
 
-    The draws are shown at +-3 stddev, the means at +-1: both in units of stddev on one
-    scale, the draws divided by 3.
+    Args:
+        out: folder.
+        samples: of the digits.
+        reference: q.
+        low: pixel that is black.
+        high: pixel that is white.
     """
-    rows: list[list[np.ndarray]] = [[], [], [], []]
-    for one in samples:
-        draws, means = one.images[-1], _mean_images(one)
-        half = len(means) // 2
-        rows[0].append(draws[0] / 3.0)
-        rows[1].append(draws[half] / 3.0)
-        rows[2].append(means[:half].mean(axis=0))
-        rows[3].append(means[half:].mean(axis=0))
-    digits = range(len(samples))
+    rows = [reference.sample(len(samples), seed=[0, 1]).numpy()]
+    rows += [
+        np.stack([one.images[-1][chain] for one in samples])
+        for chain in range(min(_CHAINS, samples[0].images.shape[1]))
+    ]
+    titles = [f"{digit}" for digit in range(len(samples))]
     plotting.image_grid(
-        np.concatenate(rows) / stddev,
-        columns=len(digits),
-        titles=[f"{digit}" for digit in digits] + [""] * (3 * len(digits)),
-        low=-1.0,
-        high=1.0,
-        title="Draws of two chains (at 1/3), means over one and the other half of the "
-        "chains; in units of the reference's stddev",
+        np.concatenate(rows),
+        columns=len(samples),
+        titles=titles + [""] * (len(titles) * (len(rows) - 1)),
+        low=low,
+        high=high,
+        title="Upper row: the reference q. Below: chains of the ten units",
+        inches=0.8,
     ).savefig(out / "digits.png", dpi=100)
+
+
+def save_traces(out: pathlib.Path, samples: Sequence[Samples]) -> None:
+    """Draw f along the iterations of every digit."""
     plotting.trace_plot(
         {f"digit {digit}": _f_of(one) for digit, one in enumerate(samples)},
         num_burnin_steps=len(samples[0].warmup_f),
     ).savefig(out / "traces.png", dpi=100)
 
 
-def table(report: Sequence[Mapping[str, Any]], stddev: float) -> str:
-    """Return a line for each unit, the verdict last."""
+def table(report: Sequence[Mapping[str, Any]], reference: str) -> str:
+    """Return a line for each unit, the verdict last.
+
+    Args:
+        report: from `drawn`.
+        reference: its name.
+    """
     lines = [
-        f"Units of the network under white noise of stddev {stddev:g}; "
+        f"Units of the network under {reference}; "
         "called: share of last draws that the network calls the digit",
         f"{'digit':>5}{'accepted':>10}{'R-hat':>8}{'ESS':>7}{'SNR':>6}{'f':>9}"
         f"{'called':>8}  verdict",

@@ -30,7 +30,8 @@ import keras
 
 from keras_tilt.cli.named.classes import class_names
 from keras_tilt.cli.named.networks import image_shape, load_model, num_classes
-from keras_tilt.cli.named.pixels import noise, preprocessing, printed_range
+from keras_tilt.cli.named.pixels import preprocessing, printed_range
+from keras_tilt.cli.named.references import noise
 from keras_tilt.cli.named.units import labels, unit_of
 from keras_tilt.masking.segmenter import Segmenter
 from keras_tilt.masking.serving import ServedSegmenter

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm.auto import tqdm
 
-from keras_tilt.cli.named.pixels import noise
+from keras_tilt.cli.named.references import noise
 from keras_tilt.sampling.sampler import sample
 from keras_tilt.sampling.samples import Samples
 from keras_tilt.sampling.tilt_scale import scale_for_signal

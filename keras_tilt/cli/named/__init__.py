@@ -10,11 +10,11 @@ from keras_tilt.cli.named.networks import (
     saved_model,
 )
 from keras_tilt.cli.named.pixels import (
-    noise,
     pixel_range,
     preprocessing,
     printed_range,
 )
+from keras_tilt.cli.named.references import noise
 from keras_tilt.cli.named.units import (
     class_number,
     labels,

@@ -1,31 +1,20 @@
-"""Pixels by name: how a network takes them, black and white, the noise between.
+"""Pixels by name: how a network takes them, and what is black and white.
 
     caffe           pixels as keras.applications prepares them for a network
-    spectral        noise of a 1/f spectrum between black and white
 
 Black and white are pixels as the network takes them, before any preprocessing.
 """
 
-__all__ = ["noise", "pixel_range", "preprocessing", "printed_range"]
+__all__ = ["pixel_range", "preprocessing", "printed_range"]
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow_probability import distributions as tfd
 
 from keras_tilt.networks import graph
-from keras_tilt.reference.distributions import (
-    box,
-    spectral_noise,
-    squash,
-    white_noise,
-)
-
-# Of the pixels of 1,000 photographs, one of each ImageNet class: red, green, blue.
-_PHOTOS_COVARIANCE = [[4852, 4247, 3865], [4247, 4647, 4403], [3865, 4403, 5075]]
 
 
 @functools.cache
@@ -129,36 +118,3 @@ def _white_of(gain):
     """Return the white, 1 or 255, that a factor brings near 1, or to 255; or None."""
     fits = [w for w in (1.0, 255.0) if 0.5 <= w * gain <= 15 or 250 <= w * gain <= 260]
     return fits[0] if len(fits) == 1 else None
-
-
-def noise(
-    kind: str,
-    shape: Sequence[int],
-    low: float,
-    high: float,
-    contrast: float = 0.3,
-    exponent: float = 1.7,
-) -> tfd.Distribution:
-    """Return the reference of images whose pixels lie between black and white.
-
-    Args:
-        kind: "spectral", a 1/f spectrum within the range, in the colours of photographs
-            if there are three; "box", uniform in it; "white", Gaussian around its
-            middle, which leaves it.
-        shape: of one image.
-        low: black.
-        high: white.
-        contrast: standard deviation of a pixel, as a share of the range.
-        exponent: of 1/f.
-    """
-    middle, width = (low + high) / 2, high - low
-    if kind == "white":
-        return white_noise(shape, middle, contrast * width)
-    if kind == "box":
-        return box(shape, low, high)
-    colours = np.array(_PHOTOS_COVARIANCE) if shape[2] == 3 else np.eye(shape[2])
-    colours = colours * (contrast * width) ** 2 / np.trace(colours) * shape[2]
-    natural = spectral_noise(
-        shape, mean=middle, exponent=exponent, colour_covariance=colours
-    )
-    return squash(natural, low, high, scale=0.3 * width)

@@ -1,0 +1,140 @@
+"""A reference learned from images by name, and what a newcomer is told of its law.
+
+DATA -> images, held-out images -> generator, its law as lines, a picture
+"""
+
+__all__ = ["held_out_arrays", "image_pairs", "law_table", "save"]
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_tilt import plotting, storage
+from keras_tilt.cli.jobs.image_sources import named_images
+from keras_tilt.data import batches, sources
+from keras_tilt.data.mnist import embedded_mnist
+from keras_tilt.networks.image_generator import ImageGenerator
+
+EMBEDDED = "digits"
+_BATCH = 100
+_SHOWN = 24  # draws in the picture, in rows of 12
+# Of `ImageGenerator.law`: how each number is said.
+_WORDS = {
+    "two_sample_accuracy": "accuracy of a network that tells its images from real ones",
+    "two_sample_coarse": "the same of images made four times smaller",
+    "coverage": "of held-out images have one of its as near as their fifth other",
+    "coverage_of_images": "the same of images of the data in its place",
+    "class_distance": "distance of the shares of classes, 0 to 1",
+    "unexplained": "of the variance of held-out images is lost when they are decoded",
+    "reconstruction_error": "root mean square of what is lost, as a share of white",
+    "bound": "nats a pixel: bound on log p of held-out images",
+}
+
+
+def image_pairs(
+    data: str, data_dir: pathlib.Path | None, size: int | None
+) -> tuple[Any, Any]:
+    """Return images with labels to fit to, and those held out, None for a tenth.
+
+    Args:
+        data: "digits", the embedded ones; NAME.npz; a folder of images, or of train and
+            val; or a data set that TFDS has prepared.
+        data_dir: of the last.
+        size: pixels along an edge to which the images are scaled and cropped; None for
+            images of one size as they are.
+
+    Raises:
+        ValueError: for images that are not there, or of several sizes without `size`.
+    """
+    if data == EMBEDDED:
+        train, test = embedded_mnist()
+        return (
+            (train, test) if size is None else (_sized(train, size), _sized(test, size))
+        )
+    path = pathlib.Path(data)
+    if path.is_dir() and not (path / "train").is_dir():
+        return _pairs_of(sources.folder(path), size), None
+    if path.is_dir():
+        train = sources.folder(path / "train")
+        return _pairs_of(train, size), _pairs_of(
+            sources.folder(path / "val", train.class_names), size
+        )
+    if data.endswith(".npz"):
+        data, data_dir = path.name, path.parent
+    train, test = named_images(data, data_dir, seed=0)
+    return _pairs_of(train, size), _pairs_of(test, size)
+
+
+def held_out_arrays(data: str, high: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the held-out images and labels of a data set, in memory.
+
+    Args:
+        data: as in `image_pairs`, with held-out images.
+        high: white, of the pixels that are returned; black is 0.
+
+    Raises:
+        ValueError: for images that are not there, or a folder without val.
+    """
+    _, held_out = image_pairs(data, None, None)
+    if held_out is None:
+        raise ValueError(
+            f"Expected a data set with held-out images. Received: {data}. Pass a "
+            "folder of train and val, digits, or NAME.npz."
+        )
+    if isinstance(held_out, tuple):
+        images, labels = held_out
+    else:
+        parts = list(held_out.as_numpy_iterator())
+        images, labels = map(np.concatenate, zip(*parts, strict=True))
+    return images.astype(np.float32) * (high / 255), labels
+
+
+def _pairs_of(source, size):
+    """Batches of images and labels of a source."""
+    if size is None and source.image_shape is None:
+        raise ValueError(
+            "Expected --size for images of several sizes. Received: none. Pass the "
+            "pixels along an edge, for example --size 32."
+        )
+    crop = (size, size) if size is not None else source.image_shape[:2]
+    return batches.evaluation_batches(source, _BATCH, crop=crop, shorter_side=size)
+
+
+def _sized(pair, size):
+    images, labels = pair
+    scaled = tf.image.resize(images, (size, size), antialias=True).numpy()
+    return np.clip(scaled, 0, 255), labels
+
+
+def law_table(law: Mapping[str, float]) -> str:
+    """Return the law of a generator as text, a line for each number."""
+    return "\n".join(
+        f"{law[name]:8.3f}  {words}" for name, words in _WORDS.items() if name in law
+    )
+
+
+def save(
+    out: pathlib.Path, generator: ImageGenerator, settings: Mapping[str, Any]
+) -> None:
+    """Write the generator, and beside it its law and a picture of its images.
+
+    Args:
+        out: .keras file.
+        generator: fitted.
+        settings: by which it was.
+    """
+    storage.save_model(out, generator)
+    numbers = {"settings": settings, "law": generator.law}
+    out.with_suffix(".json").write_text(json.dumps(numbers, indent=1) + "\n")
+    noise = tf.random.stateless_normal([_SHOWN, generator.latent_size], [0, 7])
+    plotting.image_grid(
+        generator(noise),
+        columns=_SHOWN // 2,
+        low=generator.low,
+        high=generator.high,
+        title="Draws of the learned reference",
+    ).savefig(out.with_suffix(".png"), dpi=80)
