@@ -1,6 +1,6 @@
 """Images that statistics are fitted to: read once, in small batches, and checked.
 
-    mean over images of a statistic  =  sum over batches / number of images
+mean over images of a statistic  =  sum over batches / number of images
 """
 
 __all__ = ["check_has_variance", "check_number_of_images", "image_batches"]
