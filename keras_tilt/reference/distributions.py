@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike
 from tensorflow_probability import bijectors as tfb
 from tensorflow_probability import distributions as tfd
 
+from keras_tilt.reference.photographs import colour_correlation
 from keras_tilt.reference.spectrum import (
     Spectrum,
     check_left_out,
@@ -126,17 +127,20 @@ def spectral_noise(
     discrete Hartley transform, is real, symmetric, orthonormal and its own inverse. The
     Gaussian lives on the torus: opposite edges of an image are neighbours. At f = 0 the
     amplitude is that of the lowest other frequency. `stddev` or `colour_covariance`
-    holds exactly, for every pixel.
+    holds exactly, for every pixel. Three channels are correlated as red, green and blue
+    are in photographs, unless `colour_covariance` or `spectrum` says otherwise.
 
     Args:
         shape: [height, width, channels] of one image.
         mean: scalar or array that broadcasts to `shape`, in units of a pixel; by
             default 0, or the mean of `spectrum`.
-        stddev: positive scalar, of one pixel, in the same unit; by default 1.
+        stddev: positive scalar, of one pixel in every channel, in the same unit; by
+            default 1.
         exponent: of the fall of the amplitude; by default 1, about that of photographs.
             0 is white noise.
         colour_covariance: [channels, channels], of one pixel, symmetric and positive
-            definite, in units of pixel^2. Excludes `stddev`.
+            definite, in units of pixel^2. Excludes `stddev`. stddev**2 * np.eye(3) is
+            for three channels that are independent.
         spectrum: a `Spectrum`, such as `fit_spectrum(images)`. Excludes `stddev`,
             `exponent` and `colour_covariance`.
 
@@ -156,7 +160,9 @@ def spectral_noise(
     Source: Field (1987), for 1/f; Bracewell (1983), "Discrete Hartley transform".
     """
     shape = checked_shape(shape)
-    if spectrum is None:
+    if spectrum is None and colour_covariance is None and shape[2:] == (3,):
+        spectrum = _in_colours_of_photographs(shape, stddev, exponent)
+    elif spectrum is None:
         spectrum = power_law(shape, stddev, exponent, colour_covariance)
     else:
         stated = {
@@ -325,6 +331,13 @@ def _check_low_is_below_high(low, high):
             "`low` must be below `high` for every pixel. Received: "
             f"low={low.ravel()[first]}, high={high.ravel()[first]}. Swap or widen them."
         )
+
+
+def _in_colours_of_photographs(shape, stddev, exponent):
+    """The law of a power of f; its check of `stddev` is that of all channels alike."""
+    alike = power_law(shape, stddev, exponent)
+    covariance = alike.colour_covariance[0, 0] * colour_correlation()
+    return power_law(shape, exponent=exponent, colour_covariance=covariance)
 
 
 def _check_spectrum(spectrum, shape, stated):

@@ -23,9 +23,7 @@ from keras_tilt.reference.distributions import (
     squash,
     white_noise,
 )
-
-# Of the pixels of 1,000 photographs, one of each ImageNet class: red, green, blue.
-_PHOTOS_COVARIANCE = [[4852, 4247, 3865], [4247, 4647, 4403], [3865, 4403, 5075]]
+from keras_tilt.reference.photographs import COLOUR_COVARIANCE
 
 
 @functools.cache
@@ -156,7 +154,7 @@ def noise(
         return white_noise(shape, middle, contrast * width)
     if kind == "box":
         return box(shape, low, high)
-    colours = np.array(_PHOTOS_COVARIANCE) if shape[2] == 3 else np.eye(shape[2])
+    colours = np.array(COLOUR_COVARIANCE) if shape[2] == 3 else np.eye(shape[2])
     colours = colours * (contrast * width) ** 2 / np.trace(colours) * shape[2]
     natural = spectral_noise(
         shape, mean=middle, exponent=exponent, colour_covariance=colours
