@@ -10,6 +10,7 @@ generator network's images see `keras_tilt.reference.generators`.
 
 __all__ = [
     "box",
+    "checked_parameter",
     "checked_shape",
     "frequency_bands",
     "spectral_noise",
@@ -30,7 +31,6 @@ from keras_tilt.reference.photographs import colour_correlation
 from keras_tilt.reference.spectrum import (
     Spectrum,
     check_left_out,
-    log_rings,
     power_law,
 )
 from keras_tilt.reference.transports import (
@@ -38,6 +38,7 @@ from keras_tilt.reference.transports import (
     NormalToBox,
     NormalToSpectrum,
     Squashed,
+    is_chain,
 )
 from keras_tilt.validation import as_array
 
@@ -67,7 +68,7 @@ def white_noise(
         (2, 28, 28, 1)
     """
     shape = checked_shape(shape)
-    mean = _checked_parameter("mean", mean, shape)
+    mean = checked_parameter("mean", mean, shape)
     stddev = _checked_positive("stddev", stddev, shape)
     transport = tfb.Shift(mean)(tfb.Scale(stddev))
     return tfd.TransformedDistribution(
@@ -104,8 +105,8 @@ def box(
         np.True_
     """
     shape = checked_shape(shape)
-    low = _checked_parameter("low", low, shape)
-    high = _checked_parameter("high", high, shape)
+    low = checked_parameter("low", low, shape)
+    high = checked_parameter("high", high, shape)
     _check_low_is_below_high(low, high)
     return Box(standard_normal(shape), NormalToBox(low, high), name="box")
 
@@ -171,8 +172,8 @@ def spectral_noise(
             "colour_covariance": colour_covariance,
         }
         _check_spectrum(spectrum, shape, stated)
-    mean = _checked_parameter("mean", spectrum.mean if mean is None else mean, shape)
-    amplitude = _checked_parameter("amplitude", spectrum.amplitude, shape)
+    mean = checked_parameter("mean", spectrum.mean if mean is None else mean, shape)
+    amplitude = checked_parameter("amplitude", spectrum.amplitude, shape)
     if not np.all(amplitude > 0):
         raise ValueError(
             "The amplitude of every frequency must be positive, in float32. Received: "
@@ -228,8 +229,8 @@ def squash(
     """
     _check_transport(reference)
     shape = tuple(reference.event_shape)
-    lowest = _checked_parameter("low", low, shape)
-    highest = _checked_parameter("high", high, shape)
+    lowest = checked_parameter("low", low, shape)
+    highest = checked_parameter("high", high, shape)
     _check_low_is_below_high(lowest, highest)
     scale = (highest - lowest) / np.sqrt(2 * np.pi) if scale is None else scale
     stretch = _checked_positive("scale", scale, shape)
@@ -247,15 +248,17 @@ def frequency_bands(reference: tfd.Distribution) -> np.ndarray | None:
 
         band = ring + num_rings * colour
 
-    About 16 rings, equally wide in the logarithm of the radial frequency, for every
-    decorrelated colour; the innermost also has f = 0. No band is empty.
+    Of spectral noise about 16 rings, equally wide in the logarithm of the radial
+    frequency, for every decorrelated colour; the innermost also has f = 0. Of wavelet
+    noise its levels, from the approximations to the finest details; the noise of a
+    field of scales is one band more. No band is empty.
 
     Args:
         reference: any; `squash` keeps the noise, and so the bands, of its argument.
 
     Returns:
-        bands: int32 [height, width, channels], the shape of the noise, with numbers
-            0, ..., n - 1; or None if its coordinates are not frequencies.
+        bands: int32, of the shape of the noise, with numbers 0, ..., n - 1; or None if
+            its coordinates are not frequencies.
 
     Example:
         >>> bands = frequency_bands(squash(spectral_noise([4, 4, 1])))
@@ -268,13 +271,10 @@ def frequency_bands(reference: tfd.Distribution) -> np.ndarray | None:
         True
     """
     bijector = getattr(reference, "bijector", None)
-    while isinstance(bijector, tfb.Chain):
+    while is_chain(bijector):
         bijector = bijector.bijectors[-1]
-    if not isinstance(bijector, NormalToSpectrum):
-        return None
-    height, width, channels = bijector.amplitude.shape
-    rings = log_rings(height, width)
-    return rings[:, :, None] + (rings.max() + 1) * np.arange(channels, dtype=np.int32)
+    bands = getattr(bijector, "frequency_bands", None)
+    return None if bands is None else bands()
 
 
 def standard_normal(shape: Sequence[int]) -> tfd.Distribution:
@@ -294,8 +294,14 @@ def checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(int(size) for size in sizes)
 
 
-def _checked_parameter(name, value, shape):
-    """A float32 array that is either a scalar or of the full shape of an image."""
+def checked_parameter(
+    name: str, value: ArrayLike, shape: tuple[int, ...]
+) -> np.ndarray:
+    """Return a float32 array that is either a scalar or of the full shape of an image.
+
+    Raises:
+        ValueError: unless it is finite and broadcasts to the shape.
+    """
     value = as_array(name, value, np.float32)
     if not np.all(np.isfinite(value)):
         raise ValueError(
@@ -314,7 +320,7 @@ def _checked_parameter(name, value, shape):
 
 
 def _checked_positive(name, value, shape):
-    value = _checked_parameter(name, value, shape)
+    value = checked_parameter(name, value, shape)
     if not np.all(value > 0):
         raise ValueError(
             f"`{name}` must be positive. Received: smallest value {np.min(value)}. "

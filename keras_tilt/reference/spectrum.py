@@ -51,7 +51,7 @@ class Spectrum:
     def __post_init__(self):
         amplitude = _checked_amplitude(self.amplitude)
         channels = amplitude.shape[2]
-        colours = _checked_colours(self.colours, channels)
+        colours = checked_colours(self.colours, channels)
         mean = np.asarray(self.mean, np.float64)
         if mean.shape != (channels,):
             raise ValueError(
@@ -117,7 +117,7 @@ def power_law(
     # Relative to the lowest frequency, so that no power of f overflows.
     falloff = (np.maximum(frequency, lowest) / lowest) ** -exponent
     falloff /= np.sqrt(np.mean(falloff**2))
-    variance, colours = _principal_colours(colour_covariance)
+    variance, colours = principal_colours(colour_covariance)
     return Spectrum(
         mean=np.zeros(channels),
         colours=colours,
@@ -162,7 +162,7 @@ def fit_spectrum(images: ArrayLike | Iterable, isotropic: bool = True) -> Spectr
         array([[20.]])
     """
     mean, cross_power = _sufficient_statistics(image_batches(images))
-    variance, colours = _principal_colours(cross_power.mean(axis=(0, 1)))
+    variance, colours = principal_colours(cross_power.mean(axis=(0, 1)))
     power = np.einsum("im,hwij,jm->hwm", colours, cross_power, colours)
     if isotropic:
         power = _ring_means(power)
@@ -200,8 +200,8 @@ def _ring_means(power):
     return (sums / np.maximum(counts, 1))[rings]
 
 
-def _principal_colours(colour_covariance):
-    """Variances [channels] and orthonormal columns [channels, channels]."""
+def principal_colours(colour_covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return variances [channels] and orthonormal columns [channels, channels]."""
     variance, colours = np.linalg.eigh(colour_covariance)
     order = np.argsort(-variance, kind="stable")
     return variance[order], colours[:, order]
@@ -252,7 +252,8 @@ def _checked_amplitude(amplitude):
     return amplitude
 
 
-def _checked_colours(colours, channels):
+def checked_colours(colours: ArrayLike, channels: int) -> np.ndarray:
+    """Return orthonormal columns [channels, channels], or raise a ValueError."""
     colours = np.asarray(colours, np.float64)
     is_square = colours.shape == (channels, channels)
     if not is_square or not np.allclose(colours.T @ colours, np.eye(channels)):

@@ -17,6 +17,7 @@ __all__ = [
     "hartley_of_planes",
     "in_a_graph_of_its_own",
     "inverse",
+    "is_chain",
 ]
 
 import functools
@@ -30,6 +31,7 @@ from tensorflow_probability import bijectors as tfb
 from tensorflow_probability import distributions as tfd
 
 from keras_tilt.reference.planes import from_planes, to_planes
+from keras_tilt.reference.spectrum import log_rings
 
 _SMALL = 64 * 64  # pixels of a plane, up to which the complex FFT is the faster one
 
@@ -49,7 +51,7 @@ def forward(bijector: tfb.Bijector, noise: tf.Tensor) -> tf.Tensor:
     Returns:
         images: T(z), [n, ...].
     """
-    if not isinstance(bijector, tfb.Chain):
+    if not is_chain(bijector):
         return bijector._forward(noise)
     for part in reversed(bijector.bijectors):
         noise = forward(part, noise)
@@ -58,11 +60,20 @@ def forward(bijector: tfb.Bijector, noise: tf.Tensor) -> tf.Tensor:
 
 def inverse(bijector: tfb.Bijector, images: tf.Tensor) -> tf.Tensor:
     """Return the noise of images [n, ...] without TFP's cache: see `forward`."""
-    if not isinstance(bijector, tfb.Chain):
+    if not is_chain(bijector):
         return bijector._inverse(images)
     for part in bijector.bijectors:
         images = inverse(part, images)
     return images
+
+
+def is_chain(bijector: tfb.Bijector) -> bool:
+    """Return whether a bijector is a chain.
+
+    Of parts that are no composite tensors, such as a generator, TFP makes an object of
+    the class below `tfb.Chain`.
+    """
+    return isinstance(bijector, tfb.Chain.__mro__[1])
 
 
 class NormalToBox(tfb.AutoCompositeTensorBijector):
@@ -164,6 +175,13 @@ class NormalToSpectrum(tfb.AutoCompositeTensorBijector):
 
     def _forward_log_det_jacobian(self, z):
         return tf.reduce_sum(tf.math.log(self.amplitude))
+
+    def frequency_bands(self) -> np.ndarray:
+        """Return the ring of each frequency, the innermost first, and its colour."""
+        height, width, channels = self.amplitude.shape
+        rings = log_rings(height, width)
+        colours = np.arange(channels, dtype=np.int32)
+        return rings[:, :, None] + (rings.max() + 1) * colours
 
     @property
     def _norm(self):
