@@ -20,6 +20,7 @@ from keras_tilt.reference.distributions import (
     white_noise,
 )
 from keras_tilt.reference.generators import latent
+from keras_tilt.reference.heavy_tails import wavelet_noise
 from keras_tilt.reference.photographs import COLOUR_COVARIANCE
 from keras_tilt.reference.spectrum import (
     Spectrum,
@@ -41,6 +42,8 @@ REFERENCES = {
     "spectral noise by pixel": lambda: spectral_noise(
         SHAPE, mean=np.arange(6.0).reshape(SHAPE), exponent=0.5
     ),
+    "wavelet noise": lambda: wavelet_noise(SHAPE, mean=2.0, stddev=3.0),
+    "squashed wavelet noise": lambda: squash(wavelet_noise(SHAPE), 0.0, 255.0),
     "squashed white noise": lambda: squash(white_noise(SHAPE, 100.0, 50.0)),
     "squashed spectral noise": lambda: squash(spectral_noise(SHAPE), -1.0, 3.0, 2.0),
     "squashed by pixel": lambda: squash(

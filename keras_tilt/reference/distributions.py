@@ -21,6 +21,7 @@ __all__ = [
 
 import numbers
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -270,7 +271,7 @@ def frequency_bands(reference: tfd.Distribution) -> np.ndarray | None:
         >>> frequency_bands(white_noise([4, 4, 1])) is None
         True
     """
-    bijector = getattr(reference, "bijector", None)
+    bijector: Any = getattr(reference, "bijector", None)
     while is_chain(bijector):
         bijector = bijector.bijectors[-1]
     bands = getattr(bijector, "frequency_bands", None)

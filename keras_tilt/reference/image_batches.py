@@ -5,17 +5,17 @@ mean over images of a statistic  =  sum over batches / number of images
 
 __all__ = ["check_has_variance", "check_number_of_images", "image_batches"]
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from keras_tilt.validation import one_pass
 
 _BATCH = 16  # images transformed at once
 
 
-def image_batches(images: ArrayLike | Iterable) -> Iterator[np.ndarray]:
+def image_batches(images: Any) -> Iterator[np.ndarray]:
     """Yield small float64 batches [n, height, width, channels] of one shape.
 
     Args:

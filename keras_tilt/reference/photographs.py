@@ -59,12 +59,12 @@ def photographs(channels: int) -> Wavelets:
     """
     colours = np.linalg.qr(_COLOURS)[0]  # of rounded numbers, orthonormal again
     found = Wavelets(
-        mean=_MEAN,
+        mean=np.array(_MEAN),
         colours=colours,
-        amplitude=_AMPLITUDE,
-        kurtosis=_KURTOSIS,
-        approximation_amplitude=_APPROXIMATION_AMPLITUDE,
-        approximation_kurtosis=_APPROXIMATION_KURTOSIS,
+        amplitude=np.array(_AMPLITUDE),
+        kurtosis=np.array(_KURTOSIS),
+        approximation_amplitude=np.array(_APPROXIMATION_AMPLITUDE),
+        approximation_kurtosis=np.array(_APPROXIMATION_KURTOSIS),
         wavelet="sym8",
     )
     return found if channels == 3 else _luminance(found, channels)

@@ -200,7 +200,7 @@ def _ring_means(power):
     return (sums / np.maximum(counts, 1))[rings]
 
 
-def principal_colours(colour_covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def principal_colours(colour_covariance: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Return variances [channels] and orthonormal columns [channels, channels]."""
     variance, colours = np.linalg.eigh(colour_covariance)
     order = np.argsort(-variance, kind="stable")

@@ -84,7 +84,8 @@ def sizes_of_levels(height: int, width: int, levels: int) -> list[tuple[int, int
     """Return [height, width] of the image and of the approximations of each level."""
     sizes = [(height, width)]
     for _ in range(levels):
-        sizes.append(tuple((size + 1) // 2 for size in sizes[-1]))
+        height, width = (height + 1) // 2, (width + 1) // 2
+        sizes.append((height, width))
     return sizes
 
 
