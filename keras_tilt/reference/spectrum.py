@@ -202,7 +202,7 @@ def _ring_means(power):
 
 def principal_colours(colour_covariance: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Return variances [channels] and orthonormal columns [channels, channels]."""
-    variance, colours = np.linalg.eigh(colour_covariance)
+    variance, colours = np.linalg.eigh(np.asarray(colour_covariance))
     order = np.argsort(-variance, kind="stable")
     return variance[order], colours[:, order]
 
