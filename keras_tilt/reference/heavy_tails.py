@@ -76,8 +76,9 @@ def wavelet_noise(
         wavelets: a `Wavelets`, such as `fit_wavelets(images)`; by default that of
             photographs, of channels from 0 to 255. Of other numbers of channels than
             three these are independent, each with the luminance of photographs.
-        field: s, the standard deviation of the logarithm of the scales; about 0.5 looks
-            like photographs. None: no field.
+        field: s, the standard deviation of the logarithm of the scales. At 0.6 the
+            field alone has the kurtosis of photographs, 3 exp(4 s^2) = 13; the
+            logarithm of the contrast of their patches varies by 0.9. None: no field.
 
     Returns:
         reference: a `tfd.Distribution` with event shape `shape`.
@@ -224,16 +225,17 @@ class ScaledWavelets:
         x = images(exp(s h(u) - s^2) amplitude g(z)),   h(u) = R (a u) C^T
 
     The columns of R and C, cas(2 pi k place), are those of the Hartley transform at few
-    frequencies k, at the places of a band's coefficients. a falls as 1 / (1 + |k|), and
-    is the same at k and -k in either axis, where the sines cancel: h has the variance
-    sum(a^2) = 1 at every place.
+    frequencies k, at the places of a band's coefficients. a falls as 1 / (1 + |k|^2): a
+    third of the variance is that of whole images, k = 0, and in photographs about two
+    fifths. It is the same at k and -k in either axis, where the sines cancel: h has the
+    variance sum(a^2) = 1 at every place.
     """
 
     def __init__(self, transport: NormalToWavelets, strength: float) -> None:
         self._transport = transport
         self._strength = strength
         frequency = np.arange(-_CYCLES, _CYCLES + 1)
-        fall = 1 / (1 + np.hypot(frequency[:, None], frequency))
+        fall = 1 / (1 + frequency[:, None] ** 2 + frequency**2)
         self._frequency = frequency
         self._fall = fall / np.sqrt(np.sum(fall**2))
 
