@@ -40,7 +40,7 @@ from keras_tilt.reference.transports import in_a_graph_of_its_own
 
 _COARSEST = 7  # pixels along the smaller side of the approximations, by default
 _BLOCK = 28  # rows of a product at once, of which the filters see few columns
-_ZERO = 1e-9  # of an entry of A, in float32
+_ZERO = 1e-13  # of an entry of A, which is of order 1
 
 
 @functools.cache
