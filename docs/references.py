@@ -11,6 +11,7 @@
 # | what the unit responds to among all images in the pixel range | `kt.box(shape, low, high)` | noise that never leaves the range |
 # | what it responds to among images with natural correlations | `kt.spectral_noise(shape, mean, stddev, exponent)`, within `kt.squash` | clouds that take the form of the unit |
 # | the same with your own images' spectrum | `kt.spectral_noise(shape, spectrum=kt.fit_spectrum(images))` | the same in their texture |
+# | the same among images with edges and calm surfaces, as photographs have | `kt.wavelet_noise(shape)`, within `kt.squash`; `wavelets=kt.fit_wavelets(images)` for your own; `field=0.5` for busy and calm regions | sparse edges and patches in the colours of photographs |
 # | which images of a known kind it prefers | `kt.latent(generator)` | images of the generator |
 # | something else | any `tfd.Distribution` of images | sampled in image space, more slowly |
 #

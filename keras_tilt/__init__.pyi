@@ -31,13 +31,16 @@ from .partition import (
 )
 from .reference import (
     Spectrum as Spectrum,
+    Wavelets as Wavelets,
     box as box,
     fit_latent as fit_latent,
     fit_spectrum as fit_spectrum,
+    fit_wavelets as fit_wavelets,
     frequency_bands as frequency_bands,
     latent as latent,
     spectral_noise as spectral_noise,
     squash as squash,
+    wavelet_noise as wavelet_noise,
     white_noise as white_noise,
 )
 from .sampling import (

@@ -37,6 +37,10 @@ MUTATIONS = [
         # q: references
         ("reference/transports", "below, above = (x - self.low)", "below, above = (self.low - x)", "test_reference"),
         ("reference/transports", "log_normal = -0.5 * z**2", "log_normal = -0.4 * z**2", "test_reference"),
+        ("reference/heavy_tails", "log_size + _log_cosh(", "_log_cosh(", "test_wavelets"),
+        ("reference/heavy_tails", "field - self._strength**2", "field", "test_wavelets"),
+        ("reference/wavelet_transform", "low - low @ high.T @ high", "low", "test_wavelets"),
+        ("reference/transports", "tf.roll(others, 1, axis=-2)", "others", "test_transports"),
         # draws of p
         ("sampling/kernels", "noise = cosine * at.noise + sine * at.momentum", "noise = cosine * at.noise - sine * at.momentum", "test_kernels"),
         ("sampling/kernels", "tf.where(left > 1, angle, angle / 2)", "angle", "test_kernels"),

@@ -17,6 +17,7 @@ from keras_tilt.reference.distributions import (
     squash,
 )
 from keras_tilt.reference.generators import latent
+from keras_tilt.reference.heavy_tails import wavelet_noise
 from keras_tilt.sampling.kernels import (
     KERNELS,
     SplitHamiltonianMonteCarlo,
@@ -315,6 +316,15 @@ def squashed_tilt(weights):
     )
 
 
+def wavelet_tilt(weights):
+    """f = w.z of the noise of heavy-tailed coefficients, found again by the inverse."""
+    reference = wavelet_noise(IMAGE)
+    inverse = reference.bijector.inverse
+    return Tilt(
+        lambda images: linear_in(inverse(tf.identity(images)), weights), reference
+    )
+
+
 def latent_tilt(weights):
     """f = w.x where x = A z has fewer pixels than z has numbers."""
     matrix = np.random.default_rng(8).normal(size=[70, np.prod(IMAGE)]) / 10
@@ -351,7 +361,10 @@ def after_one_step_of_a_reference(make, name, power=1.0):
 
 every_kernel_and_reference = pytest.mark.parametrize(
     "make, name",
-    crossed([spectral_tilt, squashed_tilt, latent_tilt], [(squashed_tilt, "hmc")]),
+    crossed(
+        [spectral_tilt, squashed_tilt, latent_tilt, wavelet_tilt],
+        [(squashed_tilt, "hmc"), (wavelet_tilt, "split")],
+    ),
     ids=lambda value: getattr(value, "__name__", value),
 )
 

@@ -20,7 +20,7 @@ from small_network import SHAPE, small_network
 
 import keras_tilt as kt
 from keras_tilt.cli import ask, export_sampler, flags
-from keras_tilt.reference import distributions, generators
+from keras_tilt.reference import distributions, generators, heavy_tails
 from keras_tilt.sampling import kernels
 
 CHAINS, DRAWS, BURNIN = 4, 4, 3
@@ -48,6 +48,10 @@ REFERENCES = {
         SHAPE, spectrum=kt.fit_spectrum(np.random.default_rng(0).random((99, *SHAPE)))
     ),
     "squash": lambda: kt.squash(kt.spectral_noise(SHAPE, stddev=0.5), -1.0, 1.0),
+    "wavelet_noise": lambda: kt.wavelet_noise(SHAPE, 0.1, 0.5),
+    "wavelet_noise with a field": lambda: kt.squash(
+        kt.wavelet_noise(SHAPE, 0.0, 0.5, field=0.5), -1.0, 1.0
+    ),
     "latent": lambda: kt.latent(generator()),
     "latent of a function": lambda: kt.latent(
         lambda z: tf.reshape(tf.tanh(z), [-1, *SHAPE]), [64]
@@ -58,8 +62,14 @@ REFERENCES = {
     ),
 }
 # Of the names of those modules.
-NO_REFERENCES = {"Generator", "checked_shape", "frequency_bands", "standard_normal"}
-WITHOUT_DENSITY = {"latent", "latent of a function", "squash of latent"}
+NO_REFERENCES = {
+    *("Generator", "NormalToWavelets", "ScaledWavelets", "standard_normal"),
+    *("checked_parameter", "checked_shape", "frequency_bands"),
+}
+WITHOUT_DENSITY = {
+    *("latent", "latent of a function", "squash of latent"),
+    "wavelet_noise with a field",
+}
 NOT_NORMAL = {"other"}
 
 _made = {}
@@ -228,7 +238,8 @@ def plain(network):
 
 
 def test_every_reference_kernel_and_argument_is_entered():
-    functions = {*distributions.__all__, *generators.__all__} - NO_REFERENCES
+    modules = distributions, generators, heavy_tails
+    functions = {name for each in modules for name in each.__all__} - NO_REFERENCES
     assert functions == functions & {name.split()[0] for name in REFERENCES}
     assert set().union(*WAYS.values()) == set(inspect.signature(kt.sample).parameters)
     assert {*flags.NOISES} <= {"spectral", "box", "white"}, "enter it in SERVED"

@@ -20,6 +20,8 @@ from keras_tilt.reference.distributions import (
     white_noise,
 )
 from keras_tilt.reference.generators import latent
+from keras_tilt.reference.heavy_tails import wavelet_noise
+from keras_tilt.reference.photographs import COLOUR_COVARIANCE
 from keras_tilt.reference.spectrum import (
     Spectrum,
     fit_spectrum,
@@ -40,6 +42,8 @@ REFERENCES = {
     "spectral noise by pixel": lambda: spectral_noise(
         SHAPE, mean=np.arange(6.0).reshape(SHAPE), exponent=0.5
     ),
+    "wavelet noise": lambda: wavelet_noise(SHAPE, mean=2.0, stddev=3.0),
+    "squashed wavelet noise": lambda: squash(wavelet_noise(SHAPE), 0.0, 255.0),
     "squashed white noise": lambda: squash(white_noise(SHAPE, 100.0, 50.0)),
     "squashed spectral noise": lambda: squash(spectral_noise(SHAPE), -1.0, 3.0, 2.0),
     "squashed by pixel": lambda: squash(
@@ -320,6 +324,21 @@ def test_the_standard_deviation_of_every_pixel_is_the_stated_one(channels):
     variance = np.sum(matrix**2, axis=1)
     np.testing.assert_allclose(variance, 2.5**2, rtol=1e-5)
     np.testing.assert_allclose(q.bijector.forward(tf.zeros(shape)), 5.0)
+
+
+def test_three_channels_are_correlated_as_in_photographs_and_others_are_not():
+    photos = np.array(COLOUR_COVARIANCE)
+    stddev = np.sqrt(np.diag(photos))
+    exact = 2.5**2 * photos / np.outer(stddev, stddev)
+    for channels, covariance in [(3, exact), (2, 2.5**2 * np.eye(2))]:
+        shape = (3, 5, channels)
+        matrix = matrix_of(spectral_noise(shape, stddev=2.5).bijector, shape)
+        one_pixel = (matrix @ matrix.T)[:channels, :channels]
+        np.testing.assert_allclose(one_pixel, covariance, rtol=1e-5, atol=1e-5)
+    independent = spectral_noise([3, 5, 3], colour_covariance=4 * np.eye(3))
+    matrix = matrix_of(independent.bijector, (3, 5, 3))
+    exact = one_over_f_covariance((3, 5, 3), 1.0, 4 * np.eye(3))
+    np.testing.assert_allclose(matrix @ matrix.T, exact, atol=1e-5)
 
 
 def test_log_prob_is_that_of_a_gaussian_with_the_full_covariance():

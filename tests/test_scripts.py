@@ -957,6 +957,23 @@ def test_the_benchmark_of_pictures_runs_through(colour_network, tmp_path):
         assert list((tmp_path / "out" / name).glob("overview*.png"))
 
 
+@pytest.mark.slow
+def test_the_statistics_of_photographs_are_fitted_and_printed(tmp_path):
+    rng = np.random.default_rng(0)
+    photos = rng.integers(0, 256, [9, 40, 40, 3]).astype(np.uint8)
+    jpegs = [tf.io.encode_jpeg(photo, quality=100).numpy() for photo in photos]
+    offsets = np.cumsum([0, *map(len, jpegs)])
+    content = np.frombuffer(b"".join(jpegs), np.uint8)
+    np.savez(tmp_path / "photos.npz", buf=content, off=offsets)
+    out = tmp_path / "found.json"
+    command = ["benchmarks/photo_statistics.py", "--smoke", "--out", out]
+    run = run_script(*command, "--photos", tmp_path / "photos.npz")
+    assert run.returncode == 0, run.stderr
+    found = json.loads(out.read_text())
+    assert np.shape(found["amplitude"]) == np.shape(found["pooled_kurtosis"])
+    assert "approximation_kurtosis = [" in run.stdout
+
+
 def test_runs_of_camvid_with_other_settings_are_in_other_folders(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     folder_of = runpy.run_path(str(ROOT / "benchmarks" / "camvid.py"))["folder_of"]

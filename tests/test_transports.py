@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
+from keras_tilt.reference import transports
 from keras_tilt.reference.transports import NormalToBox, hartley
 
 SIZES = [(4, 5), (5, 4), (3, 3), (6, 6), (1, 4), (5, 1), (1, 1), (2, 2)]
@@ -32,6 +33,14 @@ def test_the_hartley_transform_has_the_precision_of_its_argument():
     single = hartley(tf.constant(images, tf.float32))
     assert single.dtype == tf.float32
     np.testing.assert_allclose(single, exact, atol=1e-5)
+
+
+@pytest.mark.parametrize("height, width", SIZES)
+def test_both_ways_to_the_hartley_transform_agree(height, width, monkeypatch):
+    images = tf.constant(np.random.default_rng(2).normal(size=[2, height, width, 3]))
+    of_small = hartley(images)
+    monkeypatch.setattr(transports, "_SMALL", 0)
+    np.testing.assert_allclose(hartley(images), of_small, atol=1e-14)
 
 
 def test_a_box_is_entered_with_full_precision_from_both_ends():

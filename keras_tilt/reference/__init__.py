@@ -8,18 +8,23 @@ from keras_tilt.reference.distributions import (
     white_noise,
 )
 from keras_tilt.reference.generators import latent
+from keras_tilt.reference.heavy_tails import wavelet_noise
 from keras_tilt.reference.learned import fit_latent
 from keras_tilt.reference.spectrum import Spectrum, fit_spectrum, power_law
+from keras_tilt.reference.wavelets import Wavelets, fit_wavelets
 
 __all__ = [
     "Spectrum",
+    "Wavelets",
     "box",
     "fit_latent",
     "fit_spectrum",
+    "fit_wavelets",
     "frequency_bands",
     "latent",
     "power_law",
     "spectral_noise",
     "squash",
+    "wavelet_noise",
     "white_noise",
 ]

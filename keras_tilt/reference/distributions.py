@@ -10,6 +10,7 @@ generator network's images see `keras_tilt.reference.generators`.
 
 __all__ = [
     "box",
+    "checked_parameter",
     "checked_shape",
     "frequency_bands",
     "spectral_noise",
@@ -20,16 +21,17 @@ __all__ = [
 
 import numbers
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from tensorflow_probability import bijectors as tfb
 from tensorflow_probability import distributions as tfd
 
+from keras_tilt.reference.photographs import colour_correlation
 from keras_tilt.reference.spectrum import (
     Spectrum,
     check_left_out,
-    log_rings,
     power_law,
 )
 from keras_tilt.reference.transports import (
@@ -37,6 +39,7 @@ from keras_tilt.reference.transports import (
     NormalToBox,
     NormalToSpectrum,
     Squashed,
+    is_chain,
 )
 from keras_tilt.validation import as_array
 
@@ -66,7 +69,7 @@ def white_noise(
         (2, 28, 28, 1)
     """
     shape = checked_shape(shape)
-    mean = _checked_parameter("mean", mean, shape)
+    mean = checked_parameter("mean", mean, shape)
     stddev = _checked_positive("stddev", stddev, shape)
     transport = tfb.Shift(mean)(tfb.Scale(stddev))
     return tfd.TransformedDistribution(
@@ -103,8 +106,8 @@ def box(
         np.True_
     """
     shape = checked_shape(shape)
-    low = _checked_parameter("low", low, shape)
-    high = _checked_parameter("high", high, shape)
+    low = checked_parameter("low", low, shape)
+    high = checked_parameter("high", high, shape)
     _check_low_is_below_high(low, high)
     return Box(standard_normal(shape), NormalToBox(low, high), name="box")
 
@@ -126,17 +129,20 @@ def spectral_noise(
     discrete Hartley transform, is real, symmetric, orthonormal and its own inverse. The
     Gaussian lives on the torus: opposite edges of an image are neighbours. At f = 0 the
     amplitude is that of the lowest other frequency. `stddev` or `colour_covariance`
-    holds exactly, for every pixel.
+    holds exactly, for every pixel. Three channels are correlated as red, green and blue
+    are in photographs, unless `colour_covariance` or `spectrum` says otherwise.
 
     Args:
         shape: [height, width, channels] of one image.
         mean: scalar or array that broadcasts to `shape`, in units of a pixel; by
             default 0, or the mean of `spectrum`.
-        stddev: positive scalar, of one pixel, in the same unit; by default 1.
+        stddev: positive scalar, of one pixel in every channel, in the same unit; by
+            default 1.
         exponent: of the fall of the amplitude; by default 1, about that of photographs.
             0 is white noise.
         colour_covariance: [channels, channels], of one pixel, symmetric and positive
-            definite, in units of pixel^2. Excludes `stddev`.
+            definite, in units of pixel^2. Excludes `stddev`. stddev**2 * np.eye(3) is
+            for three channels that are independent.
         spectrum: a `Spectrum`, such as `fit_spectrum(images)`. Excludes `stddev`,
             `exponent` and `colour_covariance`.
 
@@ -156,7 +162,9 @@ def spectral_noise(
     Source: Field (1987), for 1/f; Bracewell (1983), "Discrete Hartley transform".
     """
     shape = checked_shape(shape)
-    if spectrum is None:
+    if spectrum is None and colour_covariance is None and shape[2:] == (3,):
+        spectrum = _in_colours_of_photographs(shape, stddev, exponent)
+    elif spectrum is None:
         spectrum = power_law(shape, stddev, exponent, colour_covariance)
     else:
         stated = {
@@ -165,8 +173,8 @@ def spectral_noise(
             "colour_covariance": colour_covariance,
         }
         _check_spectrum(spectrum, shape, stated)
-    mean = _checked_parameter("mean", spectrum.mean if mean is None else mean, shape)
-    amplitude = _checked_parameter("amplitude", spectrum.amplitude, shape)
+    mean = checked_parameter("mean", spectrum.mean if mean is None else mean, shape)
+    amplitude = checked_parameter("amplitude", spectrum.amplitude, shape)
     if not np.all(amplitude > 0):
         raise ValueError(
             "The amplitude of every frequency must be positive, in float32. Received: "
@@ -222,8 +230,8 @@ def squash(
     """
     _check_transport(reference)
     shape = tuple(reference.event_shape)
-    lowest = _checked_parameter("low", low, shape)
-    highest = _checked_parameter("high", high, shape)
+    lowest = checked_parameter("low", low, shape)
+    highest = checked_parameter("high", high, shape)
     _check_low_is_below_high(lowest, highest)
     scale = (highest - lowest) / np.sqrt(2 * np.pi) if scale is None else scale
     stretch = _checked_positive("scale", scale, shape)
@@ -241,15 +249,17 @@ def frequency_bands(reference: tfd.Distribution) -> np.ndarray | None:
 
         band = ring + num_rings * colour
 
-    About 16 rings, equally wide in the logarithm of the radial frequency, for every
-    decorrelated colour; the innermost also has f = 0. No band is empty.
+    Of spectral noise about 16 rings, equally wide in the logarithm of the radial
+    frequency, for every decorrelated colour; the innermost also has f = 0. Of wavelet
+    noise its levels, from the approximations to the finest details; the noise of a
+    field of scales is one band more. No band is empty.
 
     Args:
         reference: any; `squash` keeps the noise, and so the bands, of its argument.
 
     Returns:
-        bands: int32 [height, width, channels], the shape of the noise, with numbers
-            0, ..., n - 1; or None if its coordinates are not frequencies.
+        bands: int32, of the shape of the noise, with numbers 0, ..., n - 1; or None if
+            its coordinates are not frequencies.
 
     Example:
         >>> bands = frequency_bands(squash(spectral_noise([4, 4, 1])))
@@ -261,14 +271,11 @@ def frequency_bands(reference: tfd.Distribution) -> np.ndarray | None:
         >>> frequency_bands(white_noise([4, 4, 1])) is None
         True
     """
-    bijector = getattr(reference, "bijector", None)
-    while isinstance(bijector, tfb.Chain):
+    bijector: Any = getattr(reference, "bijector", None)
+    while is_chain(bijector):
         bijector = bijector.bijectors[-1]
-    if not isinstance(bijector, NormalToSpectrum):
-        return None
-    height, width, channels = bijector.amplitude.shape
-    rings = log_rings(height, width)
-    return rings[:, :, None] + (rings.max() + 1) * np.arange(channels, dtype=np.int32)
+    bands = getattr(bijector, "frequency_bands", None)
+    return None if bands is None else bands()
 
 
 def standard_normal(shape: Sequence[int]) -> tfd.Distribution:
@@ -288,8 +295,14 @@ def checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(int(size) for size in sizes)
 
 
-def _checked_parameter(name, value, shape):
-    """A float32 array that is either a scalar or of the full shape of an image."""
+def checked_parameter(
+    name: str, value: ArrayLike, shape: tuple[int, ...]
+) -> np.ndarray:
+    """Return a float32 array that is either a scalar or of the full shape of an image.
+
+    Raises:
+        ValueError: unless it is finite and broadcasts to the shape.
+    """
     value = as_array(name, value, np.float32)
     if not np.all(np.isfinite(value)):
         raise ValueError(
@@ -308,7 +321,7 @@ def _checked_parameter(name, value, shape):
 
 
 def _checked_positive(name, value, shape):
-    value = _checked_parameter(name, value, shape)
+    value = checked_parameter(name, value, shape)
     if not np.all(value > 0):
         raise ValueError(
             f"`{name}` must be positive. Received: smallest value {np.min(value)}. "
@@ -325,6 +338,13 @@ def _check_low_is_below_high(low, high):
             "`low` must be below `high` for every pixel. Received: "
             f"low={low.ravel()[first]}, high={high.ravel()[first]}. Swap or widen them."
         )
+
+
+def _in_colours_of_photographs(shape, stddev, exponent):
+    """The law of a power of f; its check of `stddev` is that of all channels alike."""
+    alike = power_law(shape, stddev, exponent)
+    covariance = alike.colour_covariance[0, 0] * colour_correlation()
+    return power_law(shape, exponent=exponent, colour_covariance=covariance)
 
 
 def _check_spectrum(spectrum, shape, stated):

@@ -13,6 +13,7 @@ __all__ = ["Generator", "generators_of", "has_density", "latent"]
 import inspect
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import tensorflow as tf
 from tensorflow_probability import bijectors as tfb
 from tensorflow_probability import distributions as tfd
@@ -92,7 +93,7 @@ def has_density(reference: tfd.Distribution) -> bool:
 
 
 class Generator(tfb.Bijector):
-    """Transport of noise to images by a network, which has no inverse."""
+    """Transport of noise to images by a function, which has no inverse."""
 
     def __init__(
         self,
@@ -112,6 +113,11 @@ class Generator(tfb.Bijector):
             parameters={},
             name="generator",
         )
+
+    def frequency_bands(self) -> np.ndarray | None:
+        """Return the bands of the noise, if the generator knows them."""
+        bands = getattr(self._generate, "frequency_bands", None)
+        return None if bands is None else bands()
 
     def _forward_event_shape(self, _):
         return self._image_shape

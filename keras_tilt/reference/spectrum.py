@@ -17,9 +17,12 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from keras_tilt.validation import as_array, as_number, one_pass
-
-_BATCH = 16  # images transformed at once
+from keras_tilt.reference.image_batches import (
+    check_has_variance,
+    check_number_of_images,
+    image_batches,
+)
+from keras_tilt.validation import as_array, as_number
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,7 +51,7 @@ class Spectrum:
     def __post_init__(self):
         amplitude = _checked_amplitude(self.amplitude)
         channels = amplitude.shape[2]
-        colours = _checked_colours(self.colours, channels)
+        colours = checked_colours(self.colours, channels)
         mean = np.asarray(self.mean, np.float64)
         if mean.shape != (channels,):
             raise ValueError(
@@ -114,7 +117,7 @@ def power_law(
     # Relative to the lowest frequency, so that no power of f overflows.
     falloff = (np.maximum(frequency, lowest) / lowest) ** -exponent
     falloff /= np.sqrt(np.mean(falloff**2))
-    variance, colours = _principal_colours(colour_covariance)
+    variance, colours = principal_colours(colour_covariance)
     return Spectrum(
         mean=np.zeros(channels),
         colours=colours,
@@ -158,13 +161,13 @@ def fit_spectrum(images: ArrayLike | Iterable, isotropic: bool = True) -> Spectr
         >>> np.sqrt(spectrum.colour_covariance).round()
         array([[20.]])
     """
-    mean, cross_power = _sufficient_statistics(_batches(images))
-    variance, colours = _principal_colours(cross_power.mean(axis=(0, 1)))
+    mean, cross_power = _sufficient_statistics(image_batches(images))
+    variance, colours = principal_colours(cross_power.mean(axis=(0, 1)))
     power = np.einsum("im,hwij,jm->hwm", colours, cross_power, colours)
     if isotropic:
         power = _ring_means(power)
-    _check_has_variance("decorrelated colour", variance)
-    _check_has_variance("frequency", power)
+    check_has_variance("decorrelated colour", variance)
+    check_has_variance("frequency", power)
     return Spectrum(mean=mean, colours=colours, amplitude=np.sqrt(power))
 
 
@@ -197,9 +200,9 @@ def _ring_means(power):
     return (sums / np.maximum(counts, 1))[rings]
 
 
-def _principal_colours(colour_covariance):
-    """Variances [channels] and orthonormal columns [channels, channels]."""
-    variance, colours = np.linalg.eigh(colour_covariance)
+def principal_colours(colour_covariance: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Return variances [channels] and orthonormal columns [channels, channels]."""
+    variance, colours = np.linalg.eigh(np.asarray(colour_covariance))
     order = np.argsort(-variance, kind="stable")
     return variance[order], colours[:, order]
 
@@ -219,64 +222,12 @@ def _sufficient_statistics(batches):
         for part in (transform.real, transform.imag):
             cross = cross + np.einsum("nhwi,nhwj->hwij", part, part)
         count += len(batch)
-    _check_count(count)
+    check_number_of_images(count)
     pixels = cross.shape[0] * cross.shape[1]
     cross_power = cross / (count * pixels)
     shift = total / (count * pixels)
     cross_power[0, 0] -= pixels * np.outer(shift, shift)
     return offset + shift, cross_power
-
-
-def _batches(images):
-    """Small float64 batches [n, height, width, channels] of one shape."""
-    expected = None
-    one_array = hasattr(images, "shape")
-    for batch in [images] if one_array else one_pass("images", images, "fitting"):
-        batch = np.asarray(batch[0] if isinstance(batch, tuple | list) else batch)
-        expected = expected or batch.shape[1:]
-        _check_batch(batch, expected)
-        for start in range(0, len(batch), _BATCH):
-            part = batch[start : start + _BATCH].astype(np.float64)
-            _check_finite(part)
-            yield part
-
-
-def _check_batch(batch, expected):
-    if batch.ndim != 4 or 0 in batch.shape[1:] or batch.shape[1:] != expected:
-        wanted = "[n, height, width, channels]"
-        if len(expected) == 3:
-            wanted += f", of one image shape {expected}"
-        raise ValueError(
-            f"`images` must be an array or batches {wanted}. Received: shape "
-            f"{batch.shape}. Reshape, crop or batch them."
-        )
-
-
-def _check_finite(batch):
-    if not np.all(np.isfinite(batch)):
-        raise ValueError(
-            f"`images` must be finite. Received: {np.sum(~np.isfinite(batch))} of "
-            f"{batch.size} pixels of a batch that are not. Check where they come from."
-        )
-
-
-def _check_count(count):
-    if count < 2:
-        raise ValueError(
-            f"`images` must be two images or more. Received: {count}. One image has no "
-            "variance around its own mean; pass others like it."
-        )
-
-
-def _check_has_variance(name, values):
-    """Up to rounding: colours of gray images saved as RGB are equal to about eps."""
-    without = values <= 1e-12 * np.max(values)
-    if np.any(without):
-        raise ValueError(
-            f"`images` must vary in every {name}, or they have no density. Received: "
-            f"{np.sum(without)} of {values.size} without variance. Drop constant or "
-            "repeated channels, pass more images, or add a little white noise."
-        )
 
 
 def _checked_amplitude(amplitude):
@@ -301,7 +252,8 @@ def _checked_amplitude(amplitude):
     return amplitude
 
 
-def _checked_colours(colours, channels):
+def checked_colours(colours: ArrayLike, channels: int) -> np.ndarray:
+    """Return orthonormal columns [channels, channels], or raise a ValueError."""
     colours = np.asarray(colours, np.float64)
     is_square = colours.shape == (channels, channels)
     if not is_square or not np.allclose(colours.T @ colours, np.eye(channels)):

@@ -14,7 +14,10 @@ __all__ = [
     "Squashed",
     "forward",
     "hartley",
+    "hartley_of_planes",
+    "in_a_graph_of_its_own",
     "inverse",
+    "is_chain",
 ]
 
 import functools
@@ -26,6 +29,11 @@ import tensorflow_probability as tfp
 from numpy.typing import ArrayLike
 from tensorflow_probability import bijectors as tfb
 from tensorflow_probability import distributions as tfd
+
+from keras_tilt.reference.planes import from_planes, to_planes
+from keras_tilt.reference.spectrum import log_rings
+
+_SMALL = 64 * 64  # pixels of a plane, up to which the complex FFT is the faster one
 
 
 def forward(bijector: tfb.Bijector, noise: tf.Tensor) -> tf.Tensor:
@@ -43,7 +51,7 @@ def forward(bijector: tfb.Bijector, noise: tf.Tensor) -> tf.Tensor:
     Returns:
         images: T(z), [n, ...].
     """
-    if not isinstance(bijector, tfb.Chain):
+    if not is_chain(bijector):
         return bijector._forward(noise)
     for part in reversed(bijector.bijectors):
         noise = forward(part, noise)
@@ -52,11 +60,20 @@ def forward(bijector: tfb.Bijector, noise: tf.Tensor) -> tf.Tensor:
 
 def inverse(bijector: tfb.Bijector, images: tf.Tensor) -> tf.Tensor:
     """Return the noise of images [n, ...] without TFP's cache: see `forward`."""
-    if not isinstance(bijector, tfb.Chain):
+    if not is_chain(bijector):
         return bijector._inverse(images)
     for part in bijector.bijectors:
         images = inverse(part, images)
     return images
+
+
+def is_chain(bijector: tfb.Bijector) -> bool:
+    """Return whether a bijector is a chain.
+
+    Of parts that are no composite tensors, such as a generator, TFP makes an object of
+    the class below `tfb.Chain`.
+    """
+    return isinstance(bijector, tfb.Chain.__mro__[1])
 
 
 class NormalToBox(tfb.AutoCompositeTensorBijector):
@@ -149,8 +166,8 @@ class NormalToSpectrum(tfb.AutoCompositeTensorBijector):
         }
 
     def _forward(self, z):
-        by_colour = hartley(self.amplitude * z)
-        return self.mean + tf.tensordot(by_colour, self.colours, [[-1], [1]])
+        spectrum = hartley_of_planes(to_planes(self.amplitude * z))
+        return self.mean + from_planes(spectrum, z, self.colours / self._norm)
 
     def _inverse(self, x):
         by_colour = tf.tensordot(x - self.mean, self.colours, [[-1], [0]])
@@ -158,6 +175,18 @@ class NormalToSpectrum(tfb.AutoCompositeTensorBijector):
 
     def _forward_log_det_jacobian(self, z):
         return tf.reduce_sum(tf.math.log(self.amplitude))
+
+    def frequency_bands(self) -> np.ndarray:
+        """Return the ring of each frequency, the innermost first, and its colour."""
+        height, width, channels = self.amplitude.shape
+        rings = log_rings(height, width)
+        colours = np.arange(channels, dtype=np.int32)
+        return rings[:, :, None] + (rings.max() + 1) * colours
+
+    @property
+    def _norm(self):
+        height, width, _ = self.amplitude.shape
+        return np.sqrt(height * width)
 
 
 class Box(tfd.TransformedDistribution):
@@ -202,11 +231,14 @@ def _interior(low, high):
     return lowest, highest
 
 
-def _in_a_graph_of_its_own(function):
-    """A function whose gradient is written down, made once for all graphs it is in.
+def in_a_graph_of_its_own(function: Callable) -> Callable:
+    """Return a function whose gradient is written down, made once for all graphs.
 
     TensorFlow never forgets a gradient that was written down in a graph, and with it
     that graph, and the network in it. This one is small, and one for each shape.
+
+    Args:
+        function: of tensors, decorated by `tf.custom_gradient`.
     """
 
     @functools.cache
@@ -223,7 +255,7 @@ def _in_a_graph_of_its_own(function):
     return called
 
 
-@_in_a_graph_of_its_own
+@in_a_graph_of_its_own
 @tf.custom_gradient
 def _to_box(z, low, high):
     """low + (high - low) Phi(z), of which z alone has a gradient."""
@@ -236,21 +268,34 @@ def _to_box(z, low, high):
     return tf.where(z < 0, low + tail, high - tail), gradient
 
 
-@_in_a_graph_of_its_own
-@tf.custom_gradient
-def hartley(images: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-    """H(u) = (Re DFT2(u) - Im DFT2(u)) / sqrt(height width), channel by channel.
-
-    H is symmetric, so that it is its own gradient. The real FFT gives one half of the
-    columns, and the other by DFT(-k) = conj(DFT(k)).
-    """
+def hartley(images: tf.Tensor) -> tf.Tensor:
+    """H(u) = (Re DFT2(u) - Im DFT2(u)) / sqrt(height width), channel by channel."""
     height, width, _ = images.shape[-3:]
-    half = tf.signal.rfft2d(tf.einsum("...hwc->...chw", images))
+    transform = hartley_of_planes(to_planes(images)) / np.sqrt(height * width)
+    return from_planes(transform, images)
+
+
+@in_a_graph_of_its_own
+@tf.custom_gradient
+def hartley_of_planes(planes: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+    """Return sqrt(height width) H of planes [..., height, width].
+
+        Re DFT2(u) - Im DFT2(u) = Re DFT2((1 + i) u)
+
+    Symmetric, so that it is its own gradient. Of large images the real FFT of one half
+    of the columns is faster, the other by DFT(-k) = conj(DFT(k)); of small ones the
+    least number of operations. (As products with matrices it is slower at any size.)
+    """
+    height, width = planes.shape[-2:]
+    if height * width <= _SMALL:
+        return tf.math.real(tf.signal.fft2d(tf.complex(planes, planes))), (
+            hartley_of_planes
+        )
+    half = tf.signal.rfft2d(planes)
     cosines, sines = tf.math.real(half), -tf.math.imag(half)
     others = tf.reverse((cosines - sines)[..., 1 : (width + 1) // 2], [-2, -1])
     columns = [cosines + sines, tf.roll(others, 1, axis=-2)]
-    planes = tf.concat(columns, axis=-1) / np.sqrt(height * width)
-    return tf.einsum("...chw->...hwc", planes), hartley
+    return tf.concat(columns, axis=-1), hartley_of_planes
 
 
 def _phi(z):

@@ -24,9 +24,7 @@ from keras_tilt.reference.distributions import (
     white_noise,
 )
 from keras_tilt.reference.generators import latent
-
-# Of the pixels of 1,000 photographs, one of each ImageNet class: red, green, blue.
-_PHOTOS_COVARIANCE = [[4852, 4247, 3865], [4247, 4647, 4403], [3865, 4403, 5075]]
+from keras_tilt.reference.photographs import COLOUR_COVARIANCE
 
 _LATENT = "latent:"
 _LOOKED_AT = 64  # images of a generator, whose pixels are held against the range
@@ -63,7 +61,7 @@ def noise(
         return white_noise(shape, middle, contrast * width)
     if kind == "box":
         return box(shape, low, high)
-    colours = np.array(_PHOTOS_COVARIANCE) if shape[2] == 3 else np.eye(shape[2])
+    colours = np.array(COLOUR_COVARIANCE) if shape[2] == 3 else np.eye(shape[2])
     colours = colours * (contrast * width) ** 2 / np.trace(colours) * shape[2]
     natural = spectral_noise(
         shape, mean=middle, exponent=exponent, colour_covariance=colours
