@@ -7,14 +7,8 @@ READY := .venv/.ready
 help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-demo: $(READY) ## train on the embedded digits, sample all ten, serve two; out/demo
-	$(BIN)/python train/mnist.py --embedded --seeds 0 --out out/demo/models
-	$(BIN)/python train/digits.py out/demo/models/gg-dg-seed0-epoch25.keras --out out/demo
-	$(BIN)/python export/sampler.py out/demo/models/gg-dg-seed0-epoch25.keras \
-	  --unit class:0 --unit class:7 --reference spectral --scale 4 \
-	  --draws 400 --out out/demo/served/digits
-	$(BIN)/python export/ask.py out/demo/served/digits --unit class:0 class:7 \
-	  --out out/demo/served.png
+demo: $(READY) ## learn digits and their law, draw all ten, serve; out/demo/index.html
+	$(BIN)/keras-tilt demo --out out/demo
 
 test: $(READY) ## the quick tests
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadscope --durations=10

@@ -12,7 +12,8 @@
 # | what it responds to among images with natural correlations | `kt.spectral_noise(shape, mean, stddev, exponent)`, within `kt.squash` | clouds that take the form of the unit |
 # | the same with your own images' spectrum | `kt.spectral_noise(shape, spectrum=kt.fit_spectrum(images))` | the same in their texture |
 # | the same among images with edges and calm surfaces, as photographs have | `kt.wavelet_noise(shape)`, within `kt.squash`; `wavelets=kt.fit_wavelets(images)` for your own; `field=0.5` for busy and calm regions | sparse edges and patches in the colours of photographs |
-# | which images of a known kind it prefers | `kt.latent(generator)` | images of the generator |
+# | which images of the data's kind it prefers: the model that was trained | `kt.latent(kt.fit_latent(images))` | digits among digits |
+# | which images of another generator | `kt.latent(generator)` | images of that generator |
 # | something else | any `tfd.Distribution` of images | sampled in image space, more slowly |
 #
 # All but the last are transports x = T(z) of white noise z. The sampler works on z,
@@ -24,9 +25,8 @@
 import keras_tilt as kt
 import keras
 import numpy as np
-import tensorflow as tf
 
-(images, labels), _ = kt.data.embedded_mnist()
+(images, labels), unseen = kt.data.embedded_mnist()
 keras.utils.set_random_seed(0)
 model = kt.GenerativeClassifier(kt.lenet(scale=1 / 256))
 model.compile("adam", objective="generative")
@@ -35,17 +35,6 @@ model.fit(batches, epochs=4, shuffle=False, verbose=0)
 three = kt.unit(model, class_index=3)
 shape = three.input_shape
 
-pixels = images.reshape(len(images), -1).astype(np.float32)
-mean = pixels.mean(axis=0)
-_, sizes, directions = np.linalg.svd(pixels - mean, full_matrices=False)
-components = directions[:40] * sizes[:40, None] / np.sqrt(len(pixels))
-
-
-def generator(z):
-    flat = tf.clip_by_value(mean + z @ components, 0.0, 255.0)
-    return tf.reshape(flat, [-1, 28, 28, 1])
-
-
 natural = kt.spectral_noise(shape, mean=127.5, stddev=76.0, exponent=1.7)
 fitted = kt.spectral_noise(shape, spectrum=kt.fit_spectrum(images))
 references = {
@@ -53,7 +42,7 @@ references = {
     "box": kt.box(shape, low=0.0, high=255.0),
     "1/f, squashed": kt.squash(natural, low=0.0, high=255.0),
     "fitted, squashed": kt.squash(fitted, low=0.0, high=255.0),
-    "latent": kt.latent(generator, latent_shape=[40]),
+    "learned": kt.latent(kt.fit_latent(images, held_out=unseen, progress=False)),
 }
 
 # %% a row for each reference: four of its own draws, then four draws of its tilt by class 3

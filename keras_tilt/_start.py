@@ -20,6 +20,7 @@ import tempfile
 
 REGISTERING = (
     "keras_tilt.networks.architectures",
+    "keras_tilt.networks.coupling_flow",
     "keras_tilt.networks.image_generator",
     "keras_tilt.training.classifier",
     "keras_tilt.training.metrics",

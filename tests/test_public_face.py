@@ -56,6 +56,7 @@ REFERENCES = {
     "latent of a function": lambda: kt.latent(
         lambda z: tf.reshape(tf.tanh(z), [-1, *SHAPE]), [64]
     ),
+    "fit_latent": lambda: kt.latent(kt.ImageGenerator(SHAPE, 5, 4, 0.0, 1.0)),
     "squash of latent": lambda: kt.squash(kt.latent(generator()), -1.0, 1.0),
     "other": lambda: tfp.distributions.Independent(
         tfp.distributions.Laplace(np.zeros(SHAPE, np.float32), 0.5), 3
@@ -65,9 +66,10 @@ REFERENCES = {
 NO_REFERENCES = {
     *("Generator", "NormalToWavelets", "ScaledWavelets", "standard_normal"),
     *("checked_parameter", "checked_shape", "frequency_bands"),
+    *("generators_of", "has_density"),
 }
 WITHOUT_DENSITY = {
-    *("latent", "latent of a function", "squash of latent"),
+    *("latent", "latent of a function", "fit_latent", "squash of latent"),
     "wavelet_noise with a field",
 }
 NOT_NORMAL = {"other"}
@@ -242,7 +244,6 @@ def test_every_reference_kernel_and_argument_is_entered():
     functions = {name for each in modules for name in each.__all__} - NO_REFERENCES
     assert functions == functions & {name.split()[0] for name in REFERENCES}
     assert set().union(*WAYS.values()) == set(inspect.signature(kt.sample).parameters)
-    assert {*flags.NOISES} <= {"spectral", "box", "white"}, "enter it in SERVED"
 
 
 def cases():
@@ -415,11 +416,13 @@ def test_a_function_with_conditions_on_tensors_is_served():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", flags.NOISES)
+@pytest.mark.parametrize("kind", [*flags.NOISES, "latent:{}/q.keras"])
 def test_every_reference_of_the_command_line_is_exported_and_asked(
     kind, network, tmp_path
 ):
     network.save(tmp_path / "network.keras")
+    kt.ImageGenerator(SHAPE, 5, 4).save(tmp_path / "q.keras")
+    kind = kind.format(tmp_path)
     command = [tmp_path / "network.keras", "--unit", "class:1", "--smoke"]
     command += ["--reference", kind, "--low", "0", "--high", "1"]
     export_sampler.main(list(map(str, [*command, "--out", tmp_path / "served"])))

@@ -14,7 +14,7 @@ from test_scripts import ROOT, run_script
 
 from keras_tilt import masking
 from keras_tilt.cli import segmentation
-from keras_tilt.cli.jobs.segmenting import fine_tuning
+from keras_tilt.cli.jobs.scenes import fine_tuning
 
 SCRIPT = "train/segmentation.py"
 

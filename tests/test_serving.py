@@ -362,9 +362,6 @@ def test_what_cannot_be_served_is_refused():
     normal = tfp.distributions.Sample(tfp.distributions.Normal(0.0, 2.0), shape)
     with pytest.raises(ValueError, match=r"must be N\(0, I\)"):
         make(kt.Tilt(unit, normal))
-    generator = kt.latent(lambda z: tf.reshape(z, [-1, *shape]), [64])
-    with pytest.raises(ValueError, match="a density of images"):
-        make(kt.Tilt(unit, generator))
     flat = kt.white_noise([4])
     with pytest.raises(ValueError, match=r"\[height, width, channels\]"):
         make(kt.Tilt(lambda x: tf.reduce_sum(x, axis=1), flat))

@@ -10,7 +10,6 @@ __all__ = ["main", "parse_flags"]
 
 import argparse
 import importlib
-import json
 import pathlib
 import time
 from collections.abc import Sequence
@@ -66,6 +65,5 @@ def main(argv: Sequence[str] | None = None) -> None:
         command.main(words[2 if words[0] == "export" else 1 :])
         seconds = round(time.monotonic() - start, 1)
         steps.append({"command": words, "seconds": seconds})
-    (flags.out / "steps.json").write_text(json.dumps(steps, indent=1) + "\n")
     page = demo_page.write(flags.out, steps)
     print(f"\nEverything on one page: {page}")

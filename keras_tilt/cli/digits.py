@@ -138,7 +138,7 @@ def _draw_among_images(flags, network, high, lengths):
         tilts = digit_units.class_tilts(network, q)
         number = 200 if flags.smoke else two_halves.NUM_DRAWS
         rows = two_halves.compared(network, tilts, *data, number, flags.seed)
-        two_halves.save(flags.out, rows)
+        two_halves.write(flags.out, rows)
         print(f"\n{two_halves.table(rows)}")
 
 

@@ -39,7 +39,7 @@ from collections.abc import Callable, Iterable, Sequence
 Add = Callable[..., argparse.Action]  # `add_argument` of a parser, or of a group
 
 MODES = ("none", "caffe", "tf", "torch")  # of keras.applications
-NOISES = ("spectral", "box", "white")
+NOISES = ("spectral", "wavelets", "box", "white")
 RULES = ("vote", "paste")  # of `keras_tilt.masking`
 
 
@@ -275,8 +275,9 @@ def add_reference(add: Add) -> None:
         type=reference,
         default="spectral",
         metavar="|".join((*NOISES, "latent:FILE.keras")),
-        help="noise of a 1/f spectrum between black and white; uniform there; Gaussian "
-        "(white); images of a generator, as `keras-tilt reference` fits it",
+        help="noise of a 1/f spectrum between black and white; that of the wavelet "
+        "coefficients of photographs; uniform there; Gaussian (white); images of a "
+        "generator, as `keras-tilt reference` fits it",
     )
     add("--exponent", type=float, default=1.7, help="of 1/f")
     add(

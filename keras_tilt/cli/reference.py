@@ -15,10 +15,17 @@ import pathlib
 import shutil
 from collections.abc import Sequence
 
-from keras_tilt.cli.flags import add_threads, command_parser, count, file, whole
+from keras_tilt.cli.flags import (
+    add_threads,
+    command_parser,
+    count,
+    file,
+    positive,
+    whole,
+)
 
 # What `fit_latent` is given of the flags.
-FITTED = ("latent_size", "width", "epochs", "batch_size", "seed")
+FITTED = ("latent_size", "width", "stddev", "epochs", "batch_size", "seed")
 
 
 def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -40,6 +47,7 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--out", type=file, default="out/q.keras", help=".keras file")
     add("--latent-size", type=count, default=16, help="numbers of noise of one image")
     add("--width", type=count, default=32, help="channels of the finest cells")
+    add("--stddev", type=positive, default=0.14, help="of a pixel, share of white")
     add("--epochs", type=count, default=30, help="passes over the images")
     add("--batch-size", type=count, default=64, help="images per step")
     add("--seed", type=whole, default=0, help="equal seeds give equal generators")
@@ -66,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with process.resumable(), process.as_exit():
         images, held_out = learning.image_pairs(flags.data, flags.data_dir, flags.size)
         generator = fit_latent(images, held_out=held_out, directory=work, **settings)
-        learning.save(flags.out, generator, {"data": flags.data, **settings})
+        learning.write(flags.out, generator, {"data": flags.data, **settings})
     shutil.rmtree(work, ignore_errors=True)
     print(learning.law_table(generator.law))
     print(f"\nGenerator: {flags.out}; its law: {flags.out.with_suffix('.json')}")

@@ -145,12 +145,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags = parse_flags(argv)
     from keras_tilt import storage
     from keras_tilt.cli import process  # with TensorFlow, which takes seconds
-    from keras_tilt.cli.jobs.segmenting import (
-        fine_tuning,
-        proposing,
-        scene_sets,
-        scoring,
-    )
+    from keras_tilt.cli.jobs.scenes import fine_tuning, proposing, scene_sets, scoring
 
     def given(names):
         return {name: getattr(flags, name) for name in names}

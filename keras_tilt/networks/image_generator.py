@@ -114,7 +114,7 @@ class ImageGenerator(keras.Model):
 def _encoder(image_shape, latent_size, width):
     """A network of images in [0, 1] to mean and log variance of their codes."""
     layers = keras.layers
-    stack: list = [keras.Input(tuple(image_shape))]
+    stack = [keras.Input(tuple(image_shape))]
     for halving in range(_halvings(image_shape)):
         channels = max(1, width // 2) * 2**halving
         stack.append(

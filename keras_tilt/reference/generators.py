@@ -12,6 +12,7 @@ __all__ = ["Generator", "generators_of", "has_density", "latent"]
 
 import inspect
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -20,6 +21,7 @@ from tensorflow_probability import distributions as tfd
 
 from keras_tilt.reference.distributions import checked_shape, standard_normal
 from keras_tilt.reference.gradients import differentiate
+from keras_tilt.reference.transports import is_chain
 
 
 def latent(
@@ -73,8 +75,8 @@ def generators_of(reference: tfd.Distribution) -> list[Callable]:
     Args:
         reference: any; `squash` keeps the generator of its argument.
     """
-    bijector = getattr(reference, "bijector", None)
-    parts = bijector.bijectors if isinstance(bijector, tfb.Chain) else [bijector]
+    bijector: Any = getattr(reference, "bijector", None)
+    parts = bijector.bijectors if is_chain(bijector) else [bijector]
     return [part.generator for part in parts if isinstance(part, Generator)]
 
 
@@ -100,17 +102,18 @@ class Generator(tfb.Bijector):
         generate: Callable[[tf.Tensor], tf.Tensor],
         latent_shape: Sequence[int],
         image_shape: Sequence[int],
-        generator: Callable[..., tf.Tensor],
+        generator: Callable[..., tf.Tensor] | None = None,
     ) -> None:
+        parameters = dict(locals())  # TFP takes bijectors of equal ones for the same
         self._generate = generate
-        self.generator = generator
+        self.generator = generate if generator is None else generator
         self._latent_shape = tf.TensorShape(latent_shape)
         self._image_shape = tf.TensorShape(image_shape)
         super().__init__(
             forward_min_event_ndims=self._latent_shape.rank,
             inverse_min_event_ndims=self._image_shape.rank,
             dtype=tf.float32,
-            parameters={},
+            parameters=parameters,
             name="generator",
         )
 

@@ -3,7 +3,12 @@
 mean over images of a statistic  =  sum over batches / number of images
 """
 
-__all__ = ["check_has_variance", "check_number_of_images", "image_batches"]
+__all__ = [
+    "check_has_variance",
+    "check_number_of_images",
+    "check_shape",
+    "image_batches",
+]
 
 from collections.abc import Iterator
 from typing import Any
@@ -31,20 +36,27 @@ def image_batches(images: Any) -> Iterator[np.ndarray]:
     for batch in [images] if one_array else one_pass("images", images, "fitting"):
         batch = np.asarray(batch[0] if isinstance(batch, tuple | list) else batch)
         expected = expected or batch.shape[1:]
-        _check_batch(batch, expected)
+        check_shape("images", batch, expected)
         for start in range(0, len(batch), _BATCH):
             part = batch[start : start + _BATCH].astype(np.float64)
             _check_finite(part)
             yield part
 
 
-def _check_batch(batch, expected):
+def check_shape(name: str, batch: np.ndarray, expected: tuple[int, ...]) -> None:
+    """Raise a ValueError unless a batch is of images of one shape.
+
+    Args:
+        name: of the argument, for the error.
+        batch: what should be [n, height, width, channels].
+        expected: shape of an image of the first batch.
+    """
     if batch.ndim != 4 or 0 in batch.shape[1:] or batch.shape[1:] != expected:
         wanted = "[n, height, width, channels]"
         if len(expected) == 3:
             wanted += f", of one image shape {expected}"
         raise ValueError(
-            f"`images` must be an array or batches {wanted}. Received: shape "
+            f"`{name}` must be an array or batches {wanted}. Received: shape "
             f"{batch.shape}. Reshape, crop or batch them."
         )
 

@@ -19,12 +19,13 @@ from keras_tilt.storage import replace
 
 
 def write(out: pathlib.Path, steps: Sequence[Mapping[str, Any]]) -> pathlib.Path:
-    """Write index.html, and return its path.
+    """Write steps.json and index.html, and return the path of the page.
 
     Args:
         out: folder of the demo.
         steps: command, a list of words, and seconds of each.
     """
+    (out / "steps.json").write_text(json.dumps(steps, indent=1) + "\n")
     units = _read(out / "report.json")["units"]
     law, halves = _read(out / "q.json")["law"], _read(out / "log_partition.json")
     version = newest_version(out / "served" / "digits")

@@ -3,7 +3,7 @@
 DATA -> images, held-out images -> generator, its law as lines, a picture
 """
 
-__all__ = ["held_out_arrays", "image_pairs", "law_table", "save"]
+__all__ = ["held_out_arrays", "image_pairs", "law_table", "write"]
 
 import json
 import pathlib
@@ -50,23 +50,23 @@ def image_pairs(
     Raises:
         ValueError: for images that are not there, or of several sizes without `size`.
     """
-    if data == EMBEDDED:
-        train, test = embedded_mnist()
-        return (
-            (train, test) if size is None else (_sized(train, size), _sized(test, size))
-        )
+    train, test = _sources_of(data, data_dir)
+    return _pairs_of(train, size), None if test is None else _pairs_of(test, size)
+
+
+def _sources_of(data, data_dir):
+    """Images to fit to, and those held out or None."""
     path = pathlib.Path(data)
+    if data == EMBEDDED:
+        return [sources.arrays(*pair) for pair in embedded_mnist()]
     if path.is_dir() and not (path / "train").is_dir():
-        return _pairs_of(sources.folder(path), size), None
+        return sources.folder(path), None
     if path.is_dir():
         train = sources.folder(path / "train")
-        return _pairs_of(train, size), _pairs_of(
-            sources.folder(path / "val", train.class_names), size
-        )
+        return train, sources.folder(path / "val", train.class_names)
     if data.endswith(".npz"):
         data, data_dir = path.name, path.parent
-    train, test = named_images(data, data_dir, seed=0)
-    return _pairs_of(train, size), _pairs_of(test, size)
+    return named_images(data, data_dir, seed=0)
 
 
 def held_out_arrays(data: str, high: float) -> tuple[np.ndarray, np.ndarray]:
@@ -85,11 +85,8 @@ def held_out_arrays(data: str, high: float) -> tuple[np.ndarray, np.ndarray]:
             f"Expected a data set with held-out images. Received: {data}. Pass a "
             "folder of train and val, digits, or NAME.npz."
         )
-    if isinstance(held_out, tuple):
-        images, labels = held_out
-    else:
-        parts = list(held_out.as_numpy_iterator())
-        images, labels = map(np.concatenate, zip(*parts, strict=True))
+    parts = held_out.as_numpy_iterator()
+    images, labels = map(np.concatenate, zip(*parts, strict=True))
     return images.astype(np.float32) * (high / 255), labels
 
 
@@ -104,20 +101,15 @@ def _pairs_of(source, size):
     return batches.evaluation_batches(source, _BATCH, crop=crop, shorter_side=size)
 
 
-def _sized(pair, size):
-    images, labels = pair
-    scaled = tf.image.resize(images, (size, size), antialias=True).numpy()
-    return np.clip(scaled, 0, 255), labels
-
-
-def law_table(law: Mapping[str, float]) -> str:
-    """Return the law of a generator as text, a line for each number."""
+def law_table(law: Mapping[str, float] | None) -> str:
+    """Return the law of a generator as text, a line for each number; None has none."""
+    law = law or {}
     return "\n".join(
         f"{law[name]:8.3f}  {words}" for name, words in _WORDS.items() if name in law
     )
 
 
-def save(
+def write(
     out: pathlib.Path, generator: ImageGenerator, settings: Mapping[str, Any]
 ) -> None:
     """Write the generator, and beside it its law and a picture of its images.

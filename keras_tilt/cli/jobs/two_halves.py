@@ -9,7 +9,7 @@ their errors and by log E_q exp(f_y) - log E_data exp(f_y), which is what one le
 Source: Dai, Lu and Wu (2015), section on the model, for q.
 """
 
-__all__ = ["NUM_DRAWS", "compared", "save", "table"]
+__all__ = ["NUM_DRAWS", "compared", "table", "write"]
 
 import json
 import math
@@ -82,7 +82,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def save(out: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def write(out: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write log_partition.json and a picture of it into a folder."""
     (out / "log_partition.json").write_text(json.dumps(rows, indent=1) + "\n")
     plotting.error_bars(

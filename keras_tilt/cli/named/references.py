@@ -12,7 +12,6 @@ import functools
 import pathlib
 from collections.abc import Sequence
 
-import numpy as np
 from tensorflow_probability import distributions as tfd
 
 from keras_tilt.cli.named.networks import load_model
@@ -24,7 +23,7 @@ from keras_tilt.reference.distributions import (
     white_noise,
 )
 from keras_tilt.reference.generators import latent
-from keras_tilt.reference.photographs import COLOUR_COVARIANCE
+from keras_tilt.reference.heavy_tails import wavelet_noise
 
 _LATENT = "latent:"
 _LOOKED_AT = 64  # images of a generator, whose pixels are held against the range
@@ -42,8 +41,9 @@ def noise(
 
     Args:
         kind: "spectral", a 1/f spectrum within the range, in the colours of photographs
-            if there are three; "box", uniform in it; "white", Gaussian around its
-            middle, which leaves it; "latent:FILE.keras", images of a generator.
+            if there are three; "wavelets", with the coefficients of photographs; "box",
+            uniform in it; "white", Gaussian around its middle, which leaves it;
+            "latent:FILE.keras", images of a generator.
         shape: of one image.
         low: black.
         high: white.
@@ -61,11 +61,11 @@ def noise(
         return white_noise(shape, middle, contrast * width)
     if kind == "box":
         return box(shape, low, high)
-    colours = np.array(COLOUR_COVARIANCE) if shape[2] == 3 else np.eye(shape[2])
-    colours = colours * (contrast * width) ** 2 / np.trace(colours) * shape[2]
-    natural = spectral_noise(
-        shape, mean=middle, exponent=exponent, colour_covariance=colours
-    )
+    stddev = contrast * width
+    if kind == "wavelets":
+        natural = wavelet_noise(shape, middle, stddev)
+    else:
+        natural = spectral_noise(shape, middle, stddev, exponent)
     return squash(natural, low, high, scale=0.3 * width)
 
 

@@ -26,7 +26,7 @@ from keras_tilt.networks.initial_weights import initialize
 from keras_tilt.reference.learned import images as reading
 from keras_tilt.reference.learned.law import law_of
 from keras_tilt.reference.learned.objective import bound, terms
-from keras_tilt.validation import check_count
+from keras_tilt.validation import as_number, check_count
 
 _LEARNING_RATE = 2e-3  # of Adam, at the start; it falls to 0 along a cosine
 _LARGEST_GRADIENT = 0.25  # norm, of the bound per pixel
@@ -41,7 +41,8 @@ def fit_latent(
     high: float = 255.0,
     latent_size: int = 16,
     width: int = 32,
-    epochs: int = 40,
+    stddev: float = 0.14,
+    epochs: int = 30,
     batch_size: int = 64,
     seed: int = 0,
     directory: str | os.PathLike | None = None,
@@ -69,6 +70,8 @@ def fit_latent(
         latent_size: numbers of noise of one image, from 2. More of them show more
             detail, and need more images.
         width: channels of the finest cells of the networks.
+        stddev: sigma, by which a pixel may be off, as a share of white. A smaller one
+            shows more detail, and needs more images.
         epochs: passes over the images.
         batch_size: images in a step.
         seed: of the initial weights, the order and the noise.
@@ -89,34 +92,24 @@ def fit_latent(
         >>> tuple(generator(tf.zeros([3, 2])).shape)
         (3, 8, 8, 1)
     """
-    for name, value, least in (
-        ("latent_size", latent_size, 2),
-        ("width", width, 1),
-        ("epochs", epochs, 1),
-        ("batch_size", batch_size, 1),
-    ):
-        check_count(name, value, least)
+    _check_counts(latent_size, width, epochs, batch_size)
+    stddev = _checked_stddev(stddev)
     fitted, unseen = reading.fitted_and_held_out(images, held_out, low, high)
     shape = fitted.images.shape[1:]
-    if max(shape[:2]) > _LARGEST_EDGE:
-        raise ValueError(
-            f"`images` must be at most {_LARGEST_EDGE} pixels along an edge. Received: "
-            f"shape {shape}. Resize them, or pass a generator of your own to latent()."
-        )
+    _check_edges(shape)
     generator = ImageGenerator(shape, latent_size, width, low, high)
-    fit = _Fit(generator, fitted, epochs, min(batch_size, len(fitted.images)), seed)
+    fit = _Fit(generator, fitted, stddev, epochs, batch_size, seed)
     identity = {
         "kind": "fit_latent",
-        "images": storage.fingerprint(fitted.images),
-        "held_out": storage.fingerprint(unseen.images),
-        "generator": generator.get_config(),
-        "epochs": epochs,
-        "batch_size": batch_size,
+        "images": [storage.fingerprint(one.images) for one in (fitted, unseen)],
+        "range": [low, high],
+        "sizes": [latent_size, width, epochs, batch_size],
+        "stddev": stddev,
         "seed": seed,
     }
     run = None if directory is None else storage.Run(directory, identity)
     fit.run_through(run, progress)
-    generator.law = law_of(generator, fitted, unseen, seed)
+    generator.law = law_of(generator, fitted, unseen, stddev, seed)
     return generator
 
 
@@ -127,9 +120,10 @@ class _Fit:
     between two of them, and what is saved then is the state after a whole number.
     """
 
-    def __init__(self, generator, fitted, epochs, batch_size, seed):
-        self.generator, self.seed, self.batch_size = generator, seed, batch_size
-        self.images = fitted
+    def __init__(self, generator, fitted, stddev, epochs, batch_size, seed):
+        self.generator, self.seed = generator, seed
+        self.batch_size = batch_size = min(batch_size, len(fitted.images))
+        self.images, self.stddev = fitted, stddev
         weights = generator.trainable_variables
         initialize(weights, seed)
         self.steps_per_epoch = len(fitted.images) // batch_size
@@ -187,7 +181,7 @@ class _Fit:
         num_pixels = math.prod(self.generator.image_shape)
         with tf.GradientTape() as tape:
             found = terms(self.generator, shares, normal)
-            loss = -bound(found, num_pixels) / num_pixels
+            loss = -bound(found, self.stddev, num_pixels) / num_pixels
         gradients = tape.gradient(loss, self.weights)
         self.optimizer.apply_gradients(zip(gradients, self.weights, strict=True))
         return -loss
@@ -209,3 +203,30 @@ class _Fit:
         ):
             variable.assign(value)
         return int(self.optimizer.iterations)
+
+
+def _check_counts(latent_size, width, epochs, batch_size):
+    """Raise a ValueError for one that is out of its range."""
+    check_count("latent_size", latent_size, 2)
+    check_count("width", width, 1)
+    check_count("epochs", epochs, 1)
+    check_count("batch_size", batch_size, 1)
+
+
+def _check_edges(shape):
+    if max(shape[:2]) > _LARGEST_EDGE:
+        raise ValueError(
+            f"`images` must be at most {_LARGEST_EDGE} pixels along an edge. Received: "
+            f"shape {shape}. Resize them, or pass a generator of your own to latent()."
+        )
+
+
+def _checked_stddev(stddev):
+    """A float, or a ValueError."""
+    stddev = as_number("stddev", stddev)
+    if not 0 < stddev <= 1:
+        raise ValueError(
+            "`stddev` must be a share of white, above 0 and at most 1. Received: "
+            f"{stddev:g}. Pass for example 0.14."
+        )
+    return stddev

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import ArrayLike
 
+from keras_tilt.reference.image_batches import check_shape
 from keras_tilt.validation import one_pass
 
 LEAST = 20  # images to measure a law by
@@ -33,12 +34,12 @@ class Pictures:
     low: float
     high: float
 
-    def shares(self, chosen: ArrayLike | slice) -> np.ndarray:
+    def shares(self, chosen: np.ndarray | slice) -> np.ndarray:
         """Return some of the images, as float32 shares of white."""
         pixels = self.images[chosen].astype(np.float32)
         return (pixels - self.low) / np.float32(self.high - self.low)
 
-    def part(self, chosen: ArrayLike) -> "Pictures":
+    def part(self, chosen: np.ndarray) -> "Pictures":
         """Return some of the images.
 
         Args:
@@ -79,8 +80,6 @@ def fitted_and_held_out(
                 f"{found.images.shape[1:]}. Received: {unseen.images.shape[1:]}. "
                 "Resize or crop them."
             )
-        _check_number("held_out", len(unseen.images), LEAST)
-        _check_number("images", len(found.images), LEAST)
         return found, unseen
     _check_number("images", len(found.images), 2 * LEAST)
     every = min(_EVERY, len(found.images) // LEAST)
@@ -95,12 +94,13 @@ def _read(name, images, low, high):
         with_labels = isinstance(batch, tuple | list)
         pixels = np.asarray(batch[0] if with_labels else batch)
         first = batches[0] if batches else pixels
-        _check_shape(name, pixels, first.shape[1:])
+        check_shape(name, pixels, first.shape[1:])
         batches.append(pixels if pixels.dtype == np.uint8 else np.float32(pixels))
         labels.append(np.ravel(batch[1]) if with_labels else None)
     if not batches:
         _check_number(name, 0, LEAST)
     pixels = np.concatenate(batches)
+    _check_number(name, len(pixels), LEAST)
     _check_pixels(name, pixels, low, high)
     known = all(one is not None for one in labels)
     return Pictures(pixels, np.concatenate(labels) if known else None, low, high)
@@ -108,23 +108,12 @@ def _read(name, images, low, high):
 
 def _batches(name, images):
     """Batches, or pairs of them with their labels."""
-    is_pair = isinstance(images, tuple) and len(images) == 2
+    is_pair = isinstance(images, tuple | list) and len(images) == 2
     if is_pair and np.ndim(images[0]) == 4 and np.ndim(images[1]) < 3:
         return [images]
     if hasattr(images, "shape"):
         return [images]
     return one_pass(name, images, "reading")
-
-
-def _check_shape(name, pixels, expected):
-    if pixels.ndim != 4 or 0 in pixels.shape[1:] or pixels.shape[1:] != expected:
-        wanted = "[n, height, width, channels]"
-        if len(expected) == 3:
-            wanted += f", of one image shape {expected}"
-        raise ValueError(
-            f"`{name}` must be an array or batches {wanted}. Received: shape "
-            f"{pixels.shape}. Reshape, crop or batch them."
-        )
 
 
 def _check_pixels(name, pixels, low, high):

@@ -6,11 +6,11 @@
 
 The flow is the prior of the codes. It learns how codes of images are spread, so that
 noise becomes images and not something between them: with N(0, I) in its place, half of
-the draws of digits were none. sigma^2 is the mean squared error itself, where the bound
-is highest, which leaves no weight between its terms to choose.
+the draws of digits were none. sigma is how far a pixel may be off. As a parameter of
+its own it falls as far as the images are few, and the codes become too many for the
+flow: the draws are then worse in every respect that `law` measures.
 
-Source: Kingma and Welling (2014), the bound; Chen et al. (2017), a flow as the prior;
-Rybkin, Daniilidis and Levine (2021), sigma.
+Source: Kingma and Welling (2014), the bound; Chen et al. (2017), a flow as the prior.
 """
 
 __all__ = ["Terms", "bound", "terms"]
@@ -54,13 +54,14 @@ def terms(generator: ImageGenerator, shares: tf.Tensor, normal: tf.Tensor) -> Te
     return Terms(error, log_posterior - log_prior)
 
 
-def bound(found: Terms, num_pixels: int) -> tf.Tensor:
-    """Return the mean over images of the bound, [] nats, at the best sigma.
+def bound(found: Terms, stddev: float, num_pixels: int) -> tf.Tensor:
+    """Return the mean over images of the bound, [] nats.
 
     Args:
         found: of a batch.
+        stddev: sigma, of a pixel around the decoded one, as a share of white.
         num_pixels: of an image, times channels.
     """
     error = tf.reduce_mean(found.squared_error)
-    log_likelihood = -0.5 * num_pixels * (tf.math.log(2 * math.pi * error) + 1)
-    return log_likelihood - tf.reduce_mean(found.divergence)
+    log_likelihood = -0.5 * (error / stddev**2 + math.log(2 * math.pi * stddev**2))
+    return num_pixels * log_likelihood - tf.reduce_mean(found.divergence)

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tqdm import auto as tqdm
 
 from keras_tilt import storage
-from keras_tilt.cli.jobs.segmenting.proposing import Reader
+from keras_tilt.cli.jobs.scenes.proposing import Reader
 from keras_tilt.cli.named.networks import load_model, network
 from keras_tilt.masking import examples, svm
 from keras_tilt.masking.backbones import backbone
