@@ -374,10 +374,6 @@ def test_the_sampler_that_is_served_takes_every_reference_or_says_why_not(
     def served():
         return kt.serving.ServedSampler(tilts, schedule, -1.0, 1.0)
 
-    if name in WITHOUT_DENSITY:
-        with pytest.raises(ValueError, match="must have a density of images"):
-            served()
-        return
     if name in NOT_NORMAL:
         with pytest.raises(ValueError, match=r"must be N\(0, I\)"):
             served()

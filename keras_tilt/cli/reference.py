@@ -45,7 +45,7 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add("--size", type=count, help="scale and crop images to so many pixels an edge")
     add("--out", type=file, default="out/q.keras", help=".keras file")
-    add("--latent-size", type=count, default=16, help="numbers of noise of one image")
+    add("--latent-size", type=count, default=24, help="numbers of noise of one image")
     add("--width", type=count, default=32, help="channels of the finest cells")
     add("--stddev", type=positive, default=0.14, help="of a pixel, share of white")
     add("--epochs", type=count, default=30, help="passes over the images")

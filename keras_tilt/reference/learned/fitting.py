@@ -39,7 +39,7 @@ def fit_latent(
     held_out: ArrayLike | Iterable | None = None,
     low: float = 0.0,
     high: float = 255.0,
-    latent_size: int = 16,
+    latent_size: int = 24,
     width: int = 32,
     stddev: float = 0.14,
     epochs: int = 30,
