@@ -25,8 +25,9 @@
 import keras_tilt as kt
 import keras
 import numpy as np
+import tensorflow as tf
 
-(images, labels), unseen = kt.data.embedded_mnist()
+(images, labels), _ = kt.data.embedded_mnist()
 keras.utils.set_random_seed(0)
 model = kt.GenerativeClassifier(kt.lenet(scale=1 / 256))
 model.compile("adam", objective="generative")
@@ -35,6 +36,17 @@ model.fit(batches, epochs=4, shuffle=False, verbose=0)
 three = kt.unit(model, class_index=3)
 shape = three.input_shape
 
+pixels = images.reshape(len(images), -1).astype(np.float32)
+mean = pixels.mean(axis=0)
+_, sizes, directions = np.linalg.svd(pixels - mean, full_matrices=False)
+components = directions[:40] * sizes[:40, None] / np.sqrt(len(pixels))
+
+
+def generator(z):
+    flat = tf.clip_by_value(mean + z @ components, 0.0, 255.0)
+    return tf.reshape(flat, [-1, 28, 28, 1])
+
+
 natural = kt.spectral_noise(shape, mean=127.5, stddev=76.0, exponent=1.7)
 fitted = kt.spectral_noise(shape, spectrum=kt.fit_spectrum(images))
 references = {
@@ -42,7 +54,7 @@ references = {
     "box": kt.box(shape, low=0.0, high=255.0),
     "1/f, squashed": kt.squash(natural, low=0.0, high=255.0),
     "fitted, squashed": kt.squash(fitted, low=0.0, high=255.0),
-    "learned": kt.latent(kt.fit_latent(images, held_out=unseen, progress=False)),
+    "latent": kt.latent(generator, latent_shape=[40]),
 }
 
 # %% a row for each reference: four of its own draws, then four draws of its tilt by class 3

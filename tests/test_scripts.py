@@ -24,11 +24,12 @@ import tensorflow as tf
 from cases import slow
 from small_transformer import small_transformer
 
-import keras_tilt
+import keras_tilt as kt
 from keras_tilt import masking
-from keras_tilt.cli import mnist, visualize
+from keras_tilt.cli import demo, mnist, visualize
+from keras_tilt.cli import digits as digits_command
 from keras_tilt.cli.commands import COMMANDS
-from keras_tilt.cli.flags import MODES, NOISES
+from keras_tilt.cli.flags import MODES
 from keras_tilt.cli.jobs import judges, mnist_sweep, unit_chains, unit_pictures
 from keras_tilt.sampling import sampler
 from keras_tilt.training import run as training
@@ -245,7 +246,6 @@ def test_the_package_is_the_command():
         ("train/segmentation.py", "--design", masking.DESIGNS),
         ("export/segmenter.py", "--rule", masking.RULES),
         ("train/visualize.py", "--preprocess", MODES),
-        ("export/sampler.py", "--reference", NOISES),
     ],
 )
 def test_choices_are_those_of_the_library(script, flag, choices, read_flags):
@@ -272,7 +272,7 @@ def keys_of(records):
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     """A folder with mnist.npz, of some of the images that the package holds."""
-    (x_train, y_train), (x_test, y_test) = keras_tilt.data.embedded_mnist()
+    (x_train, y_train), (x_test, y_test) = kt.data.embedded_mnist()
     folder = tmp_path_factory.mktemp("digits")
     np.savez(
         folder / "mnist.npz",
@@ -392,7 +392,7 @@ def test_a_sweep_leaves_the_model_of_every_scheme(sweep):
 
 def test_its_models_take_pixels_as_files_have_them(sweep, digits):
     model = keras.models.load_model(sweep[0] / "gg-dg-seed0-epoch02.keras")
-    _, (images, labels) = keras_tilt.data.load_mnist(digits)
+    _, (images, labels) = kt.data.load_mnist(digits)
     logits = model.predict(images.astype(np.float32), batch_size=500, verbose=0)
     last = records_in(sweep[0])[-1]
     assert last["scheme"] == "GG+DG"
@@ -536,6 +536,42 @@ def test_digits_leave_numbers_and_pictures_of_ten_units(sweep, tmp_path, preset)
     for name in ("digits.png", "traces.png", "samples.npz"):
         assert str(tmp_path / name) in run.stdout
         assert (tmp_path / name).stat().st_size > 0
+
+
+def test_digits_are_drawn_under_a_learned_reference_and_log_z_is_compared(
+    sweep, tmp_path
+):
+    """With a generator of noise: nothing that is written may depend on its law."""
+    kt.ImageGenerator((28, 28, 1), 3, 4).save(tmp_path / "q.keras")
+    out = tmp_path / "out"
+    flags = ["--reference", f"latent:{tmp_path / 'q.keras'}", "--data", "digits"]
+    model = sweep[0] / "gg-dg-seed0-epoch02.keras"
+    digits_command.main(["--smoke", "--out", str(out), str(model), *flags])
+    report = json.loads((out / "report.json").read_text())
+    assert [unit["digit"] for unit in report["units"]] == list(range(10))
+    rows = json.loads((out / "log_partition.json").read_text())
+    network = keras.models.load_model(model).network
+    images = kt.data.embedded_mnist()[1][0].astype(np.float32)
+    f = network.predict(images, verbose=0).astype(float)
+    of_data = np.log(np.mean(np.exp(f), axis=0))
+    np.testing.assert_allclose([row["of_data"] for row in rows], of_data, atol=1e-4)
+    assert all(row["of_reference_error"] >= 0 for row in rows)
+    for row in rows:
+        difference = row["of_reference"] - row["of_data"]
+        np.testing.assert_allclose(row["difference"], difference)
+    for name in ("digits.png", "traces.png", "log_partition.png"):
+        assert (out / name).stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_the_demo_makes_a_page_of_all_that_its_commands_leave(tmp_path):
+    demo.main(["--smoke", "--out", str(tmp_path)])
+    page = (tmp_path / "index.html").read_text()
+    assert "$" not in page.replace("$ keras-tilt", "")
+    for picture in re.findall('src="([^"]*)"', page):
+        assert (tmp_path / picture).stat().st_size > 0
+    assert len(json.loads((tmp_path / "steps.json").read_text())) == 5
+    assert page.count("keras-tilt ") >= 10
 
 
 def test_digits_without_a_model_say_how_to_train_one(tmp_path):
@@ -774,9 +810,9 @@ def test_interrupted_langevin_chains_are_not_taken_for_whole(monkeypatch):
         **{"low": 0.0, "high": 255.0, "signals": visualize.SIGNALS},
         image_shape=(2, 2, 1),
     )
-    tilt = keras_tilt.Tilt(
+    tilt = kt.Tilt(
         lambda images: tf.reduce_sum(images, axis=[1, 2, 3]),
-        keras_tilt.white_noise((2, 2, 1)),
+        kt.white_noise((2, 2, 1)),
     )
     assert drawing.langevin(tilt, 12).shape == (2, 2, 2, 1)
     draw = sampler._Together.advance

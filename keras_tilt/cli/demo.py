@@ -41,12 +41,21 @@ def commands(out: pathlib.Path, smoke: bool) -> dict[str, list[str]]:
     return {
         "mnist": ["mnist", "--embedded", "--schemes", "GG+DG", "--seeds", "0"]
         + ["--out", f"{out / 'models'}", *short],
-        "reference": ["reference", "digits", "--out", f"{out / 'q.keras'}", *short],
+        "reference": ["reference", "digits", "--width", "16"]
+        + ["--out", f"{out / 'q.keras'}", *short],
         "digits": ["digits", model, "--reference", learned, "--data", "digits"]
         + ["--out", f"{out}", *short],
         "export_sampler": ["export", "sampler", model, "--unit", "class:0"]
-        + ["--unit", "class:7", "--reference", learned, "--draws", "100"]
-        + ["--burnin", "40", "--out", f"{out / 'served' / 'digits'}", *short],
+        + ["--unit", "class:7", "--reference", learned, "--draws", "300"]
+        + [
+            "--burnin",
+            "40",
+            "--ends",
+            "16",
+            "--out",
+            f"{out / 'served' / 'digits'}",
+            *short,
+        ],
         "ask": ["ask", f"{out / 'served' / 'digits'}", "--unit", "class:0", "class:7"]
         + ["--out", f"{out / 'served.png'}", *short],
     }

@@ -32,7 +32,7 @@ from keras_tilt.cli.flags import (
 )
 
 # Of a learned reference, which mixes fast; of white noise the flags say it.
-LEARNED = {"chains": 16, "draws": 100, "burnin": 40, "leapfrog_steps": None}
+LEARNED = {"chains": 16, "draws": 300, "burnin": 40, "leapfrog_steps": None}
 WHITE = {"chains": 8, "draws": 200, "burnin": 150, "leapfrog_steps": 20}
 
 
@@ -71,7 +71,7 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def _add_chains(add):
     """Add how chains are drawn; what is not given depends on the reference."""
     add("--chains", type=count, help="chains per digit; 8, of a generator 16")
-    add("--draws", type=count, help="draws kept per chain; 200, of a generator 100")
+    add("--draws", type=count, help="draws kept per chain; 200, of a generator 300")
     add("--burnin", type=count, help="iterations before them; 150, of a generator 40")
     add(
         "--leapfrog-steps",

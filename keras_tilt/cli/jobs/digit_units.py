@@ -32,6 +32,7 @@ from keras_tilt.tilt import Tilt
 from keras_tilt.units.selection import unit
 
 _CHAINS = 6  # in the picture
+_AVERAGED = 200  # draws, at most
 
 
 def loaded(path: pathlib.Path, high: float | None) -> tuple[keras.Model, float]:
@@ -137,8 +138,12 @@ def save_numbers(
 
 
 def mean_images(samples: Samples) -> np.ndarray:
-    """Return the mean of the draws of each chain, [chains, height, width, channels]."""
-    return np.mean(samples.images, axis=0)
+    """Return the mean over draws of each chain, [chains, height, width, channels].
+
+    Of some 200 draws at most: those of a generator take time to make.
+    """
+    every = -(-len(samples.images) // _AVERAGED)
+    return np.mean(samples.images[::every], axis=0)
 
 
 def _f_of(samples):
