@@ -15,8 +15,9 @@ told         accuracy of a network that tells draws from real digits of their cl
 log Z        root mean square over digits of log Z under q less that of 10,000 held-out
              digits, nats; beside their standard errors
 
-What is done is not done again. About half an hour on two cores. Expected: .98 called
-and more, spread of .8 to .9; log Z within .5 nats for GG, 1.3 for GG+DG.
+What is done is not done again. About an hour on two cores. Expected, from shorter runs
+of GG and GG+DG alone: .98 called and more, spread of .8 to .9; log Z .5 nats for GG and
+1.3 for GG+DG.
 """
 
 import json

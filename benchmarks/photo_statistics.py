@@ -16,6 +16,7 @@ Source: ours.
 """
 
 import json
+import pathlib
 
 from keras_tilt.cli.flags import command_parser, count, file
 
@@ -24,7 +25,7 @@ def parse_flags():
     """The command line; --smoke shrinks the defaults."""
     parser = command_parser(__doc__)
     add = parser.add_argument
-    add("--photos", type=file, required=True, help="an .npz of JPEGs")
+    add("--photos", type=pathlib.Path, required=True, help="an .npz of JPEGs")
     add("--size", type=count, default=224, help="side of the square, pixels")
     add("--number", type=count, default=1000, help="of photographs, at most")
     add("--wavelet", default="sym8", help="of PyWavelets")

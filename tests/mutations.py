@@ -41,6 +41,11 @@ MUTATIONS = [
         ("reference/heavy_tails", "field - self._strength**2", "field", "test_wavelets"),
         ("reference/wavelet_transform", "low - low @ high.T @ high", "low", "test_wavelets"),
         ("reference/transports", "tf.roll(others, 1, axis=-2)", "others", "test_transports"),
+        ("networks/coupling_flow", "log_det -= tf", "log_det += tf", "test_learned"),
+        ("reference/learned/objective", "noise**2, axis=-1) + log_det", "noise**2, axis=-1)", "test_learned"),
+        ("reference/learned/fitting", "return int(self.optimizer.iterations)", "return int(self.optimizer.iterations) - 1", "test_learned"),
+        ("reference/learned/law", "radius = within[:, _NEIGHBOURS]", "radius = within[:, 1]", "test_learned"),
+        ("reference/generators", "parameters=parameters,", "parameters={},", "test_learned"),
         # draws of p
         ("sampling/kernels", "noise = cosine * at.noise + sine * at.momentum", "noise = cosine * at.noise - sine * at.momentum", "test_kernels"),
         ("sampling/kernels", "tf.where(left > 1, angle, angle / 2)", "angle", "test_kernels"),
@@ -76,6 +81,7 @@ MUTATIONS = [
         ("storage/files", "        os.replace(part, file)", "        shutil.copy(part, file)", "test_runs"),
         # serving
         ("serving/answers", "scale = tf.gather(self.scale, unit) / temperature", "scale = tf.gather(self.scale, unit)", "test_serving"),
+        ("serving/answers", "return self.first.base.log_prob(noise)", "return 0.0 * self.first.base.log_prob(noise)", "test_learned"),
         ("serving/requests", "return name in self._functions", "return name in self._graphs", "test_serving"),
         ("serving/certificate", "if not difference <= limit:", "if difference <= 0:", "test_certificate"),
         ("serving/certify", "scale=t.scale / temperature", "scale=t.scale * temperature", "test_certificate"),

@@ -121,6 +121,11 @@ def test_a_generator_has_images_of_any_shape(shape):
 # The fit
 
 
+def assert_same_weights(one, other):
+    for a, b in zip(one.weights, other.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 @pytest.fixture
 def unmeasured(monkeypatch):
     """A fit takes less time without its law."""
@@ -129,8 +134,7 @@ def unmeasured(monkeypatch):
 
 def test_equal_arguments_give_equal_generators_and_another_seed_another(unmeasured):
     first, second, other = fit(), fit(), fit(seed=1)
-    for one, two in zip(first.weights, second.weights, strict=True):
-        np.testing.assert_array_equal(one, two)
+    assert_same_weights(first, second)
     assert any(
         np.any(a != b) for a, b in zip(first.weights, other.weights, strict=True)
     )
@@ -157,8 +161,7 @@ def test_a_fit_that_was_stopped_resumes_bit_for_bit(
         fit(number=80, directory=tmp_path / "fit")
     monkeypatch.setattr(fitting._Fit, "_advance", advance)
     resumed = fit(number=80, directory=tmp_path / "fit")
-    for one, two in zip(whole.weights, resumed.weights, strict=True):
-        np.testing.assert_array_equal(one, two)
+    assert_same_weights(whole, resumed)
     with pytest.raises(ValueError, match="run that is to be resumed"):
         fit(number=80, epochs=3, directory=tmp_path / "fit")
 
@@ -180,8 +183,7 @@ def test_the_state_is_of_a_whole_step_when_an_interrupt_comes_after_it(
         fit(number=80, directory=tmp_path / "fit")
     monkeypatch.setattr(fitting._Fit, "_step", step_of)
     resumed = fit(number=80, directory=tmp_path / "fit")
-    for one, two in zip(whole.weights, resumed.weights, strict=True):
-        np.testing.assert_array_equal(one, two)
+    assert_same_weights(whole, resumed)
 
 
 @pytest.fixture(scope="module")

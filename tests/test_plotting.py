@@ -8,7 +8,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from keras_tilt.plotting import image_grid, label_maps, trace_plot
+from keras_tilt.plotting import error_bars, image_grid, label_maps, trace_plot
 
 GRAY = np.random.default_rng(0).uniform(-2.0, 5.0, size=[7, 6, 4, 1])
 
@@ -171,3 +171,21 @@ def test_displaying_a_figure_leaves_it_as_it_is():
     figure = figures()[0]
     before, canvas = figure._repr_png_(), figure.canvas
     assert figure._repr_png_() == before and figure.canvas is canvas
+
+
+def test_error_bars_are_two_standard_errors_around_the_numbers():
+    values = {"a": np.array([[1.0, 3.0], [0.5, 0.1]]), "b": [[2.0, 2.0], [0.0, 1.0]]}
+    figure = error_bars(values, ["left", "right"], "log Z, nats")
+    (axes,) = figure.axes
+    assert axes.get_ylabel() == "log Z, nats"
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["left", "right"]
+    for (numbers, errors), bars in zip(values.values(), axes.containers, strict=True):
+        np.testing.assert_array_equal(bars[0].get_ydata(), numbers)
+        ends = np.array([line[:, 1] for line in bars[2][0].get_segments()])
+        np.testing.assert_allclose(ends[:, 1] - ends[:, 0], 4 * np.array(errors))
+
+
+@pytest.mark.parametrize("values", [{}, {"a": [1.0, 2.0]}, {"a": np.zeros([2, 3])}])
+def test_error_bars_of_another_shape_are_refused(values):
+    with pytest.raises(ValueError, match=r"arrays \[2, 2\] by name.*Received: shapes"):
+        error_bars(values, ["left", "right"], "nats")

@@ -422,6 +422,9 @@ def test_every_reference_of_the_command_line_is_exported_and_asked(
     command = [tmp_path / "network.keras", "--unit", "class:1", "--smoke"]
     command += ["--reference", kind, "--low", "0", "--high", "1"]
     export_sampler.main(list(map(str, [*command, "--out", tmp_path / "served"])))
+    readme = (tmp_path / "served" / "README.md").read_text()
+    assert ("N(z; 0, I)" in readme) == kind.startswith("latent")
+    assert ("log_q" in readme) != kind.startswith("latent")
     asked = tmp_path / "asked.png"
     ask.main([str(tmp_path / "served"), "--unit", "0", "--out", str(asked)])
     assert asked.stat().st_size > 0

@@ -2,8 +2,9 @@
 
     train f -> learn q -> draw exp(f) q / Z of all ten -> log Z both ways -> serve two
 
-Each command is printed before it runs, and could be typed by itself. The same command
-goes on if it is interrupted.
+Each command is printed before it runs, and could be typed by itself. After an
+interruption the networks are not trained again, and a fit or an export goes on in its
+middle; a fit that was done, and the chains of the digits, begin again.
 """
 
 __all__ = ["main", "parse_flags"]
@@ -17,6 +18,7 @@ from collections.abc import Sequence
 from keras_tilt.cli.flags import command_parser, folder
 
 EPOCHS = 25
+_LONG_CHAINS = ("--draws", "300", "--burnin", "40", "--ends", "16")
 
 
 def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -36,7 +38,7 @@ def commands(out: pathlib.Path, smoke: bool) -> dict[str, list[str]]:
     """
     epochs = 2 if smoke else EPOCHS
     model = f"{out / 'models'}/gg-dg-seed0-epoch{epochs:02d}.keras"
-    learned = f"latent:{out / 'q.keras'}"
+    learned, served = f"latent:{out / 'q.keras'}", f"{out / 'served' / 'digits'}"
     short = ["--smoke"] * smoke
     return {
         "mnist": ["mnist", "--embedded", "--schemes", "GG+DG", "--seeds", "0"]
@@ -46,17 +48,9 @@ def commands(out: pathlib.Path, smoke: bool) -> dict[str, list[str]]:
         "digits": ["digits", model, "--reference", learned, "--data", "digits"]
         + ["--out", f"{out}", *short],
         "export_sampler": ["export", "sampler", model, "--unit", "class:0"]
-        + ["--unit", "class:7", "--reference", learned, "--draws", "300"]
-        + [
-            "--burnin",
-            "40",
-            "--ends",
-            "16",
-            "--out",
-            f"{out / 'served' / 'digits'}",
-            *short,
-        ],
-        "ask": ["ask", f"{out / 'served' / 'digits'}", "--unit", "class:0", "class:7"]
+        + ["--unit", "class:7", "--reference", learned, *_LONG_CHAINS]
+        + ["--out", served, *short],
+        "ask": ["ask", served, "--unit", "class:0", "class:7"]
         + ["--out", f"{out / 'served.png'}", *short],
     }
 

@@ -43,7 +43,11 @@ class ImageGenerator(keras.Model):
 
     Attributes:
         law: as passed.
-        image_shape: as passed.
+        image_shape: as passed, a tuple.
+        low, high: as passed.
+
+    Source: Kingma and Welling (2014), "Auto-encoding variational Bayes"; for the flow
+    see `keras_tilt.networks.coupling_flow`.
     """
 
     def __init__(

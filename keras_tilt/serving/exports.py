@@ -112,11 +112,14 @@ def _document(certified, reference, log_partitions):
 def _sampler_readme(certified, sampler):
     schedule, temperatures = certified.schedule, certified.temperatures
     normalized = "log_prob" in sampler.functions["start"].structured_outputs
+    has_density = "log_q" in sampler.functions["evaluate"].structured_outputs
     values = {
         "verdict": _verdict(certified.refused),
         "units": "\n".join(f"| {i} | {n} |" for i, n in enumerate(certified.names)),
         "low": f"{certified.low:g}",
         "high": f"{certified.high:g}",
+        "evaluated": _EVALUATED if has_density else "`f` of every unit",
+        "reference": "log q" if has_density else _OF_NOISE,
         "normalized": _NORMALIZED if normalized else ", not normalized",
         "temperatures": ", ".join(f"{t:g}" for t in temperatures),
         "lowest": f"{min(temperatures):g}",
@@ -142,6 +145,9 @@ def _verdict(refused):
 
 
 _PNG = "\n* `sample_png`: the same, with `png_bytes` in place of `image`"
+_EVALUATED = """`f` and `log_density`
+  of every unit, `log_q`"""
+_OF_NOISE = "log N(z; 0, I) of its noise z (images have no density)"
 _NORMALIZED = """; `log_prob`, less log Z, is normalized; it is NaN at
   temperatures other than {temperatures}"""
 _XLA = """

@@ -1,6 +1,8 @@
 """A reference learned from images by name, and what a newcomer is told of its law.
 
-DATA -> images, held-out images -> generator, its law as lines, a picture
+    DATA -> images, held-out images -> generator, its law as lines, a picture
+
+DATA is as `keras-tilt reference` takes it.
 """
 
 __all__ = ["held_out_arrays", "image_pairs", "law_table", "write"]

@@ -1,9 +1,12 @@
 """References by name: noise between black and white, or a generator in a file.
 
-spectral            noise of a 1/f spectrum, within the range
-box                 uniform in it
-white               Gaussian around its middle, which leaves it
-latent:FILE.keras   images of a generator, such as `keras-tilt reference` fits
+    spectral            noise of a 1/f spectrum, within the range
+    wavelets            with the wavelet coefficients of photographs, within it
+    box                 uniform in it
+    white               Gaussian around its middle, which leaves it
+    latent:FILE.keras   images of a generator, such as `keras-tilt reference` fits
+
+Black and white are pixels as the network takes them, before any preprocessing.
 """
 
 __all__ = ["noise"]

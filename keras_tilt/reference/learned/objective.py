@@ -8,7 +8,7 @@ The flow is the prior of the codes. It learns how codes of images are spread, so
 noise becomes images and not something between them: with N(0, I) in its place, half of
 the draws of digits were none. sigma is how far a pixel may be off. As a parameter of
 its own it falls as far as the images are few, and the codes become too many for the
-flow: the draws are then worse in every respect that `law` measures.
+flow: the draws are then worse in most of what `law` measures.
 
 Source: Kingma and Welling (2014), the bound; Chen et al. (2017), a flow as the prior.
 """
