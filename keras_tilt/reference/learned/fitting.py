@@ -5,7 +5,8 @@
 The generative gradient is derived for q = the law of the training images. With q
 learned from these images, p_y = exp(f_y) q / Z_y is the very model that was trained.
 
-Source: Dai, Lu and Wu (2015), section on the gradient, for q.
+Source: Dai, Lu and Wu (2015), section on the gradient, for q; for the bound see
+`keras_tilt.reference.learned.objective`.
 """
 
 __all__ = ["fit_latent"]
@@ -53,8 +54,8 @@ def fit_latent(
         x = T(u) = low + (high - low) sigmoid(decoder(flow(u))),    u ~ N(0, I)
 
     A variational autoencoder with a flow as its prior, for images of up to 96 pixels
-    along an edge: minutes on two cores for thousands of digits, an hour for 50,000
-    small photographs. Equal arguments give equal weights on one machine.
+    along an edge. 5,000 digits take one or two minutes on two cores. Equal arguments
+    give equal weights on one machine.
 
     How near its law is to that of images is measured on images that it has not seen,
     and kept as `generator.law`; see `keras_tilt.reference.learned.law`.
