@@ -36,7 +36,7 @@ def write(out: pathlib.Path, steps: Sequence[Mapping[str, Any]]) -> pathlib.Path
         "law": learning.law_table(law),
         "verdicts": digit_units.table(units, "the learned reference"),
         "halves": two_halves.table(halves),
-        "certificate": "; ".join(
+        "certificate": " ".join(
             f"{one['unit']}: {one['verdict']}" for one in certificate["certificates"]
         ),
         "seconds": "\n".join(f"{s['seconds']:7.1f}  {_line(s)}" for s in steps),
