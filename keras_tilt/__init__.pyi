@@ -67,6 +67,11 @@ from .training import (
     mixed_loss as mixed_loss,
     train as train,
 )
-from .units import Unit as Unit, unit as unit
+from .units import (
+    FeatureStatistics as FeatureStatistics,
+    Unit as Unit,
+    fit_feature_statistics as fit_feature_statistics,
+    unit as unit,
+)
 
 __version__: str

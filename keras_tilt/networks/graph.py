@@ -9,6 +9,7 @@ is not computed.
 """
 
 __all__ = [
+    "Feeds",
     "Step",
     "adds_calibration",
     "call",
@@ -242,27 +243,56 @@ def listing(network: keras.Model) -> str:
 # Values
 
 
+class Feeds(dict):
+    """{name of input: its value [n, ...]}, and the values made of them so far.
+
+    What several readings of the same images need, one pass makes.
+
+    Attributes:
+        made: {key: value} of steps that ran as the network says.
+    """
+
+    def __init__(self, feeds: Mapping[str, tf.Tensor]) -> None:
+        super().__init__(feeds)
+        self.made: dict[Hashable, Any] = {}
+
+
 def run(
     found: Sequence[Step],
     feeds: Mapping[Any, tf.Tensor],
     target: Hashable,
     apply: Callable[[Step, list], Any] | None = None,
+    instead: Mapping[tuple[Hashable, ...], Callable[[Sequence], Any]] | None = None,
 ) -> tf.Tensor:
     """Return the value of one tensor of the graph.
 
     Args:
         found: the network's `steps`.
-        feeds: {name of input: its value [n, ...]}.
+        feeds: {name of input: its value [n, ...]}; of `Feeds`, steps run once for all
+            that is read of them.
         target: key of the tensor.
-        apply: function of a step and its input values, in place of `call`.
+        apply: function of a step and its input values, in place of `call`; then nothing
+            is kept in `Feeds`.
+        instead: {outputs of a step: function of its input values, in its place}.
 
     Returns:
         value: [n, ...], in the precision of the layer that makes it.
     """
-    apply, values = apply or call, dict(feeds)
+    made = feeds.made if isinstance(feeds, Feeds) and apply is None else {}
+    apply, instead, values = apply or call, instead or {}, dict(feeds)
+    others: set[Hashable] = set()  # keys of what a function of `instead` leads to
     for step in needed(found, target):
-        results = apply(step, [values[key] for key in step.inputs])
-        values.update(zip(step.outputs, keras.tree.flatten(results), strict=True))
+        inputs = [values[key] for key in step.inputs]
+        if step.outputs in instead or others.intersection(step.inputs):
+            others.update(step.outputs)
+        elif all(key in made for key in step.outputs):
+            values.update((key, made[key]) for key in step.outputs)
+            continue
+        own = instead.get(step.outputs)
+        results = keras.tree.flatten(own(inputs) if own else apply(step, inputs))
+        values.update(zip(step.outputs, results, strict=True))
+        if not others.intersection(step.outputs):
+            made.update((key, values[key]) for key in step.outputs)
     return values[target]
 
 

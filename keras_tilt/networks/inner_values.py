@@ -39,12 +39,12 @@ def layer_values(
         evaluate = functools.partial(_call_outer, network, feeds, target.path)
         return capture(target.operation, evaluate, pre_activation)
 
-    def apply(step, inputs):
-        reached = pre_activation and step.outputs == target.outputs
-        layer = layer_views.linear(step.operation) if reached else None
-        return graph.call(step, inputs, layer)
-
-    return graph.run(graph.steps(network), feeds, target.outputs[0], apply)
+    instead = {}
+    if pre_activation and layer_views.has_fused_activation(target.operation):
+        linear = layer_views.linear(target.operation)
+        instead[target.outputs] = lambda inputs: graph.call(target, inputs, linear)
+    found = graph.steps(network)
+    return graph.run(found, feeds, target.outputs[0], instead=instead)
 
 
 # Layers outside of a graph

@@ -43,14 +43,13 @@ def logits(
     if last is None:
         return finish(graph.output_values(network, feeds))
 
-    def apply(step, inputs):
-        if step.outputs != last.outputs:
-            return graph.call(step, inputs)
-        fused = layer_views.has_fused_activation(step.operation)
-        linear = layer_views.linear(step.operation)
-        return finish(graph.call(step, inputs, linear) if fused else inputs[0])
+    def finished(inputs):
+        fused = layer_views.has_fused_activation(last.operation)
+        linear = layer_views.linear(last.operation)
+        return finish(graph.call(last, inputs, linear) if fused else inputs[0])
 
-    return graph.run(graph.steps(network), feeds, graph.output_key(network), apply)
+    key = graph.output_key(network)
+    return graph.run(graph.steps(network), feeds, key, instead={last.outputs: finished})
 
 
 def log_probabilities(activation: str, values: tf.Tensor) -> tf.Tensor:

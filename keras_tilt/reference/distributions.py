@@ -21,7 +21,7 @@ __all__ = [
 
 import numbers
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -39,6 +39,7 @@ from keras_tilt.reference.transports import (
     NormalToBox,
     NormalToSpectrum,
     Squashed,
+    StudentToBox,
     is_chain,
 )
 from keras_tilt.validation import as_array
@@ -119,10 +120,12 @@ def spectral_noise(
     exponent: float | None = None,
     colour_covariance: ArrayLike | None = None,
     spectrum: Spectrum | None = None,
+    cutoff: float | None = None,
 ) -> tfd.Distribution:
     """Return a stationary Gaussian with the 1/f spectrum of natural images, or another.
 
-        T(z) = mean + colours @ H(amplitude z),   amplitude ~ 1 / f^exponent
+        T(z) = mean + colours @ H(amplitude z)
+        amplitude ~ exp(-(f / cutoff)^2 / 2) / f^exponent
         H(u) = (Re DFT2(u) - Im DFT2(u)) / sqrt(height width)
 
     Each coordinate of the noise z is one frequency of one decorrelated colour: H, the
@@ -144,7 +147,9 @@ def spectral_noise(
             definite, in units of pixel^2. Excludes `stddev`. stddev**2 * np.eye(3) is
             for three channels that are independent.
         spectrum: a `Spectrum`, such as `fit_spectrum(images)`. Excludes `stddev`,
-            `exponent` and `colour_covariance`.
+            `exponent`, `colour_covariance` and `cutoff`.
+        cutoff: positive scalar, cycles per pixel, above which details fade, as in a
+            photograph that is not quite sharp; by default none do.
 
     Returns:
         reference: a `tfd.TransformedDistribution` with event shape `shape`.
@@ -163,14 +168,15 @@ def spectral_noise(
     """
     shape = checked_shape(shape)
     if spectrum is None and colour_covariance is None and shape[2:] == (3,):
-        spectrum = _in_colours_of_photographs(shape, stddev, exponent)
+        spectrum = _in_colours_of_photographs(shape, stddev, exponent, cutoff)
     elif spectrum is None:
-        spectrum = power_law(shape, stddev, exponent, colour_covariance)
+        spectrum = power_law(shape, stddev, exponent, colour_covariance, cutoff)
     else:
         stated = {
             "stddev": stddev,
             "exponent": exponent,
             "colour_covariance": colour_covariance,
+            "cutoff": cutoff,
         }
         _check_spectrum(spectrum, shape, stated)
     mean = checked_parameter("mean", spectrum.mean if mean is None else mean, shape)
@@ -178,7 +184,8 @@ def spectral_noise(
     if not np.all(amplitude > 0):
         raise ValueError(
             "The amplitude of every frequency must be positive, in float32. Received: "
-            f"smallest value {np.min(amplitude)}. Make the spectrum less steep."
+            f"smallest value {np.min(amplitude)}. Make the spectrum less "
+            "steep, or raise `cutoff`."
         )
     transport = NormalToSpectrum(
         np.broadcast_to(mean, shape), amplitude, spectrum.colours
@@ -193,14 +200,17 @@ def squash(
     low: ArrayLike = 0.0,
     high: ArrayLike = 255.0,
     scale: ArrayLike | None = None,
+    law: Literal["normal", "student"] = "normal",
 ) -> tfd.Distribution:
     """Return a transport squashed onto a box of pixel values, which no sample leaves.
 
-        x = low + (high - low) Phi((y - (low + high) / 2) / scale),   y ~ reference
+        x = low + (high - low) F((y - (low + high) / 2) / scale),   y ~ reference
 
-    If the pixels of y are Gaussian around the middle with the standard deviation
-    `scale`, each pixel of x is uniform, whatever its correlations with others. With the
-    default scale the slope in the middle is one: mid-gray keeps its value and contrast.
+    F is the distribution function of N(0, 1). If the pixels of y are Gaussian around
+    the middle with the standard deviation `scale`, each pixel of x is uniform, whatever
+    its correlations with others. Or it is that of a Student law, whose tails are long:
+    near black and white a strong tilt still has a gradient. With the default scale the
+    slope in the middle is one: mid-gray keeps its value and contrast.
 
     `log_prob` is -inf outside the box. At exactly `low` or `high`, where Phi saturates
     in float32 and the exact density may be 0 or infinite, it is that of the nearest
@@ -213,6 +223,9 @@ def squash(
         high: scalar or array that broadcasts to an image, above `low`.
         scale: positive scalar or array that broadcasts to an image, in the same unit;
             by default (high - low) / sqrt(2 pi).
+        law: "normal", or "student", F(t) = (1 + u / sqrt(1 + u^2)) / 2 at
+            u = sqrt(2 / pi) t, a Student law of two degrees of freedom with the slope
+            of the normal one in the middle.
 
     Returns:
         reference: a `tfd.TransformedDistribution` of the same noise.
@@ -220,7 +233,8 @@ def squash(
     Raises:
         TypeError: if `reference` is not a transport.
         ValueError: for a parameter that is not finite or does not broadcast to an
-            image, a `low` that is not below `high`, or a `scale` that is not positive.
+            image, a `low` that is not below `high`, a `scale` that is not positive, or
+            another `law`.
 
     Example:
         >>> y = spectral_noise([32, 32, 3], mean=127.5, stddev=80.0)
@@ -236,10 +250,12 @@ def squash(
     scale = (highest - lowest) / np.sqrt(2 * np.pi) if scale is None else scale
     stretch = _checked_positive("scale", scale, shape)
     middle = (lowest + highest) / 2
-    to_box = [NormalToBox(lowest, highest), tfb.Scale(1 / stretch), tfb.Shift(-middle)]
+    to_box = _to_box_by(law)(lowest, highest)
     return Squashed(
         reference.distribution,
-        tfb.Chain([*to_box, reference.bijector]),
+        tfb.Chain(
+            [to_box, tfb.Scale(1 / stretch), tfb.Shift(-middle), reference.bijector]
+        ),
         name="squash",
     )
 
@@ -340,11 +356,21 @@ def _check_low_is_below_high(low, high):
         )
 
 
-def _in_colours_of_photographs(shape, stddev, exponent):
+def _to_box_by(law):
+    laws = {"normal": NormalToBox, "student": StudentToBox}
+    if law not in laws:
+        raise ValueError(
+            f"`law` must be one of {', '.join(map(repr, laws))}. Received: {law!r}. "
+            "Pass 'normal' for pixels that are uniform."
+        )
+    return laws[law]
+
+
+def _in_colours_of_photographs(shape, stddev, exponent, cutoff):
     """The law of a power of f; its check of `stddev` is that of all channels alike."""
     alike = power_law(shape, stddev, exponent)
     covariance = alike.colour_covariance[0, 0] * colour_correlation()
-    return power_law(shape, exponent=exponent, colour_covariance=covariance)
+    return power_law(shape, None, exponent, covariance, cutoff)
 
 
 def _check_spectrum(spectrum, shape, stated):

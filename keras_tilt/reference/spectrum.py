@@ -79,8 +79,9 @@ def power_law(
     stddev: float | None = None,
     exponent: float | None = None,
     colour_covariance: ArrayLike | None = None,
+    cutoff: float | None = None,
 ) -> Spectrum:
-    """Return the spectrum amplitude ~ 1 / f^exponent, with mean 0.
+    """Return the spectrum amplitude ~ exp(-(f / cutoff)^2 / 2) / f^exponent, of mean 0.
 
     At f = 0, where the power law has no value, it takes the one of the lowest other
     frequency.
@@ -91,6 +92,8 @@ def power_law(
         exponent: by default 1, about that of photographs; 0 is white noise.
         colour_covariance: [channels, channels], of one pixel, symmetric and positive
             definite, in units of pixel^2. Excludes `stddev`.
+        cutoff: positive scalar, cycles per pixel, above which details fade; by default
+            none do. The finest that an image can show are of 0.5 along an edge.
 
     Returns:
         spectrum: a `Spectrum` of exactly that standard deviation or covariance.
@@ -116,6 +119,8 @@ def power_law(
     lowest = np.min(frequency[frequency > 0], initial=1.0)
     # Relative to the lowest frequency, so that no power of f overflows.
     falloff = (np.maximum(frequency, lowest) / lowest) ** -exponent
+    if cutoff is not None:
+        falloff *= np.exp(-((frequency / _checked_cutoff(cutoff)) ** 2) / 2)
     falloff /= np.sqrt(np.mean(falloff**2))
     variance, colours = principal_colours(colour_covariance)
     return Spectrum(
@@ -282,6 +287,15 @@ def _checked_exponent(exponent):
             f"Received: {exponent}. Pass for example 1.0."
         )
     return exponent
+
+
+def _checked_cutoff(cutoff):
+    if not 0 < as_number("cutoff", cutoff) < np.inf:
+        raise ValueError(
+            "`cutoff` must be a positive number, in cycles per pixel. "
+            f"Received: {cutoff!r}. Pass for example 0.2."
+        )
+    return float(cutoff)
 
 
 def _checked_stddev(stddev):

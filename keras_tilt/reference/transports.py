@@ -2,6 +2,7 @@
 
     forward, inverse   T(z) and its inverse, without TFP's cache
     NormalToBox        N(0, 1) to a uniform distribution, coordinate by coordinate
+    StudentToBox       a Student law to it
     NormalToSpectrum   N(0, I) to a stationary Gaussian, frequency by frequency
 
 Source: Bracewell (1983), "Discrete Hartley transform", for the basis of frequencies.
@@ -12,6 +13,7 @@ __all__ = [
     "NormalToBox",
     "NormalToSpectrum",
     "Squashed",
+    "StudentToBox",
     "forward",
     "hartley",
     "hartley_of_planes",
@@ -33,6 +35,7 @@ from tensorflow_probability import distributions as tfd
 from keras_tilt.reference.planes import from_planes, to_planes
 from keras_tilt.reference.spectrum import log_rings
 
+_SLOPE = np.float32(np.sqrt(2 / np.pi))  # of 2 F(z) - 1 at 0
 _SMALL = 64 * 64  # pixels of a plane, up to which the complex FFT is the faster one
 
 
@@ -124,6 +127,30 @@ class NormalToBox(tfb.AutoCompositeTensorBijector):
     def _forward_log_det_jacobian(self, z):
         log_normal = -0.5 * z**2 - 0.5 * np.log(2 * np.pi)
         return tf.math.log(self.high - self.low) + log_normal
+
+
+class StudentToBox(NormalToBox):
+    """Transport of a Student law to the uniform distribution on [low, high].
+
+        T(z) = low + (high - low) (1 + u / sqrt(1 + u^2)) / 2,    u = sqrt(2 / pi) z
+
+    The law of u sqrt(2) has two degrees of freedom; T has the slope of `NormalToBox` at
+    0, and far from it falls as |z|^-3 in place of exp(-z^2 / 2).
+    """
+
+    def _forward(self, z):
+        return _student_to_box(z, self.low, self.high)
+
+    def _inverse(self, x):
+        width = self.high - self.low
+        below, above = (x - self.low) / width, (self.high - x) / width
+        tail = tf.minimum(below, above)
+        size = (0.5 - tail) / tf.sqrt(tail * (1.0 - tail))
+        return tf.where(below < above, -size, size) / _SLOPE
+
+    def _forward_log_det_jacobian(self, z):
+        log_width = tf.math.log(self.high - self.low)
+        return log_width + np.log(_SLOPE / 2) - 1.5 * tf.math.log1p((_SLOPE * z) ** 2)
 
 
 class NormalToSpectrum(tfb.AutoCompositeTensorBijector):
@@ -264,6 +291,20 @@ def _to_box(z, low, high):
     def gradient(upstream):
         slope = (high - low) * tf.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
         return upstream * slope, None, None
+
+    return tf.where(z < 0, low + tail, high - tail), gradient
+
+
+@in_a_graph_of_its_own
+@tf.custom_gradient
+def _student_to_box(z, low, high):
+    """low + (high - low) F(z), of which z alone has a gradient."""
+    u = _SLOPE * z
+    norm = tf.sqrt(1.0 + u**2)
+    tail = (high - low) / (2.0 * norm * (norm + tf.abs(u)))
+
+    def gradient(upstream):
+        return upstream * (high - low) * (_SLOPE / 2) / norm**3, None, None
 
     return tf.where(z < 0, low + tail, high - tail), gradient
 

@@ -2,8 +2,11 @@
 
 from keras_tilt.units.algebra import Unit
 from keras_tilt.units.selection import unit
+from keras_tilt.units.statistics import FeatureStatistics, fit_feature_statistics
 
 __all__ = [
+    "FeatureStatistics",
     "Unit",
+    "fit_feature_statistics",
     "unit",
 ]

@@ -28,7 +28,7 @@ from numpy.typing import ArrayLike
 
 from keras_tilt.networks.receptive_fields.intervals import hull
 from keras_tilt.units.cropping import check_within, cropped, seen_by
-from keras_tilt.units.features import Features
+from keras_tilt.units.features import Features, values_of
 from keras_tilt.units.unit_names import name_of
 
 
@@ -60,9 +60,9 @@ class Unit:
 
     def __call__(self, images: ArrayLike) -> tf.Tensor:
         """Return f(images): float32 [n], nats."""
-        return tf.add_n(
-            [read_out(term(images), weights) for term, weights in self.terms]
-        )
+        several, weights = zip(*self.terms, strict=True)
+        values = values_of(several, images)
+        return tf.add_n(list(map(read_out, values, weights)))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Unit):

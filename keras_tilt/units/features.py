@@ -5,10 +5,10 @@
 The channels of a layer, or all classes, of images that reach the network in one way.
 """
 
-__all__ = ["Features", "class_features", "layer_features"]
+__all__ = ["Features", "class_features", "layer_features", "values_of"]
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import keras
@@ -51,8 +51,7 @@ class Features:
 
     def __call__(self, images: ArrayLike) -> tf.Tensor:
         """Return the features: float32 [n, channels]."""
-        read = self.reading(self.network, self.inputs(images))
-        return tf.cast(read, tf.float32)
+        return values_of([self], images)[0]
 
     @property
     def network(self) -> keras.Model:
@@ -68,6 +67,25 @@ class Features:
     def preprocess(self) -> Callable[[tf.Tensor], tf.Tensor] | None:
         """Function of the images before the network, or None."""
         return self.inputs.preprocess
+
+
+def values_of(several: Sequence[Features], images: ArrayLike) -> list[tf.Tensor]:
+    """Return the values of several features of the same images: [n, channels] each.
+
+    What they read of one network through equal inputs, one pass of it makes.
+
+    Args:
+        several: of images of one shape.
+        images: [n, height, width, channels].
+    """
+    feeds: dict[NetworkInputs, graph.Feeds] = {}
+    found = []
+    for one in several:
+        if one.inputs not in feeds:
+            feeds[one.inputs] = one.inputs(images)
+        read = one.reading(one.network, feeds[one.inputs])
+        found.append(tf.cast(read, tf.float32))
+    return found
 
 
 def class_features(

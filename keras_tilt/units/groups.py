@@ -23,6 +23,7 @@ from keras_tilt.units.algebra import (
     nonzero,
     weighted_sum,
 )
+from keras_tilt.units.features import values_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,23 +108,17 @@ def _side_by_side(read, images, read_outs):
     """Return f of the units of one group, each on its own images: [units, n]."""
     if not isinstance(read, tuple):
         return tf.cast(read(images[0]), tf.float32)[None]
-    parts = [
-        _stacked(features, images, next(read_outs), next(read_outs))
-        for features in read
-    ]
-    return tf.add_n(parts)
-
-
-def _stacked(features, images, channels, weights):
-    """Return the part of one pass in units: images [units, n, ...] -> [units, n]."""
     rows = tf.shape(images)[:2]
     flat = tf.reshape(images, tf.concat([[-1], tf.shape(images)[2:]], axis=0))
     flat.set_shape([None, *images.shape[2:]])
-    values = features(flat)
-    values = tf.reshape(values, [*tf.unstack(rows), tf.shape(values)[1]])
-    values.set_shape([*images.shape[:2], None])
-    values = tf.gather(values, channels, axis=-1, batch_dims=1)
-    return weighted_sum(values, weights[:, None])
+    parts = []
+    for values in values_of(read, flat):
+        channels, weights = next(read_outs), next(read_outs)
+        by_unit = tf.reshape(values, [*tf.unstack(rows), tf.shape(values)[1]])
+        by_unit.set_shape([*images.shape[:2], None])
+        chosen = tf.gather(by_unit, channels, axis=-1, batch_dims=1)
+        parts.append(weighted_sum(chosen, weights[:, None]))
+    return tf.add_n(parts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,10 +168,9 @@ class UnitChoice:
         if not isinstance(units[0], Unit):
             return tf.cast(units[0](images), tf.float32)
         parts = []
-        for features, _ in units[0].terms:
-            channels, weights = nonzero(_weights(features, units))
-            values = tf.gather(features(images), tf.gather(channels, place), axis=1)
-            parts.append(weighted_sum(values, tf.gather(weights, place)))
+        for values, (channels, weights) in _read(units, images):
+            chosen = tf.gather(values, tf.gather(channels, place), axis=1)
+            parts.append(weighted_sum(chosen, tf.gather(weights, place)))
         return tf.add_n(parts)
 
 
@@ -184,12 +178,19 @@ def _columns(units, images):
     """Return f of the units of one group, all on the same images: [n, units]."""
     if not isinstance(units[0], Unit):
         return tf.cast(units[0](images), tf.float32)[:, None]
-    parts = []
-    for features, _ in units[0].terms:
-        channels, weights = nonzero(_weights(features, units))
-        values = tf.gather(features(images), channels, axis=1)
-        parts.append(weighted_sum(values, weights))
-    return tf.add_n(parts)
+    return tf.add_n(
+        [
+            weighted_sum(tf.gather(values, channels, axis=1), weights)
+            for values, (channels, weights) in _read(units, images)
+        ]
+    )
+
+
+def _read(units, images):
+    """Return (values, (channels, weights)) of the features of units of one group."""
+    several = _read_by(units[0])
+    read_outs = [nonzero(_weights(features, units)) for features in several]
+    return list(zip(values_of(several, images), read_outs, strict=True))
 
 
 def _weights(features, units):

@@ -44,7 +44,7 @@ class NetworkInputs:
     fixed_inputs: tuple[tuple[str, Callable[[Any], tf.Tensor]], ...] = ()
     resize: tuple[int, ...] | None = None
 
-    def __call__(self, images: ArrayLike) -> dict[str, tf.Tensor]:
+    def __call__(self, images: ArrayLike) -> graph.Feeds:
         """Return {name of input: value}, which the network is called with."""
         images = tf.convert_to_tensor(images)
         _check_images(images, self.input_shape)
@@ -55,7 +55,7 @@ class NetworkInputs:
             images = self.preprocess(tf.cast(images, tf.float32))
         feeds = {name: fixed(tf.shape(images)[0]) for name, fixed in self.fixed_inputs}
         names = [name for name in _input_names(self.network) if name not in feeds]
-        return {names[0]: images, **feeds}
+        return graph.Feeds({names[0]: images, **feeds})
 
 
 @dataclasses.dataclass(frozen=True)
