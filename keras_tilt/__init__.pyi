@@ -69,6 +69,7 @@ from .training import (
 )
 from .units import (
     FeatureStatistics as FeatureStatistics,
+    RandomViews as RandomViews,
     Unit as Unit,
     fit_feature_statistics as fit_feature_statistics,
     unit as unit,

@@ -40,7 +40,8 @@ from test_scripts import ROOT, beside_progress, run_script
 import keras_tilt as kt
 from keras_tilt import masking
 from keras_tilt.cli import export_sampler, named, visualize
-from keras_tilt.cli.jobs import exporting, unit_chains
+from keras_tilt.cli.jobs import exporting
+from keras_tilt.cli.jobs.pictures import unit_chains
 from keras_tilt.masking.serving import ServedSegmenter
 from keras_tilt.sampling import sampler
 from keras_tilt.serving import asking, certificate, requests, servable

@@ -30,7 +30,8 @@ from keras_tilt.cli import demo, mnist, visualize
 from keras_tilt.cli import digits as digits_command
 from keras_tilt.cli.commands import COMMANDS
 from keras_tilt.cli.flags import MODES
-from keras_tilt.cli.jobs import judges, mnist_sweep, unit_chains, unit_pictures
+from keras_tilt.cli.jobs import mnist_sweep
+from keras_tilt.cli.jobs.pictures import judges, unit_chains, unit_pictures
 from keras_tilt.sampling import sampler
 from keras_tilt.training import run as training
 

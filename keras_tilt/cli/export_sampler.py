@@ -36,7 +36,8 @@ from keras_tilt.cli.flags import (
 # What each step is given of the flags.
 READING = ("preprocess", "sizes", "posterior_weight")
 PIXELS = ("low", "high", "preprocess", "mean", "stddev")
-NOISE = ("reference", "contrast", "exponent", "mean", "stddev", "scale")
+SPECTRUM = ("contrast", "exponent", "cutoff")
+NOISE = ("reference", *SPECTRUM, "mean", "stddev", "scale")
 CHAINS = ("chains", "draws", "burnin", "max_leapfrog_steps", "approach_step", "seed")
 SERVED = ("ends", "most_iterations", "approach_step", "seed")
 # Long chains do not depend on these: with others of them the same run resumes.
@@ -174,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         names = named.names_of(flags.names, flags.model, named.num_classes(network))
         units = exporting.units_of(network, flags.unit, names, **given(READING))
         low, high = exporting.black_and_white(network, **given(PIXELS))
-        tilts = exporting.tilts_of(units, low, high, **given(NOISE))
+        tilts = exporting.tilts_of(units, network, low, high, **given(NOISE))
         settings = {k: v for k, v in vars(flags).items() if k not in NOT_OF_CHAINS}
         settings |= {"low": low, "high": high}
         folder = exporting.work_folder(flags.out, flags.model, settings)

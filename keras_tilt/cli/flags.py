@@ -6,6 +6,7 @@ TensorFlow takes seconds to import. A command parses its flags before that, so t
 """
 
 __all__ = [
+    "CONTRASTS",
     "MODES",
     "NOISES",
     "RULES",
@@ -39,6 +40,9 @@ from collections.abc import Callable, Iterable, Sequence
 Add = Callable[..., argparse.Action]  # `add_argument` of a parser, or of a group
 
 MODES = ("none", "caffe", "tf", "torch")  # of keras.applications
+# Standard deviation of a pixel of noise as a share of white less black: of units of the
+# whole image, which a strong tilt draws out of weak noise, and of a patch.
+CONTRASTS = (0.1, 0.3)
 NOISES = ("spectral", "wavelets", "box", "white")
 RULES = ("vote", "paste")  # of `keras_tilt.masking`
 
@@ -269,7 +273,7 @@ def add_pixels(add: Add) -> None:
 
 
 def add_reference(add: Add) -> None:
-    """Add --reference, --exponent and --contrast: the noise that is tilted."""
+    """Add --reference, --exponent, --cutoff and --contrast: what is tilted."""
     add(
         "--reference",
         type=reference,
@@ -279,10 +283,16 @@ def add_reference(add: Add) -> None:
         "coefficients of photographs; uniform there; Gaussian (white); images of a "
         "generator, as `keras-tilt reference` fits it",
     )
-    add("--exponent", type=float, default=1.7, help="of 1/f")
+    add("--exponent", type=float, default=1.5, help="of 1/f")
+    add(
+        "--cutoff",
+        type=positive,
+        default=45.0,
+        help="cycles along an edge, above which details of 1/f noise fade",
+    )
     add(
         "--contrast",
         type=positive,
-        default=0.3,
-        help="standard deviation of a pixel, as a share of white less black",
+        help="standard deviation of a pixel, as a share of white less black; if it is "
+        f"not given, {CONTRASTS[0]} of whole images, and {CONTRASTS[1]} of patches",
     )

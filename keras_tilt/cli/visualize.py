@@ -34,12 +34,13 @@ from keras_tilt.cli.flags import (
 )
 
 # Of the norm of the noise. A patch has few pixels, and its noise little to hide a unit.
-SIGNALS = (0.14, 0.6)  # of units of the whole image, and of a patch
+SIGNALS = (0.65, 0.6)  # of units of the whole image, and of a patch
 SIZES = (1.0, 0.7, 0.5, 0.35)  # of the image
 METHODS = ("langevin", "maximisation")
 # What the drawing is given of the flags.
 CHAINS = ("chains", "draws", "burnin", "approach_step", "max_leapfrog_steps", "compare")
-DRAWING = ("reference", "contrast", "exponent", "scale", "scale_step", *CHAINS, "seed")
+SPECTRUM = ("contrast", "exponent", "cutoff")
+DRAWING = ("reference", *SPECTRUM, "scale", "scale_step", *CHAINS, "seed")
 # What no sample depends on, or what counts by the bytes of a file.
 NOT_OF_SAMPLES = ("unit", "list", "out", "names", "modules", "model", "judge")
 
@@ -55,6 +56,7 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_pixels(add)
     add_reference(add)
     _add_tilt(add)
+    _add_photographs(add)
     _add_chains(add)
     add_names(add)
     add(
@@ -82,7 +84,7 @@ def _add_tilt(add):
         help="of the image at which a class is read, 1 as the network takes it; if it "
         f"is not given, those of {' '.join(map(str, SIZES))} that the network can take",
     )
-    add("--posterior-weight", type=float, default=2.0, help="of log p(class | x)")
+    add("--posterior-weight", type=float, default=4.0, help="of log p(class | x)")
     add(
         "--signal",
         type=float,
@@ -90,6 +92,22 @@ def _add_tilt(add):
         f"{SIGNALS[0]} for units of the whole image, else {SIGNALS[1]}",
     )
     add("--scale", type=float, help="of the tilt instead, in place of --signal")
+
+
+def _add_photographs(add):
+    """Add the images whose features the draws have."""
+    add(
+        "--photographs",
+        metavar="FOLDER|NAME.npz",
+        help="images such as the network was trained on, a thousand are enough: draws "
+        "of classes then have features such as theirs",
+    )
+    add(
+        "--photographs-weight",
+        type=positive,
+        default=4.0,
+        help="of the log density of these features",
+    )
 
 
 def _add_chains(add):
@@ -112,10 +130,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Draw the pictures, which the same command goes on with if it is interrupted."""
     flags = parse_flags(argv)
     from keras_tilt.cli import named, process  # with TensorFlow, which takes seconds
-    from keras_tilt.cli.jobs import judges, unit_chains, unit_pictures
+    from keras_tilt.cli.jobs.pictures import judges, unit_pictures
 
-    signals = SIGNALS if flags.signal is None else 2 * (flags.signal,)
-    values = {k: v for k, v in vars(flags).items() if k not in NOT_OF_SAMPLES}
     with process.resumable():
         with process.as_exit():
             process.use_modules(flags.modules)
@@ -123,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if flags.list:
                 print(named.layer_table(network))
                 return
-            low, high = named.printed_range(
+            pixels = named.printed_range(
                 network, flags.low, flags.high, flags.preprocess
             )
             asked = judges.judges_of(
@@ -132,20 +148,49 @@ def main(argv: Sequence[str] | None = None) -> None:
             number = named.num_classes(network)
             names = named.names_of(flags.names, flags.model, number)
             labels = named.labels(flags.unit, network, names)
-            wanted = SIZES[:2] if flags.smoke else SIZES
             sizes = flags.sizes or unit_pictures.sizes_of(
-                network, labels, wanted, flags.preprocess
+                network, labels, SIZES[:2] if flags.smoke else SIZES, flags.preprocess
             )
-            reading = flags.preprocess, sizes, flags.posterior_weight
+            reading = flags.preprocess, sizes, flags.posterior_weight, True
             units = {x: named.unit_of(network, x, *reading) for x in labels}
-        drawing = unit_chains.Drawing(
-            **{name: getattr(flags, name) for name in DRAWING},
-            low=low,
-            high=high,
-            signals=signals,
-            image_shape=network.input_shape[1:],
-        )
-        values |= {"low": low, "high": high, "sizes": sizes}
-        files = {"model": flags.model, "judge": flags.judge}
-        settings = unit_pictures.settings_of(values, files)
+            photographs = _photographs(flags, network, labels, sizes, pixels)
+        drawing = _drawing(flags, network, pixels, photographs)
+        settings = _settings(flags, pixels, sizes, photographs)
         unit_pictures.draw(units, names, drawing, asked, settings, flags.out)
+
+
+def _photographs(flags, network, labels, sizes, pixels):
+    """What makes a class plausible, or None."""
+    from keras_tilt.cli import named
+    from keras_tilt.cli.jobs.pictures import photographs
+
+    no_class = all(named.class_number(label) is None for label in labels)
+    if flags.photographs is None or no_class:
+        return None
+    asked = flags.photographs, flags.preprocess, sizes, pixels
+    weight, folder = flags.photographs_weight, flags.out
+    return photographs.fitted(network, flags.model, *asked, weight, folder)
+
+
+def _drawing(flags, network, pixels, photographs):
+    from keras_tilt.cli.jobs.pictures import unit_chains
+
+    return unit_chains.Drawing(
+        **{name: getattr(flags, name) for name in DRAWING},
+        low=pixels[0],
+        high=pixels[1],
+        signals=SIGNALS if flags.signal is None else 2 * (flags.signal,),
+        image_shape=network.input_shape[1:],
+        plausible=photographs and photographs.unit,
+    )
+
+
+def _settings(flags, pixels, sizes, photographs):
+    """What samples depend on, as text."""
+    from keras_tilt.cli.jobs.pictures import unit_pictures
+
+    values = {k: v for k, v in vars(flags).items() if k not in NOT_OF_SAMPLES}
+    values |= {"low": pixels[0], "high": pixels[1], "sizes": sizes}
+    values["photographs"] = photographs and photographs.digest
+    files = {"model": flags.model, "judge": flags.judge}
+    return unit_pictures.settings_of(values, files)

@@ -57,7 +57,7 @@ class State(NamedTuple):
     """Where the chains are, the kernel's results there, and its parameters."""
 
     noise: Any
-    results: Any
+    results: Any  # None if f is another since
     parameters: KernelParameters
 
 
@@ -372,7 +372,7 @@ class Chains:
         """
         noise, results, tensors = state.noise, state.results, self._tensors(parameters)
         of_run = self._ids, self._read_outs, self._mass, tensors
-        if self._results_differ(parameters, state.parameters):
+        if results is None or self._results_differ(parameters, state.parameters):
             results = self._results_at(noise, results, of_run, state.parameters)
         noise, results, numbers = self._graphs.advance(noise, results, seed, *of_run)
         return State(noise, results, parameters), self._joined(numbers)
@@ -389,7 +389,7 @@ class Chains:
 
     def _results_at(self, noise, results, of_run, before):
         """The kernel's results for new parameters; f anew where it is not known."""
-        if not (self._graphs.knows_f and np.all(before.scale)):
+        if results is None or not (self._graphs.knows_f and np.all(before.scale)):
             return self._graphs.start(noise, *of_run)[0]
         factor = of_run[-1].scale / tf.constant(before.scale, of_run[-1].scale.dtype)
         return self._graphs.rescaled(noise, results, factor, of_run[-1])

@@ -49,6 +49,7 @@ from keras_tilt.storage.run_folder import (
     within,
 )
 from keras_tilt.tilt import Tilt
+from keras_tilt.units.random_views import RunOfViews
 from keras_tilt.validation import few
 
 # The paper's run on the last layer of LeNet, for use with the reference
@@ -217,7 +218,8 @@ def _drawn(tilt, plan, initial_noise, callback, directory, progress):
     ]
     found = {}
     for group, run in zip(groups, runs, strict=True):
-        samples = run.run(progress, may_stop=len(groups) == 1)
+        with run.views.at_rest_again():
+            samples = run.run(progress, may_stop=len(groups) == 1)
         found |= zip(group, samples, strict=True)
     return found[0] if alone else [found[i] for i in sorted(found)]
 
@@ -241,6 +243,8 @@ class _Together:
         )
         self.record = Record(plan.num_iterations)
         self.run_seed = plan.seeds[1]
+        units = [tilt.unit for tilt in tilts]
+        self.views = RunOfViews(units, plan.is_unadjusted, plan.seeds[0])
         self.callback = callback
         self.store = None
         if folder is not None:
@@ -300,6 +304,8 @@ class _Together:
         iteration, state, step = position
         parameters = self.plan.kernel_parameters(iteration, step, self.scale)
         seed = tf.random.fold_in(self.run_seed, iteration)
+        if self.views.show(iteration):
+            state = state._replace(results=None)  # f is another
         state, numbers = self.chains.advance(state, parameters, seed)
         self.record.add(iteration, numbers)
         if self.plan.is_warmup(iteration):
@@ -380,6 +386,7 @@ class _Together:
             return
         parameters = position.state.parameters
         noise = self.chains.noise_of(position.state)
+        self.views.show(position.iteration - 1)
         _, numbers = self.chains.start(noise, parameters)
         log_base = self.tilts[0].base.log_prob(noise)
         here = {

@@ -27,6 +27,7 @@ from keras_tilt.sampling.schedule import stateless_seed
 from keras_tilt.sampling.tilt_groups import chains_of, check_start
 from keras_tilt.storage.loop import iterate
 from keras_tilt.tilt import Tilt
+from keras_tilt.units.random_views import RunOfViews
 from keras_tilt.validation import as_number, check_count
 
 _NUM_DRAWS = 64  # of q, for the mean and the spread of f there
@@ -86,12 +87,13 @@ def scale_for_signal(
         desc="scale [nats]",
         bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
     ) as bar:
-        end = iterate(
-            rise.start,
-            rise.advance,
-            is_over=lambda at: rise.is_enough(at) or at.trajectories == _MOST,
-            show=lambda at: rise.show(at, bar),
-        )
+        with rise.views.at_rest_again():
+            end = iterate(
+                rise.start,
+                rise.advance,
+                is_over=lambda at: rise.is_enough(at) or at.trajectories == _MOST,
+                show=lambda at: rise.show(at, bar),
+            )
     if rise.is_enough(end):
         return dataclasses.replace(tilt, scale=float(f"{end.scale:.2g}"))
     raise ValueError(
@@ -124,6 +126,7 @@ class _Rise:
         self.wanted = float(signal) ** 2 * math.prod(tilt.base.event_shape)
         self.seed = seed
         self.chains = chains_of([tilt], "split", [0], num_chains)
+        self.views = RunOfViews([tilt.unit], lambda count: True, seed)
         draws = tilt.base.sample(_NUM_DRAWS, seed=tf.random.fold_in(seed, 0))
         self.parameters = KernelParameters(
             np.array([float(step_size)]),
@@ -142,8 +145,11 @@ class _Rise:
         """Return the position after one more trajectory, under a stronger tilt."""
         count = position.trajectories + 1
         scale = position.scale * (_GROWTH if position.trajectories else 1.0)
+        state = position.state
+        if self.views.show(count):
+            state = state._replace(results=None)  # f is another
         state, numbers = self.chains.advance(
-            position.state,
+            state,
             self.parameters._replace(scale=np.array([scale])),
             tf.random.fold_in(self.seed, count),
         )

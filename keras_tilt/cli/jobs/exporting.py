@@ -28,6 +28,7 @@ from typing import Any, Literal
 
 import keras
 
+from keras_tilt.cli.flags import CONTRASTS
 from keras_tilt.cli.named.classes import class_names
 from keras_tilt.cli.named.networks import image_shape, load_model, num_classes
 from keras_tilt.cli.named.pixels import preprocessing, printed_range
@@ -119,12 +120,14 @@ def black_and_white(
 
 def tilts_of(
     units: Sequence[Unit],
+    network: keras.Model,
     low: float,
     high: float,
     *,
     reference: str,
-    contrast: float,
+    contrast: float | None,
     exponent: float,
+    cutoff: float,
     mean: float,
     stddev: float | None,
     scale: float,
@@ -133,11 +136,14 @@ def tilts_of(
 
     Args:
         units: of images of one size.
+        network: of the units.
         low: black.
         high: white.
         reference: of --reference.
-        contrast: standard deviation of a pixel, as a share of white less black.
+        contrast: standard deviation of a pixel, as a share of white less black; None
+            for that of whole images, or of patches.
         exponent: of 1/f.
+        cutoff: cycles along an edge, above which details of a spectrum fade.
         mean: of white noise with a stddev.
         stddev: None, or that of white noise.
         scale: of the tilts.
@@ -146,7 +152,8 @@ def tilts_of(
     if stddev:
         q = white_noise(shape, mean, stddev)
     else:
-        q = noise(reference, shape, low, high, contrast, exponent)
+        contrast = contrast or CONTRASTS[shape != network.input_shape[1:]]
+        q = noise(reference, shape, low, high, contrast, exponent, cutoff)
     return [Tilt(unit, q, scale) for unit in units]
 
 

@@ -38,7 +38,8 @@ def noise(
     low: float,
     high: float,
     contrast: float = 0.3,
-    exponent: float = 1.7,
+    exponent: float = 1.5,
+    cutoff: float = 45.0,
 ) -> tfd.Distribution:
     """Return the reference of images whose pixels lie between black and white.
 
@@ -51,7 +52,8 @@ def noise(
         low: black.
         high: white.
         contrast: standard deviation of a pixel, as a share of the range.
-        exponent: of 1/f.
+        exponent: of 1/f, of a spectrum.
+        cutoff: cycles along the longer edge, above which details of a spectrum fade.
 
     Raises:
         ValueError: for a file that holds no generator, or one of other images.
@@ -68,8 +70,9 @@ def noise(
     if kind == "wavelets":
         natural = wavelet_noise(shape, middle, stddev)
     else:
-        natural = spectral_noise(shape, middle, stddev, exponent)
-    return squash(natural, low, high, scale=0.3 * width)
+        fade = cutoff / max(shape[:2])
+        natural = spectral_noise(shape, middle, stddev, exponent, cutoff=fade)
+    return squash(natural, low, high, scale=0.3 * width, law="student")
 
 
 @functools.lru_cache(maxsize=1)  # units of one run share it, and its graph

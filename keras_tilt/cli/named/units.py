@@ -12,6 +12,7 @@ __all__ = ["class_number", "labels", "layer_table", "readable_sizes", "unit_of"]
 import contextlib
 import functools
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -20,6 +21,7 @@ from keras_tilt.cli.named.classes import class_named
 from keras_tilt.cli.named.networks import image_shape, num_classes
 from keras_tilt.cli.named.pixels import preprocessing
 from keras_tilt.networks.receptive_fields import layers_of
+from keras_tilt.units.random_views import RandomViews
 from keras_tilt.units.selection import Unit, unit
 
 
@@ -121,6 +123,7 @@ def unit_of(
     mode: str = "none",
     sizes: Sequence[float] = (1.0,),
     posterior_weight: float = 0.0,
+    moving: bool = False,
 ) -> Unit:
     """Return a class in several views, or a channel on what it sees.
 
@@ -129,8 +132,9 @@ def unit_of(
         label: "class:3" or "LAYER:12".
         mode: of `preprocessing`.
         sizes: of the image at which a class is read, 1 as the network takes it; every
-            other one mirrored and moved by an eighth of the image.
+            other one mirrored.
         posterior_weight: of log p(class | x), as in `keras_tilt.unit`.
+        moving: whether a class is seen in random views while a strong tilt rises.
 
     Raises:
         ValueError: for a unit that is not there.
@@ -139,7 +143,7 @@ def unit_of(
         return _layer_unit(network, label, preprocessing(mode))
     try:
         views = [
-            _class_view(network, label, i, size, mode, posterior_weight)
+            _class_view(network, label, posterior_weight, i, size, mode, moving)
             for i, size in enumerate(sizes)
         ]
     except ValueError as error:
@@ -149,17 +153,34 @@ def unit_of(
     return sum(views) / len(views)
 
 
-def _class_view(network, label, number, size, mode, posterior_weight):
+def _class_view(network, label, posterior_weight, *view):
     """Return a class as it is read at one size of the image."""
-    height, width, _ = image_shape(network)
-    resize = (round(size * height), round(size * width))
     return unit(
         network,
         class_index=class_number(label),
         posterior_weight=posterior_weight,
-        preprocess=_view(mode, mirrored=bool(number % 2)),
-        resize=resize if resize != (height, width) else None,
+        **view_of(network, *view),
     )
+
+
+def view_of(
+    network: keras.Model, number: int, size: float, mode: str, moving: bool
+) -> dict[str, Any]:
+    """Return how images are prepared for one of the views of a class, for `kt.unit`.
+
+    Args:
+        network: a `keras.Model` of images of one size.
+        number: of the view; odd ones are mirrored.
+        size: of the image, 1 as the network takes it.
+        mode: of `preprocessing`.
+        moving: whether it is another in every trajectory of an unadjusted warm-up.
+    """
+    height, width, _ = image_shape(network)
+    resize = (round(size * height), round(size * width))
+    return {
+        "preprocess": _view(mode, bool(number % 2), moving),
+        "resize": resize if resize != (height, width) else None,
+    }
 
 
 def _layer_unit(network, label, preprocess):
@@ -192,20 +213,17 @@ def readable_sizes(
     found = []
     for size in sizes:
         with contextlib.suppress(ValueError):
-            _class_view(network, "class:0", 0, size, mode, 0.0)
+            _class_view(network, "class:0", 0.0, 0, size, mode, False)
             found.append(size)
     return found or [1.0]
 
 
-@functools.cache
-def _view(mode, mirrored):
-    """Return the preprocessing of an image, or of its mirror image, moved."""
+@functools.cache  # units of equal views share a graph
+def _view(mode, mirrored, moving):
+    """Return the preprocessing of an image, or of its mirror image."""
     preprocess = preprocessing(mode)
+    if moving:
+        return RandomViews(preprocess, rests_mirrored=mirrored)
     if not mirrored:
         return preprocess
-
-    def of_other_side(images):
-        eighths = [size // 8 for size in images.shape[1:3]]
-        return preprocess(tf.roll(tf.reverse(images, [2]), eighths, axis=[1, 2]))
-
-    return of_other_side
+    return lambda images: preprocess(tf.reverse(images, [2]))

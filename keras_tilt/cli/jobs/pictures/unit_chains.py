@@ -9,6 +9,7 @@ All of them start at draws of the same reference.
 
 __all__ = ["Drawing"]
 
+import dataclasses
 import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm.auto import tqdm
 
+from keras_tilt.cli.flags import CONTRASTS
 from keras_tilt.cli.named.references import noise
 from keras_tilt.sampling.sampler import sample
 from keras_tilt.sampling.samples import Samples
@@ -34,8 +36,9 @@ class Drawing(NamedTuple):
     high: float  # white
     image_shape: tuple[int, int, int]  # of the network
     reference: str  # of `named.noise`
-    contrast: float
+    contrast: float | None  # None if it follows from the kind of the unit
     exponent: float
+    cutoff: float
     scale: float | None  # of the tilt; None if it follows from the signal
     signals: tuple[float, float]  # of units of the whole image, and of a patch
     scale_step: float  # of the leapfrog that finds the scale
@@ -46,25 +49,37 @@ class Drawing(NamedTuple):
     max_leapfrog_steps: int
     compare: Sequence[str]  # other methods
     seed: int
+    plausible: Unit | None = None  # g of photographs, of units of the whole image
 
     def tilt(self, unit: Unit) -> Tilt:
-        """Return the tilt, as strong as asked for.
+        """Return the tilt, as strong as asked for, with the features of photographs.
 
         Raises:
             ValueError: if the unit does not respond, so that no scale will do.
         """
-        shape = unit.input_shape
-        pixels = shape, self.low, self.high
-        reference = noise(self.reference, *pixels, self.contrast, self.exponent)
-        if self.scale is not None:
-            return Tilt(unit, reference, self.scale)
-        return scale_for_signal(
-            Tilt(unit, reference),
-            self.signals[shape != self.image_shape],
-            seed=self.seed,
-            num_chains=2,
-            step_size=self.scale_step,
+        is_patch = unit.input_shape != self.image_shape
+        reference = noise(
+            self.reference,
+            unit.input_shape,
+            self.low,
+            self.high,
+            self.contrast or CONTRASTS[is_patch],
+            self.exponent,
+            self.cutoff,
         )
+        tilt = Tilt(unit, reference, self.scale or 1.0)
+        if self.scale is None:
+            tilt = scale_for_signal(
+                tilt,
+                self.signals[is_patch],
+                seed=self.seed,
+                num_chains=2,
+                step_size=self.scale_step,
+            )
+        if self.plausible is None or is_patch:
+            return tilt
+        both = unit + self.plausible / tilt.scale  # exp(scale f + g) q
+        return dataclasses.replace(tilt, unit=both)
 
     def samples(self, tilt: Tilt, directory: pathlib.Path) -> Samples:
         """Return the samples of a tilt; the chains resume within a folder.

@@ -16,8 +16,8 @@ import keras
 import numpy as np
 
 from keras_tilt import plotting
-from keras_tilt.cli.jobs.judges import Judge, judged, share
-from keras_tilt.cli.jobs.unit_chains import Drawing
+from keras_tilt.cli.jobs.pictures.judges import Judge, judged, share
+from keras_tilt.cli.jobs.pictures.unit_chains import Drawing
 from keras_tilt.cli.named.units import class_number, readable_sizes
 from keras_tilt.units.selection import Unit
 

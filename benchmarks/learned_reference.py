@@ -1,0 +1,291 @@
+"""Both halves of the model on digits or CIFAR-10: draws under a learned q, judged.
+
+    python benchmarks/learned_reference.py digits --data-dir DIR --out out/digits_half
+    python benchmarks/learned_reference.py cifar10 --data-dir DIR --out out/cifar_half
+
+DIR holds mnist.npz, or cifar10.npz or another --dataset. Networks DG, GG, GG+DG and a
+mixture of both objectives learn one set of images, and a judge others: of digits the
+5,000 that are embedded, and the 55,000 training digits of MNIST that are not; of
+CIFAR-10 a half of the training images each, mirrored ones too. A reference q learns the
+digits of the networks, or all training images of CIFAR-10. Of each network:
+
+called       share of 1,000 draws of its ten densities that the judge calls their class
+converged    of ten verdicts
+spread       of the draws of a class over that of real ones: root of the mean variance
+             of a pixel, mean over classes
+told         accuracy of a network that tells draws from real images of their class, on
+             others than it was trained on; coarse: of images four times smaller
+log Z        root mean square over classes of log Z under q less that of 10,000 held-out
+             images, nats; beside their standard errors
+
+What is done is not done again. About an hour on two cores; of CIFAR-10 half an hour
+more, for q.
+"""
+
+import json
+import pathlib
+from typing import NamedTuple
+
+from keras_tilt.cli.flags import command_parser, count, folder
+
+SCHEMES = ("DG", "GG", "GG+DG", "mix")
+
+
+def parse_flags():
+    """The command line."""
+    parser = command_parser(__doc__)
+    add = parser.add_argument
+    add("problem", choices=("digits", "cifar10"))
+    add("--data-dir", type=pathlib.Path, help="folder of the images")
+    add("--dataset", default="cifar10.npz", help="file in it, of CIFAR-10")
+    add("--schemes", nargs="+", default=list(SCHEMES), choices=SCHEMES, help="to run")
+    add("--chains", type=count, default=16, help="of each class")
+    add("--draws", type=count, default=300, help="of each chain")
+    add("--burnin", type=count, default=40, help="iterations before them")
+    add("--seed", type=int, default=7, help="equal seeds give equal numbers")
+    add("--out", type=folder, default="out/learned_reference", help="folder")
+    add("--smoke", action="store_true", help="everything in short, embedded digits")
+    flags = parser.parse_args()
+    if flags.smoke:
+        flags.chains, flags.draws, flags.burnin = 2, 8, 4
+    elif flags.data_dir is None:
+        parser.error("Expected --data-dir, or --smoke. Received: neither.")
+    return flags
+
+
+if __name__ == "__main__":
+    parse_flags()  # may end here, before the seconds that TensorFlow takes
+
+import keras
+import numpy as np
+
+import keras_tilt as kt
+from keras_tilt.cli.jobs import two_halves
+from keras_tilt.data import sources
+from keras_tilt.data.batches import evaluation_batches
+from keras_tilt.reference.learned.law import two_sample_accuracies
+from keras_tilt.units.selection import unit
+
+JUDGED = 100  # draws of each class
+
+
+class Images(NamedTuple):
+    """Pairs of images and labels: who learns which."""
+
+    networks: tuple[np.ndarray, np.ndarray]
+    reference: tuple[np.ndarray, np.ndarray]
+    judge: tuple[np.ndarray, np.ndarray]
+    held_out: tuple[np.ndarray, np.ndarray]
+
+
+def main():
+    """Part by part, each kept on disk."""
+    flags = parse_flags()
+    images = images_of(flags)
+    flags.out.mkdir(parents=True, exist_ok=True)
+    judge = made(flags.out / "judge.keras", lambda: trained_judge(images.judge, flags))
+    q = made(flags.out / "q.keras", lambda: learned(images, flags))
+    found = {"law of q": q.law, "error of the judge": error_of(judge, images.held_out)}
+    found |= called_again(q, judge, images.held_out)
+    for scheme in flags.schemes:
+        path = flags.out / f"{scheme}.keras"
+        model = made(path, lambda s=scheme: trained(s, images.networks, flags))
+        path = flags.out / f"{scheme}.json"
+        if not path.is_file():
+            numbers = numbers_of(model, q, judge, images.held_out, flags)
+            path.write_text(json.dumps(numbers, indent=1) + "\n")
+        found[scheme] = json.loads(path.read_text())
+    path = flags.out / f"learned_{flags.problem}.json"
+    path.write_text(json.dumps(found, indent=1) + "\n")
+    print(table(found))
+
+
+def images_of(flags):
+    """Who learns what: the judge nothing that a network learns."""
+    own, test = kt.data.embedded_mnist()
+    if flags.smoke and flags.problem == "digits":
+        return Images(own, own, test, test)
+    if flags.smoke:
+        own, test = in_colour(own), in_colour(test)
+        return Images(own, own, test, test)
+    if flags.problem == "digits":
+        (images, labels), held_out = kt.data.load_mnist(flags.data_dir)
+        known = {image.tobytes() for image in own[0]}
+        is_other = np.array([image.tobytes() not in known for image in images])
+        return Images(own, own, (images[is_other], labels[is_other]), held_out)
+    train, held_out = (arrays_of(flags, split) for split in ("train", "test"))
+    halves = [mirrored(*(part[half::2] for part in train)) for half in (0, 1)]
+    return Images(halves[0], train, halves[1], held_out)
+
+
+def arrays_of(flags, split):
+    """Images and labels of CIFAR-10."""
+    source = sources.npz(flags.data_dir / flags.dataset, split)
+    batches = evaluation_batches(source, 500, crop=(32, 32)).as_numpy_iterator()
+    images, labels = map(np.concatenate, zip(*batches, strict=True))
+    return images.astype(np.uint8), labels
+
+
+def in_colour(pair):
+    """A few gray images as large ones of three channels."""
+    few = np.pad(pair[0][:1000], [(0, 0), (2, 2), (2, 2), (0, 0)])
+    return np.repeat(few, 3, axis=3), pair[1][:1000]
+
+
+def mirrored(images, labels):
+    """All images, and their mirror images."""
+    return np.concatenate([images, images[:, :, ::-1]]), np.tile(labels, 2)
+
+
+def called_again(q, judge, held_out):
+    """What a judge can make of images as sharp as those of q."""
+    images, labels = (part[:1000] for part in held_out)
+    again = q(q.encode(images.astype(np.float32))).numpy()
+    right = float(np.mean(called(judge, again) == labels))
+    return {"called when decoded from their codes": right}
+
+
+def made(path, make):
+    """The model of a file, made if it is not there."""
+    if not path.is_file():
+        make().save(path)
+    return keras.models.load_model(path)
+
+
+def trained_judge(others, flags):
+    """A network of another kind, on other images."""
+    layers = keras.layers
+    keras.utils.set_random_seed(flags.seed)
+    of_digits = flags.problem == "digits"
+    stack = [keras.Input(others[0].shape[1:]), layers.Rescaling(1 / 255)]
+    for width in (32, 64) if of_digits else (32, 64, 128):
+        same = {"padding": "valid" if of_digits else "same"}
+        stack += [layers.Conv2D(width, 3, activation="relu", **same)]
+        stack += [layers.Conv2D(width, 3, **same)]
+        stack += [layers.BatchNormalization(), layers.ReLU(), layers.MaxPooling2D()]
+    stack += [layers.Flatten(), layers.Dropout(0.5), layers.Dense(10)]
+    judge = keras.Sequential(stack)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    judge.compile("adam", loss, jit_compile=False)
+    epochs = 1 if flags.smoke else 3 if of_digits else 8
+    batches = batches_of(others, 128, flags.seed)
+    judge.fit(batches, epochs=epochs, verbose=2, shuffle=False)
+    return judge
+
+
+def error_of(judge, pair):
+    """Percent."""
+    return 100 * float(np.mean(called(judge, pair[0]) != pair[1]))
+
+
+def called(judge, images):
+    logits = judge.predict(images.astype(np.float32), batch_size=500, verbose=0)
+    return np.argmax(logits, axis=1)
+
+
+def learned(images, flags):
+    """The reference."""
+    settings = {"epochs": 30}
+    if flags.problem == "cifar10":
+        settings = {"latent_size": 128, "width": 64, "stddev": 0.1, "epochs": 12}
+        settings["batch_size"] = 128
+    if flags.smoke:
+        settings |= {"epochs": 1, "width": 8}
+    work = flags.out / "q.fit"
+    held_out = images.held_out
+    return kt.fit_latent(
+        images.reference, held_out=held_out, seed=0, directory=work, **settings
+    )
+
+
+def trained(scheme, train, flags):
+    """A network by one of the schemes, as many epochs each."""
+    keras.utils.set_random_seed(flags.seed)
+    if flags.problem == "digits":
+        network, (whole, part), size = kt.lenet(scale=1 / 256), (16, 10), 64
+    else:
+        network, (whole, part), size = kt.convnet(batch_norm=False), (12, 6), 128
+    whole, part = (2, 1) if flags.smoke else (whole, part)
+    model = kt.GenerativeClassifier(network)
+    objectives = {
+        "DG": [("discriminative", whole)],
+        "GG": [("generative", whole)],
+        "GG+DG": [("generative", part), ("discriminative", whole - part)],
+        "mix": [(0.5, whole)],
+    }[scheme]
+    for objective, epochs in objectives:
+        if objective == "discriminative" and len(objectives) > 1:
+            model.calibrate(batches_of(train, size))
+        model.compile("adam", objective=objective, metrics=["accuracy"])
+        batches = batches_of(train, size, flags.seed)
+        model.fit(batches, epochs=epochs, shuffle=False, verbose=2)
+    return model
+
+
+def batches_of(pair, size, shuffle_seed=None):
+    return kt.data.pipeline(*pair, size, shuffle_seed=shuffle_seed, scale=1)
+
+
+def numbers_of(model, generator, judge, held_out, flags):
+    """All that is known of the ten densities of a network."""
+    q = kt.latent(generator)
+    tilts = [kt.Tilt(unit(model, class_index=k), q) for k in range(10)]
+    runs = kt.sample(tilts, flags.chains, flags.draws, flags.burnin, seed=flags.seed)
+    draws = [some_of(one.images) for one in runs]
+    real = [held_out[0][held_out[1] == k][: len(draws[0])] for k in range(10)]
+    told, coarse = two_sample_accuracies(
+        np.concatenate(real) / 255, np.concatenate(draws) / 255, flags.seed
+    )
+    halves = two_halves.compared(
+        model.network,
+        tilts,
+        *held_out,
+        200 if flags.smoke else two_halves.NUM_DRAWS,
+        flags.seed,
+    )
+    return {
+        "error": error_of(model, held_out),
+        "called": [float(np.mean(called(judge, x) == k)) for k, x in enumerate(draws)],
+        "verdicts": [one.diagnostics.verdict for one in runs],
+        "worst_r_hat": [one.diagnostics.worst_r_hat for one in runs],
+        "smallest_ess": [one.diagnostics.smallest_ess for one in runs],
+        "spread": [
+            spread(x) / spread(held_out[0][held_out[1] == k])
+            for k, x in enumerate(draws)
+        ],
+        "told": told,
+        "coarse": coarse,
+        "halves": halves,
+    }
+
+
+def some_of(images):
+    """JUDGED draws, as far apart as they can be, of all chains."""
+    every = max(1, len(images) * images.shape[1] // JUDGED)
+    flat = np.swapaxes(images, 0, 1).reshape(-1, *images.shape[2:])
+    return np.asarray(flat[::every][:JUDGED])
+
+
+def spread(images):
+    """Root of the mean variance of a pixel."""
+    return float(np.sqrt(np.mean(np.var(images.astype(float), axis=0))))
+
+
+def table(found):
+    """A line for each network."""
+    heads = ("error", "called", "converged", "spread", "told", "coarse", "log Z")
+    lines = [f"{'':<8}" + "".join(f"{head:>11}" for head in heads)]
+    for scheme in filter(found.get, SCHEMES):
+        one = found[scheme]
+        converged = sum(v.startswith("converged") for v in one["verdicts"])
+        far = np.sqrt(np.mean([row["difference"] ** 2 for row in one["halves"]]))
+        numbers = [np.mean(one["called"]), np.mean(one["spread"]), one["told"]]
+        lines.append(
+            f"{scheme:<8}{one['error']:11.2f}{numbers[0]:11.3f}{converged:11d}"
+            f"{numbers[1]:11.2f}{numbers[2]:11.2f}{one['coarse']:11.2f}{far:11.2f}"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Pictures of units: their chains, and what networks call the images."""
