@@ -66,11 +66,12 @@ def test_a_class_in_several_sizes_is_the_mean_of_its_views():
     )
     images = tf.random.stateless_uniform([3, 16, 16, 1], [0, 1])
     half = tf.image.resize(images, [8, 8], antialias=True)
-    moved = tf.roll(tf.reverse(half, [2]), [1, 1], axis=[1, 2])
+    mirrored = tf.reverse(half, [2])
     any_size = keras.Sequential([keras.Input((None, None, 1)), *network.layers])
-    expected = (network(images) + any_size(moved)) / 2
-    unit = named.unit_of(network, "class:1", sizes=(1.0, 0.5))
-    np.testing.assert_allclose(unit(images), expected[:, 1], rtol=1e-5, atol=1e-6)
+    expected = (network(images) + any_size(mirrored)) / 2
+    for moving in (False, True):
+        unit = named.unit_of(network, "class:1", sizes=(1.0, 0.5), moving=moving)
+        np.testing.assert_allclose(unit(images), expected[:, 1], rtol=1e-5, atol=1e-6)
 
 
 def test_a_network_without_a_size_is_an_error():

@@ -26,7 +26,7 @@ from small_transformer import small_transformer
 
 import keras_tilt as kt
 from keras_tilt import masking
-from keras_tilt.cli import demo, mnist, visualize
+from keras_tilt.cli import demo, mnist, named, visualize
 from keras_tilt.cli import digits as digits_command
 from keras_tilt.cli.commands import COMMANDS
 from keras_tilt.cli.flags import MODES
@@ -766,6 +766,52 @@ def test_judges_have_the_same_classes_and_one_output_is_no_class(tmp_path):
     with pytest.raises(ValueError, match="of the 1 classes"):
         judges_of(1, path)
     assert judges_of(1, None) == {}
+
+
+def folder_of_images(path, n=12, size=24):
+    """Smooth images in colour, as JPEG."""
+    path.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(n):
+        coarse = rng.uniform(0, 255, [1, 4, 4, 3]).astype(np.float32)
+        image = tf.cast(tf.image.resize(coarse, [size, size])[0], tf.uint8)
+        (path / f"{i}.jpg").write_bytes(tf.io.encode_jpeg(image).numpy())
+    return path
+
+
+def test_pictures_have_features_of_photographs(colour_network, tmp_path, monkeypatch):
+    """exp(scale f + weight g) q, where statistics are fitted once."""
+    photographs = folder_of_images(tmp_path / "photographs")
+    flags = [colour_network, "--unit", "class:1", "--unit", "conv2:0", "--scale", 5]
+    flags += ["--photographs", photographs, "--sizes", 1, 0.75]
+    flags += ["--out", tmp_path / "out", "--smoke"]
+    tilts = {}
+
+    def drawn(units, names, drawing, *rest):
+        tilts.update((label, drawing.tilt(unit)) for label, unit in units.items())
+
+    monkeypatch.setattr(unit_pictures, "draw", drawn)
+    visualize.main(command_of(*flags))
+    files = sorted(path.name for path in (tmp_path / "out").glob("statistics_*"))
+    assert [name.rpartition("_")[2] for name in files] == ["18x18.npz", "24x24.npz"]
+    fitted = [
+        kt.FeatureStatistics.load(tmp_path / "out" / name) for name in reversed(files)
+    ]
+    assert fitted[0].num_images == 12
+    network = keras.models.load_model(colour_network)
+    images = np.random.default_rng(1).uniform(0, 255, [3, 24, 24, 3])
+    g = [
+        fitted[0].unit(network)(images),
+        fitted[1].unit(network, resize=(18, 18))(images[:, :, ::-1]),
+    ]
+    f = named.unit_of(network, "class:1", "none", (1, 0.75), 4.0)(images)
+    exact = 5 * f + 4 * (g[0] + g[1]) / 2
+    found = tilts["class:1"].scale * tilts["class:1"].unit(images)
+    np.testing.assert_allclose(found, exact, rtol=1e-3)
+    assert "statistics" not in tilts["conv2:0"].unit.name  # of a patch
+    for path in photographs.iterdir():
+        path.unlink()
+    visualize.main(command_of(*flags))  # they are read
 
 
 @pytest.mark.slow
