@@ -65,7 +65,7 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--judge-preprocess", choices=MODES, default="none", help="of its pixels")
     add("--seed", type=int, default=7, help="equal seeds give equal samples")
     add("--smoke", action="store_true", help="two chains, a few short iterations")
-    parser.set_defaults(scale_step=0.1)  # of the leapfrog that finds the scale
+    parser.set_defaults(scale_step=0.04)  # of the leapfrog that finds the scale
     flags = parser.parse_args(argv)
     check_units(parser, flags.unit, flags.list)
     if flags.smoke:
@@ -115,7 +115,7 @@ def _add_chains(add):
     add("--chains", type=count, default=4, help="for each unit")
     add("--draws", type=count, default=10, help="of each chain")
     add("--burnin", type=count, default=30, help="iterations before the first draw")
-    add("--approach-step", type=float, default=0.06, help="while the tilt rises")
+    add("--approach-step", type=float, default=0.05, help="while the tilt rises")
     add("--max-leapfrog-steps", type=count, default=20, help="gradients per iteration")
     add(
         "--compare",

@@ -146,7 +146,8 @@ class SplitHamiltonianMonteCarlo(tfp.mcmc.TransitionKernel):
         mass: positive, [] or broadcastable to the noise; large for coordinates that
             should move less in a step.
         is_adjusted: boolean, may be a tensor. False leaves out the Metropolis test:
-            every end that is not divergent is accepted, and the stationary density is
+            every end is accepted unless it lost both 1,000 nats and half of its kinetic
+            energy, a quarter of a nat for each coordinate; the stationary density is
             only close to that of exp(f).
         store_parameters_in_results: whether step size and number of steps are kept in
             the results and read from there, as TFP's adaptation needs.
@@ -239,7 +240,9 @@ class SplitHamiltonianMonteCarlo(tfp.mcmc.TransitionKernel):
         )
         is_accepted = log_uniform < log_accept_ratio
         is_taken = tf.logical_not(self.parameters["is_adjusted"])
-        is_accepted |= is_taken & (log_accept_ratio > -DIVERGENCE)
+        coordinates = noise.shape[log_accept_ratio.shape.rank :].num_elements()
+        most_lost = max(DIVERGENCE, (coordinates or 0) / 4)
+        is_accepted |= is_taken & (log_accept_ratio > -most_lost)
         there = here._replace(
             target_log_prob=end.f, grads_target_log_prob=[end.gradient]
         )

@@ -36,6 +36,11 @@ from keras_tilt.validation import as_array, as_number, check_count
 _STEPS_ELSEWHERE = 10  # where the noise is not N(0, I), and pi / 2 has no meaning
 
 
+# Shares of a warm-up with an `approach_step_size`.
+_WHOLE_STEPS = 0.55  # while the tilt rises, and a little longer
+_UNADJUSTED = 0.7  # up to here by half of that step, then the test adapts its own
+
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """The arguments of `keras_tilt.sample`, and what follows from them alone."""
@@ -85,9 +90,9 @@ class Plan:
         return iteration < self.num_burnin_steps
 
     def is_unadjusted(self, iteration: int) -> bool:
-        """Return whether there is no Metropolis test, as the tilt still rises."""
-        rises = annealed_scale(iteration, self.num_burnin_steps) < 1
-        return self.approach_step_size is not None and rises
+        """Return whether there is no Metropolis test, as early in a warm-up."""
+        is_early = iteration < _UNADJUSTED * self.num_burnin_steps
+        return self.approach_step_size is not None and is_early
 
     def first_step(self, num_pixels: int) -> float:
         """Return the step size at which the adaptation begins: one for a weak tilt."""
@@ -103,7 +108,9 @@ class Plan:
         if self.is_annealed and not frozen:
             scale = scale * annealed_scale(iteration, self.num_burnin_steps)
         if self.is_unadjusted(iteration):
-            step_size = np.full_like(step.log_step, self.approach_step_size)
+            is_late = iteration >= _WHOLE_STEPS * self.num_burnin_steps
+            length = self.approach_step_size / (2 if is_late else 1)
+            step_size = np.full_like(step.log_step, length)
             parameters = self._jittered(step_size, iteration, scale)
             return parameters._replace(is_adjusted=False)
         step_size = step.settled if frozen else step.current

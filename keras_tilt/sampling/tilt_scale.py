@@ -32,9 +32,12 @@ from keras_tilt.validation import as_number, check_count
 
 _NUM_DRAWS = 64  # of q, for the mean and the spread of f there
 _BLOCK = 16  # of them at a time
-_WEAKEST = 64  # times weaker than a linear f would need
-_GROWTH = 1.35  # of the scale, from one trajectory to the next
-_MOST = 36  # trajectories, up to a scale of 800 times that of a linear f
+_WEAKEST = 8  # times weaker than a linear f would need
+_CHANGE = 1.8  # of the scale, from one trajectory to the next, at most
+_RISING = 12  # trajectories, in which what is wanted rises
+_MOST_STEPS = 18  # of a trajectory, which ends before a quarter turn if they are short
+_MOST = 18  # trajectories; the scale is the mean of those after the rise
+_ENOUGH = 0.5  # of what is wanted, or there is no such scale
 
 
 def scale_for_signal(
@@ -50,9 +53,9 @@ def scale_for_signal(
 
         scale (mean f - E_q f) = signal^2 dimensions
 
-    The scale rises while unadjusted chains follow it, until the equation holds for
-    them. They lag behind a little, and the scale is that much too large: a rule, not an
-    estimate.
+    Unadjusted chains follow the tilt. After every trajectory the scale changes towards
+    the one that would move them as far as wanted, which rises over the first two thirds
+    and stays: a rule, not an estimate.
 
     Args:
         tilt: a `Tilt` whose noise is N(0, I); its own scale does not matter.
@@ -81,46 +84,42 @@ def scale_for_signal(
     _check(tilt, signal, num_chains, step_size)
     seed = stateless_seed(seed)
     rise = _Rise(tilt, signal, num_chains, step_size, seed)
-    with tqdm(
-        total=round(rise.wanted),
-        disable=not progress,
-        desc="scale [nats]",
-        bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
-    ) as bar:
-        with rise.views.at_rest_again():
-            end = iterate(
-                rise.start,
-                rise.advance,
-                is_over=lambda at: rise.is_enough(at) or at.trajectories == _MOST,
-                show=lambda at: rise.show(at, bar),
-            )
-    if rise.is_enough(end):
-        return dataclasses.replace(tilt, scale=float(f"{end.scale:.2g}"))
+    bar = tqdm(total=_MOST, disable=not progress, desc="scale", unit="trajectory")
+    with bar, rise.views.at_rest_again():
+        end = iterate(
+            rise.start,
+            rise.advance,
+            is_over=lambda at: at.trajectories == _MOST,
+            show=lambda at: rise.show(at, bar),
+        )
+    if end.moved >= _ENOUGH * rise.wanted:
+        scale = math.exp(np.mean(np.log(end.scales[_RISING:])))
+        return dataclasses.replace(tilt, scale=float(f"{scale:.2g}"))
     raise ValueError(
         f"f must rise far enough under some scale. Received: {end.moved:.3g} nats at "
-        f"scale {end.scale:.3g}; wanted {rise.wanted:.3g}. Lower `signal`, or choose a "
-        "scale."
+        f"scale {end.scales[-1]:.3g}; wanted {rise.wanted:.3g}. Lower `signal`, or "
+        "choose a scale."
     )
 
 
 class _Position(NamedTuple):
-    """Where the chains are after some trajectories, and the scale of the last one.
+    """Where the chains are after some trajectories, and the scales of these.
 
     Attributes:
         trajectories: how many.
         state: of the chains.
-        scale: of the tilt in the last trajectory; at first, in the first.
+        scales: of the tilt in all trajectories, and in the next.
         moved: scale (mean f - E_q f), nats.
     """
 
     trajectories: int
     state: State
-    scale: float
+    scales: tuple[float, ...]
     moved: float
 
 
 class _Rise:
-    """Chains that follow a tilt whose scale rises with every trajectory."""
+    """Chains that follow a tilt whose scale follows how far they have moved."""
 
     def __init__(self, tilt, signal, num_chains, step_size, seed):
         self.wanted = float(signal) ** 2 * math.prod(tilt.base.event_shape)
@@ -130,7 +129,7 @@ class _Rise:
         draws = tilt.base.sample(_NUM_DRAWS, seed=tf.random.fold_in(seed, 0))
         self.parameters = KernelParameters(
             np.array([float(step_size)]),
-            max(1, round(QUARTER_TURN / step_size)),
+            max(1, min(_MOST_STEPS, round(QUARTER_TURN / step_size))),
             np.zeros([1]),
             is_adjusted=False,
         )
@@ -139,12 +138,11 @@ class _Rise:
         check_start([tilt], numbers)
         self.f_of_q = _f_of(tilt, draws)
         scale = math.sqrt(self.wanted) / np.std(self.f_of_q, ddof=1) / _WEAKEST
-        self.start = _Position(0, state, scale, 0.0)
+        self.start = _Position(0, state, (scale,), 0.0)
 
     def advance(self, position):
-        """Return the position after one more trajectory, under a stronger tilt."""
-        count = position.trajectories + 1
-        scale = position.scale * (_GROWTH if position.trajectories else 1.0)
+        """Return the position after one more trajectory, and the scale of the next."""
+        count, scale = position.trajectories + 1, position.scales[-1]
         state = position.state
         if self.views.show(count):
             state = state._replace(results=None)  # f is another
@@ -154,18 +152,23 @@ class _Rise:
             tf.random.fold_in(self.seed, count),
         )
         moved = scale * (np.mean(np.float64(numbers["f"])) - np.mean(self.f_of_q))
-        return _Position(count, state, scale, moved)
+        scales = *position.scales, scale * self.change(count, moved)
+        return _Position(count, state, scales, moved)
 
-    def is_enough(self, position):
-        """Return whether the noise has moved by the share of its norm."""
-        return position.moved >= self.wanted
+    def change(self, count, moved):
+        """Return the factor of the scale by which a linear f would move as wanted."""
+        wanted = self.wanted * min(1.0, (count + 1) / _RISING) ** 2
+        factor = math.sqrt(wanted / max(moved, wanted / 100))
+        return min(max(factor, 1 / _CHANGE), _CHANGE)
 
     def show(self, position, bar):
-        """Show how far f has risen, and the scale, in the bar."""
-        bar.n = round(
-            min(self.wanted, max(bar.n, position.moved))
-        )  # NaN is not above n
-        bar.set_postfix(scale=f"{position.scale:.2g}")
+        """Show the scale, and how far f has risen, in the bar."""
+        bar.set_postfix(
+            scale=f"{position.scales[-1]:.2g}",
+            moved=f"{position.moved / self.wanted:.0%}",
+            refresh=False,
+        )
+        bar.update()
 
 
 def _f_of(tilt, noise):

@@ -73,7 +73,7 @@ class Drawing(NamedTuple):
                 tilt,
                 self.signals[is_patch],
                 seed=self.seed,
-                num_chains=2,
+                num_chains=1,
                 step_size=self.scale_step,
             )
         if self.plausible is None or is_patch:
