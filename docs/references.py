@@ -89,8 +89,8 @@ kt.plotting.image_grid(
 #   q, as above. A scale has the unit of 1 / f: 5 for a trained LeNet and 660 for random
 #   weights are as ordinary as each other.
 # * **Several units or networks**: `kt.scale_for_signal(tilt, signal, seed=...)` finds the
-#   scale at which the tilt moves the noise by that share of its norm. 0.14 for whole
-#   ImageNet images and 0.6 for patches have worked.
+#   scale at which the tilt moves the noise by that share of its norm. 0.65 of weak noise
+#   for whole ImageNet images and 0.6 for patches have worked.
 #
 # ## Stay in the range of the pixels
 #
@@ -103,10 +103,23 @@ kt.plotting.image_grid(
 #
 # ## Classes of natural images
 #
-# They become visible when a class is read at several sizes of the image, with its log
-# posterior, under spectral noise in the colours of photographs. `train/visualize.py` does
-# so by default. What it does, on a network of random weights, which shows nothing but
-# runs in seconds:
+# They become visible in five steps, all of which `keras-tilt see --photographs FOLDER`
+# takes:
+#
+# 1. Noise in the colours of photographs, of low contrast and without the finest details
+#    (`cutoff`), within a squash of long tails: the tilt draws the thing, not the noise.
+# 2. A strong tilt, `scale_for_signal(..., 0.65)`.
+# 3. A class is read at several sizes of the image, with its log posterior.
+# 4. While the tilt rises, every trajectory sees the image in another view,
+#    `kt.RandomViews`: what the network answers in one view alone does not grow.
+# 5. The features of the image are as probable as those of photographs. A unit alone may
+#    be answered by features that no photograph has together. `kt.fit_feature_statistics`
+#    takes their mean and standard deviation from a thousand photographs, such as the
+#    network was trained on, and its unit is added to the exponent:
+#    exp(scale f + g) q / Z.
+#
+# Here they are, on a network of random weights and on images of noise, which shows
+# nothing but runs in seconds:
 
 # %%
 layers = keras.layers
@@ -120,19 +133,28 @@ network = keras.Sequential(  # in its place: yours, of images [height, width, 3]
         layers.Dense(10),
     ]
 )
-colours = kt.spectral_noise((64, 64, 3), mean=127.5, stddev=76.0, exponent=1.7)
-units = [
-    kt.unit(network, class_index=1, resize=size, posterior_weight=2.0)
-    for size in [(64, 64), (48, 48)]
-]
-goldfish = kt.Tilt(sum(units) / len(units), kt.squash(colours, low=0.0, high=255.0))
-goldfish = kt.scale_for_signal(goldfish, signal=0.14, seed=7)
+photographs = np.random.default_rng(0).uniform(0, 255, [100, 64, 64, 3])  # yours
+
+colours = kt.spectral_noise(
+    (64, 64, 3), mean=127.5, stddev=25.5, exponent=1.5, cutoff=0.2
+)
+reference = kt.squash(colours, low=0.0, high=255.0, scale=76.5, law="student")
+units, statistics = [], []
+for size, mirrored in [((64, 64), False), ((48, 48), True)]:
+    seen = {"resize": size, "preprocess": kt.RandomViews(rests_mirrored=mirrored)}
+    units.append(kt.unit(network, class_index=1, posterior_weight=4.0, **seen))
+    fitted = kt.fit_feature_statistics(network, photographs, resize=size)
+    statistics.append(fitted.unit(network, **seen))
+goldfish = kt.Tilt(sum(units) / len(units), reference)
+goldfish = kt.scale_for_signal(goldfish, 0.3, seed=7, step_size=0.04, progress=False)
+plausible = 4.0 * sum(statistics) / len(statistics)
+tilt = kt.Tilt(goldfish.unit + plausible / goldfish.scale, reference, goldfish.scale)
 samples = kt.sample(
-    goldfish,
+    tilt,
     2,
     4,
-    8,
-    approach_step_size=0.06,  # an unadjusted warm-up, for strong tilts
+    10,
+    approach_step_size=0.05,  # an unadjusted warm-up, for strong tilts
     max_leapfrog_steps=4,
     seed=7,
     progress=False,

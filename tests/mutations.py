@@ -46,7 +46,18 @@ MUTATIONS = [
         ("reference/learned/fitting", "return int(self.optimizer.iterations)", "return int(self.optimizer.iterations) - 1", "test_learned"),
         ("reference/learned/law", "radius = within[:, _NEIGHBOURS]", "radius = within[:, 1]", "test_learned"),
         ("reference/generators", "parameters=parameters,", "parameters={},", "test_learned"),
+        ("reference/transports", "(_SLOPE / 2) / norm**3", "(_SLOPE / 2) / norm**2", "test_reference"),
+        ("reference/spectrum", "falloff *= np.exp(-(", "falloff *= np.exp(-2 * (", "test_reference"),
+        # f: units
+        ("units/statistics", "offset + mean, stddev", "mean, stddev", "test_feature_statistics"),
+        ("units/statistics", "(_DEGREES + 1) / 2 *", "_DEGREES / 2 *", "test_feature_statistics"),
+        ("networks/graph", "made.update((key, values[key])", "{}.update((key, values[key])", "test_units"),
+        ("networks/graph", "others.update(step.outputs)\n", "pass\n", "test_units"),
         # draws of p
+        ("units/random_views", "- cosine * y + down * height", "+ cosine * y + down * height", "test_random_views"),
+        ("units/random_views", "            self.rest()\n            return it", "            return it", "test_random_views"),
+        ("sampling/sampler", "state._replace(results=None)", "state", "test_random_views"),
+        ("sampling/kernels", "(coordinates or 0) / 4", "0 / 4", "test_kernels"),
         ("sampling/kernels", "noise = cosine * at.noise + sine * at.momentum", "noise = cosine * at.noise - sine * at.momentum", "test_kernels"),
         ("sampling/kernels", "tf.where(left > 1, angle, angle / 2)", "angle", "test_kernels"),
         ("sampling/kernels", "end.f - here.target_log_prob - end.kicks", "end.f - here.target_log_prob", "test_kernels"),

@@ -697,3 +697,25 @@ def test_only_the_gradient_by_the_noise_is_traced():
     (inner,) = graph.as_graph_def().library.function
     kinds = [node.op for node in inner.node_def]
     assert kinds.count("MatMul") == 2
+
+
+@pytest.mark.parametrize("is_adjusted", [False, True])
+def test_without_the_test_many_coordinates_may_lose_more_energy(is_adjusted):
+    """1,000 nats, or a quarter for each coordinate if that is more."""
+    coordinates, limit = 40_000, 10_000.0
+    curvature = tf.constant(np.linspace(2.0, 14.0, 12))[:, None]
+
+    def f(noise):
+        return -tf.reduce_sum(curvature * noise**2, axis=-1) / 2
+
+    kernel = SplitHamiltonianMonteCarlo(f, 0.5, 1, is_adjusted=is_adjusted)
+    rng = np.random.default_rng(0)
+    # From the density itself, where energy errors are losses.
+    noise = rng.normal(size=[12, coordinates]) / np.sqrt(1 + curvature.numpy())
+    noise = tf.constant(noise)
+    results = kernel.bootstrap_results(noise)
+    _, end = kernel.one_step(noise, results, seed=[0, 1])
+    ratio = end.log_accept_ratio.numpy()
+    assert np.any((ratio < -1_000) & (ratio > -limit)) and np.any(ratio < -limit)
+    expected = np.full(12, False) if is_adjusted else ratio > -limit
+    np.testing.assert_array_equal(end.is_accepted, expected)

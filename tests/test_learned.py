@@ -12,7 +12,7 @@ from small_network import SHAPE, small_network
 
 import keras_tilt as kt
 from keras_tilt import serving, storage
-from keras_tilt.cli import commands, flags, named
+from keras_tilt.cli import commands, digits, flags, named
 from keras_tilt.cli import reference as command
 from keras_tilt.networks.coupling_flow import CouplingFlow
 from keras_tilt.networks.initial_weights import initialize
@@ -392,6 +392,11 @@ def test_the_command_writes_generator_law_and_picture_and_nothing_else(
     loaded = keras.models.load_model(out)
     assert json.loads(out.with_suffix(".json").read_text())["law"] == loaded.law
     assert f"--reference latent:{out}" in printed and "accuracy of a network" in printed
+    made_at = out.stat().st_mtime_ns
+    commands.main(["reference", "digits", "--smoke", "--out", str(out)])
+    assert out.stat().st_mtime_ns == made_at and capsys.readouterr().out == printed
+    with pytest.raises(SystemExit, match="Expected a new --out"):
+        commands.main(["reference", "digits", "--smoke", "--seed=1", f"--out={out}"])
 
 
 def test_the_command_refuses_what_it_cannot_read_and_leaves_what_is_there(tmp_path):
@@ -399,7 +404,9 @@ def test_the_command_refuses_what_it_cannot_read_and_leaves_what_is_there(tmp_pa
     out.write_text("kept")
     for data, said in [("none.npz", "none.npz"), ("nothing", "nothing|--data-dir")]:
         with pytest.raises(SystemExit, match=said):
-            command.main([data, "--out", str(out)])
+            command.main([data, "--force", "--out", str(out)])
+    with pytest.raises(SystemExit, match="Expected a new --out"):
+        command.main(["digits", "--out", str(out)])
     with pytest.raises(SystemExit):
         command.parse_flags(["digits", "--out", str(tmp_path / "q.h5")])
     assert out.read_text() == "kept"
@@ -444,3 +451,30 @@ def test_a_loop_that_is_stopped_keeps_what_it_has():
             keep=kept.append,
         )
     assert kept == [3]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (([8, 8], 4, 4), "`image_shape` must be"),
+        (([8, 0, 1], 4, 4), "`image_shape` must be"),
+        (([8, 8, 1], 1, 4), "`latent_size` must be"),
+        (([8, 8, 1], 4, 0), "`width` must be"),
+        (([8, 8, 1], 4, 4, 1.0, 1.0), "`low` must be below `high`"),
+    ],
+)
+def test_a_generator_of_what_makes_no_sense_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        kt.ImageGenerator(*arguments)
+
+
+@pytest.mark.parametrize("flag", ["--paper", "--stddev=2", "--signal-to-noise=1"])
+def test_flags_of_white_noise_are_refused_beside_another_reference(
+    flag, tmp_path, capsys
+):
+    q = tmp_path / "q.keras"
+    q.touch()
+    flags = ["network.keras", "--reference", f"latent:{q}", flag]
+    with pytest.raises(SystemExit):
+        digits.parse_flags(flags)
+    assert f"Expected {flag.partition('=')[0]} with white" in capsys.readouterr().err

@@ -34,6 +34,8 @@ from keras_tilt.cli.flags import (
 # Of a learned reference, which mixes fast; of white noise the flags say it.
 LEARNED = {"chains": 16, "draws": 300, "burnin": 40, "leapfrog_steps": None}
 WHITE = {"chains": 8, "draws": 200, "burnin": 150, "leapfrog_steps": 20}
+SIGNAL_TO_NOISE = 0.8
+NOISE = ("paper", "stddev", "signal_to_noise")
 
 
 def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -53,19 +55,34 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--data", help="digits or NAME.npz: compare log Z under q with log Z of those")
     _add_chains(add)
     add("--scale", type=positive, default=1.0, help="of the tilt")
-    add("--signal-to-noise", type=positive, default=0.8, help="per pixel, wanted")
-    add("--stddev", type=positive, help="of the reference instead, in units of a pixel")
+    add("--signal-to-noise", type=positive, help="per pixel, wanted; 0.8 if not given")
+    add("--stddev", type=positive, help="of white noise instead, in units of a pixel")
     add("--high", type=positive, help="white, as a network pixel; by default its own")
     add("--paper", action="store_true", help="the paper's setting for LeNet")
     add("--seed", type=int, default=7, help="equal seeds give equal samples")
     add("--smoke", action="store_true", help="two chains, a few short iterations")
     flags = parser.parse_args(argv)
+    if error := _of_white_noise_alone(flags):
+        parser.error(error)
+    flags.signal_to_noise = flags.signal_to_noise or SIGNAL_TO_NOISE
     for name, value in (WHITE if flags.reference == "white" else LEARNED).items():
         if getattr(flags, name) is None:
             setattr(flags, name, value)
     if flags.smoke:
         flags.chains, flags.draws, flags.burnin, flags.leapfrog_steps = 2, 8, 8, 2
     return flags
+
+
+def _of_white_noise_alone(flags):
+    """The error of flags that another reference would not heed, or None."""
+    if flags.reference == "white":
+        return None
+    given = [name for name in NOISE if getattr(flags, name)]
+    names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+    return given and (
+        f"Expected {names} with white noise, the default of --reference. Received: "
+        f"--reference {flags.reference}. Leave one of them out."
+    )
 
 
 def _add_chains(add):

@@ -4,7 +4,7 @@
 
 With it any unit is drawn among such images: `keras-tilt see NETWORK.keras --unit ...
 --reference latent:q.keras`, and likewise in `digits` and `export sampler`. A fit that
-was interrupted goes on where it was.
+was interrupted goes on where it was, and one that is done is not done again.
 """
 
 __all__ = ["main", "parse_flags"]
@@ -51,6 +51,7 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--epochs", type=count, default=30, help="passes over the images")
     add("--batch-size", type=count, default=64, help="images per step")
     add("--seed", type=whole, default=0, help="equal seeds give equal generators")
+    add("--force", action="store_true", help="fit though --out is there")
     add_threads(add)
     add("--smoke", action="store_true", help="two epochs of a small generator")
     flags = parser.parse_args(argv)
@@ -70,13 +71,19 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     process.use_threads(flags.threads)
     settings = {name: getattr(flags, name) for name in FITTED}
+    said = {"data": flags.data, "size": flags.size, **settings}
     work = flags.out.with_suffix(".fit")
     with process.resumable(), process.as_exit():
-        images, held_out = learning.image_pairs(flags.data, flags.data_dir, flags.size)
-        generator = fit_latent(images, held_out=held_out, directory=work, **settings)
-        learning.write(flags.out, generator, {"data": flags.data, **settings})
+        law = None if flags.force else learning.law_of_before(flags.out, said)
+        if law is None:
+            pair = learning.image_pairs(flags.data, flags.data_dir, flags.size)
+            generator = fit_latent(
+                pair[0], held_out=pair[1], directory=work, **settings
+            )
+            law = generator.law
+            learning.write(flags.out, generator, said)
     shutil.rmtree(work, ignore_errors=True)
-    print(learning.law_table(generator.law))
+    print(learning.law_table(law))
     print(f"\nGenerator: {flags.out}; its law: {flags.out.with_suffix('.json')}")
     print(f"Picture:   {flags.out.with_suffix('.png')}")
     print(f"Use it:    --reference latent:{flags.out}")

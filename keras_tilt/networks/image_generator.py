@@ -18,6 +18,7 @@ import tensorflow as tf
 from numpy.typing import ArrayLike
 
 from keras_tilt.networks.coupling_flow import CouplingFlow
+from keras_tilt.validation import check_count
 
 _COARSEST = 4  # cells along the shorter edge of the image, at least
 _HIDDEN = 256  # units between a code and the coarsest cells
@@ -41,6 +42,9 @@ class ImageGenerator(keras.Model):
             to, as `fit_latent` measures them; None before.
         **kwargs: of `keras.Model`.
 
+    Raises:
+        ValueError: for an argument out of its range.
+
     Attributes:
         law: as passed.
         image_shape: as passed, a tuple.
@@ -61,6 +65,7 @@ class ImageGenerator(keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        _check(image_shape, latent_size, width, low, high)
         self.image_shape = tuple(image_shape)
         self.latent_size, self.width = latent_size, width
         self.low, self.high = float(low), float(high)
@@ -113,6 +118,24 @@ class ImageGenerator(keras.Model):
             "law": self.law,
         }
         return super().get_config() | own
+
+
+def _check(image_shape, latent_size, width, low, high):
+    """Raise a ValueError for what no network can be made of."""
+    shape = tuple(image_shape)
+    whole = all(isinstance(size, int) and size > 0 for size in shape)
+    if len(shape) != 3 or not whole:
+        raise ValueError(
+            "`image_shape` must be [height, width, channels], positive whole numbers. "
+            f"Received: {image_shape!r}. Pass for example [28, 28, 1]."
+        )
+    check_count("latent_size", latent_size, 2)
+    check_count("width", width, 1)
+    if not low < high:
+        raise ValueError(
+            "`low` must be below `high`, black and white. Received: "
+            f"low={low!r}, high={high!r}. Swap or widen them."
+        )
 
 
 def _encoder(image_shape, latent_size, width):

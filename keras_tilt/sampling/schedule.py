@@ -107,7 +107,7 @@ class Plan:
         frozen = not self.is_warmup(iteration)
         if self.is_annealed and not frozen:
             scale = scale * annealed_scale(iteration, self.num_burnin_steps)
-        if self.is_unadjusted(iteration):
+        if self.approach_step_size is not None and self.is_unadjusted(iteration):
             is_late = iteration >= _WHOLE_STEPS * self.num_burnin_steps
             length = self.approach_step_size / (2 if is_late else 1)
             step_size = np.full_like(step.log_step, length)

@@ -5,7 +5,13 @@
 DATA is as `keras-tilt reference` takes it.
 """
 
-__all__ = ["held_out_arrays", "image_pairs", "law_table", "write"]
+__all__ = [
+    "held_out_arrays",
+    "image_pairs",
+    "law_of_before",
+    "law_table",
+    "write",
+]
 
 import json
 import pathlib
@@ -109,6 +115,31 @@ def law_table(law: Mapping[str, float] | None) -> str:
     return "\n".join(
         f"{law[name]:8.3f}  {words}" for name, words in _WORDS.items() if name in law
     )
+
+
+def law_of_before(
+    out: pathlib.Path, settings: Mapping[str, Any]
+) -> Mapping[str, float] | None:
+    """Return the law of the generator that is there, or None if there is none.
+
+    Args:
+        out: .keras file.
+        settings: by which one is to be fitted.
+
+    Raises:
+        ValueError: for a file of something else, or a generator of other settings.
+    """
+    if not out.exists():
+        return None
+    record = out.with_suffix(".json")
+    found = json.loads(record.read_text()) if record.is_file() else {}
+    if found.get("settings") != dict(settings):
+        raise ValueError(
+            f"Expected a new --out, or the one of these settings. Received: {out}, "
+            f"which holds something else: {found.get('settings')}. Pass another file, "
+            "or --force to write over it."
+        )
+    return found["law"]
 
 
 def write(
