@@ -52,39 +52,29 @@ history = model.fit(batches, epochs=4, shuffle=False, verbose=0)
 print("accuracy after each epoch:", np.round(history.history["accuracy"], 3))
 
 # %% [markdown]
-# Choose a unit and a reference. This reference is a Gaussian in the 40 principal
-# components of the digits; it knows what strokes look like, and nothing of classes.
+# Choose a unit and a reference. This one is learned from the same digits, in about a
+# minute: it knows what digits look like, and nothing of classes. How near its law is to
+# theirs is measured on digits that it has not seen:
+# `keras-tilt reference digits` says it in words.
+
+# %%
+generator = kt.fit_latent(images, held_out=test, progress=False)
+print({name: round(value, 2) for name, value in generator.law.items()})
 
 # %% eight draws of the reference in the first row, then of its tilts by 0, 3, 4 and 8
-import tensorflow as tf
-
-pixels = images.reshape(len(images), -1).astype(np.float32)
-mean = pixels.mean(axis=0)
-_, sizes, directions = np.linalg.svd(pixels - mean, full_matrices=False)
-components = directions[:40] * sizes[:40, None] / np.sqrt(len(pixels))
-
-
-def generator(z):
-    flat = tf.clip_by_value(mean + z @ components, 0.0, 255.0)
-    return tf.reshape(flat, [-1, 28, 28, 1])
-
-
-reference = kt.latent(generator, latent_shape=[40])
-tilts = [
-    kt.Tilt(kt.unit(model, class_index=k), reference, scale=5.0) for k in (0, 3, 4, 8)
-]
+reference = kt.latent(generator)
+tilts = [kt.Tilt(kt.unit(model, class_index=k), reference) for k in (0, 3, 4, 8)]
 runs = kt.sample(
     tilts,
-    num_chains=8,
-    num_results=100,
-    num_burnin_steps=60,
-    max_leapfrog_steps=10,
+    num_chains=16,
+    num_results=300,
+    num_burnin_steps=40,
     seed=7,
     progress=False,
 )
 untilted = reference.sample(8, seed=[0, 7])
 kt.plotting.image_grid(
-    np.concatenate([untilted, *(run.images[-1] for run in runs)]),
+    np.concatenate([untilted, *(run.images[-1][:8] for run in runs)]),
     columns=8,
     low=0,
     high=255,

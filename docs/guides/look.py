@@ -75,26 +75,14 @@ for name, run in {"logit": samples, "logit and posterior": with_posterior}.items
 # ## A better reference
 #
 # The reference decides what one sees. Give it more knowledge of digits and the same unit
-# draws digits. `kt.latent` takes any generator network; this one is the simplest there
-# is, the 40 principal components of the training images.
+# draws digits. `kt.fit_latent` learns a generator of images like those it is given, here
+# the digits that the network was trained on: q is then the q of the generative
+# gradient, and p the very model that was trained. `kt.latent` takes any other generator.
 
-# %% eight draws each of the classes 0, 3 and 8 with principal components as reference
-import tensorflow as tf
-
-pixels = train[0].reshape(len(train[0]), -1).astype(np.float32)
-mean = pixels.mean(axis=0)
-_, sizes, directions = np.linalg.svd(pixels - mean, full_matrices=False)
-components = directions[:40] * sizes[:40, None] / np.sqrt(len(pixels))
-
-
-def generator(z):
-    images = tf.clip_by_value(mean + z @ components, 0.0, 255.0)
-    return tf.reshape(images, [-1, 28, 28, 1])
-
-
-digits = kt.latent(generator, latent_shape=[40])
-tilts = [kt.Tilt(kt.unit(model, class_index=k), digits, scale=5.0) for k in (0, 3, 8)]
-runs = kt.sample(tilts, 8, 100, 60, max_leapfrog_steps=10, seed=7, progress=False)
+# %% eight draws each of the classes 0, 3 and 8 under a learned reference
+digits = kt.latent(kt.fit_latent(train, held_out=test, progress=False))
+tilts = [kt.Tilt(kt.unit(model, class_index=k), digits) for k in (0, 3, 8)]
+runs = kt.sample(tilts, 8, 200, 40, seed=7, progress=False)
 for run in runs:
     print(run.diagnostics)
 kt.plotting.image_grid(
