@@ -8,6 +8,7 @@ from scipy import ndimage
 from small_network import SHAPE, small_network
 
 import keras_tilt as kt
+from keras_tilt import serving
 
 SIZE = 21  # an odd one has a pixel in its middle
 
@@ -173,6 +174,19 @@ def test_the_scale_is_found_in_random_views_and_they_rest_after_it():
     assert tilt.scale > 0
     assert len({entry for entry in views.history if entry != "rest"}) > 3
     assert views.history[-1] == "rest"
+
+
+def test_a_unit_seen_in_views_is_served_at_rest(tmp_path):
+    tilt = tilt_of(kt.RandomViews(rests_mirrored=True))
+    schedule = serving.planned([0.3], [3], 4, (0, 7))
+    sampler = serving.ServedSampler(tilt, schedule, -1.0, 1.0)
+    tf.saved_model.save(sampler, str(tmp_path), signatures=sampler.functions)
+    images = np.random.default_rng(1).normal(size=[2, *SHAPE]).astype(np.float32)
+    answer = tf.saved_model.load(str(tmp_path)).signatures["evaluate"](
+        image=tf.constant(images)
+    )
+    plain = kt.unit(small_network(), class_index=1)(images[:, :, ::-1])
+    np.testing.assert_allclose(answer["f"][:, 0], plain, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["rotation", "zoom", "shift"])

@@ -24,6 +24,7 @@ from keras_tilt.units.algebra import (
     weighted_sum,
 )
 from keras_tilt.units.features import values_of
+from keras_tilt.units.random_views import RandomViews
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,7 +256,7 @@ def shared(units: Sequence[Callable]) -> list[list[int]]:
 
 
 def variables_of(record: Any) -> list[keras.Variable]:
-    """Return the Keras variables of all networks within a record, each once.
+    """Return the Keras variables of all networks and views within a record, each once.
 
     Args:
         record: a `Unit`, any other dataclass, a network, or a tuple of such.
@@ -266,6 +267,8 @@ def variables_of(record: Any) -> list[keras.Variable]:
 def _variables(record):
     if isinstance(record, keras.Model):
         return record.variables
+    if isinstance(record, RandomViews):
+        return [record.view]
     if isinstance(record, tuple | list):
         parts = record
     elif dataclasses.is_dataclass(record):

@@ -15,6 +15,7 @@ __all__ = ["RandomViews", "RunOfViews"]
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 
+import keras
 import tensorflow as tf
 
 from keras_tilt.validation import as_number
@@ -70,7 +71,7 @@ class RandomViews:
         )
         # Of the view: angle, logarithm of the zoom, shifts, and -1 if it is mirrored. A
         # variable, so that a new view traces no graph.
-        self.view = tf.Variable(self._at_rest, trainable=False)
+        self.view = keras.Variable(self._at_rest, trainable=False)
 
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
         """Return what the network takes of the view: [n, ...]."""
@@ -78,7 +79,7 @@ class RandomViews:
         height, width = images.shape[1:3]
         seen = tf.raw_ops.ImageProjectiveTransformV3(
             images=images,
-            transforms=_transform(self.view, height, width)[None],
+            transforms=_transform(self.view.value, height, width)[None],
             output_shape=[height, width],
             fill_value=0.0,
             interpolation="BILINEAR",
