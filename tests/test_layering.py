@@ -80,6 +80,7 @@ INTERNALS = (
 READS_FLAGS = {"cli"}
 WRITES_FILES = {"cli.jobs", "cli.process", "storage"}
 WRITES_FILES |= {"serving.asking", "serving.servable"}
+WRITES_FILES |= {"units.statistics"}  # where a user says so, FeatureStatistics.save
 FLAGS = {"argparse", "getopt", "optparse"}
 WRITERS = {"write_text", "write_bytes", "savefig", "save", "savez", "savez_compressed"}
 
