@@ -82,11 +82,11 @@ for name, run in {"logit": samples, "logit and posterior": with_posterior}.items
 # %% eight draws each of the classes 0, 3 and 8 under a learned reference
 digits = kt.latent(kt.fit_latent(train, held_out=test, progress=False))
 tilts = [kt.Tilt(kt.unit(model, class_index=k), digits) for k in (0, 3, 8)]
-runs = kt.sample(tilts, 8, 200, 40, seed=7, progress=False)
+runs = kt.sample(tilts, 16, 300, 40, seed=7, progress=False)
 for run in runs:
     print(run.diagnostics)
 kt.plotting.image_grid(
-    np.concatenate([run.images[-1] for run in runs]), columns=8, low=0, high=255
+    np.concatenate([run.images[-1][:8] for run in runs]), columns=8, low=0, high=255
 )
 
 # %% [markdown]

@@ -139,8 +139,8 @@ def sample(
             in its first 0.7, at the end of which steps are half as long; None for the
             test from the start. The kinks of a network make the test reject all but
             short steps; without it, 0.08 reaches a strong tilt in a few hundred
-            gradients. A unit behind `keras_tilt.RandomViews` has another view in each of
-            these trajectories. The draws after it are still exact.
+            gradients. A unit behind `keras_tilt.RandomViews` has another view in each
+            of these trajectories. The draws after it are still exact.
         thin: the state of every thin-th draw is kept; numbers are kept of all draws.
             States take num_results / thin * num_chains * pixels * 4 bytes of memory
             for each tilt, unless there is a `callback` or a `directory`.

@@ -37,6 +37,7 @@ _CHANGE = 1.8  # of the scale, from one trajectory to the next, at most
 _RISING = 12  # trajectories, in which what is wanted rises
 _MOST_STEPS = 18  # of a trajectory, which ends before a quarter turn if they are short
 _MOST = 18  # trajectories; the scale is the mean of those after the rise
+_CHAINS = 16  # times nats wanted: then f varies by a quarter of what it should rise
 _ENOUGH = 0.5  # of what is wanted, or there is no such scale
 
 
@@ -61,7 +62,8 @@ def scale_for_signal(
         tilt: a `Tilt` whose noise is N(0, I); its own scale does not matter.
         signal: share of the norm of the noise, above 0 and below 1.
         seed: a whole number or a pair of them.
-        num_chains: chains over which f is averaged.
+        num_chains: chains over which f is averaged; more of them, up to 64, where the
+            move is so small that their noise would hide it.
         step_size: of the leapfrog, in units of noise.
         progress: whether to show a bar.
 
@@ -92,13 +94,13 @@ def scale_for_signal(
             is_over=lambda at: at.trajectories == _MOST,
             show=lambda at: rise.show(at, bar),
         )
-    if end.moved >= _ENOUGH * rise.wanted:
-        scale = math.exp(np.mean(np.log(end.scales[_RISING:])))
+    scale = math.exp(np.mean(np.log(end.scales[_RISING:])))
+    moved = np.mean(end.moved[_RISING:])
+    if moved >= _ENOUGH * rise.wanted:
         return dataclasses.replace(tilt, scale=float(f"{scale:.2g}"))
     raise ValueError(
-        f"f must rise far enough under some scale. Received: {end.moved:.3g} nats at "
-        f"scale {end.scales[-1]:.3g}; wanted {rise.wanted:.3g}. Lower `signal`, or "
-        "choose a scale."
+        f"f must rise far enough under some scale. Received: {moved:.3g} nats at scale "
+        f"{scale:.3g}; wanted {rise.wanted:.3g}. Lower `signal`, or choose a scale."
     )
 
 
@@ -109,13 +111,13 @@ class _Position(NamedTuple):
         trajectories: how many.
         state: of the chains.
         scales: of the tilt in all trajectories, and in the next.
-        moved: scale (mean f - E_q f), nats.
+        moved: scale (mean f - E_q f), nats, at the end of each of them.
     """
 
     trajectories: int
     state: State
     scales: tuple[float, ...]
-    moved: float
+    moved: tuple[float, ...]
 
 
 class _Rise:
@@ -124,6 +126,7 @@ class _Rise:
     def __init__(self, tilt, signal, num_chains, step_size, seed):
         self.wanted = float(signal) ** 2 * math.prod(tilt.base.event_shape)
         self.seed = seed
+        num_chains = min(_NUM_DRAWS, max(num_chains, math.ceil(_CHAINS / self.wanted)))
         self.chains = chains_of([tilt], "split", [0], num_chains)
         self.views = RunOfViews([tilt.unit], lambda count: True, seed)
         draws = tilt.base.sample(_NUM_DRAWS, seed=tf.random.fold_in(seed, 0))
@@ -138,7 +141,7 @@ class _Rise:
         check_start([tilt], numbers)
         self.f_of_q = _f_of(tilt, draws)
         scale = math.sqrt(self.wanted) / np.std(self.f_of_q, ddof=1) / _WEAKEST
-        self.start = _Position(0, state, (scale,), 0.0)
+        self.start = _Position(0, state, (scale,), ())
 
     def advance(self, position):
         """Return the position after one more trajectory, and the scale of the next."""
@@ -153,7 +156,7 @@ class _Rise:
         )
         moved = scale * (np.mean(np.float64(numbers["f"])) - np.mean(self.f_of_q))
         scales = *position.scales, scale * self.change(count, moved)
-        return _Position(count, state, scales, moved)
+        return _Position(count, state, scales, (*position.moved, moved))
 
     def change(self, count, moved):
         """Return the factor of the scale by which a linear f would move as wanted."""
@@ -165,7 +168,7 @@ class _Rise:
         """Show the scale, and how far f has risen, in the bar."""
         bar.set_postfix(
             scale=f"{position.scales[-1]:.2g}",
-            moved=f"{position.moved / self.wanted:.0%}",
+            moved=f"{position.moved[-1] / self.wanted:.0%}",
             refresh=False,
         )
         bar.update()
