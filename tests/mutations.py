@@ -35,7 +35,8 @@ MUTATIONS = [
         ("tilt", "self.scale * self.response(images) +", "self.response(images) +", "test_tilt"),
         ("tilt", "return self.scale * tf.sqrt(", "return tf.sqrt(", "test_tilt"),
         # q: references
-        ("reference/transports", "below, above = (x - self.low)", "below, above = (self.low - x)", "test_reference"),
+        ("reference/transports", "tf.math.ndtri(below), -tf", "tf.math.ndtri(above), -tf", "test_reference"),
+        ("reference/transports", "size = (0.5 - tail)", "size = (1.0 - tail)", "test_reference"),
         ("reference/transports", "log_normal = -0.5 * z**2", "log_normal = -0.4 * z**2", "test_reference"),
         ("reference/heavy_tails", "log_size + _log_cosh(", "_log_cosh(", "test_wavelets"),
         ("reference/heavy_tails", "field - self._strength**2", "field", "test_wavelets"),
