@@ -64,7 +64,6 @@ from keras_tilt.cli.jobs import two_halves
 from keras_tilt.data import sources
 from keras_tilt.data.batches import evaluation_batches
 from keras_tilt.reference.learned.law import two_sample_accuracies
-from keras_tilt.units.selection import unit
 
 JUDGED = 100  # draws of each class
 
@@ -168,8 +167,8 @@ def trained_judge(others, flags):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     judge.compile("adam", loss, jit_compile=False)
     epochs = 1 if flags.smoke else 3 if of_digits else 8
-    batches = batches_of(others, 128, flags.seed)
-    judge.fit(batches, epochs=epochs, verbose=2, shuffle=False)
+    images = others[0].astype(np.float32)
+    judge.fit(images, others[1], batch_size=128, epochs=epochs, verbose=2)
     return judge
 
 
@@ -194,7 +193,11 @@ def learned(images, flags):
     work = flags.out / "q.fit"
     held_out = images.held_out
     return kt.fit_latent(
-        images.reference, held_out=held_out, seed=0, directory=work, **settings
+        images.reference,
+        held_out=held_out,
+        seed=flags.seed,
+        directory=work,
+        **settings,
     )
 
 
@@ -229,7 +232,7 @@ def batches_of(pair, size, shuffle_seed=None):
 def numbers_of(model, generator, judge, held_out, flags):
     """All that is known of the ten densities of a network."""
     q = kt.latent(generator)
-    tilts = [kt.Tilt(unit(model, class_index=k), q) for k in range(10)]
+    tilts = [kt.Tilt(kt.unit(model, class_index=k), q) for k in range(10)]
     runs = kt.sample(tilts, flags.chains, flags.draws, flags.burnin, seed=flags.seed)
     draws = [some_of(one.images) for one in runs]
     real = [held_out[0][held_out[1] == k][: len(draws[0])] for k in range(10)]

@@ -23,6 +23,7 @@ The photos are an npz of JPEG bytes: `buf`, from `off[i]` to `off[i + 1]`, and c
 features of photographs, about half of those of the other; no run is converged.
 """
 
+import itertools
 import json
 import pathlib
 import subprocess
@@ -145,9 +146,7 @@ class Photos:
     def write(self, folder):
         """As files, which train/visualize.py reads."""
         folder.mkdir(parents=True, exist_ok=True)
-        for place, first, last in zip(
-            self.place.values(), self.starts[:-1], self.starts[1:], strict=True
-        ):
+        for place, (first, last) in enumerate(itertools.pairwise(self.starts)):
             data = self.bytes[first:last].tobytes()
             (folder / f"{place:04d}.jpg").write_bytes(data)
 

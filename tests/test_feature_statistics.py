@@ -194,6 +194,21 @@ def test_what_cannot_be_fitted_is_an_error_that_says_why(fit, message):
         fit()
 
 
+@pytest.mark.parametrize(
+    "mean, stddev",
+    [
+        ([0.0], [0.0]),
+        ([np.nan], [1.0]),
+        ([0.0, 1.0], [1.0]),
+        (0.0, 1.0),
+        ([0.0], [-1.0]),
+    ],
+)
+def test_numbers_that_no_fit_returns_are_refused(mean, stddev):
+    with pytest.raises(ValueError, match="`mean` and `stddev` must be finite"):
+        kt.FeatureStatistics(("conv1",), np.array(mean), np.array(stddev), 2)
+
+
 def test_a_network_of_other_layers_is_refused():
     statistics = kt.fit_feature_statistics(network(), images())
     with pytest.raises(ValueError, match="conv9|norm"):

@@ -51,6 +51,15 @@ def test_a_shift_and_a_mirror_image_are_those_of_numpy():
     np.testing.assert_allclose(mirrored, images[:, :, ::-1], atol=1e-6)
 
 
+def test_networks_of_any_size_are_seen_in_views():
+    layers = [keras.layers.Conv2D(2, 3), keras.layers.GlobalAveragePooling2D()]
+    network = keras.Sequential([keras.Input((None, None, 3)), *layers])
+    f = kt.unit(network, class_index=1, preprocess=kt.RandomViews())
+    for size in (9, SIZE):
+        images = smooth_images(size).astype(np.float32)
+        np.testing.assert_allclose(f(images), network(images)[:, 1], rtol=1e-5)
+
+
 def test_a_zoom_and_a_turn_are_those_of_scipy():
     images = smooth_images()
     angle, zoom = 0.3, 1.2
@@ -196,8 +205,7 @@ def test_a_range_that_is_none_is_refused(name, value):
         kt.RandomViews(**{name: value})
 
 
-def test_units_of_other_networks_keep_their_own_views():
-    """Two views of one class are two terms of a sum."""
+def test_two_views_of_one_class_are_two_terms_of_a_sum():
     network = small_network()
     one, other = kt.RandomViews(), kt.RandomViews(rests_mirrored=True)
     total = kt.unit(network, class_index=0, preprocess=one) + kt.unit(
@@ -207,4 +215,3 @@ def test_units_of_other_networks_keep_their_own_views():
     plain = kt.unit(network, class_index=0)
     expected = plain(images) + plain(images[:, :, ::-1])
     np.testing.assert_allclose(total(images), expected, rtol=1e-5)
-    assert isinstance(network, keras.Model)

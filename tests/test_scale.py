@@ -22,7 +22,7 @@ def fitted(tilt, *args, **kwargs):
 
 @pytest.mark.parametrize("signal", [0.2, 0.5])
 def test_a_linear_unit_has_the_scale_of_its_closed_form(signal):
-    """scale |g| = signal sqrt(dimensions); one trajectory more is 1.35 times that."""
+    """scale |g| = signal sqrt(dimensions)."""
     target = targets.linear(SHAPE, bias=3.0)
     slope = np.linalg.norm(target.mean / np.sqrt(target.variance))
     exact = signal * math.sqrt(400) / slope
@@ -95,7 +95,7 @@ def test_units_and_references_without_a_scale_are_errors():
 
 
 def test_an_f_that_does_not_rise_as_far_is_an_error(monkeypatch):
-    monkeypatch.setattr(tilt_scale, "_MOST", 2)
+    monkeypatch.setattr(tilt_scale, "_ENOUGH", 10.0)  # more than chains can move
     target = targets.linear(SHAPE)
     with pytest.raises(ValueError, match="f must rise far enough"):
         fitted(Tilt(target.unit, target.reference()))

@@ -30,7 +30,7 @@ from keras_tilt.cli import demo, mnist, named, visualize
 from keras_tilt.cli import digits as digits_command
 from keras_tilt.cli.commands import COMMANDS
 from keras_tilt.cli.flags import MODES
-from keras_tilt.cli.jobs import mnist_sweep
+from keras_tilt.cli.jobs import learning, mnist_sweep
 from keras_tilt.cli.jobs.pictures import judges, unit_chains, unit_pictures
 from keras_tilt.sampling import sampler
 from keras_tilt.training import run as training
@@ -812,6 +812,19 @@ def test_pictures_have_features_of_photographs(colour_network, tmp_path, monkeyp
     for path in photographs.iterdir():
         path.unlink()
     visualize.main(command_of(*flags))  # they are read
+
+
+def test_photographs_that_are_not_there_are_refused_at_once(capsys):
+    with pytest.raises(SystemExit):
+        visualize.parse_flags(["a.keras", "--unit=class:0", "--photographs=nowhere"])
+    assert "Received: nowhere, which is not there" in capsys.readouterr().err
+
+
+def test_photographs_are_cropped_to_a_network_that_is_not_square(tmp_path):
+    folder = folder_of_images(tmp_path / "photographs")
+    pairs, _ = learning.image_pairs(str(folder), None, (16, 20))
+    shapes = {images.shape[1:] for images, _ in pairs.as_numpy_iterator()}
+    assert shapes == {(16, 20, 3)}
 
 
 @pytest.mark.slow

@@ -3,10 +3,12 @@
     p(x) = exp(scale f(x)) q(x) / Z,     f: a class, or a channel of a layer
 
 A class is read as the mean over several sizes of the image of its logit and, weighted,
-its log posterior (Dai, Lu, Wu 2015 take the logit at one size). That is what makes the
-class visible. A channel is read on its receptive field. Pixels are those that the
-network, or its --preprocess, takes: --low and --high say which. The scale of the tilt
-follows from --signal, the share of the noise's norm that the tilt moves it by.
+its log posterior (Dai, Lu, Wu 2015 take the logit at one size), in views that change
+early in the warm-up. With --photographs its draws have features such as theirs,
+p(x) = exp(scale f(x) + g(x)) q(x) / Z. That is what makes the class visible. A channel
+is read on its receptive field. Pixels are those that the network, or its --preprocess,
+takes: --low and --high say which. The scale of the tilt follows from --signal, the
+share of the noise's norm that the tilt moves it by.
 
 Every unit gets a folder with numbers.npz, then images.png, traces.png and report.json,
 with the verdict on convergence; all of one size together overview_HxW.png, and all
@@ -68,6 +70,12 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.set_defaults(scale_step=0.04)  # of the leapfrog that finds the scale
     flags = parser.parse_args(argv)
     check_units(parser, flags.unit, flags.list)
+    if (given := flags.photographs) and given != "digits":
+        if not pathlib.Path(given).exists():
+            parser.error(
+                "Expected --photographs FOLDER, NAME.npz, or digits. Received: "
+                f"{given}, which is not there."
+            )
     if flags.smoke:
         flags.chains, flags.draws, flags.burnin, flags.max_leapfrog_steps = 2, 4, 6, 2
         flags.approach_step, flags.sizes = 0.5, flags.sizes and flags.sizes[:2]
@@ -98,7 +106,7 @@ def _add_photographs(add):
     """Add the images whose features the draws have."""
     add(
         "--photographs",
-        metavar="FOLDER|NAME.npz",
+        metavar="FOLDER|NAME.npz|digits",
         help="images such as the network was trained on, a thousand are enough: draws "
         "of classes then have features such as theirs",
     )
@@ -115,7 +123,7 @@ def _add_chains(add):
     add("--chains", type=count, default=4, help="for each unit")
     add("--draws", type=count, default=10, help="of each chain")
     add("--burnin", type=count, default=30, help="iterations before the first draw")
-    add("--approach-step", type=float, default=0.05, help="while the tilt rises")
+    add("--approach-step", type=float, default=0.05, help="early in the warm-up")
     add("--max-leapfrog-steps", type=count, default=20, help="gradients per iteration")
     add(
         "--compare",

@@ -10,6 +10,7 @@ cells up to the image.
 __all__ = ["ImageGenerator"]
 
 import math
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -66,7 +67,7 @@ class ImageGenerator(keras.Model):
     ) -> None:
         super().__init__(**kwargs)
         _check(image_shape, latent_size, width, low, high)
-        self.image_shape = tuple(image_shape)
+        self.image_shape = tuple(map(int, image_shape))
         self.latent_size, self.width = latent_size, width
         self.low, self.high = float(low), float(high)
         self.law = None if law is None else dict(law)
@@ -123,7 +124,7 @@ class ImageGenerator(keras.Model):
 def _check(image_shape, latent_size, width, low, high):
     """Raise a ValueError for what no network can be made of."""
     shape = tuple(image_shape)
-    whole = all(isinstance(size, int) and size > 0 for size in shape)
+    whole = all(isinstance(size, numbers.Integral) and size > 0 for size in shape)
     if len(shape) != 3 or not whole:
         raise ValueError(
             "`image_shape` must be [height, width, channels], positive whole numbers. "

@@ -184,8 +184,8 @@ def spectral_noise(
     if not np.all(amplitude > 0):
         raise ValueError(
             "The amplitude of every frequency must be positive, in float32. Received: "
-            f"smallest value {np.min(amplitude)}. Make the spectrum less "
-            "steep, or raise `cutoff`."
+            f"smallest value {np.min(amplitude)}. Make the spectrum "
+            "less steep, or raise `cutoff`."
         )
     transport = NormalToSpectrum(
         np.broadcast_to(mean, shape), amplitude, spectrum.colours
@@ -212,7 +212,7 @@ def squash(
     near black and white a strong tilt still has a gradient. With the default scale the
     slope in the middle is one: mid-gray keeps its value and contrast.
 
-    `log_prob` is -inf outside the box. At exactly `low` or `high`, where Phi saturates
+    `log_prob` is -inf outside the box. At exactly `low` or `high`, where F saturates
     in float32 and the exact density may be 0 or infinite, it is that of the nearest
     value inside, a finite number.
 

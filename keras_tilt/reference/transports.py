@@ -134,8 +134,8 @@ class StudentToBox(NormalToBox):
 
         T(z) = low + (high - low) (1 + u / sqrt(1 + u^2)) / 2,    u = sqrt(2 / pi) z
 
-    The law of u sqrt(2) has two degrees of freedom; T has the slope of `NormalToBox` at
-    0, and far from it falls as |z|^-3 in place of exp(-z^2 / 2).
+    The law of u sqrt(2) has two degrees of freedom; the slope of T is that of
+    `NormalToBox` at 0, and far from it falls as |z|^-3 in place of exp(-z^2 / 2).
     """
 
     def _forward(self, z):

@@ -29,6 +29,9 @@ class RandomViews:
     with c the middle, R a rotation, M a mirror image of the columns; bilinear, and
     reflected beyond the edges. At rest it is the image, or its mirror image.
 
+    All units that read one object see its view: of several runs in threads, each needs
+    one of its own.
+
     Args:
         preprocess: function of the view, to what the network takes; None for the view.
         rotation: largest angle, radians.
@@ -38,7 +41,7 @@ class RandomViews:
         rests_mirrored: whether the view at rest is.
 
     Raises:
-        ValueError: for a number below zero or not finite.
+        ValueError: for a number that is not from 0 to 10.
 
     Example:
         >>> views = RandomViews(rotation=0.2)
@@ -59,9 +62,9 @@ class RandomViews:
     ) -> None:
         largest = {"rotation": rotation, "zoom": zoom, "shift": shift}
         for name, value in largest.items():
-            if not 0 <= as_number(name, value) < 10:
+            if not 0 <= as_number(name, value) <= 10:
                 raise ValueError(
-                    f"`{name}` must be a number, 0 or larger. Received: {value!r}. "
+                    f"`{name}` must be a number from 0 to 10. Received: {value!r}. "
                     "Pass for example 0.1, or 0 to leave it out."
                 )
         self.preprocess, self.mirror = preprocess, mirror
@@ -76,11 +79,11 @@ class RandomViews:
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
         """Return what the network takes of the view: [n, ...]."""
         images = tf.cast(images, tf.float32)
-        height, width = images.shape[1:3]
+        edges = tf.shape(images)[1:3]
         seen = tf.raw_ops.ImageProjectiveTransformV3(
             images=images,
-            transforms=_transform(self.view.value, height, width)[None],
-            output_shape=[height, width],
+            transforms=_transform(self.view.value, edges)[None],
+            output_shape=edges,
             fill_value=0.0,
             interpolation="BILINEAR",
             fill_mode="REFLECT",
@@ -106,8 +109,9 @@ class RandomViews:
         self.view.assign(self._at_rest)
 
 
-def _transform(view, height, width):
+def _transform(view, edges):
     """The eight numbers of ImageProjectiveTransformV3: from the view to the image."""
+    height, width = tf.unstack(tf.cast(edges, tf.float32))
     angle, log_zoom, down, right, side = tf.unstack(view)
     cosine, sine = tf.exp(log_zoom) * tf.cos(angle), tf.exp(log_zoom) * tf.sin(angle)
     x, y = (width - 1) / 2, (height - 1) / 2

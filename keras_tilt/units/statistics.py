@@ -59,6 +59,18 @@ class FeatureStatistics:
     stddev: np.ndarray = dataclasses.field(repr=False)
     num_images: int
 
+    def __post_init__(self):
+        mean, stddev = (np.asarray(x, np.float64) for x in (self.mean, self.stddev))
+        is_known = np.all(np.isfinite(mean)) and np.all(
+            (0 < stddev) & (stddev < np.inf)
+        )
+        if mean.ndim != 1 or mean.shape != stddev.shape or not is_known:
+            raise ValueError(
+                "`mean` and `stddev` must be finite, a number for every statistic, and "
+                f"`stddev` positive. Received: shapes {mean.shape} and {stddev.shape}. "
+                "Pass those of fit_feature_statistics."
+            )
+
     def unit(
         self,
         network: keras.Model,
@@ -102,7 +114,7 @@ class FeatureStatistics:
         return -(_DEGREES + 1) / 2 * tf.reduce_sum(log_terms, axis=-1)
 
     def save(self, path: str | pathlib.Path) -> None:
-        """Write a .npz file, which `load` reads."""
+        """Write a file that ends in .npz, which `load` reads."""
         np.savez(
             path,
             mean=self.mean,
@@ -130,7 +142,7 @@ class FeatureStatistics:
 
     @property
     def _layers(self):
-        return f"{self.layers[0]}, ..., {self.layers[-1]}"
+        return ", ..., ".join(dict.fromkeys([self.layers[0], self.layers[-1]]))
 
     @functools.cached_property
     def digest(self) -> str:

@@ -44,7 +44,7 @@ _WORDS = {
 
 
 def image_pairs(
-    data: str, data_dir: pathlib.Path | None, size: int | None
+    data: str, data_dir: pathlib.Path | None, size: int | tuple[int, int] | None
 ) -> tuple[Any, Any]:
     """Return images with labels to fit to, and those held out, None for a tenth.
 
@@ -52,8 +52,8 @@ def image_pairs(
         data: "digits", the embedded ones; NAME.npz; a folder of images, or of train and
             val; or a data set that TFDS has prepared.
         data_dir: of the last.
-        size: pixels along an edge to which the images are scaled and cropped; None for
-            images of one size as they are.
+        size: pixels along an edge, or (height, width), to which the images are scaled
+            and cropped; None for images of one size as they are.
 
     Raises:
         ValueError: for images that are not there, or of several sizes without `size`.
@@ -105,8 +105,12 @@ def _pairs_of(source, size):
             "Expected --size for images of several sizes. Received: none. Pass the "
             "pixels along an edge, for example --size 32."
         )
-    crop = (size, size) if size is not None else source.image_shape[:2]
-    return batches.evaluation_batches(source, _BATCH, crop=crop, shorter_side=size)
+    if size is None:
+        crop = source.image_shape[:2]
+        return batches.evaluation_batches(source, _BATCH, crop=crop)
+    crop = (size, size) if isinstance(size, int) else size
+    longer = max(crop)  # so that any image has a part of this shape
+    return batches.evaluation_batches(source, _BATCH, crop=crop, shorter_side=longer)
 
 
 def law_table(law: Mapping[str, float] | None) -> str:

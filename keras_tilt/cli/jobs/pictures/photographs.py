@@ -82,7 +82,7 @@ def _at_size(network, data, view, pixels, folder, key):
     if path.is_file():
         return FeatureStatistics.load(path)
     print(f"Statistics of {data} at {rows} x {columns} pixels", flush=True)
-    images = _as_pixels(learning.image_pairs(data, None, height)[0], *pixels)
+    images = _as_pixels(learning.image_pairs(data, None, (height, width))[0], *pixels)
     found = fit_feature_statistics(network, images, **view)
     folder.mkdir(parents=True, exist_ok=True)
     found.save(path)

@@ -4,7 +4,8 @@
     langevin       Metropolis-adjusted Langevin, with as many gradients
     maximisation   plain gradient ascent on f, with as many gradients
 
-All of them start at draws of the same reference.
+With the features of photographs f + g / scale is in the place of f. All of them start
+at draws of the same reference.
 """
 
 __all__ = ["Drawing"]
@@ -45,7 +46,7 @@ class Drawing(NamedTuple):
     chains: int
     draws: int  # of each chain
     burnin: int
-    approach_step: float  # while the tilt rises
+    approach_step: float  # early in the warm-up
     max_leapfrog_steps: int
     compare: Sequence[str]  # other methods
     seed: int
@@ -134,10 +135,10 @@ class Drawing(NamedTuple):
             ascend()
         return images.numpy()
 
-    def mean_under_q(self, tilt: Tilt) -> float:
-        """Return the mean of f over untilted noise."""
+    def mean_under_q(self, unit: Unit, tilt: Tilt) -> float:
+        """Return the mean of a unit over the untilted noise of a tilt."""
         images = tilt.reference.sample(4 * self.chains, seed=[1, self.seed])
-        return float(tf.reduce_mean(tilt.response(images)))
+        return float(tf.reduce_mean(unit(images)))
 
 
 def _thinning(num_draws):

@@ -122,7 +122,7 @@ def _drawn(unit, label, name, drawing, judges, settings, out):
         "settings": settings,
         "scale": tilt.scale,
         "seconds": round(time.monotonic() - start),
-        "f_of_q": drawing.mean_under_q(tilt),
+        "f_of_q": drawing.mean_under_q(unit, tilt),
         **_numbers_of(samples),
         "images": {
             method: judged(found, unit, label, judges, drawing.low, drawing.high)
