@@ -103,7 +103,10 @@ def test_log_partition_and_scale_share_the_graph_of_sampling():
     tilts = [kt.Tilt(kt.unit(network, class_index=c), reference) for c in range(2)]
     draw(tilts[0].unit, reference, num_chains=20)
     quiet = {"seed": 3, "progress": False}
-    eager = traces(calls, lambda: kt.scale_for_signal(tilts[1], num_chains=20, **quiet))
+    eager = traces(
+        calls,
+        lambda: kt.scale_for_signal(tilts[1], signal=0.5, num_chains=20, **quiet),
+    )  # a signal that needs no more chains
     assert eager == 4  # f of 64 draws of q, without a graph, and no trace
     assert (
         traces(calls, lambda: kt.log_partition(tilts[1], num_chains=20, **quiet)) == 0
