@@ -40,6 +40,7 @@ from .reference import (
     latent as latent,
     spectral_noise as spectral_noise,
     squash as squash,
+    sum_of as sum_of,
     wavelet_noise as wavelet_noise,
     white_noise as white_noise,
 )

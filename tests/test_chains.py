@@ -10,7 +10,7 @@ import tensorflow_probability as tfp
 from cases import slow_but
 from scipy import stats
 
-from keras_tilt.reference.distributions import box, white_noise
+from keras_tilt.reference.distributions import box, is_standard_normal, white_noise
 from keras_tilt.sampling.chains import (
     ChainGraphs,
     Chains,
@@ -21,7 +21,7 @@ from keras_tilt.sampling.functionals import (
     functionals,
     projection_directions,
 )
-from keras_tilt.sampling.kernels import KERNELS, is_standard_normal
+from keras_tilt.sampling.kernels import KERNELS
 from keras_tilt.sampling.sampler import sample
 from keras_tilt.tilt import Tilt
 

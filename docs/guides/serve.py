@@ -5,7 +5,7 @@
 # Serving runs it without Python, and without this package. A request names a unit, a
 # seed and a temperature. Equal seeds give equal images, whatever else is in the request.
 #
-# First, a trained network in a file:
+# First, a trained network in a file, and a reference learned from the same digits:
 
 # %%
 import keras_tilt as kt
@@ -14,10 +14,16 @@ import keras
 train, test = kt.data.embedded_mnist()
 keras.utils.set_random_seed(0)
 model = kt.GenerativeClassifier(kt.lenet(scale=1 / 256))
-model.compile("adam", objective="generative")
 batches = kt.data.pipeline(*train, batch_size=64, shuffle_seed=0, scale=1)
+model.compile("adam", objective="generative")
 model.fit(batches, epochs=4, shuffle=False, verbose=0)
+model.calibrate(batches)
+model.compile("adam", objective="discriminative")
+model.fit(batches, epochs=2, shuffle=False, verbose=0)
 model.save("digits.keras")
+
+# %% [bash]
+# keras-tilt reference digits --out q.keras
 
 # %% [markdown]
 # ## Export
@@ -29,7 +35,7 @@ model.save("digits.keras")
 
 # %% [bash]
 # keras-tilt export sampler digits.keras --unit class:3 --unit class:8 \
-#     --reference box --scale 4 --draws 400 --max-leapfrog-steps 8 --out served/digits
+#     --reference latent:q.keras --draws 300 --burnin 40 --ends 16 --out served/digits
 
 # %% [markdown]
 # The folder is ready for `tensorflow_model_server`. Its `README.md` has the exact lines
@@ -59,8 +65,9 @@ axes.set_axis_off()
 figure
 
 # %% [markdown]
-# Noise to the eye: the reference is uniform noise, and the units change it where f says
-# so. Pass `--reference spectral` for clouds, or export a unit of a network of photographs.
+# The generator is in the SavedModel, with the network: a request runs both. Other
+# references are `spectral`, for networks of photographs, and `box`, uniform noise, which
+# needs no images to learn from.
 #
 # ## The same from Python
 #

@@ -11,6 +11,7 @@ from keras_tilt.reference.generators import latent
 from keras_tilt.reference.heavy_tails import wavelet_noise
 from keras_tilt.reference.learned import fit_latent
 from keras_tilt.reference.spectrum import Spectrum, fit_spectrum, power_law
+from keras_tilt.reference.sums import sum_of
 from keras_tilt.reference.wavelets import Wavelets, fit_wavelets
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "power_law",
     "spectral_noise",
     "squash",
+    "sum_of",
     "wavelet_noise",
     "white_noise",
 ]

@@ -10,20 +10,24 @@ generator network's images see `keras_tilt.reference.generators`.
 
 __all__ = [
     "box",
+    "check_transport",
     "checked_parameter",
     "checked_shape",
     "frequency_bands",
+    "is_standard_normal",
     "spectral_noise",
     "squash",
     "standard_normal",
     "white_noise",
 ]
 
+import math
 import numbers
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
+import tensorflow as tf
 from numpy.typing import ArrayLike
 from tensorflow_probability import bijectors as tfb
 from tensorflow_probability import distributions as tfd
@@ -242,7 +246,7 @@ def squash(
         >>> bool(tf.reduce_all((0.0 <= x) & (x <= 255.0)))
         True
     """
-    _check_transport(reference)
+    check_transport(reference)
     shape = tuple(reference.event_shape)
     lowest = checked_parameter("low", low, shape)
     highest = checked_parameter("high", high, shape)
@@ -297,6 +301,21 @@ def frequency_bands(reference: tfd.Distribution) -> np.ndarray | None:
 def standard_normal(shape: Sequence[int]) -> tfd.Distribution:
     """Return N(0, I) over arrays of a shape."""
     return tfd.Sample(tfd.Normal(0.0, 1.0), sample_shape=shape)
+
+
+def is_standard_normal(base: tfd.Distribution) -> bool:
+    """Return whether a distribution is N(0, I), by its density at three points."""
+    size = math.prod(base.event_shape)
+    places = np.random.default_rng(0).standard_normal([3, size])
+    places[0] = 0.0
+    try:
+        log_prob = base.log_prob(
+            tf.constant(places.reshape([3, *base.event_shape]), base.dtype)
+        )
+    except (NotImplementedError, ValueError, tf.errors.OpError):
+        return False
+    exact = -np.sum(places**2 + np.log(2 * np.pi), axis=1) / 2
+    return bool(np.allclose(log_prob, exact, rtol=1e-5, atol=1e-5))
 
 
 def checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
@@ -388,7 +407,8 @@ def _check_spectrum(spectrum, shape, stated):
         )
 
 
-def _check_transport(reference):
+def check_transport(reference: tfd.Distribution) -> None:
+    """Raise a TypeError unless a reference is a bijector of a base."""
     base = getattr(reference, "distribution", None)
     if base is None or not hasattr(reference, "bijector"):
         raise TypeError(

@@ -64,7 +64,7 @@ def latent(
     image_shape = _image_shape(generate, latent_shape)
     return tfd.TransformedDistribution(
         standard_normal(latent_shape),
-        Generator(generate, latent_shape, image_shape, generator),
+        Generator(generate, latent_shape, image_shape, [generator]),
         name="latent",
     )
 
@@ -73,11 +73,13 @@ def generators_of(reference: tfd.Distribution) -> list[Callable]:
     """Return the generators that a reference is made by, as they were passed.
 
     Args:
-        reference: any; `squash` keeps the generator of its argument.
+        reference: any; `squash` keeps the generator of its argument, and `sum_of`
+            those of its own.
     """
     bijector: Any = getattr(reference, "bijector", None)
     parts = bijector.bijectors if is_chain(bijector) else [bijector]
-    return [part.generator for part in parts if isinstance(part, Generator)]
+    found = [part.generators for part in parts if isinstance(part, Generator)]
+    return sum(found, [])
 
 
 def has_density(reference: tfd.Distribution) -> bool:
@@ -102,13 +104,13 @@ class Generator(tfb.Bijector):
         generate: Callable[[tf.Tensor], tf.Tensor],
         latent_shape: Sequence[int],
         image_shape: Sequence[int],
-        generator: Callable[..., tf.Tensor] | None = None,
+        generators: Sequence[Callable[..., tf.Tensor]] = (),
     ) -> None:
         parameters = dict(locals())  # TFP takes bijectors of equal ones for the same
         self._generate = generate
         # Layer by layer, a network of Keras takes ten times as long.
         self._in_graph = tf.function(generate, reduce_retracing=True)
-        self.generator = generate if generator is None else generator
+        self.generators = list(generators)
         self._latent_shape = tf.TensorShape(latent_shape)
         self._image_shape = tf.TensorShape(image_shape)
         super().__init__(

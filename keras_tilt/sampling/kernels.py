@@ -23,13 +23,11 @@ __all__ = [
     "SplitHamiltonianMonteCarlo",
     "Trajectory",
     "chain_seeds",
-    "is_standard_normal",
     "kinetic_energy",
     "trajectory",
     "transition_kernel",
 ]
 
-import math
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -345,21 +343,6 @@ def _on_ladder(make, tilt_fn, base, ladder, knows_base):
         state_includes_replicas=True,
         **target,
     )
-
-
-def is_standard_normal(base: tfd.Distribution) -> bool:
-    """Return whether a distribution is N(0, I), by its density at three points."""
-    size = math.prod(base.event_shape)
-    places = np.random.default_rng(0).standard_normal([3, size])
-    places[0] = 0.0
-    try:
-        log_prob = base.log_prob(
-            tf.constant(places.reshape([3, *base.event_shape]), base.dtype)
-        )
-    except (NotImplementedError, ValueError, tf.errors.OpError):
-        return False
-    exact = -np.sum(places**2 + np.log(2 * np.pi), axis=1) / 2
-    return bool(np.allclose(log_prob, exact, rtol=1e-5, atol=1e-5))
 
 
 def kinetic_energy(results: Any) -> tf.Tensor:

@@ -20,6 +20,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from numpy.typing import ArrayLike
 
+from keras_tilt.reference.distributions import is_standard_normal
 from keras_tilt.sampling.adaptation import (
     QUARTER_TURN,
     StepSize,
@@ -28,7 +29,7 @@ from keras_tilt.sampling.adaptation import (
     leapfrog_steps,
 )
 from keras_tilt.sampling.chains import MOST_CHAINS, KernelParameters
-from keras_tilt.sampling.kernels import KERNELS, Kernel, is_standard_normal
+from keras_tilt.sampling.kernels import KERNELS, Kernel
 from keras_tilt.storage.run_folder import fingerprint
 from keras_tilt.tilt import Tilt
 from keras_tilt.validation import as_array, as_number, check_count

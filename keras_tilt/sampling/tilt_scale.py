@@ -20,9 +20,9 @@ import numpy as np
 import tensorflow as tf
 from tqdm.auto import tqdm
 
+from keras_tilt.reference.distributions import is_standard_normal
 from keras_tilt.sampling.adaptation import QUARTER_TURN
 from keras_tilt.sampling.chains import KernelParameters, State
-from keras_tilt.sampling.kernels import is_standard_normal
 from keras_tilt.sampling.schedule import stateless_seed
 from keras_tilt.sampling.tilt_groups import chains_of, check_start
 from keras_tilt.storage.loop import iterate

@@ -24,7 +24,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike
 
-from keras_tilt.sampling.kernels import is_standard_normal
+from keras_tilt.reference.distributions import is_standard_normal
 from keras_tilt.sampling.tilt_groups import checked_tilts
 from keras_tilt.serving.answers import Answers
 from keras_tilt.serving.image_bytes import PixelRange
