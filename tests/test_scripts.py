@@ -780,7 +780,7 @@ def folder_of_images(path, n=12, size=24):
 
 
 def test_pictures_have_features_of_photographs(colour_network, tmp_path, monkeypatch):
-    """exp(scale f + weight g) q, where statistics are fitted once."""
+    """exp(scale f + weight mean g) q, where statistics are fitted once."""
     photographs = folder_of_images(tmp_path / "photographs")
     flags = [colour_network, "--unit", "class:1", "--unit", "conv2:0", "--scale", 5]
     flags += ["--photographs", photographs, "--sizes", 1, 0.75]
@@ -805,7 +805,7 @@ def test_pictures_have_features_of_photographs(colour_network, tmp_path, monkeyp
         fitted[1].unit(network, resize=(18, 18))(images[:, :, ::-1]),
     ]
     f = named.unit_of(network, "class:1", "none", (1, 0.75), 4.0)(images)
-    exact = 5 * f + 4 * (g[0] + g[1]) / 2
+    exact = 5 * f + 24_000 * (g[0] + g[1]) / (2 * fitted[0].mean.size)
     found = tilts["class:1"].scale * tilts["class:1"].unit(images)
     np.testing.assert_allclose(found, exact, rtol=1e-3)
     assert "statistics" not in tilts["conv2:0"].unit.name  # of a patch

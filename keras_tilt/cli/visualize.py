@@ -113,8 +113,8 @@ def _add_photographs(add):
     add(
         "--photographs-weight",
         type=positive,
-        default=4.0,
-        help="of the log density of these features",
+        default=24_000.0,
+        help="of the mean log density of a statistic of these features",
     )
 
 

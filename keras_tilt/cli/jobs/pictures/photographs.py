@@ -1,8 +1,9 @@
 """Units drawn with the features of photographs: their statistics, at every size.
 
-    g(x) = weight mean over sizes of the log density of the statistics of features of x
+    g(x) = weight mean over sizes and statistics of their log density
 
-Classes are read in views, and so are the statistics.
+The statistics are those of the features of x. Classes are read in views, and so are
+they. A network has six thousand of them or sixty: as a mean they weigh alike.
 """
 
 __all__ = ["Photographs", "fitted"]
@@ -52,7 +53,7 @@ def fitted(
         mode: of the network's pixels, as in `named.preprocessing`.
         sizes: at which classes are read.
         pixels: black and white.
-        weight: of the unit.
+        weight: of the mean log density.
         folder: where a file of each size is kept.
 
     Raises:
@@ -71,7 +72,8 @@ def fitted(
         for number, (one, size) in enumerate(zip(found, sizes, strict=True))
     ]
     digest = " ".join(one.digest for one in found)
-    return Photographs(sum(units) * (weight / len(units)), digest)
+    number = sum(one.mean.size for one in found)
+    return Photographs(sum(units) * (weight / number), digest)
 
 
 def _at_size(network, data, view, pixels, folder, key):
