@@ -809,9 +809,15 @@ def test_pictures_have_features_of_photographs(colour_network, tmp_path, monkeyp
     found = tilts["class:1"].scale * tilts["class:1"].unit(images)
     np.testing.assert_allclose(found, exact, rtol=1e-3)
     assert "statistics" not in tilts["conv2:0"].unit.name  # of a patch
-    for path in photographs.iterdir():
-        path.unlink()
+    fits = []
+    fitting = "keras_tilt.cli.jobs.pictures.photographs.fit_feature_statistics"
+    fit = kt.fit_feature_statistics
+    monkeypatch.setattr(fitting, lambda *a, **k: fits.append(a) or fit(*a, **k))
     visualize.main(command_of(*flags))  # they are read
+    assert not fits
+    (photographs / "1.jpg").unlink()  # others are fitted to
+    visualize.main(command_of(*flags))
+    assert len(fits) == 2
 
 
 def test_photographs_that_are_not_there_are_refused_at_once(capsys):

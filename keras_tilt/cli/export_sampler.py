@@ -21,6 +21,7 @@ import shutil
 from collections.abc import Sequence
 
 from keras_tilt.cli.flags import (
+    SPECTRUM,
     add_import,
     add_names,
     add_pixels,
@@ -36,7 +37,6 @@ from keras_tilt.cli.flags import (
 # What each step is given of the flags.
 READING = ("preprocess", "sizes", "posterior_weight")
 PIXELS = ("low", "high", "preprocess", "mean", "stddev")
-SPECTRUM = ("contrast", "exponent", "cutoff")
 NOISE = ("reference", *SPECTRUM, "mean", "stddev", "scale")
 CHAINS = ("chains", "draws", "burnin", "max_leapfrog_steps", "approach_step", "seed")
 SERVED = ("ends", "most_iterations", "approach_step", "seed")

@@ -10,6 +10,7 @@ __all__ = [
     "MODES",
     "NOISES",
     "RULES",
+    "SPECTRUM",
     "add_import",
     "add_names",
     "add_pixels",
@@ -43,6 +44,7 @@ MODES = ("none", "caffe", "tf", "torch")  # of keras.applications
 # Standard deviation of a pixel of noise as a share of white less black: of units of the
 # whole image, which a strong tilt draws out of weak noise, and of a patch.
 CONTRASTS = (0.1, 0.3)
+SPECTRUM = ("contrast", "exponent", "cutoff")  # flags of noise
 NOISES = ("spectral", "wavelets", "box", "white")
 RULES = ("vote", "paste")  # of `keras_tilt.masking`
 

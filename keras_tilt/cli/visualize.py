@@ -23,6 +23,7 @@ from collections.abc import Sequence
 
 from keras_tilt.cli.flags import (
     MODES,
+    SPECTRUM,
     add_import,
     add_names,
     add_pixels,
@@ -41,7 +42,6 @@ SIZES = (1.0, 0.7, 0.5, 0.35)  # of the image
 METHODS = ("langevin", "maximisation")
 # What the drawing is given of the flags.
 CHAINS = ("chains", "draws", "burnin", "approach_step", "max_leapfrog_steps", "compare")
-SPECTRUM = ("contrast", "exponent", "cutoff")
 DRAWING = ("reference", *SPECTRUM, "scale", "scale_step", *CHAINS, "seed")
 # What no sample depends on, or what counts by the bytes of a file.
 NOT_OF_SAMPLES = ("unit", "list", "out", "names", "modules", "model", "judge")

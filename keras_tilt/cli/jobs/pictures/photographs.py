@@ -59,7 +59,7 @@ def fitted(
     Raises:
         ValueError: for photographs that cannot be read, or a network without maps.
     """
-    of_what = repr((data, mode, pixels)).encode() + model.read_bytes()
+    of_what = repr((_files_of(data), mode, pixels)).encode() + model.read_bytes()
     key = hashlib.sha256(of_what).hexdigest()[:6]
     found = [
         _at_size(
@@ -74,6 +74,13 @@ def fitted(
     digest = " ".join(one.digest for one in found)
     number = sum(one.mean.size for one in found)
     return Photographs(sum(units) * (weight / number), digest)
+
+
+def _files_of(data):
+    """Return what tells photographs apart: names and sizes of their files."""
+    path = pathlib.Path(data)
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return [(one.name, one.stat().st_size) for one in files if one.is_file()]
 
 
 def _at_size(network, data, view, pixels, folder, key):
