@@ -25,7 +25,7 @@ from keras_tilt.cli.flags import (
 )
 
 # What `fit_latent` is given of the flags.
-FITTED = ("latent_size", "width", "stddev", "epochs", "batch_size", "seed")
+FITTED = ("latent_size", "width", "stddev", "principal", "epochs", "batch_size", "seed")
 
 
 def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -48,6 +48,12 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--latent-size", type=count, default=24, help="numbers of noise of one image")
     add("--width", type=count, default=32, help="channels of the finest cells")
     add("--stddev", type=positive, default=0.14, help="of a pixel, share of white")
+    add(
+        "--principal",
+        action="store_true",
+        help="begin at principal components, for photographs; with a latent size of "
+        "about 128 and a stddev of .1",
+    )
     add("--epochs", type=count, default=30, help="passes over the images")
     add("--batch-size", type=count, default=64, help="images per step")
     add("--seed", type=whole, default=0, help="equal seeds give equal generators")

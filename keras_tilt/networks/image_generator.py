@@ -1,6 +1,6 @@
 """A generator of images that `fit_latent` fits, with the encoder it is fitted with.
 
-    T(u) = low + (high - low) sigmoid(decoder(flow(u))),     u ~ N(0, I)
+    T(u) = low + (high - low) sigmoid(logits(flow(u))),      u ~ N(0, I)
     u(x) = flow^-1(mean of the codes of x)                   T(u(x)) is near x
 
 The networks are small enough for two cores: transposed convolutions from about 4 x 4
@@ -19,10 +19,12 @@ import tensorflow as tf
 from numpy.typing import ArrayLike
 
 from keras_tilt.networks.coupling_flow import CouplingFlow
+from keras_tilt.networks.principal_path import PrincipalPath
 from keras_tilt.validation import check_count
 
 _COARSEST = 4  # cells along the shorter edge of the image, at least
 _HIDDEN = 256  # units between a code and the coarsest cells
+_LEAST_HIDDEN = 128  # units of a layer of the flow
 _LOG_VARIANCES = (-10.0, 3.0)  # of a code given an image
 
 
@@ -39,6 +41,8 @@ class ImageGenerator(keras.Model):
         width: channels of the finest cells; they double with every halving of an edge.
         low: black, in units of a pixel.
         high: white.
+        principal: whether the logits are those of principal components, and the decoder
+            adds to them; see `keras_tilt.networks.principal_path`.
         law: numbers by name that say how far its images are from those it was fitted
             to, as `fit_latent` measures them; None before.
         **kwargs: of `keras.Model`.
@@ -62,6 +66,7 @@ class ImageGenerator(keras.Model):
         width: int = 32,
         low: float = 0.0,
         high: float = 255.0,
+        principal: bool = False,
         law: Mapping[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -71,10 +76,15 @@ class ImageGenerator(keras.Model):
         self.latent_size, self.width = latent_size, width
         self.low, self.high = float(low), float(high)
         self.law = None if law is None else dict(law)
-        self.flow = CouplingFlow(latent_size, name="flow")
+        hidden = max(_LEAST_HIDDEN, 2 * latent_size)
+        self.flow = CouplingFlow(latent_size, hidden=hidden, name="flow")
         self.decoder = _decoder(self.image_shape, latent_size, width)
         self.encoder = _encoder(self.image_shape, latent_size, width)
         self.flow.build((None, latent_size))
+        self.principal = None
+        if principal:
+            self.principal = PrincipalPath(self.image_shape, latent_size)
+            self.principal.build((None, latent_size))
         self.built = True
 
     @property
@@ -84,8 +94,15 @@ class ImageGenerator(keras.Model):
 
     def call(self, noise: tf.Tensor) -> tf.Tensor:
         """Return the images of noise [n, latent_size]."""
-        shares = tf.sigmoid(self.decoder(self.flow(noise)))
+        shares = self.decode(self.flow(noise))
         return self.low + (self.high - self.low) * shares
+
+    def decode(self, code: tf.Tensor) -> tf.Tensor:
+        """Return the images of codes [n, latent_size], as shares of white."""
+        logits = self.decoder(code)
+        if self.principal is not None:
+            logits += self.principal(code)
+        return tf.sigmoid(logits)
 
     def encode(self, images: ArrayLike) -> tf.Tensor:
         """Return noise whose images are near some images: [n, latent_size].
@@ -106,6 +123,8 @@ class ImageGenerator(keras.Model):
             shares: images as shares of white, [n, height, width, channels] in [0, 1].
         """
         mean, log_variance = tf.split(self.encoder(shares), 2, axis=-1)
+        if self.principal is not None:
+            mean, log_variance = self.principal.posterior(shares, mean, log_variance)
         return mean, tf.clip_by_value(log_variance, *_LOG_VARIANCES)
 
     def get_config(self) -> dict[str, Any]:
@@ -116,6 +135,7 @@ class ImageGenerator(keras.Model):
             "width": self.width,
             "low": self.low,
             "high": self.high,
+            "principal": self.principal is not None,
             "law": self.law,
         }
         return super().get_config() | own

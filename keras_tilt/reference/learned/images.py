@@ -118,7 +118,7 @@ def _batches(name, images):
 
 def _check_pixels(name, pixels, low, high):
     smallest, largest = np.min(pixels), np.max(pixels)
-    if not np.isfinite(smallest + largest):
+    if not np.all(np.isfinite([smallest, largest])):
         raise ValueError(
             f"`{name}` must be finite. Received: {np.sum(~np.isfinite(pixels))} of "
             f"{pixels.size} pixels that are not. Check where they come from."

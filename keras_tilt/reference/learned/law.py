@@ -91,7 +91,7 @@ def _of_reconstruction(generator, real, stddev, seed):
     for i in range(0, len(real), _AT_ONCE):
         shares = tf.constant(real[i : i + _AT_ONCE])
         code, _ = generator.codes(shares)
-        errors.append((tf.sigmoid(generator.decoder(code)) - shares) ** 2)
+        errors.append((generator.decode(code) - shares) ** 2)
         normal = tf.random.stateless_normal(code.shape, [seed, i])
         found.append(terms(generator, shares, normal))
     error = float(np.mean(np.concatenate(errors)))

@@ -1,6 +1,6 @@
 """The objective of a learned reference: a variational bound on log p(image).
 
-    log p(x) >= E_q(code|x)[ log N(x; decoder(code), sigma^2 I)
+    log p(x) >= E_q(code|x)[ log N(x; decode(code), sigma^2 I)
                              + log p_flow(code) - log q(code | x) ]
     log p_flow(code) = log N(u; 0, I) + log |du / dcode|,   u = flow^-1(code)
 
@@ -49,7 +49,7 @@ def terms(generator: ImageGenerator, shares: tf.Tensor, normal: tf.Tensor) -> Te
     # Both Gaussians without log(2 pi) / 2, which cancels.
     log_posterior = -0.5 * tf.reduce_sum(normal**2 + log_variance, axis=-1)
     log_prior = -0.5 * tf.reduce_sum(noise**2, axis=-1) + log_det
-    decoded = tf.sigmoid(generator.decoder(code))
+    decoded = generator.decode(code)
     error = tf.reduce_mean((decoded - shares) ** 2, axis=[1, 2, 3])
     return Terms(error, log_posterior - log_prior)
 
