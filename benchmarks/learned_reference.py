@@ -6,8 +6,9 @@
 DIR holds mnist.npz, or cifar10.npz or another --dataset. Networks DG, GG, GG+DG and a
 mixture of both objectives learn one set of images, and a judge others: of digits the
 5,000 that are embedded, and the 55,000 training digits of MNIST that are not; of
-CIFAR-10 a half of the training images each, mirrored ones too. A reference q learns the
-digits of the networks, or all training images of CIFAR-10. Of each network:
+CIFAR-10 a half of the training images each, as they are and as q shows them, from their
+codes: mirrored of the judge. A reference q learns the digits of the networks, or all
+training images of CIFAR-10. Of each network:
 
 called       share of 1,000 draws of its ten densities that the judge calls their class
 converged    of ten verdicts
@@ -82,8 +83,10 @@ def main():
     flags = parse_flags()
     images = images_of(flags)
     flags.out.mkdir(parents=True, exist_ok=True)
-    judge = made(flags.out / "judge.keras", lambda: trained_judge(images.judge, flags))
     q = made(flags.out / "q.keras", lambda: learned(images, flags))
+    if flags.problem == "cifar10":
+        images = as_q_shows(images, q)
+    judge = made(flags.out / "judge.keras", lambda: trained_judge(images.judge, flags))
     found = {"law of q": q.law, "error of the judge": error_of(judge, images.held_out)}
     found |= called_again(q, judge, images.held_out)
     for scheme in flags.schemes:
@@ -113,8 +116,27 @@ def images_of(flags):
         is_other = np.array([image.tobytes() not in known for image in images])
         return Images(own, own, (images[is_other], labels[is_other]), held_out)
     train, held_out = (arrays_of(flags, split) for split in ("train", "test"))
-    halves = [mirrored(*(part[half::2] for part in train)) for half in (0, 1)]
+    halves = [tuple(part[half::2] for part in train) for half in (0, 1)]
     return Images(halves[0], train, halves[1], held_out)
+
+
+def as_q_shows(images, q):
+    """The same, with images from their codes: q is the law of what networks learn."""
+
+    def both(pair, turn):
+        pixels, labels = pair
+        again = from_codes(q, pixels)[:, :, ::turn]
+        return np.concatenate([pixels, again]), np.tile(labels, 2)
+
+    networks, judge = both(images.networks, 1), both(images.judge, -1)
+    return images._replace(networks=networks, judge=judge)
+
+
+def from_codes(q, pixels):
+    """Images from the codes of some, bytes."""
+    batches = np.split(pixels, range(500, len(pixels), 500))
+    again = [q(q.encode(batch.astype(np.float32))) for batch in batches]
+    return np.concatenate(again).round().astype(np.uint8)
 
 
 def arrays_of(flags, split):
@@ -131,16 +153,10 @@ def in_colour(pair):
     return np.repeat(few, 3, axis=3), pair[1][:1000]
 
 
-def mirrored(images, labels):
-    """All images, and their mirror images."""
-    return np.concatenate([images, images[:, :, ::-1]]), np.tile(labels, 2)
-
-
 def called_again(q, judge, held_out):
     """What a judge can make of images as sharp as those of q."""
-    images, labels = (part[:1000] for part in held_out)
-    again = q(q.encode(images.astype(np.float32))).numpy()
-    right = float(np.mean(called(judge, again) == labels))
+    images, labels = held_out
+    right = float(np.mean(called(judge, from_codes(q, images)) == labels))
     return {"called when decoded from their codes": right}
 
 
@@ -159,14 +175,15 @@ def trained_judge(others, flags):
     stack = [keras.Input(others[0].shape[1:]), layers.Rescaling(1 / 255)]
     for width in (32, 64) if of_digits else (32, 64, 128):
         same = {"padding": "valid" if of_digits else "same"}
-        stack += [layers.Conv2D(width, 3, activation="relu", **same)]
+        if of_digits:
+            stack += [layers.Conv2D(width, 3, activation="relu", **same)]
         stack += [layers.Conv2D(width, 3, **same)]
         stack += [layers.BatchNormalization(), layers.ReLU(), layers.MaxPooling2D()]
     stack += [layers.Flatten(), layers.Dropout(0.5), layers.Dense(10)]
     judge = keras.Sequential(stack)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     judge.compile("adam", loss, jit_compile=False)
-    epochs = 1 if flags.smoke else 3 if of_digits else 8
+    epochs = 1 if flags.smoke else 3 if of_digits else 5
     images = others[0].astype(np.float32)
     judge.fit(images, others[1], batch_size=128, epochs=epochs, verbose=2)
     return judge
@@ -186,8 +203,8 @@ def learned(images, flags):
     """The reference."""
     settings = {"epochs": 30}
     if flags.problem == "cifar10":
-        settings = {"latent_size": 128, "width": 64, "stddev": 0.1, "epochs": 12}
-        settings["batch_size"] = 128
+        settings = {"latent_size": 128, "stddev": 0.1, "principal": True}
+        settings |= {"epochs": 10, "batch_size": 128}
     if flags.smoke:
         settings |= {"epochs": 1, "width": 8}
     work = flags.out / "q.fit"
@@ -207,7 +224,7 @@ def trained(scheme, train, flags):
     if flags.problem == "digits":
         network, (whole, part), size = kt.lenet(scale=1 / 256), (16, 10), 64
     else:
-        network, (whole, part), size = kt.convnet(batch_norm=False), (12, 6), 128
+        network, (whole, part), size = kt.convnet(batch_norm=False), (8, 4), 128
     whole, part = (2, 1) if flags.smoke else (whole, part)
     model = kt.GenerativeClassifier(network)
     objectives = {

@@ -49,6 +49,10 @@ MUTATIONS = [
         ("reference/generators", "parameters=parameters,", "parameters={},", "test_learned"),
         ("reference/transports", "(_SLOPE / 2) / norm**3", "(_SLOPE / 2) / norm**2", "test_reference"),
         ("reference/spectrum", "falloff *= np.exp(-(", "falloff *= np.exp(-2 * (", "test_reference"),
+        ("reference/sums", "parts.append(first + of_part)", "parts.append(of_part)", "test_sums"),
+        ("reference/sums", "sum(map(generators_of, references), []),", "[],", "test_sums"),
+        ("networks/principal_path", "np.sqrt(len(flat)) / size[:, None]", "np.sqrt(len(flat))", "test_principal_path"),
+        ("networks/principal_path", "size / stddev) ** 2", "size / stddev)", "test_principal_path"),
         # f: units
         ("units/statistics", "offset + mean, stddev", "mean, stddev", "test_feature_statistics"),
         ("units/statistics", "(_DEGREES + 1) / 2 *", "_DEGREES / 2 *", "test_feature_statistics"),
