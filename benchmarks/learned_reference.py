@@ -17,7 +17,7 @@ spread       of the draws of a class over that of real ones: root of the mean va
 told         accuracy of a network that tells draws from real images of their class, on
              others than it was trained on; coarse: of images four times smaller
 log Z        root mean square over classes of log Z under q less that of 10,000 held-out
-             images, nats; beside their standard errors
+             images, nats; beside their standard errors; and of these from their codes
 
 What is done is not done again. About an hour on two cores; of CIFAR-10 half an hour
 more, for q.
@@ -27,7 +27,7 @@ import json
 import pathlib
 from typing import NamedTuple
 
-from keras_tilt.cli.flags import command_parser, count, folder
+from keras_tilt.cli.flags import command_parser, count, folder, positive
 
 SCHEMES = ("DG", "GG", "GG+DG", "mix")
 
@@ -43,6 +43,7 @@ def parse_flags():
     add("--chains", type=count, default=16, help="of each class")
     add("--draws", type=count, default=300, help="of each chain")
     add("--burnin", type=count, default=40, help="iterations before them")
+    add("--scale", type=positive, default=1.0, help="of f; log Z is compared at 1")
     add("--seed", type=int, default=7, help="equal seeds give equal numbers")
     add("--out", type=folder, default="out/learned_reference", help="folder")
     add("--smoke", action="store_true", help="everything in short, embedded digits")
@@ -65,8 +66,10 @@ from keras_tilt.cli.jobs import two_halves
 from keras_tilt.data import sources
 from keras_tilt.data.batches import evaluation_batches
 from keras_tilt.reference.learned.law import two_sample_accuracies
+from keras_tilt.training.calibration import calibration_of, column_sums
 
 JUDGED = 100  # draws of each class
+ROWS = 6  # of them in the picture
 
 
 class Images(NamedTuple):
@@ -92,12 +95,14 @@ def main():
     for scheme in flags.schemes:
         path = flags.out / f"{scheme}.keras"
         model = made(path, lambda s=scheme: trained(s, images.networks, flags))
-        path = flags.out / f"{scheme}.json"
+        path = flags.out / f"{scheme}-scale{flags.scale:g}.json"
         if not path.is_file():
-            numbers = numbers_of(model, q, judge, images.held_out, flags)
+            numbers, picture = numbers_of(model, q, judge, images.held_out, flags)
+            picture.savefig(path.with_suffix(".png"))
             path.write_text(json.dumps(numbers, indent=1) + "\n")
         found[scheme] = json.loads(path.read_text())
-    path = flags.out / f"learned_{flags.problem}.json"
+    scale = "" if flags.scale == 1 else f"_scale{flags.scale:g}"
+    path = flags.out / f"learned_{flags.problem}{scale}.json"
     path.write_text(json.dumps(found, indent=1) + "\n")
     print(table(found))
 
@@ -247,9 +252,10 @@ def batches_of(pair, size, shuffle_seed=None):
 
 
 def numbers_of(model, generator, judge, held_out, flags):
-    """All that is known of the ten densities of a network."""
+    """All that is known of the ten densities of a network, and a picture of draws."""
     q = kt.latent(generator)
-    tilts = [kt.Tilt(kt.unit(model, class_index=k), q) for k in range(10)]
+    units = [kt.unit(model, class_index=k) for k in range(10)]
+    tilts = [kt.Tilt(unit, q, flags.scale) for unit in units]
     runs = kt.sample(tilts, flags.chains, flags.draws, flags.burnin, seed=flags.seed)
     draws = [some_of(one.images) for one in runs]
     real = [held_out[0][held_out[1] == k][: len(draws[0])] for k in range(10)]
@@ -258,13 +264,14 @@ def numbers_of(model, generator, judge, held_out, flags):
     )
     halves = two_halves.compared(
         model.network,
-        tilts,
+        [kt.Tilt(unit, q) for unit in units],
         *held_out,
         200 if flags.smoke else two_halves.NUM_DRAWS,
         flags.seed,
     )
-    return {
+    found = {
         "error": error_of(model, held_out),
+        "scale": flags.scale,
         "called": [float(np.mean(called(judge, x) == k)) for k, x in enumerate(draws)],
         "verdicts": [one.diagnostics.verdict for one in runs],
         "worst_r_hat": [one.diagnostics.worst_r_hat for one in runs],
@@ -276,7 +283,23 @@ def numbers_of(model, generator, judge, held_out, flags):
         "told": told,
         "coarse": coarse,
         "halves": halves,
+        "log Z from codes": log_partition(model.network, generator, held_out),
     }
+    return found, picture_of(draws)
+
+
+def log_partition(network, generator, pair):
+    """log Z of held-out images as q shows them."""
+    again = from_codes(generator, pair[0])
+    batches = kt.data.pipeline(again, pair[1], 500, scale=1.0)
+    return calibration_of(column_sums(network, batches, 10)).log_partition.tolist()
+
+
+def picture_of(draws):
+    """A column for each class."""
+    rows = np.stack([one[:: max(1, len(one) // ROWS)][:ROWS] for one in draws], axis=1)
+    flat = rows.reshape(-1, *rows.shape[2:])
+    return kt.plotting.image_grid(flat, columns=10, low=0, high=255, inches=0.8)
 
 
 def some_of(images):

@@ -22,6 +22,7 @@ REGISTERING = (
     "keras_tilt.networks.architectures",
     "keras_tilt.networks.coupling_flow",
     "keras_tilt.networks.image_generator",
+    "keras_tilt.networks.principal_path",
     "keras_tilt.training.classifier",
     "keras_tilt.training.metrics",
     "keras_tilt.training.optimizers",

@@ -18,7 +18,7 @@ def start_at_components(
     """Give a generator the components of images, and networks that say nothing.
 
     Args:
-        generator: with `principal`.
+        generator: without `principal` it is left as it is.
         fitted: images.
         stddev: sigma, a share of white.
         seed: of the choice of images, where there are more than are needed.
@@ -26,16 +26,18 @@ def start_at_components(
     Raises:
         ValueError: for fewer images than components.
     """
-    number = len(fitted.images)
+    path, number = generator.principal, len(fitted.images)
+    if path is None:
+        return
     if number <= generator.latent_size:
         raise ValueError(
             f"`images` must be more than the {generator.latent_size} principal "
             f"components. Received: {number}. Lower `latent_size`."
         )
-    most = _MOST if generator.principal.num_pixels <= _SMALL else _MOST_LARGE
+    most = _MOST if path.num_pixels <= _SMALL else _MOST_LARGE
     order = np.random.default_rng([seed, _MOST]).permutation(number)
     shares = fitted.shares(np.sort(order[:most]))
-    generator.principal.fit(shares, stddev)
+    path.fit(shares, stddev)
     for network in (generator.encoder, generator.decoder):
         last = [layer for layer in network.layers if layer.weights][-1]
         last.kernel.assign(np.zeros(last.kernel.shape))

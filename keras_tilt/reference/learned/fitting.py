@@ -114,9 +114,8 @@ def fit_latent(
         "stddev": stddev,
         "seed": seed,
     }
-    if principal:
-        start_at_components(generator, fitted, stddev, seed)
-        identity["principal"] = True
+    identity |= {"principal": True} if principal else {}
+    start_at_components(generator, fitted, stddev, seed)
     run = None if directory is None else storage.Run(directory, identity)
     fit.run_through(run, progress)
     generator.law = law_of(generator, fitted, unseen, stddev, seed)
