@@ -20,7 +20,7 @@ from small_network import SHAPE, small_network
 
 import keras_tilt as kt
 from keras_tilt.cli import ask, export_sampler, flags
-from keras_tilt.reference import distributions, generators, heavy_tails
+from keras_tilt.reference import distributions, generators, heavy_tails, sums
 from keras_tilt.sampling import kernels
 
 CHAINS, DRAWS, BURNIN = 4, 4, 3
@@ -243,7 +243,7 @@ def plain(network):
 
 
 def test_every_reference_kernel_and_argument_is_entered():
-    modules = distributions, generators, heavy_tails
+    modules = distributions, generators, heavy_tails, sums
     functions = {name for each in modules for name in each.__all__} - NO_REFERENCES
     assert functions == functions & {name.split()[0] for name in REFERENCES}
     assert set().union(*WAYS.values()) == set(inspect.signature(kt.sample).parameters)

@@ -2,8 +2,8 @@
 
     x = T_1(z_1) + ... + T_k(z_k),     z = (z_1, ..., z_k) ~ N(0, I)
 
-A small generator leaves details out. With the law of what it leaves out, fitted by
-`fit_wavelets`, in addition, its images are as sharp as those that it was fitted to.
+A small generator leaves details out. Added to it, noise with the law of what it leaves
+out, fitted by `fit_wavelets`, gives its images a texture like that of the others.
 
 Source: ours; the model of a variational autoencoder has white noise for the detail.
 """
@@ -31,8 +31,8 @@ def sum_of(*references: tfd.Distribution) -> tfd.Distribution:
 
         T(z) = T_1(z_1) + ... + T_k(z_k)
 
-    The noise of the sum is flat, that of the first reference first. There is more of it
-    than there are pixels, and as of `latent` images have no density, the noise has.
+    The noise of the sum is flat, that of the first reference first. As of `latent` it
+    has a density, and images have none.
 
     Args:
         *references: two or more, of images of one shape, each a transport of N(0, I):

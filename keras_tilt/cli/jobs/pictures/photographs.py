@@ -3,7 +3,7 @@
     g(x) = weight mean over sizes and statistics of their log density
 
 The statistics are those of the features of x. Classes are read in views, and so are
-they. A network has six thousand of them or sixty: as a mean they weigh alike.
+they. A network has six thousand of them or forty: as a mean they weigh alike.
 """
 
 __all__ = ["Photographs", "fitted"]
