@@ -138,3 +138,5 @@ def test_it_is_saved_resumed_and_differentiated(tmp_path):
 def test_fewer_images_than_components_are_an_error():
     with pytest.raises(ValueError, match=r"more than the 40 principal.*Received: 40"):
         fit(number=40, latent_size=40)
+    with pytest.raises(ValueError, match="`latent_size` must be at most 60.*: 61"):
+        fit(latent_size=61)

@@ -24,7 +24,7 @@ def start_at_components(
         seed: of the choice of images, where there are more than are needed.
 
     Raises:
-        ValueError: for fewer images than components.
+        ValueError: for fewer images, or numbers of an image, than components.
     """
     path, number = generator.principal, len(fitted.images)
     if path is None:
@@ -33,6 +33,11 @@ def start_at_components(
         raise ValueError(
             f"`images` must be more than the {generator.latent_size} principal "
             f"components. Received: {number}. Lower `latent_size`."
+        )
+    if path.num_pixels < generator.latent_size:
+        raise ValueError(
+            f"`latent_size` must be at most {path.num_pixels}, the numbers of an image, "
+            f"for principal components. Received: {generator.latent_size}. Lower it."
         )
     most = _MOST if path.num_pixels <= _SMALL else _MOST_LARGE
     order = np.random.default_rng([seed, _MOST]).permutation(number)
