@@ -36,8 +36,8 @@ def start_at_components(
         )
     if path.num_pixels < generator.latent_size:
         raise ValueError(
-            f"`latent_size` must be at most {path.num_pixels}, the numbers of an image, "
-            f"for principal components. Received: {generator.latent_size}. Lower it."
+            f"`latent_size` must be at most {path.num_pixels}, the numbers in an image,"
+            f" for principal components. Received: {generator.latent_size}. Lower it."
         )
     most = _MOST if path.num_pixels <= _SMALL else _MOST_LARGE
     order = np.random.default_rng([seed, _MOST]).permutation(number)
