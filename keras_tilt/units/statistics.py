@@ -198,7 +198,7 @@ def fit_feature_statistics(
             `tf.data.Dataset`, also of pairs (images, labels).
         layers: paths of layers with maps [n, rows, columns, channels]; by default those
             that normalise a batch, or end in an activation, but not the last layer with
-            weights; and in place of a layer the activation that alone reads it.
+            weights.
         preprocess: as in `keras_tilt.unit`.
         input_shape: as in `keras_tilt.unit`.
         resize: as in `keras_tilt.unit`.
@@ -280,10 +280,12 @@ def _default_layers(network):
     """Return the paths of layers whose maps are features."""
     found = graph.steps(network) if graph.has_graph(network) else []
     weighted = [step for step in found if getattr(step.operation, "weights", ())]
-    features = [step for step in weighted[:-1] if _makes_features(step)]
     paths = [step.path for step in found]
-    layers = [_activation_of(step, found).path for step in features]
-    layers = [path for path in layers if paths.count(path) == 1]
+    layers = [
+        step.path
+        for step in weighted[:-1]
+        if _makes_features(step) and paths.count(step.path) == 1
+    ]
     if not layers:
         raise ValueError(
             "Expected a functional or Sequential network of layers with maps. "
@@ -300,22 +302,6 @@ def _makes_features(step):
     activation = layer_views.fused_activation(step.operation)
     is_bent = activation not in (None, keras.activations.linear)
     return is_bent or isinstance(step.operation, keras.layers.BatchNormalization)
-
-
-def _activation_of(step, found):
-    """Return the step that alone reads a layer, if it is a function without weights.
-
-    What a ReLU cuts off no later layer sees: it need not be as in photographs.
-    """
-    (made,) = step.outputs
-    readers = [other for other in found if made in other.inputs]
-    if len(readers) != 1 or readers[0].kind != "call":
-        return step
-    (reader,) = readers
-    is_function = not getattr(reader.operation, "weights", ())
-    is_function &= len(reader.inputs) == len(reader.outputs) == 1
-    shapes = [one.node.output_tensors[0].shape for one in (step, reader)]
-    return reader if is_function and shapes[0] == shapes[1] else step
 
 
 def _check_maps(inputs, layers):
