@@ -1060,6 +1060,33 @@ def test_the_benchmark_of_pictures_runs_through(colour_network, tmp_path):
 
 
 @pytest.mark.slow
+def test_classes_are_drawn_over_a_learned_layout_and_without_it(
+    colour_network, tmp_path
+):
+    other = shutil.copy(colour_network, tmp_path / "other.keras")
+    small = kt.ImageGenerator((8, 8, 3), 4, 4, 0.0, 255.0)
+    small.save(tmp_path / "q.keras")
+    run = run_script(
+        *("benchmarks/composed_reference.py", colour_network, tmp_path / "q.keras"),
+        *(
+            "--judge",
+            other,
+            "--photographs",
+            folder_of_images(tmp_path / "photographs"),
+        ),
+        *("--classes", 0, 2, "--out", tmp_path / "out", "--smoke"),
+    )
+    assert run.returncode == 0, run.stderr
+    out = tmp_path / "out"
+    found = json.loads((out / "composed_reference.json").read_text())
+    names = [f"{q}, class {y}" for q in ("layout", "noise") for y in (0, 2)]
+    assert list(found) == names
+    for told in found.values():
+        assert told["own"] == told["judge"] and len(told["own"]["rank"]) == 2
+    assert (out / "composed_reference.png").is_file()
+
+
+@pytest.mark.slow
 def test_the_statistics_of_photographs_are_fitted_and_printed(tmp_path):
     rng = np.random.default_rng(0)
     photos = rng.integers(0, 256, [9, 40, 40, 3]).astype(np.uint8)
