@@ -30,7 +30,7 @@ from keras_tilt.cli import demo, mnist, named, visualize
 from keras_tilt.cli import digits as digits_command
 from keras_tilt.cli.commands import COMMANDS
 from keras_tilt.cli.flags import MODES
-from keras_tilt.cli.jobs import learning, mnist_sweep
+from keras_tilt.cli.jobs import learning, mnist_sweep, two_halves
 from keras_tilt.cli.jobs.pictures import judges, unit_chains, unit_pictures
 from keras_tilt.sampling import sampler
 from keras_tilt.training import run as training
@@ -562,6 +562,28 @@ def test_digits_are_drawn_under_a_learned_reference_and_log_z_is_compared(
         np.testing.assert_allclose(row["difference"], difference)
     for name in ("digits.png", "traces.png", "log_partition.png"):
         assert (out / name).stat().st_size > 0
+
+
+def test_log_z_is_annealed_where_draws_are_not_to_be_trusted():
+    """Of linear logits w^T x + b under N(0, s^2 I) it is b + s^2 |w|^2 / 2."""
+    rng = np.random.default_rng(5)
+    kernel = rng.normal(size=(48, 3))
+    kernel *= np.array([0.5, 1.0, 7.0]) / np.linalg.norm(kernel, axis=0)
+    bias, stddev = np.array([1.0, 0.0, -2.0]), 1.5
+    layers = [keras.Input((4, 4, 3)), keras.layers.Flatten(), keras.layers.Dense(3)]
+    network = keras.Sequential(layers)
+    network.set_weights([kernel, bias])
+    q = kt.white_noise((4, 4, 3), 0.0, stddev)
+    tilts = [kt.Tilt(kt.unit(network, class_index=y), q) for y in range(3)]
+    data = rng.normal(size=(50, 4, 4, 3)).astype(np.float32), np.zeros(50, int)
+    rows = two_halves.compared(network, tilts, *data, 2_000, 3, 64)
+    exact = bias + stddev**2 * np.sum(kernel**2, axis=0) / 2
+    errors = [row["of_reference_error"] for row in rows]
+    found = [row["of_reference"] for row in rows]
+    assert [row["annealed"] for row in rows] == [False, False, True]
+    assert np.max(errors) < 1 and np.all(np.abs(found - exact) < 5 * np.array(errors))
+    rows = two_halves.compared(network, tilts, *data, 2_000, 3)
+    assert np.isinf(rows[2]["of_reference_error"]) and not rows[2]["annealed"]
 
 
 @pytest.mark.slow
