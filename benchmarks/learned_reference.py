@@ -16,8 +16,8 @@ spread       of the draws of a class over that of real ones: root of the mean va
              of a pixel, mean over classes
 told         accuracy of a network that tells draws from real images of their class, on
              others than it was trained on; coarse: of images four times smaller
-log Z        root mean square over classes of log Z under q, annealed where draws of q do
-             not find it, less that of 10,000 held-out images, nats; beside their
+log Z        root mean square over classes of log Z under q less that of 10,000 held-out
+             images, nats; annealed where draws of q do not find it; beside their
              standard errors; and of these from their codes
 
 What is done is not done again. About an hour on two cores; of CIFAR-10 half an hour
