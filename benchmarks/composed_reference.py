@@ -61,7 +61,7 @@ import keras
 import keras_tilt as kt
 import numpy as np
 import tensorflow as tf
-from keras_tilt.cli import named
+from keras_tilt.cli import named, process
 from keras_tilt.cli.jobs.pictures import judges, photographs
 from keras_tilt.cli.visualize import SIZES
 
@@ -76,6 +76,7 @@ DRAWS = 4
 def main():
     """Class by class under both references, one picture and one table."""
     flags = parse_flags()
+    process.use_modules(flags.modules)
     network = named.load_network(flags.network)
     generator = keras.models.load_model(flags.generator)
     asked = judges.judges_of(
