@@ -6,8 +6,8 @@ up enlarges the images of a small generator to those of the network, bicubically
 noise is that of train/visualize.py, as are the sizes at which a class is read and the
 features of photographs. Beside it the same without the layout, at the same scale.
 
-    keras-tilt reference PHOTOGRAPHS --size 32 --principal --latent-size 128 \\
-        --stddev 0.1 --epochs 10 --batch-size 128 --seed 7 --out q.keras
+    keras-tilt reference SMALL --size 32 --principal --latent-size 128 --stddev 0.1 \\
+        --epochs 10 --batch-size 128 --seed 7 --out q.keras
     python benchmarks/composed_reference.py NETWORK.keras q.keras --photographs DIR \\
         --preprocess caffe --judge OTHER.keras --judge-preprocess tf
 
@@ -15,14 +15,16 @@ own, judge  ranks of the class among those of the network, and of the other one:
             the first
 R-hat       of f
 
-Twelve minutes on two cores, the generator apart. Expected: under the layout there are
-things before a ground, and some chains that stand still; the judge knows few of either.
+SMALL is a folder of photographs, with a folder for each class. Ten minutes on two
+cores, the generator apart. Expected: without the layout all draws are their class for
+the network; with it some chains stand still, and the judge knows no more of the others.
 """
 
 import json
 import pathlib
 
 from keras_tilt.cli.flags import (
+    CONTRASTS,
     MODES,
     add_import,
     command_parser,
@@ -67,8 +69,7 @@ from keras_tilt.cli.visualize import SIZES
 
 LOW, HIGH = 0.0, 255.0  # pixels
 MIDDLE = (LOW + HIGH) / 2
-STDDEV, EXPONENT, CYCLES = 25.5, 1.5, 45  # of the noise of train/visualize.py
-SQUASHED = 76.5  # scale of its squash
+EXPONENT, CYCLES = 1.5, 45  # of the noise of train/visualize.py
 WEIGHT = 24_000.0  # of the features, as there
 DRAWS = 4
 
@@ -87,8 +88,8 @@ def main():
     plausible = photographs.fitted(network, flags.network, flags.photographs, *how).unit
     shape = network.input_shape[1:]
     references = {
-        "layout": reference(shape, generator, flags.share),
-        "noise": reference(shape),
+        "layout": over_layout(shape, generator, flags.share),
+        "noise": named.noise("spectral", shape, LOW, HIGH, CONTRASTS[False]),
     }
     found, pictures = {}, []
     for name, q in references.items():
@@ -115,20 +116,17 @@ def main():
     print(f"Numbers: {path}, beside the picture: rows of a reference and its draws")
 
 
-def reference(shape, generator=None, share=0.0):
-    """The noise of train/visualize.py, over a layout if there is a generator."""
-    fade = CYCLES / max(shape[:2])
-    noise = kt.spectral_noise(
-        shape, 0.0 if generator else MIDDLE, STDDEV, EXPONENT, cutoff=fade
-    )
-    if generator is not None:
+def over_layout(shape, generator, share):
+    """The noise of `named.noise` over a layout, in the same squash."""
 
-        def layout(z):
-            large = tf.image.resize(generator(z), shape[:2], "bicubic")
-            return MIDDLE + share * (large - MIDDLE)
+    def layout(z):
+        large = tf.image.resize(generator(z), shape[:2], "bicubic")
+        return MIDDLE + share * (large - MIDDLE)
 
-        noise = kt.sum_of(kt.latent(layout, generator.input_shape[1:]), noise)
-    return kt.squash(noise, LOW, HIGH, scale=SQUASHED, law="student")
+    contrast, fade = CONTRASTS[False] * (HIGH - LOW), CYCLES / max(shape[:2])
+    noise = kt.spectral_noise(shape, 0.0, contrast, EXPONENT, cutoff=fade)
+    both = kt.sum_of(kt.latent(layout, generator.input_shape[1:]), noise)
+    return kt.squash(both, LOW, HIGH, scale=0.3 * (HIGH - LOW), law="student")
 
 
 def draws(tilt, flags):

@@ -41,7 +41,7 @@ def compared(
 ) -> list[dict[str, Any]]:
     """Return log Z of every class both ways, with standard errors, nats.
 
-    Of a sharp network few draws of q carry all the weight, which is then annealed.
+    Of a sharp network few draws of q carry all the weight. Its log Z can be annealed.
 
     Args:
         network: of logits.
@@ -55,7 +55,8 @@ def compared(
     """
     batches = pipeline(images, labels, min(_BATCH, len(images)), scale=1.0)
     sums = column_sums(network, batches, len(tilts))
-    found = calibration_of(sums, np.full(len(tilts), 1 / len(tilts)))  # prior: unused
+    # log Z does not depend on the prior; with one, no class has to be among the labels.
+    found = calibration_of(sums, np.full(len(tilts), 1 / len(tilts)))
     of_data = found.log_partition.astype(float)
     error = np.sqrt(np.maximum(1 / found.kish_ess - 1 / found.num_images, 0.0))
     under_q = log_partition(tilts, "importance", num_draws=num_draws, seed=seed)
