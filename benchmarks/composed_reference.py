@@ -15,9 +15,10 @@ own, judge  ranks of the class among those of the network, and of the other one:
             the first
 R-hat       of f
 
-SMALL is a folder of photographs, with a folder for each class. Ten minutes on two
-cores, the generator apart. Expected: without the layout all draws are their class for
-the network; with it some chains stand still, and the judge knows no more of the others.
+SMALL is a folder of photographs, with a folder for each class. Five minutes on two
+cores, and as many for the generator. Expected: without the layout all draws are their
+class for the network; with it edges of the small images show in some, not all are their
+class, and the judge knows about as few.
 """
 
 import json
