@@ -1,7 +1,8 @@
 """Images by the name of a data set: those to train on, and those to test on.
 
     synthetic       made-up images, a colour for each class
-    imagenet2012    the tars of ILSVRC-2012, what TFDS prepared, folders train and val
+    imagenet2012    the tars of ILSVRC-2012, what TFDS prepared, folders train and val,
+                    or Tiny ImageNet as it is distributed
     NAME.npz        arrays
     cifar10         or another data set that TFDS has prepared
 
@@ -52,6 +53,11 @@ def named_images(
     if dataset != "imagenet2012":
         train, test = (
             sources.tfds_named(dataset, data_dir, s) for s in ("train", "test")
+        )
+        return train, test
+    if sources.is_tiny_imagenet(data_dir):
+        train, test = (
+            sources.tiny_imagenet(data_dir, s) for s in ("train", "validation")
         )
         return train, test
     if (data_dir / "train").is_dir():

@@ -18,6 +18,7 @@ from keras_tilt.data.sources.imagenet_archives import imagenet
 from keras_tilt.data.sources.in_memory import arrays, npz
 from keras_tilt.data.sources.noise_images import synthetic
 from keras_tilt.data.sources.tfds_sources import tfds_named
+from keras_tilt.data.sources.tiny_imagenet import is_tiny_imagenet, tiny_imagenet
 
 __all__ = [
     "Source",
@@ -25,9 +26,11 @@ __all__ = [
     "concatenated",
     "folder",
     "imagenet",
+    "is_tiny_imagenet",
     "npz",
     "synthetic",
     "tfds_named",
+    "tiny_imagenet",
     "unlabelled",
     "with_labelled_fraction",
 ]

@@ -5,15 +5,17 @@
 Files are read on demand, in a graph.
 """
 
-__all__ = ["folder"]
+__all__ = ["decode_file", "folder", "images_in", "of_files"]
 
 import functools
 import os
 import pathlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from keras_tilt.data.image_files import decoder
 from keras_tilt.data.sources.image_source import Source
@@ -53,11 +55,11 @@ def folder(
         class_names = [_legible(name) for name in found]
     names = as_names("class_names", class_names)
     _check_classes(directory, found, names)
-    files = [(c, file) for c in found for file in _images_in(directory / c)]
-    loose = _images_in(directory)
+    files = [(c, file) for c in found for file in images_in(directory / c)]
+    loose = images_in(directory)
     _check_files(directory, found, files, loose)
     numbers = {name: number for number, name in enumerate(names)}
-    return _of_files(
+    return of_files(
         directory,
         [os.path.join(*file) for file in files] or loose,
         [numbers[_legible(c)] for c, _ in files] or [-1] * len(loose),
@@ -65,20 +67,38 @@ def folder(
     )
 
 
-def _of_files(directory, files, labels, class_names):
+def of_files(
+    directory: pathlib.Path,
+    files: Sequence[str],
+    labels: ArrayLike,
+    class_names: list[str],
+) -> Source:
+    """Return the source of files, which are read on demand.
+
+    Args:
+        directory: that they are in.
+        files: their paths in it.
+        labels: classes, -1 for an image without label.
+        class_names: names by class.
+    """
     with tf.device("CPU"):
         paths = tf.constant([os.fsencode(directory / file) for file in files])
     return Source(
-        labels=labels,
+        labels=np.asarray(labels),
         class_names=class_names,
         image_shape=None,
         fetch=functools.partial(tf.gather, paths),
-        decode=_decode_file,
+        decode=decode_file,
         name=lambda i: _legible(files[i]),
     )
 
 
-def _decode_file(path):
+def decode_file(path: tf.Tensor) -> tf.Tensor:
+    """Return the pixels of an image file in colour, uint8 [height, width, 3].
+
+    Args:
+        path: of the file, string [].
+    """
     return decoder(3)(tf.io.read_file(path))
 
 
@@ -90,7 +110,12 @@ def _legible(name):
     return os.fsencode(name).decode(errors="backslashreplace")
 
 
-def _images_in(directory):
+def images_in(directory: str | os.PathLike[str]) -> list[str]:
+    """Return the names of the .jpg, .jpeg or .png files in a folder, sorted.
+
+    Args:
+        directory: the folder.
+    """
     with os.scandir(directory) as entries:
         return sorted(
             entry.name
