@@ -5,10 +5,10 @@ from keras_tilt.networks.architectures import (
     LocalResponseNormalization,
     SplitConv2D,
     alexnet,
-    convnet,
     lenet,
     zf_fast,
 )
+from keras_tilt.networks.convnets import convnet, pooled_convnet
 from keras_tilt.networks.image_generator import ImageGenerator
 from keras_tilt.networks.receptive_fields import (
     ReceptiveField,
@@ -26,6 +26,7 @@ __all__ = [
     "convnet",
     "layers_of",
     "lenet",
+    "pooled_convnet",
     "receptive_field",
     "zf_fast",
 ]

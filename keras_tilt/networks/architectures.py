@@ -10,7 +10,6 @@ __all__ = [
     "LocalResponseNormalization",
     "SplitConv2D",
     "alexnet",
-    "convnet",
     "lenet",
     "zf_fast",
 ]
@@ -76,56 +75,6 @@ def lenet(
     x = layers.ReLU(name="relu1")(x)
     x = layers.Dense(num_classes, kernel_initializer=next(initializers), name="ip2")(x)
     return keras.Model(images, x, name="lenet")
-
-
-# CIFAR
-
-
-def convnet(
-    input_shape: Sequence[int] = (32, 32, 3),
-    num_classes: int = 10,
-    seed: int = 0,
-    batch_norm: bool = True,
-) -> keras.Model:
-    """Return a small modern network: pixels in [0, 255] to logits [batch, classes].
-
-    Three times convolution 3x3, batch norm, ReLU, max pool 2/2, with 32, 64 and 128
-    channels; then a dense layer. Weights of He et al., in the last layer of Glorot and
-    Bengio; biases 0. 114,410 parameters for 32x32x3 images and 10 classes, 113,738
-    without batch norm.
-
-    Args:
-        input_shape: (height, width, channels), at least 8 pixels a side.
-        num_classes: number of logits.
-        seed: integer; equal seeds give equal initial weights.
-        batch_norm: False leaves it out and gives the convolutions biases.
-
-    Returns:
-        network: `keras.Model`, logits in nats.
-
-    Source: He et al. 2015, "Delving deep into rectifiers"; Glorot and Bengio 2010.
-    """
-    images = keras.Input(input_shape, name="images")
-    x = layers.Rescaling(1 / 64, offset=-2.0, name="rescale")(images)
-    for i, channels in enumerate((32, 64, 128)):
-        kernel = keras.initializers.HeNormal(4 * seed + i)
-        x = layers.Conv2D(
-            channels,
-            3,
-            padding="same",
-            data_format=_LAST,
-            use_bias=not batch_norm,
-            kernel_initializer=kernel,
-            name=f"conv{i + 1}",
-        )(x)
-        if batch_norm:
-            x = layers.BatchNormalization(name=f"norm{i + 1}")(x)
-        x = layers.ReLU(name=f"relu{i + 1}")(x)
-        x = layers.MaxPooling2D(2, data_format=_LAST, name=f"pool{i + 1}")(x)
-    x = layers.Flatten(_LAST, name="flatten")(x)
-    kernel = keras.initializers.GlorotUniform(4 * seed + 3)
-    x = layers.Dense(num_classes, kernel_initializer=kernel, name="classes")(x)
-    return keras.Model(images, x, name="convnet")
 
 
 # ImageNet

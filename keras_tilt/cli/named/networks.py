@@ -26,12 +26,13 @@ import keras
 import tensorflow as tf
 
 from keras_tilt.cli.named.similar import listed
-from keras_tilt.networks import architectures, graph, output_activations
+from keras_tilt.networks import architectures, convnets, graph, output_activations
 
 # Functions of (input_shape, num_classes, seed).
 _NETWORKS: dict[str, Callable[..., keras.Model]] = {
     "lenet": functools.partial(architectures.lenet, scale=1 / 256),
-    "convnet": architectures.convnet,
+    "convnet": convnets.convnet,
+    "pooled_convnet": convnets.pooled_convnet,
     "alexnet": architectures.alexnet,
     "zf_fast": architectures.zf_fast,
 }
