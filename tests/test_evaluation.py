@@ -215,3 +215,43 @@ def test_areas_of_normal_scores_are_those_of_the_binormal_curve():
     assert abs(ours - expected) < 4 * at_most
     assert evaluation.area_under_roc(scores + 100.0, others) == 1.0
     assert evaluation.area_under_roc(scores, scores) == 0.5
+
+
+# Temperatures
+
+
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
+def test_the_fitted_temperature_is_that_which_the_labels_were_drawn_at(temperature):
+    """Labels drawn of p, predictions p^T: the temperature is T, to standard errors.
+
+    The curvature of the mean loss in log T is the variance of log p under p.
+    """
+    rng = np.random.default_rng(3)
+    logits = 2.0 * rng.standard_normal([20_000, 5])
+    true = scipy.special.softmax(logits, axis=1)
+    labels = (rng.uniform(size=[20_000, 1]) > true.cumsum(axis=1)).sum(axis=1)
+    sharpened = scipy.special.softmax(temperature * logits, axis=1)
+    found = evaluation.fitted_temperature(made(sharpened, labels))
+    log_true = np.log(true)
+    mean = np.sum(true * log_true, axis=1, keepdims=True)
+    information = np.sum(true * (log_true - mean) ** 2)
+    assert abs(np.log(found / temperature)) < 4.0 / np.sqrt(information)
+
+
+def test_predictions_at_the_fitted_temperature_have_temperature_one():
+    probabilities = RANDOM.dirichlet(np.full(4, 0.2), 300)
+    probabilities[0] = [1.0, 0.0, 0.0, 0.0]  # rounded to zero
+    right = RANDOM.uniform(size=300) < 0.8
+    labels = np.where(right, probabilities.argmax(axis=1), RANDOM.integers(-1, 4, 300))
+    labels[0] = 0
+    before = made(probabilities, labels)
+    after = evaluation.at_temperature(before, evaluation.fitted_temperature(before))
+    np.testing.assert_allclose(after.probabilities.sum(axis=1), 1.0)
+    assert evaluation.fitted_temperature(after) == pytest.approx(1.0, abs=1e-3)
+    assert evaluation.top_error(after) == evaluation.top_error(before)
+
+
+def test_at_temperature_one_nothing_changes():
+    before = made(RANDOM.dirichlet(np.ones(4), 30), np.zeros(30, int))
+    after = evaluation.at_temperature(before, 1.0)
+    np.testing.assert_allclose(after.probabilities, before.probabilities)

@@ -15,7 +15,9 @@ densities that tell images of other kinds, Grathwohl et al. 2020, section 5.3.
 __all__ = [
     "Predictions",
     "area_under_roc",
+    "at_temperature",
     "calibration_error",
+    "fitted_temperature",
     "predictions",
     "top_error",
 ]
@@ -24,6 +26,7 @@ import typing
 from collections.abc import Callable, Iterable
 
 import numpy as np
+import scipy.optimize
 import scipy.special
 import scipy.stats
 import tensorflow as tf
@@ -31,6 +34,8 @@ from numpy.typing import ArrayLike
 
 from keras_tilt.training.batch_checks import class_indices
 from keras_tilt.validation import one_pass
+
+_LARGEST_TEMPERATURE = 100.0
 
 
 class Predictions(typing.NamedTuple):
@@ -135,6 +140,54 @@ def calibration_error(predictions: Predictions, num_bins: int = 15) -> float:
     excess = (probabilities.argmax(axis=1) == labels) - confidence
     bins = np.minimum((num_bins * confidence).astype(int), num_bins - 1)
     return float(np.abs(np.bincount(bins, excess)).sum() / len(labels))
+
+
+def fitted_temperature(predictions: Predictions) -> float:
+    """Return the temperature at which labelled images are most probable.
+
+        T = argmax over T of the sum of log p_T(y_i|x_i),    p_T(y|x) ~ p(y|x)^(1 / T)
+
+    Above 1 the probabilities are too far from each other, below 1 too near. Fit it to
+    images that were not trained on.
+
+    Args:
+        predictions: `Predictions`.
+
+    Returns:
+        temperature: between 1/100 and 100.
+
+    Source: Guo et al. 2017, section 4.2.
+    """
+    probabilities, _, labels = _labelled(predictions)
+    logits = _log(probabilities)
+    own = np.take_along_axis(logits, labels[:, np.newaxis], axis=1)[:, 0]
+
+    def loss(log_inverse):
+        inverse = np.exp(log_inverse)
+        normalizers = scipy.special.logsumexp(inverse * logits, axis=1)
+        return np.mean(normalizers - inverse * own)
+
+    # The loss is convex in 1 / T, and so has one minimum in its logarithm.
+    bounds = (-np.log(_LARGEST_TEMPERATURE), np.log(_LARGEST_TEMPERATURE))
+    found = scipy.optimize.minimize_scalar(loss, bounds=bounds, method="bounded")
+    return float(np.exp(-found.x))
+
+
+def at_temperature(predictions: Predictions, temperature: float) -> Predictions:
+    """Return the predictions with p(y|x)^(1 / T) in place of p(y|x), normalized.
+
+    Args:
+        predictions: `Predictions`.
+        temperature: T, above 0; 1 changes nothing.
+    """
+    logits = _log(predictions.probabilities) / temperature
+    probabilities = scipy.special.softmax(logits, axis=1)
+    return predictions._replace(probabilities=probabilities)
+
+
+def _log(probabilities):
+    """Return their logarithms, finite where a probability is 0."""
+    return np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
 
 
 def area_under_roc(scores: ArrayLike, others: ArrayLike) -> float:

@@ -1,0 +1,96 @@
+"""A run of the benchmark: a network, trained by a scheme, and what it then is."""
+
+__all__ = ["trained"]
+
+import hashlib
+import json
+
+import numpy as np
+from networks import network
+from schemes import phases
+
+import keras_tilt as kt
+from keras_tilt.data import batches, sources
+from keras_tilt.training import evaluation
+
+
+def trained(run, train, test, strangers, out):
+    """The record of a run: its settings, its course, and errors at the end."""
+    if "10%" in run["scheme"]:
+        train = sources.with_labelled_fraction(train, 0.1, run["seed"])
+    model = kt.GenerativeClassifier(network(run, len(train.class_names)))
+    digest = hashlib.sha256(json.dumps(run).encode()).hexdigest()[:8]
+    name = "".join(c if c.isalnum() else "-" for c in run["scheme"])
+    rows = kt.train(
+        model,
+        phases(run, train),
+        out / f"{name}-seed{run['seed']}-{digest}",
+        settings=run,
+        validation=whole(test, run["size"]),
+        calibration=whole(train, run["size"]),
+        batch_size=run["batch_size"],
+    )
+    found = {
+        "train_accuracy": rows[-1]["accuracy"],
+        "seconds": round(sum(row["seconds"] for row in rows), 1),
+        "course": course(rows),
+        "raw": measured(model, test, strangers, run["size"]),
+    }
+    model.calibrate(whole(train, run["size"]))
+    return {**run, **found, "calibrated": measured(model, test, strangers, run["size"])}
+
+
+def whole(source, side):
+    """All images, as they are."""
+    return batches.evaluation_batches(source, 500, crop=(side, side))
+
+
+def course(rows):
+    """Epoch by epoch: test errors in %, of outputs as they are and calibrated by those
+    of recent batches, and Kish's effective sample size, of a batch of images."""
+    return [
+        {
+            "error": round(100 * (1 - row["val_accuracy"]), 2),
+            "uncalibrated": row.get("val_uncalibrated_accuracy")
+            and round(100 * (1 - row["val_uncalibrated_accuracy"]), 2),
+            "kish_ess": row.get("kish_ess") and round(row["kish_ess"], 2),
+        }
+        for row in rows
+    ]
+
+
+def measured(model, test, strangers, side):
+    """Errors in %, of probabilities as they are and at the best temperature, and areas
+    under the ROC curve of log p(x)."""
+    found = evaluation.predictions(model, whole(test, side))
+    areas = {
+        name: evaluation.area_under_roc(
+            found.scores, evaluation.predictions(model, whole(images, side)).scores
+        )
+        for name, images in strangers.items()
+    }
+    tempered, temperatures = cross_tempered(found)
+    return {
+        "error": round(100 * evaluation.top_error(found), 3),
+        "top5": round(100 * evaluation.top_error(found, 5), 3),
+        "ece": round(100 * evaluation.calibration_error(found), 3),
+        "tempered_ece": round(100 * evaluation.calibration_error(tempered), 3),
+        "temperature": round(float(np.mean(temperatures)), 3),
+        "auroc": {name: round(area, 4) for name, area in areas.items()},
+    }
+
+
+def cross_tempered(found):
+    """Predictions of each half at the temperature fitted to the other, and both."""
+    order = np.random.default_rng(0).permutation(len(found.labels))
+    halves = [
+        evaluation.Predictions(*(part[places] for part in found))
+        for places in np.array_split(order, 2)
+    ]
+    temperatures = [evaluation.fitted_temperature(half) for half in halves]
+    parts = [
+        evaluation.at_temperature(half, temperature)
+        for half, temperature in zip(halves, temperatures[::-1], strict=True)
+    ]
+    both = evaluation.Predictions(*map(np.concatenate, zip(*parts, strict=True)))
+    return both, temperatures
