@@ -1,8 +1,10 @@
 """Batches: orders, resumed epochs, cuts of a ramp whose pixels tell where they were."""
 
+import dataclasses
 import functools
 import io
 import itertools
+import threading
 
 import keras
 import numpy as np
@@ -518,3 +520,90 @@ def test_bad_arguments_of_orders_are_quoted():
         batches.by_labelled(LABELS, 12, 13, 0, 0)
     with pytest.raises(ValueError, match="Expected unlabelled images, 2 for each"):
         batches.by_labelled(np.zeros(20, int), 12, 10, 0, 0)
+
+
+# Parts of several workers
+
+
+def context_of(worker, workers, replicas):
+    """That of one of several workers, with replicas in all."""
+    return tf.distribute.InputContext(workers, worker, replicas)
+
+
+@pytest.mark.parametrize(
+    ("kind", "workers", "each", "first_step"),
+    [
+        ("pixels", 3, 1, 0),
+        ("files", 2, 2, 1),
+        ("pixels", 1, 4, 0),
+        slow("files", 5, 1, 2),
+        slow("pixels", 2, 3, 1),
+        slow("files", 1, 1, 0),
+    ],
+)
+def test_parts_of_all_replicas_make_up_every_batch(kind, workers, each, first_step):
+    """In their order, as even as can be; a last batch of 3 leaves some without."""
+    source = noise_source(kind)
+    settings = dict(seed=3, epoch=2, crop=(8, 9), first_step=first_step, pad=2)
+    order = batches.uniform_order(23, 3, 2)
+    read = functools.partial(
+        batches.training_batches, source, order, batch_size=5, **settings
+    )
+    whole, replicas = numpy_batches(read()), workers * each
+    parts = [
+        numpy_batches(read(context=context_of(worker, workers, replicas)))
+        for worker in range(workers)
+    ]
+    for step, (images, labels) in enumerate(whole):
+        here = [part for of in parts for part in of[each * step : each * (step + 1)]]
+        sizes = [len(part[1]) for part in here]
+        assert len(sizes) == replicas and max(sizes) - min(sizes) <= 1
+        np.testing.assert_array_equal(np.concatenate([p[0] for p in here]), images)
+        np.testing.assert_array_equal(np.concatenate([p[1] for p in here]), labels)
+    assert all(len(part) == each * len(whole) for part in parts)
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_a_worker_decodes_its_parts_alone(workers):
+    """Every image once in all: also of the pass for evaluation."""
+    decoded, lock = [], threading.Lock()
+    source = noise_source("files")
+
+    def note(element):
+        with lock:
+            decoded.append(element)
+        return np.int32(0)
+
+    def decode(element):
+        done = tf.numpy_function(note, [element], tf.int32)
+        with tf.control_dependencies([done]):
+            return source.decode(element)
+
+    noted = dataclasses.replace(source, decode=decode)
+    files = source.fetch(np.arange(23)).numpy().tolist()
+    read = functools.partial(batches.evaluation_batches, noted, 4, crop=(8, 8))
+    for worker in range(workers):
+        before = len(decoded)
+        list(read(context=context_of(worker, workers, workers)))
+        share = (len(decoded) - before) / 23
+        assert abs(share - 1 / workers) < 0.15
+    assert sorted(decoded) == sorted(files)
+
+
+def test_parts_of_replicas_are_distributed_in_the_order_of_the_batch(strategy):
+    """As a strategy of two replicas in one process reads them."""
+    source = noise_source("pixels")
+    order = batches.uniform_order(23, 0, 0)
+    read = functools.partial(
+        batches.training_batches, source, order, 4, seed=0, epoch=0, crop=(8, 8)
+    )
+    distributed = strategy.distribute_datasets_from_function(
+        lambda context: read(context=context)
+    )
+    for (images, labels), (parts, part_labels) in zip(
+        numpy_batches(read()), distributed, strict=True
+    ):
+        found = strategy.experimental_local_results(parts)
+        np.testing.assert_array_equal(np.concatenate(found), images)
+        found = strategy.experimental_local_results(part_labels)
+        np.testing.assert_array_equal(np.concatenate(found), labels)

@@ -383,7 +383,8 @@ def test_pixels_are_prepared_everywhere_as_keras_does(asked):
     for mode in ("none", "tf", "caffe", "torch"):
         _, (phase, *_), options = asked("--epochs", 1, "--preprocess", mode)
         images = [next(iter(phase.batches(0, 3)))[0]]
-        images += [next(iter(options[n]))[0] for n in ("validation", "calibration")]
+        for name in ("validation", "calibration"):
+            images.append(next(iter(options[name](None)))[0])
         found[mode] = images
     unprepared = found.pop("none")
     for mode, images in found.items():

@@ -1,8 +1,9 @@
 """Two workers, processes with a TF_CONFIG each, train as one process does.
 
-As a script it is one of them: FOLDER, "mixed" or "phases", and, where it is not to run
-to its end, "wait" or "term" and the step at which it waits to be killed or the second
-worker is asked to end.
+Each reads its parts of every batch alone, cropped and mirrored at random, or whole
+batches. As a script it is one of them: FOLDER, a function of PHASES, and, where it is
+not to run to its end, "wait" or "term" and the step at which it waits to be killed or
+the second worker is asked to end.
 """
 
 import functools
@@ -22,18 +23,57 @@ import tensorflow as tf
 import trained_child
 
 import keras_tilt as kt  # (first: it sets TensorFlow's environment defaults)
+from keras_tilt.data import batches, sources
 from keras_tilt.training import run
 
 BATCH, SAVE_EVERY = 16, 3
 NUM_IMAGES = 61  # four batches, the last of 13 images, 7 and 6
-batches = functools.partial(trained_child.batches, size=BATCH, count=NUM_IMAGES)
+
+
+def source():
+    """The images of `trained_child`, as pixels."""
+    pixels = np.clip(96.0 * trained_child.IMAGES[:NUM_IMAGES] + 64.0, 0.0, 255.0)
+    return sources.arrays(np.uint8(pixels), trained_child.LABELS[:NUM_IMAGES])
+
+
+def parts(epoch, step, context=None):
+    """What is left of an epoch, or of the parts of a worker."""
+    return batches.training_batches(
+        source(),
+        batches.uniform_order(NUM_IMAGES, 1, epoch),
+        BATCH,
+        seed=1,
+        epoch=epoch,
+        first_step=step,
+        crop=(8, 8),
+        pad=1,
+        context=context,
+    )
+
+
+def whole_batches(epoch, step):
+    """The same, of which every worker reads all."""
+    return parts(epoch, step)
+
+
+def with_parts(phases):
+    """Those of `trained_child`, read in parts."""
+    return [phase._replace(reads_parts=True) for phase in phases(parts)]
+
+
+PHASES = {
+    "mixed": lambda: with_parts(trained_child.mixed),
+    "phases": lambda: with_parts(trained_child.phases),
+    "whole": lambda: trained_child.mixed(whole_batches),
+}
 
 
 def new_model():
     """Equal weights at every call; nothing at random, no bias without a gradient."""
     images = keras.Input([8, 8, 1])
     kernel = keras.initializers.GlorotUniform
-    x = keras.layers.Conv2D(4, 3, use_bias=False, kernel_initializer=kernel(1))(images)
+    x = keras.layers.Rescaling(1 / 96)(images)
+    x = keras.layers.Conv2D(4, 3, use_bias=False, kernel_initializer=kernel(1))(x)
     x = keras.layers.BatchNormalization(synchronized=True)(x)
     x = keras.layers.ReLU()(x)
     x = keras.layers.Flatten()(x)
@@ -45,11 +85,16 @@ def train(folder, phases, strategy=None, callbacks=()):
     """Model and rows of the run in a folder."""
     with (strategy or tf.distribute.get_strategy()).scope():
         model = new_model()
-    rows = trained_child.run(
+    found = PHASES[phases]()
+    first = functools.partial(found[0].batches, 0, 0)
+    images = first if found[0].reads_parts else first()
+    rows = run.train(
         model,
+        found,
         folder,
-        batches,
-        phases,
+        settings={"seed": 0},
+        validation=images,
+        calibration=images,
         save_every=SAVE_EVERY,
         batch_size=BATCH,
         callbacks=callbacks,
@@ -85,21 +130,21 @@ def worker(folder, phases, how="", step=-1):
     index = strategy.cluster_resolver.task_id
     own = folder.with_name(f"{folder.name}-{index}")
     end = EndAt(own.with_suffix(".waits"), index, how, int(step))
-    model, rows = train(folder, getattr(trained_child, phases), strategy, [end])
+    model, rows = train(folder, phases, strategy, [end])
     own.with_suffix(".json").write_text(json.dumps(rows))
     np.savez(own.with_suffix(".npz"), *map(tf.convert_to_tensor, model.weights))
 
 
 class Workers:
-    """Two processes of one run."""
+    """Processes of one run."""
 
-    def __init__(self, folder, phases, *arguments, folders=None):
-        self.folder = folder
+    def __init__(self, folder, phases, *arguments, folders=None, count=2):
+        self.folder, self.count = folder, count
         here = pathlib.Path(__file__)
-        cluster = {"worker": [f"localhost:{port}" for port in free_ports(2)]}
-        folders = folders or [folder, folder]
+        cluster = {"worker": [f"localhost:{port}" for port in free_ports(count)]}
+        folders = folders or [folder] * count
         self.processes = []
-        for index in range(2):
+        for index in range(count):
             config = {"cluster": cluster, "task": {"type": "worker", "index": index}}
             command = [here, folders[index], phases, *arguments]
             environment = os.environ | {"TF_CONFIG": json.dumps(config)}
@@ -115,7 +160,7 @@ class Workers:
 
     def kill(self):
         """Once both wait for it."""
-        waits = [self.file(index, ".waits") for index in range(2)]
+        waits = [self.file(index, ".waits") for index in range(self.count)]
         while not all(file.exists() for file in waits):
             assert all(process.poll() is None for process in self.processes)
             time.sleep(0.1)
@@ -126,8 +171,8 @@ class Workers:
     def ended(self, code=0):
         """Logs, once both have ended as they should."""
         codes = [process.wait(timeout=200) for process in self.processes]
-        logs = [self.file(index, ".log").read_text() for index in range(2)]
-        assert codes == [code, code], "\n\n".join(logs)
+        logs = [self.file(index, ".log").read_text() for index in range(self.count)]
+        assert codes == [code] * self.count, "\n\n".join(logs)
         return logs
 
     def weights(self, index):
@@ -184,7 +229,7 @@ def check_as_one(workers, folder, phases):
     """Weights and rows are those of a run in this process."""
     model, rows = train(folder, phases)
     expected = [np.asarray(weight) for weight in model.weights]
-    for index in range(2):
+    for index in range(workers.count):
         off = largest_difference(workers.weights(index), expected)
         print(f"worker {index}: weights off by {off:.1e}")
         assert off < 1e-5
@@ -196,7 +241,15 @@ def check_as_one(workers, folder, phases):
 
 @pytest.mark.slow
 def test_two_workers_train_as_one_process(whole, tmp_path):
-    check_as_one(whole, tmp_path / "run", trained_child.mixed)
+    check_as_one(whole, tmp_path / "run", "mixed")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("phases", "count"), [("whole", 2), ("mixed", 3)])
+def test_so_do_three_and_those_that_read_whole_batches(phases, count, tmp_path):
+    with Workers(tmp_path / "run", phases, count=count) as workers:
+        workers.ended()
+    check_as_one(workers, tmp_path / "one", phases)
 
 
 @pytest.mark.slow
@@ -207,7 +260,7 @@ def test_killed_and_asked_to_end_and_resumed_they_train_as_if_never(tmp_path):
     """
     with Workers(tmp_path / "whole", "phases") as whole:
         whole.ended()
-    check_as_one(whole, tmp_path / "one", trained_child.phases)
+    check_as_one(whole, tmp_path / "one", "phases")
     folder = tmp_path / "run"
     with Workers(folder, "phases", "wait", 7) as workers:
         workers.kill()

@@ -10,6 +10,7 @@ Source: Dai, Lu, Wu, "Generative Modeling of Convolutional Neural Networks", ICL
 __all__ = ["main", "parse_flags"]
 
 import argparse
+import functools
 import os
 import pathlib
 from collections.abc import Sequence
@@ -206,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(course.plan(model, images, phases))
             return
         settings = {k: v for k, v in vars(flags).items() if k not in UNSAVED}
-        calibration = images.calibration(flags.calibration_images)
+        calibration = functools.partial(images.calibration, flags.calibration_images)
         plan = image_training.Plan(
             phases, settings, flags.save_every, calibration, prior
         )

@@ -6,7 +6,11 @@
 
 Nothing is drawn while batches are read: a run stopped at any step resumes from
 (epoch, step), whatever the number of threads. Images that cannot be decoded are left
-out of their batch; all others stay in theirs.
+out of their batch; all others stay in theirs. Of several workers each reads its parts
+of every batch alone:
+
+    part r of a batch of b images = those from ceil(r b / R) to ceil((r + 1) b / R),
+                                    of R replicas
 """
 
 __all__ = [
@@ -55,6 +59,7 @@ def training_batches(
     mirror: bool = True,
     corrupt: Corrupt | None = None,
     drop_remainder: bool = False,
+    context: tf.distribute.InputContext | None = None,
 ) -> tf.data.Dataset:
     """Return the batches of one epoch: random crops, mirrored half the time.
 
@@ -78,6 +83,10 @@ def training_batches(
         corrupt: a `Corrupt` that collects the names of unreadable images, which are
             left out of their batch; None allows none.
         drop_remainder: whether to leave out a last batch smaller than `batch_size`.
+        context: of one of several workers, which `distribute_datasets_from_function`
+            of a strategy gives: the data set is then of the parts of its replicas, one
+            after the other, a step of the strategy as many elements as it has replicas
+            on that worker. Other images are neither read nor decoded.
 
     Returns:
         dataset: of (images float32 [batch, height, width, channels], pixels in
@@ -111,7 +120,8 @@ def training_batches(
     def cut(images, numbers, rows):
         return cut_at_random(scaled(images, numbers), crop, pad, rows)
 
-    return _batches(source, (order[here], table[here]), batch_size, cut, corrupt)
+    rows = (order[here], table[here])
+    return _batches(source, rows, batch_size, cut, corrupt, context)
 
 
 def evaluation_batches(
@@ -122,6 +132,7 @@ def evaluation_batches(
     shorter_side: int | None = None,
     crops: Literal["center", "five"] = "center",
     corrupt: Corrupt | None = None,
+    context: tf.distribute.InputContext | None = None,
 ) -> tf.data.Dataset:
     """Return the batches of one pass in the order of the source, nothing at random.
 
@@ -136,6 +147,7 @@ def evaluation_batches(
         shorter_side: pixels, as in `training_batches`.
         crops: "center" or "five".
         corrupt: a `Corrupt`, as in `training_batches`.
+        context: of one of several workers, as in `training_batches`.
 
     Returns:
         dataset: of (images float32 [batch, height, width, channels], or with "five"
@@ -156,10 +168,10 @@ def evaluation_batches(
 
     numbers = np.arange(len(source.labels))
     rows = (numbers, np.zeros([len(numbers), 0]))
-    return _batches(source, rows, batch_size, cut, corrupt)
+    return _batches(source, rows, batch_size, cut, corrupt, context)
 
 
-def _batches(source, rows, batch_size, cut, corrupt):
+def _batches(source, rows, batch_size, cut, corrupt, context):
     """Return the data set of rows (image indices [m], random numbers [m, k])."""
     with tf.device("CPU"):
         labels = tf.constant(source.labels, tf.int32)
@@ -173,23 +185,50 @@ def _batches(source, rows, batch_size, cut, corrupt):
     def labelled(images, numbers):
         return tf.cast(images, tf.float32), tf.gather(labels, numbers)
 
-    count = len(rows[0])
-    batches = (
-        tf.data.Dataset.from_tensor_slices(rows)
-        .batch(batch_size, drop_remainder=count % batch_size == 0)
-        .map(fetched, num_parallel_calls=2)
-    )
+    elements = _elements(rows, batch_size, context)
+    batches = elements.map(fetched, num_parallel_calls=2)
     if source.decode is None:
         batches = batches.map(cut_out, num_parallel_calls=_THREADS)
     else:
         batches = _decoded(batches, source, batch_size, cut_out, corrupt)
-    steps = -(-count // batch_size)
     return (
         batches.map(labelled)
-        .apply(tf.data.experimental.assert_cardinality(steps))
-        .prefetch(1)
+        .apply(tf.data.experimental.assert_cardinality(int(elements.cardinality())))
+        .prefetch(1 if context is None else _replicas_of(context))
         .with_options(_options())
     )
+
+
+def _elements(rows, batch_size, context):
+    """Return the data set of the rows of each batch, or of parts of it."""
+    count = len(rows[0])
+    if context is None:
+        dataset = tf.data.Dataset.from_tensor_slices(rows)
+        return dataset.batch(batch_size, drop_remainder=count % batch_size == 0)
+    with tf.device("CPU"):
+        rows = [tf.constant(part) for part in rows]
+
+    def part(bounds):
+        return tuple(part[bounds[0] : bounds[1]] for part in rows)
+
+    return tf.data.Dataset.from_tensor_slices(_bounds(count, batch_size, context)).map(
+        part
+    )
+
+
+def _bounds(count, batch_size, context):
+    """Return first and last place of every part, one after the other: int64 [m, 2]."""
+    own, total = _replicas_of(context), context.num_replicas_in_sync
+    first = np.arange(0, count, batch_size)[:, np.newaxis]
+    sizes = np.minimum(batch_size, count - first)
+    replicas = own * context.input_pipeline_id + np.arange(own + 1)
+    ends = first + -(-replicas * sizes // total)
+    return np.stack([ends[:, :-1], ends[:, 1:]], axis=2).reshape(-1, 2)
+
+
+def _replicas_of(context):
+    """Return the number of replicas on the worker, the same on each."""
+    return context.num_replicas_in_sync // context.num_input_pipelines
 
 
 def _decoded(batches, source, batch_size, cut_out, corrupt):
@@ -250,8 +289,8 @@ def _reporter(source, corrupt):
 def _options():
     options = tf.data.Options()
     options.deterministic = True
-    # Each of several workers reads the whole order and takes its part of every batch:
-    # there are no files to split among them.
+    # Without a context each of several workers reads the whole order and takes its part
+    # of every batch: there are no files to split among them.
     options.experimental_distribute.auto_shard_policy = (
         tf.data.experimental.AutoShardPolicy.DATA
     )

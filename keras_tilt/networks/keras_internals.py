@@ -109,6 +109,19 @@ class LogsItsSteps(keras.Model):
         cluster = strategy.cluster_resolver.cluster_spec().as_dict()
         return sum(len(cluster.get(job, [])) for job in ("chief", "worker")) > 1
 
+    def input_context(self) -> tf.distribute.InputContext:
+        """Return which of several workers this one is, as its strategy tells."""
+        strategy = self.distribute_strategy
+        resolver = strategy.cluster_resolver
+        cluster = resolver.cluster_spec().as_dict()
+        chiefs, workers = (len(cluster.get(job, [])) for job in ("chief", "worker"))
+        before = chiefs if resolver.task_type == "worker" else 0
+        return tf.distribute.InputContext(
+            num_input_pipelines=chiefs + workers,
+            input_pipeline_id=before + resolver.task_id,
+            num_replicas_in_sync=strategy.num_replicas_in_sync,
+        )
+
     def logs_of_step(self) -> dict[str, tf.Tensor]:
         """Return the metrics in the form that a step returns."""
         results = self.get_metrics_result()

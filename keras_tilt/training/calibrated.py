@@ -125,7 +125,7 @@ class CalibratedNetwork(keras.Model):
         images. Calibrate generatively trained networks, whose logits are log densities
         up to a constant per class; a discriminatively trained network has learned its
         biases, and calibration makes it worse. With several workers, each of them runs
-        over all images.
+        over all images; `keras_tilt.train` has them share a pass.
 
         Args:
             x: `tf.data.Dataset` of batches (images, labels), that ends, or an array of
@@ -149,6 +149,17 @@ class CalibratedNetwork(keras.Model):
             x = tuple(x) if isinstance(x, list) else x  # of several inputs
             x = tf.data.Dataset.from_tensor_slices((x, y)).batch(batch_size)
         sums = calibration.column_sums(self.network, x, self.num_classes)
+        return self.calibrate_by(sums, prior)
+
+    def calibrate_by(
+        self, sums: calibration.ColumnSums, prior: ArrayLike | None = None
+    ) -> calibration.Calibration:
+        """Set the bias as `calibrate` does, by the sums of a pass that was made.
+
+        Args:
+            sums: `ColumnSums` of the network.
+            prior: as in `calibrate`.
+        """
         found = calibration.calibration_of(sums, prior)
         log_share = np.log(sums.counts.sum() / sums.num_images)
         at_rest = calibration.log_means_at_rest(found.log_prior, log_share)

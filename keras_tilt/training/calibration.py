@@ -16,6 +16,7 @@ __all__ = [
     "calibration_of",
     "column_sums",
     "log_means_at_rest",
+    "sum_of_passes",
     "updated_log_means",
 ]
 
@@ -113,6 +114,21 @@ def column_sums(
         )
     log_sum, log_square_sum = log_sums
     return ColumnSums(log_sum, log_square_sum, counts, num_images)
+
+
+def sum_of_passes(parts: Iterable[ColumnSums]) -> ColumnSums:
+    """Return the sums over the images of several passes of one network.
+
+    Args:
+        parts: `ColumnSums` of each.
+    """
+    log_sums, log_square_sums, counts, numbers = zip(*parts, strict=True)
+    return ColumnSums(
+        np.logaddexp.reduce(log_sums),
+        np.logaddexp.reduce(log_square_sums),
+        np.sum(counts, axis=0),
+        int(np.sum(numbers)),
+    )
 
 
 def calibration_of(sums: ColumnSums, prior: ArrayLike | None = None) -> Calibration:

@@ -27,14 +27,19 @@ class Phase(typing.NamedTuple):
             rest of that epoch of the run from that step on, of known cardinality.
         queue: number of past batches kept, as in `GenerativeClassifier.compile`.
         calibrate: whether to calibrate the model before the phase.
+        reads_parts: whether `batches` takes a third argument, a
+            `tf.distribute.InputContext` or None, and returns of every batch the parts
+            of that worker's replicas, as `keras_tilt.batches.training_batches` does.
+            Without it each of several workers reads whole batches.
     """
 
     objective: Literal["generative", "discriminative"] | float
     epochs: int
     optimizer: Callable
-    batches: Callable[[int, int], tf.data.Dataset]
+    batches: Callable[..., tf.data.Dataset]
     queue: int = 0
     calibrate: bool = False
+    reads_parts: bool = False
 
 
 class PhaseSequence:

@@ -13,6 +13,7 @@ __all__ = ["Stopped", "train"]
 
 import contextlib
 import dataclasses
+import functools
 import importlib.util
 import json
 import os
@@ -20,7 +21,7 @@ import signal
 import threading
 import time
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -29,6 +30,11 @@ import tensorflow as tf
 from numpy.typing import ArrayLike
 
 from keras_tilt import storage
+from keras_tilt.training.calibration import (
+    ColumnSums,
+    column_sums,
+    sum_of_passes,
+)
 from keras_tilt.training.classifier import GenerativeClassifier
 from keras_tilt.training.phases import Phase, PhaseSequence
 from keras_tilt.training.progress import ProgressBar
@@ -47,8 +53,8 @@ def train(
     directory: str | os.PathLike,
     *,
     settings: Mapping[str, Any],
-    validation: Any = None,
-    calibration: Iterable | None = None,
+    validation: Iterable | Callable[..., Iterable] | None = None,
+    calibration: Iterable | Callable[..., Iterable] | None = None,
     prior: ArrayLike | None = None,
     first_epoch: int = 0,
     save_every: int = 1000,
@@ -71,11 +77,11 @@ def train(
 
     With several workers, `tf.distribute.MultiWorkerMirroredStrategy`, each of them
     calls it with the same arguments, and a folder that they share. The chief writes and
-    shows the bar; each worker reads the whole data set and trains on its share of every
-    batch, so that more workers do not read faster. A signal to any of them stops all of
-    them at the same step, the next multiple of ten or the end of the epoch. If one is
-    lost, the others fail with an error of TensorFlow within a minute or so: start all
-    of them again.
+    shows the bar. Each worker reads the parts of every batch that its replicas train
+    on, where phases say `reads_parts`; else it reads whole batches. A signal to any of
+    them stops all of them at the same step, the next multiple of ten or the end of the
+    epoch. If one is lost, the others fail with an error of TensorFlow within a minute
+    or so: start all of them again.
 
     Args:
         model: `GenerativeClassifier`, new.
@@ -83,8 +89,10 @@ def train(
         directory: folder of the run; new, empty, or that of the same run.
         settings: dict, of values that JSON can hold, of all that the result depends on.
             A run is resumed only with equal settings.
-        validation: data set to evaluate after every epoch, or None.
-        calibration: data set to calibrate by; needed if a phase calibrates.
+        validation: data set to evaluate after every epoch, or None; or a function that
+            is called as the `batches` of a phase that reads parts, by a context alone.
+        calibration: data set to calibrate by, or such a function; needed if a phase
+            calibrates.
         prior: `[classes]` class probabilities; by default the shares in `calibration`.
         first_epoch: number of epochs that the model was trained for before.
         save_every: steps between two saves; the state is also saved after each epoch.
@@ -129,11 +137,11 @@ def train(
 def _fit_epoch(training, phase, validation, callbacks, watch):
     """Train on the rest of an epoch, and validate."""
     epoch, step = training.place.epoch, training.place.step
-    batches = phase.batches(epoch, step)
-    watch.last_step = step + int(batches.cardinality())
+    read = functools.partial(phase.batches, epoch, step)
+    watch.last_step = step + int(read().cardinality())
     training.model.fit(
-        batches,
-        validation_data=validation,
+        training.in_parts(read) if phase.reads_parts else read(),
+        validation_data=training.in_parts(validation),
         initial_epoch=epoch,
         epochs=epoch + 1,
         callbacks=[*callbacks, watch],
@@ -200,6 +208,18 @@ class _Training:
         strategy = self.model.distribute_strategy
         return strategy.experimental_local_results(strategy.run(of_replica))[0]
 
+    def in_parts(self, read):
+        """Return the data set of a function of a context: of this worker's parts.
+
+        What is no function is a data set that is read whole.
+        """
+        if not callable(read):
+            return read
+        if not self.model.has_workers:
+            return read(None)
+        strategy = self.model.distribute_strategy
+        return strategy.distribute_datasets_from_function(read)
+
     def _check_shared(self, saved):
         """Check that all workers resume one state, before any of them writes."""
         place = b"" if saved is None else str(saved["place"]).encode()
@@ -214,12 +234,23 @@ class _Training:
     def begin(self, number, calibration, prior):
         """Begin a phase: calibrate if it asks for that, and compile."""
         if self.phases[number].calibrate:
-            self.model.calibrate(calibration, prior=prior)
-            # The networks of workers differ if moving statistics do.
-            for variable in (self.model.calibration_bias, self.model.running_log_means):
-                variable.assign(self.of_workers(variable)[0])
+            self._calibrate(calibration, prior)
         self._compile(number)
         self.place.phase = number
+
+    def _calibrate(self, images, prior):
+        """Calibrate by one pass, which several workers share if it can be shared.
+
+        If moving statistics differ, their networks do; the calibration is one.
+        """
+        model = self.model
+        if callable(images):
+            images = images(model.input_context() if model.has_workers else None)
+        sums = column_sums(model.network, images, model.num_classes)
+        number = np.full(model.num_classes, sums.num_images)
+        found = self.of_workers(np.float64([*sums[:3], number]))
+        parts = [ColumnSums(*rows[:3], rows[3][0]) for rows in found]
+        model.calibrate_by(sum_of_passes(parts), prior)
 
     def _compile(self, number):
         phase = self.phases[number]

@@ -94,6 +94,7 @@ class Course(NamedTuple):
             read,
             queue=0 if objective == "discriminative" else self.queue,
             calibrate=refines and self.calibrate,
+            reads_parts=True,
         )
 
 

@@ -3,7 +3,7 @@
 __all__ = ["Images", "opened", "prior_of", "views"]
 
 import pathlib
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -23,7 +23,10 @@ SIZES = {
     "Xception": 299,
     "NASNetLarge": 331,
 }
-SMALL = {"lenet": 28, "convnet": 32}
+SMALL = {"lenet": 28, "convnet": 32, "pooled_convnet": 32}
+
+# Of one of several workers.
+Context: TypeAlias = tf.distribute.InputContext | None
 
 
 class Images(NamedTuple):
@@ -42,21 +45,23 @@ class Images(NamedTuple):
     classes_per_batch: int | None
     labelled_per_batch: int | None
 
-    def epoch(self, labelled_only: bool, epoch: int, step: int) -> tf.data.Dataset:
-        """Return the batches of an epoch from a step on."""
-        return self._batches(self._order(labelled_only, epoch), epoch, step)
+    def epoch(
+        self, labelled_only: bool, epoch: int, step: int, context: Context = None
+    ) -> tf.data.Dataset:
+        """Return the batches of an epoch from a step on, or parts of a worker."""
+        return self._batches(self._order(labelled_only, epoch), epoch, step, context)
 
     def steps(self, labelled_only: bool) -> int:
         """Return the number of batches of an epoch, without making them."""
         return max(1, len(self._order(labelled_only, 0)) // self.batch_size)
 
-    def calibration(self, count: int) -> tf.data.Dataset:
+    def calibration(self, count: int, context: Context = None) -> tf.data.Dataset:
         """Return so many images of the first epoch, whose crops are draws of q."""
         order = batches.uniform_order(len(self.train.labels), self.seed, 0)[:count]
-        return self._batches(order, 0, 0)
+        return self._batches(order, 0, 0, context)
 
     def evaluation(
-        self, crops: Literal["center", "five"] = "center"
+        self, crops: Literal["center", "five"] = "center", context: Context = None
     ) -> tf.data.Dataset:
         """Return the test images, one crop or five each."""
         images = self.batch_size if crops == "center" else -(-self.batch_size // 5)
@@ -68,6 +73,7 @@ class Images(NamedTuple):
                 shorter_side=self.shorter_side,
                 crops=crops,
                 corrupt=self.corrupt,
+                context=context,
             )
         )
 
@@ -95,7 +101,7 @@ class Images(NamedTuple):
             return batches.by_labelled(labels, self.batch_size, share, *place)
         return batches.uniform_order(len(labels), *place)
 
-    def _batches(self, order, epoch, step):
+    def _batches(self, order, epoch, step, context):
         return self._prepared(
             batches.training_batches(
                 self.train,
@@ -110,6 +116,7 @@ class Images(NamedTuple):
                 mirror=self.mirror,
                 corrupt=self.corrupt,
                 drop_remainder=len(order) >= self.batch_size,
+                context=context,
             )
         )
 
@@ -224,7 +231,7 @@ def _taken_by(network):
 
 
 def _check(images):
-    """Raise unless there are two classes, and colours if --preprocess needs three."""
+    """Raise unless there are two classes, whose crops fit, and colours if need be."""
     names = images.train.class_names
     if len(names) < 2 or images.train.labels.max() < 0:
         raise ValueError(
@@ -237,6 +244,7 @@ def _check(images):
             f"{images.preprocess} takes the mean. Received: images of shape "
             f"{images.shape()}. Pass --preprocess tf or none."
         )
+    images.calibration(1)  # none is read, but its crop is checked
 
 
 def prior_of(images: Images, needed: bool) -> np.ndarray | None:

@@ -15,7 +15,7 @@ import contextlib
 import json
 import pathlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import keras
@@ -41,7 +41,7 @@ class Plan(NamedTuple):
     phases: Sequence[run.Phase]
     settings: Mapping[str, Any]  # by the names of flags
     save_every: int  # steps
-    calibration: tf.data.Dataset
+    calibration: Callable[..., tf.data.Dataset]  # of the context of a worker, or None
     prior: np.ndarray | None  # rho [classes]
 
 
@@ -86,7 +86,7 @@ def trained(
             plan.phases,
             out / "run",
             settings=_by_flag(plan.settings, images),
-            validation=images.evaluation(),
+            validation=lambda context: images.evaluation(context=context),
             calibration=plan.calibration,
             prior=plan.prior,
             save_every=plan.save_every,
@@ -98,7 +98,7 @@ def trained(
             return errors(model, images)
         found = errors(model, images, ", uncalibrated")
         if plan.prior is not None:
-            model.calibrate(plan.calibration, prior=plan.prior)
+            model.calibrate(plan.calibration(None), prior=plan.prior)
             found = errors(model, images) | found
     return found
 
