@@ -27,7 +27,7 @@ from keras_tilt.cli import imagenet, process
 from keras_tilt.cli.jobs import image_batches, image_sources, image_training
 from keras_tilt.cli.named import classes, networks
 from keras_tilt.data import batches
-from keras_tilt.training import run as training
+from keras_tilt.training.runs import run as training
 
 ROOT = pathlib.Path(__file__).parents[1]
 SCRIPT = "train/imagenet.py"

@@ -65,7 +65,7 @@ WITH_KERAS = {
     "training.compile_checks",
     "training.metrics",
     "training.optimizers",
-    "training.run",
+    "training.runs",
     "units",
 }
 # Private names of Keras and TFP are for this file.

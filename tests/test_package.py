@@ -113,7 +113,7 @@ ORDERS = (
     "from keras_tilt.cli import named; from keras_tilt import *; sample, networks",
     "import keras_tilt, keras",
     "import keras_tilt, tensorflow_probability",
-    "import keras_tilt.training.run, keras_tilt.networks.graph",
+    "import keras_tilt.training.runs.run, keras_tilt.networks.graph",
     "import keras_tilt as kt; kt.sources.npz, kt.unit",
 )
 QUIET = [

@@ -33,7 +33,7 @@ from keras_tilt.cli.flags import MODES
 from keras_tilt.cli.jobs import learning, mnist_sweep, two_halves
 from keras_tilt.cli.jobs.pictures import judges, unit_chains, unit_pictures
 from keras_tilt.sampling import sampler
-from keras_tilt.training import run as training
+from keras_tilt.training.runs import run as training
 
 ROOT = pathlib.Path(__file__).parents[1]
 # A folder with a __main__.py is a script, too.

@@ -2,8 +2,8 @@
 
 Each reads its parts of every batch alone, cropped and mirrored at random, or whole
 batches. As a script it is one of them: FOLDER, a function of PHASES, and, where it is
-not to run to its end, "wait" or "term" and the step at which it waits to be killed or
-the second worker is asked to end.
+not to run to its end, "wait", "term" or "lost INDEX" and the step at which it waits to
+be killed, the second worker is asked to end, or that one kills itself.
 """
 
 import functools
@@ -24,7 +24,7 @@ import trained_child
 
 import keras_tilt as kt  # (first: it sets TensorFlow's environment defaults)
 from keras_tilt.data import batches, sources
-from keras_tilt.training import run
+from keras_tilt.training.runs import run, watch
 
 BATCH, SAVE_EVERY = 16, 3
 NUM_IMAGES = 61  # four batches, the last of 13 images, 7 and 6
@@ -115,7 +115,9 @@ class EndAt(keras.callbacks.Callback):
         if self.left == 0 and self.how == "wait":
             self.file.touch()
             time.sleep(1000)
-        if self.left == 0 and self.index == 1:
+        if self.left == 0 and self.how == f"lost {self.index}":
+            signal.raise_signal(signal.SIGKILL)
+        if self.left == 0 and self.how == "term" and self.index == 1:
             signal.raise_signal(signal.SIGTERM)
         self.left -= 1
 
@@ -126,7 +128,7 @@ class EndAt(keras.callbacks.Callback):
 def worker(folder, phases, how="", step=-1):
     """One of them: writes what it has at the end beside the run."""
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    run._AGREE_EVERY = 2
+    watch.AGREE_EVERY = 2
     index = strategy.cluster_resolver.task_id
     own = folder.with_name(f"{folder.name}-{index}")
     end = EndAt(own.with_suffix(".waits"), index, how, int(step))
@@ -168,11 +170,14 @@ class Workers:
             process.kill()
         return self.ended(-signal.SIGKILL)
 
-    def ended(self, code=0):
-        """Logs, once both have ended as they should."""
+    def ended(self, code=0, lost=None):
+        """Logs, once all have ended as they should, of which one was lost."""
         codes = [process.wait(timeout=200) for process in self.processes]
         logs = [self.file(index, ".log").read_text() for index in range(self.count)]
-        assert codes == [code] * self.count, "\n\n".join(logs)
+        expected = [code] * self.count
+        if lost is not None:
+            expected[lost] = -signal.SIGKILL
+        assert codes == expected, "\n\n".join(logs)
         return logs
 
     def weights(self, index):
@@ -279,6 +284,25 @@ def test_killed_and_asked_to_end_and_resumed_they_train_as_if_never(tmp_path):
             np.testing.assert_array_equal(one, other)
         for one, other in zip(workers.rows(index), whole.rows(index), strict=True):
             assert numbers(one) == pytest.approx(numbers(other), rel=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("lost", "left"), [(1, 2), (0, 3)])
+def test_when_one_is_lost_the_others_end_and_those_left_go_on(lost, left, tmp_path):
+    """The second of three, and then two go on; the chief, and then all three."""
+    folder = tmp_path / "run"
+    with Workers(folder, "phases", f"lost {lost}", 7, count=3) as workers:
+        workers.processes[lost].wait(timeout=200)
+        begin = time.monotonic()
+        logs = workers.ended(1, lost=lost)
+    assert time.monotonic() - begin < 60.0
+    for log in logs[:lost] + logs[lost + 1 :]:
+        assert "WorkerLost: Expected all 3 workers to go on." in log
+        assert f"{folder} holds the state after epoch 1, step 3." in log
+    assert place_in(folder) == (1, 3)
+    with Workers(folder, "phases", count=left) as workers:
+        workers.ended()
+    check_as_one(workers, tmp_path / "one", "phases")
 
 
 def place_in(folder):

@@ -5,8 +5,10 @@ from keras_tilt.training.calibration import Calibration
 from keras_tilt.training.classifier import GenerativeClassifier
 from keras_tilt.training.losses import discriminative_loss, generative_loss, mixed_loss
 from keras_tilt.training.optimizers import CaffeSGD, Continued, InverseDecay, WarmUp
-from keras_tilt.training.phases import Phase
-from keras_tilt.training.run import Stopped, train
+from keras_tilt.training.runs.phases import Phase
+from keras_tilt.training.runs.run import train
+from keras_tilt.training.runs.watch import Stopped
+from keras_tilt.training.runs.workers import WorkerLost
 
 __all__ = [
     "CaffeSGD",
@@ -17,6 +19,7 @@ __all__ = [
     "Phase",
     "Stopped",
     "WarmUp",
+    "WorkerLost",
     "discriminative_loss",
     "evaluation",
     "generative_loss",

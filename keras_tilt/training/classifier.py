@@ -293,7 +293,7 @@ class GenerativeClassifier(keras_internals.LogsItsSteps, CalibratedNetwork):
         bias = self.running_bias() if self.generative_weight else 0.0
         drift = None if queue is None else queue.drift()
         numbers = labels, logits, loss, self.losses, statistics, bias, drift
-        self._averages.update_state(*sums_of_step(*numbers))
+        self._averages.update_state(*sums_of_step(*numbers, self.num_replicas))
         compiled = keras_internals.compiled_metrics(self)
         if compiled is not None:
             if self.generative_weight == 1.0:

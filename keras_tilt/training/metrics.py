@@ -79,6 +79,7 @@ def sums_of_step(
     statistics: ColumnStatistics | None = None,
     bias: tf.Tensor | float = 0.0,
     drift: tf.Tensor | None = None,
+    replicas: int = 1,
 ) -> tuple[list[tf.Tensor], list[tf.Tensor | float]]:
     """Return what a step adds to the averages of its own numbers.
 
@@ -90,6 +91,8 @@ def sums_of_step(
         statistics: `ColumnStatistics` of the loss; None without a generative part.
         bias: `[classes]` nats that calibrates the logits.
         drift: `[]` nats, of the queue; None without one.
+        replicas: their number. Each has the same numbers of the whole batch, and adds
+            its share: an epoch may go on with more replicas, or fewer.
 
     Returns:
         sums: list of weighted values, each `[]`: the loss with penalties, the
@@ -107,14 +110,14 @@ def sums_of_step(
     kish_ess = tf.math.divide_no_nan(present, statistics.square_sum)
     sums += [
         _num_right(labels, logits + bias),
-        tf.reduce_sum(kish_ess),
-        num_classes - num_present,
+        tf.reduce_sum(kish_ess) / replicas,
+        (num_classes - num_present) / replicas,
         _num_right(labels, logits),
     ]
-    weights += [count, num_present, float(num_classes), count]
+    weights += [count, num_present / replicas, num_classes / replicas, count]
     if drift is not None:
-        sums.append(drift)
-        weights.append(1.0)
+        sums.append(drift / replicas)
+        weights.append(1.0 / replicas)
     return sums, weights
 
 

@@ -21,7 +21,7 @@ from keras_tilt.cli.jobs.image_batches import Images
 from keras_tilt.networks import graph
 from keras_tilt.training.classifier import GenerativeClassifier
 from keras_tilt.training.optimizers import CaffeSGD, InverseDecay, WarmUp
-from keras_tilt.training.run import Phase
+from keras_tilt.training.runs.phases import Phase
 
 
 class Recipe(NamedTuple):

@@ -26,8 +26,9 @@ from keras_tilt import storage
 from keras_tilt.cli.jobs.image_batches import Images
 from keras_tilt.cli.named import networks
 from keras_tilt.data import batches
-from keras_tilt.training import evaluation, run
+from keras_tilt.training import evaluation
 from keras_tilt.training.classifier import GenerativeClassifier
+from keras_tilt.training.runs import run
 
 CROPS: Mapping[Literal["center", "five"], str] = {
     "center": "center crop",

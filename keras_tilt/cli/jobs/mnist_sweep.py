@@ -19,9 +19,9 @@ from keras_tilt import storage
 from keras_tilt.data import mnist, pipelines
 from keras_tilt.networks.architectures import lenet
 from keras_tilt.training import results
-from keras_tilt.training import run as training
 from keras_tilt.training.classifier import GenerativeClassifier
 from keras_tilt.training.optimizers import CaffeSGD, InverseDecay
+from keras_tilt.training.runs import run as training
 
 PAPER_ERROR = {"DG": 1.03, "GG": 0.85, "GG+DG": 0.76}  # from memory, unverified
 PAPER_IMAGES = 60_000  # that it trains on

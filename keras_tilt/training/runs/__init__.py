@@ -1,0 +1,1 @@
+"""A training in phases: its course, its state, its signals, and its workers."""
