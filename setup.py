@@ -38,6 +38,7 @@ setup(
         "serving": ["tensorflow-serving-api>=2.21"],
         "tensorboard": ["tensorboard"],
         "test": [
+            "grain>=0.2.18",
             "mypy",
             "pytest",
             "pytest-xdist",

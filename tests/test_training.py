@@ -2,18 +2,20 @@
 
 import csv
 import errno
+import functools
 import json
 import shutil
 import signal
 import time
 
 import children
+import grain
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import trained_child
-from trained_child import SAVE_EVERY, STEPS, batches, new_model, phases, train
+from trained_child import BATCH, SAVE_EVERY, STEPS, batches, new_model, phases, train
 
 import keras_tilt as kt
 from keras_tilt import storage, training
@@ -412,3 +414,41 @@ def assert_same_files(one, other):
 def test_killed_by_the_system_twenty_times_it_is_the_whole_run(whole, tmp_path):
     """Every other one at random, the others in the middle of a save."""
     print(check_killed(whole, tmp_path, 20))
+
+
+# Data sets of Grain
+
+
+def of_grain(epoch, step):
+    """The same batches: a function of their index, read from `step` on."""
+    order = np.random.default_rng([1, epoch]).permutation(trained_child.NUM_IMAGES)
+
+    def image(number):
+        return trained_child.IMAGES[number], trained_child.LABELS[number]
+
+    batched = grain.MapDataset.source(order.tolist()).map(image).batch(BATCH)
+    return batched[step:]
+
+
+def test_batches_of_grain_train_as_those_of_tensorflow_killed_and_resumed(
+    whole, tmp_path
+):
+    run, folder = functools.partial(trained_child.run, batches=of_grain), tmp_path / "r"
+    options = {"save_every": SAVE_EVERY, "batch_size": BATCH}
+    for steps in (STEPS + SAVE_EVERY + 1, 2 * STEPS):
+        with pytest.raises(KilledError):
+            run(new_model(), folder, callbacks=[KillAfter(steps)], **options)
+    model = new_model()
+    assert_same_run((model, run(model, folder, **options)), whole[1])
+
+
+def test_batches_of_unknown_number_are_refused(tmp_path):
+    def endless(epoch, step):
+        return batches(epoch, step).repeat()
+
+    def generated(epoch, step):
+        return of_grain(epoch, step).to_iter_dataset()
+
+    for read in (endless, generated):
+        with pytest.raises(ValueError, match="of a known number of batches"):
+            trained_child.run(new_model(), tmp_path / "run", read)

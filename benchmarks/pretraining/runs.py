@@ -2,16 +2,21 @@
 
 __all__ = ["trained"]
 
+import dataclasses
+import functools
 import hashlib
 import json
 
 import numpy as np
+import tensorflow as tf
 from networks import network
 from schemes import phases
 
 import keras_tilt as kt
 from keras_tilt.data import batches, sources
 from keras_tilt.training import evaluation
+
+CALIBRATED_ON = 10_000  # training images, as they are
 
 
 def trained(run, train, test, strangers, out):
@@ -21,28 +26,46 @@ def trained(run, train, test, strangers, out):
     model = kt.GenerativeClassifier(network(run, len(train.class_names)))
     digest = hashlib.sha256(json.dumps(run).encode()).hexdigest()[:8]
     name = "".join(c if c.isalnum() else "-" for c in run["scheme"])
+    views = functools.partial(
+        batches.evaluation_batches, batch_size=500, crop=(run["size"], run["size"])
+    )
+    some = views(first(train, CALIBRATED_ON, run["seed"]))
     rows = kt.train(
         model,
         phases(run, train),
         out / f"{name}-seed{run['seed']}-{digest}",
         settings=run,
-        validation=whole(test, run["size"]),
-        calibration=whole(train, run["size"]),
+        validation=views(test),
+        calibration=some,
         batch_size=run["batch_size"],
     )
     found = {
         "train_accuracy": rows[-1]["accuracy"],
         "seconds": round(sum(row["seconds"] for row in rows), 1),
         "course": course(rows),
-        "raw": measured(model, test, strangers, run["size"]),
+        "raw": measured(evaluation.predictions(model, views(test))),
     }
-    model.calibrate(whole(train, run["size"]))
-    return {**run, **found, "calibrated": measured(model, test, strangers, run["size"])}
+    model.calibrate(some)
+    predicted = evaluation.predictions(model, views(test))
+    others = {
+        name: evaluation.predictions(model, views(images)).scores
+        for name, images in strangers.items()
+    }
+    return {
+        **run,
+        **found,
+        "calibrated": measured(predicted) | {"auroc": areas(predicted.scores, others)},
+    }
 
 
-def whole(source, side):
-    """All images, as they are."""
-    return batches.evaluation_batches(source, 500, crop=(side, side))
+def first(source, count, seed):
+    """So many images of an order at random; labels that are missing stay so."""
+    order = batches.uniform_order(len(source.labels), seed, 0)[:count]
+    return dataclasses.replace(
+        source,
+        labels=source.labels[order],
+        fetch=lambda numbers: source.fetch(tf.gather(order, numbers)),
+    )
 
 
 def course(rows):
@@ -59,16 +82,8 @@ def course(rows):
     ]
 
 
-def measured(model, test, strangers, side):
-    """Errors in %, of probabilities as they are and at the best temperature, and areas
-    under the ROC curve of log p(x)."""
-    found = evaluation.predictions(model, whole(test, side))
-    areas = {
-        name: evaluation.area_under_roc(
-            found.scores, evaluation.predictions(model, whole(images, side)).scores
-        )
-        for name, images in strangers.items()
-    }
+def measured(found):
+    """Errors in %, of probabilities as they are and at the best temperature."""
     tempered, temperatures = cross_tempered(found)
     return {
         "error": round(100 * evaluation.top_error(found), 3),
@@ -76,7 +91,14 @@ def measured(model, test, strangers, side):
         "ece": round(100 * evaluation.calibration_error(found), 3),
         "tempered_ece": round(100 * evaluation.calibration_error(tempered), 3),
         "temperature": round(float(np.mean(temperatures)), 3),
-        "auroc": {name: round(area, 4) for name, area in areas.items()},
+    }
+
+
+def areas(scores, others):
+    """Those under the ROC curve of log p(x), of the test images against others."""
+    return {
+        name: round(evaluation.area_under_roc(scores, of_others), 4)
+        for name, of_others in others.items()
     }
 
 

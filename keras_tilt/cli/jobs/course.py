@@ -21,7 +21,7 @@ from keras_tilt.cli.jobs.image_batches import Images
 from keras_tilt.networks import graph
 from keras_tilt.training.classifier import GenerativeClassifier
 from keras_tilt.training.optimizers import CaffeSGD, InverseDecay, WarmUp
-from keras_tilt.training.runs.phases import Phase
+from keras_tilt.training.runs.phases import Phase, num_batches
 
 
 class Recipe(NamedTuple):
@@ -125,7 +125,7 @@ def plan(model: GenerativeClassifier, images: Images, phases: Sequence[Phase]) -
 
 
 def _phase_in_words(phase, batch_size):
-    steps = int(phase.batches(0, 0).cardinality())
+    steps = num_batches(phase.batches(0, 0))
     first, largest, last = rates_of(phase, phase.epochs * steps)
     risen = f"rising to {largest:g}, " * (largest > first)
     return (

@@ -80,8 +80,7 @@ def trained(
     writes = model.distribute_strategy.extended.should_checkpoint  # one of the workers
     if writes:
         _save_names(images.train.class_names, out)
-    listed = out / "unreadable.txt" if writes else None
-    with Unreadable(images.corrupt, listed) as unreadable:
+    with Unreadable(images.corrupt, out / "unreadable.txt") as unreadable:
         run.train(
             model,
             plan.phases,
@@ -125,25 +124,26 @@ def _save_names(class_names: Sequence[str], out: pathlib.Path) -> None:
 class Unreadable(keras.callbacks.Callback, contextlib.AbstractContextManager):
     """Writes down which images could not be read: after an epoch, and at the end.
 
-    Every worker reads all images, so that one of them can write; others have no path.
+    Of several workers each adds those of its parts to the file that they share.
     """
 
-    def __init__(self, corrupt: batches.Corrupt, path: pathlib.Path | None):
+    def __init__(self, corrupt: batches.Corrupt, path: pathlib.Path):
         super().__init__()
         self.corrupt, self.path = corrupt, path
 
     def on_epoch_end(self, epoch: int | None, logs: Any = None) -> None:
         """Write all names so far, those of before an interruption among them."""
-        if not (self.corrupt.names and self.path):
+        if not self.corrupt.names:
             return
-        before = self.path.read_text().splitlines() if self.path.exists() else []
-        names = sorted({*before, *self.corrupt.names})
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text("\n".join(names) + "\n")
+        with storage.locked(self.path.with_suffix(".lock")):
+            before = self.path.read_text().splitlines() if self.path.exists() else []
+            text = "\n".join(sorted({*before, *self.corrupt.names})) + "\n"
+            storage.replace(self.path, lambda part: part.write(text.encode()))
 
     def __exit__(self, *error):
         self.on_epoch_end(None)
-        if self.corrupt.names and self.path:
+        if self.corrupt.names:
             print(f"Images that could not be read: {self.path}", file=sys.stderr)
 
 

@@ -21,7 +21,12 @@ from numpy.typing import ArrayLike
 
 from keras_tilt import storage
 from keras_tilt.training.classifier import GenerativeClassifier
-from keras_tilt.training.runs.phases import Phase, PhaseSequence
+from keras_tilt.training.runs.phases import (
+    Phase,
+    PhaseSequence,
+    as_tensorflow,
+    num_batches,
+)
 from keras_tilt.training.runs.progress import ProgressBar
 from keras_tilt.training.runs.signals import Signals
 from keras_tilt.training.runs.state import Training
@@ -123,9 +128,9 @@ def _fit_epoch(training, phase, validation, callbacks, watch):
     """Train on the rest of an epoch, and validate."""
     epoch, step = training.place.epoch, training.place.step
     read = functools.partial(phase.batches, epoch, step)
-    watch.last_step = step + int(read().cardinality())
+    watch.last_step = step + num_batches(read())
     training.model.fit(
-        training.in_parts(read) if phase.reads_parts else read(),
+        training.in_parts(read) if phase.reads_parts else as_tensorflow(read()),
         validation_data=training.in_parts(validation),
         initial_epoch=epoch,
         epochs=epoch + 1,

@@ -23,7 +23,7 @@ from keras_tilt.training.calibration import (
     sum_of_passes,
 )
 from keras_tilt.training.classifier import GenerativeClassifier
-from keras_tilt.training.runs.phases import PhaseSequence
+from keras_tilt.training.runs.phases import PhaseSequence, as_tensorflow
 
 
 @dataclasses.dataclass
@@ -118,7 +118,7 @@ class Training:
         What is no function is a data set that is read whole.
         """
         if not callable(read):
-            return read
+            return as_tensorflow(read)
         if not self.model.has_workers:
             return read(None)
         strategy = self.model.distribute_strategy
