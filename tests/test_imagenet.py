@@ -18,6 +18,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import test_tiny_imagenet
 from data_files import data_file
 from PIL import Image
 from test_scripts import beside_progress, run_script
@@ -365,6 +366,40 @@ def test_rates_fall_as_the_schedule_says_in_each_phase(asked, schedule, expected
     _, (warm, _), _ = asked(*flags, "--warmup-steps", 4)
     share = np.minimum(1.0, (np.array(steps) + 1) / 4)
     assert rates(warm, steps) == pytest.approx(0.01 * share * expected, rel=1e-4)
+
+
+def test_generative_epochs_may_have_a_schedule_of_their_own(asked):
+    flags = ("--schedule", "cosine", "--generative-schedule", "constant")
+    _, (generative, discriminative), _ = asked(*flags)
+    assert rates(generative, (0, 9)) == pytest.approx([0.01, 0.01])
+    expected = [0.003, 0.003 * (1 + np.cos(0.9 * np.pi)) / 2]
+    assert rates(discriminative, (0, 9)) == pytest.approx(expected, rel=1e-4)
+    _, (mix,), _ = asked(*flags, "--objective", "mix")
+    assert rates(mix, (2 * STEPS,)) == pytest.approx([0.0], abs=1e-8)
+
+
+def test_adamw_decays_kernels_alone(asked):
+    """Without a gradient a step is w - rate decay w."""
+    flags = ("--optimizer", "adamw", "--weight-decay", 0.5, "--schedule", "constant")
+    model, (phase, _), _ = asked(*flags, "--network", "pooled_convnet")
+    optimizer, variables = phase.optimizer(), model.network.trainable_variables
+    before = [variable.numpy() for variable in variables]
+    optimizer.apply([tf.zeros_like(variable) for variable in variables], variables)
+    for variable, value in zip(variables, before, strict=True):
+        kept = 1.0 - 0.01 * 0.5 if variable.name == "kernel" else 1.0
+        np.testing.assert_allclose(variable, kept * value, rtol=1e-5)
+
+
+def test_tiny_imagenet_is_taken_as_it_is(asked, tmp_path):
+    """Cut at its own size, with a border, and with the names of its classes."""
+    test_tiny_imagenet.write(tmp_path)
+    flags = ("--data-dir", tmp_path, "--network", "pooled_convnet", "--size", 64)
+    _, (phase, _), options = asked(*flags, dataset="imagenet2012")
+    ((images, labels),) = phase.batches(0, 0)
+    assert images.shape == (6, 64, 64, 3) and sorted(labels) == [0, 0, 1, 1, 2, 2]
+    ((_, labels),) = options["validation"](None)
+    assert labels.numpy().tolist() == [2, 1, 0]
+    np.testing.assert_allclose(options["prior"], 1 / 3)
 
 
 @pytest.mark.slow

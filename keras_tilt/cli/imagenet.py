@@ -27,6 +27,7 @@ from keras_tilt.cli.flags import (
 )
 
 OBJECTIVES = ("generative", "discriminative", "mix")
+OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("step", "inverse", "cosine", "constant")
 # What each step is given of the flags.
 DATA = ("dataset", "data_dir", "seed", "dry_run", "labelled_fraction", "unlabelled")
@@ -39,7 +40,10 @@ CROPS = (
 )
 BATCHES = ("batch_size", "max_corrupt", "classes_per_batch", "labelled_per_batch")
 IMAGES = (*DATA, *CROPS, *BATCHES)
-RECIPE = ("schedule", "decay_steps", "warmup_steps", "momentum", "weight_decay")
+RECIPE = (
+    *("schedule", "generative_schedule", "decay_steps", "warmup_steps"),
+    *("momentum", "weight_decay"),
+)
 RATES = ("learning_rate", "refining_learning_rate")
 EPOCHS = ("objective", "mix_weight", "epochs", "generative_epochs", "calibrate")
 COURSE = (*EPOCHS, *RATES)
@@ -143,7 +147,9 @@ def _add_optimizer(add):
     """Add the rates, and what else the optimizer takes."""
     add("--learning-rate", type=positive, default=0.01, help="at the start")
     add("--refining-learning-rate", type=positive, default=0.003, help="DG after GG")
+    add("--optimizer", choices=OPTIMIZERS, default="sgd", help="Caffe's SGD, or AdamW")
     add("--schedule", choices=SCHEDULES, default="step", help="of each phase")
+    add("--generative-schedule", choices=SCHEDULES, help="of GG; default: the same")
     add("--decay-steps", type=count, default=100_000, help="steps to a tenth (step)")
     add("--warmup-steps", type=natural, default=0, help="in which the rate rises")
     add("--momentum", type=share, default=0.9, help="of SGD")
@@ -201,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             model = image_training.built(network, images, flags.sync_batch_norm)
         queue = flags.queue // flags.batch_size  # in batches
         taken = course.Course(**given(COURSE), queue=queue)
-        phases = taken.phases(images, course.Recipe(**given(RECIPE)))
+        phases = taken.phases(images, course.Recipe(flags.optimizer, **given(RECIPE)))
         prior = image_batches.prior_of(images, any(p.calibrate for p in phases))
         if flags.dry_run:
             print(course.plan(model, images, phases))

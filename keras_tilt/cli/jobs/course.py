@@ -25,17 +25,25 @@ from keras_tilt.training.runs.phases import Phase, num_batches
 
 
 class Recipe(NamedTuple):
-    """The optimizer of a phase: Caffe's, at a rate that a schedule lowers."""
+    """The optimizer of a phase: Caffe's SGD or AdamW, at a rate that a schedule lowers.
 
+    SGD decays no biases, AdamW neither biases nor what scales normalized maps.
+    """
+
+    kind: str  # "sgd" or "adamw"
     schedule: str
+    generative_schedule: str | None  # of generative phases; None: the same
     decay_steps: int  # from one rate to the next, of "step"
     warmup_steps: int
     momentum: float
     weight_decay: float
 
-    def optimizer(self, rate: float, steps: int) -> keras.optimizers.Optimizer:
+    def optimizer(
+        self, rate: float, steps: int, generative: bool = False
+    ) -> keras.optimizers.Optimizer:
         """Return a new one, for a phase of so many steps that begins at the rate."""
         schedules = keras.optimizers.schedules
+        name = (self.generative_schedule if generative else None) or self.schedule
         found = {
             "constant": lambda: schedules.PolynomialDecay(rate, 1, rate),
             "cosine": lambda: schedules.CosineDecay(rate, steps),
@@ -43,9 +51,13 @@ class Recipe(NamedTuple):
             "step": lambda: schedules.ExponentialDecay(
                 rate, self.decay_steps, 0.1, staircase=True
             ),
-        }[self.schedule]()
+        }[name]()
         if self.warmup_steps:
             found = WarmUp(found, self.warmup_steps)
+        if self.kind == "adamw":
+            adamw = keras.optimizers.AdamW(found, weight_decay=self.weight_decay)
+            adamw.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
+            return adamw
         return CaffeSGD(
             found, self.momentum, l2=self.weight_decay, bias_l2_multiplier=0.0
         )
@@ -90,7 +102,7 @@ class Course(NamedTuple):
         return Phase(
             objective,
             epochs,
-            functools.partial(recipe.optimizer, rate, steps),
+            functools.partial(recipe.optimizer, rate, steps, objective == "generative"),
             read,
             queue=0 if objective == "discriminative" else self.queue,
             calibrate=refines and self.calibrate,
