@@ -40,7 +40,7 @@ SETTINGS = (
     *("epochs", "switch", "mix_weight", "queue", "batch_size"),
     *("optimizer", "schedule", "learning_rate", "refining_rate", "weight_decay"),
 )
-NETWORKS = ("convnet", "pooled_convnet")
+NETWORKS = ("convnet", "pooled_convnet", "pooled_convnet_batch_head")
 NORMALIZATIONS = ("none", "batch", "group", "layer")
 
 
