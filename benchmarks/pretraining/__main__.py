@@ -38,6 +38,7 @@ from keras_tilt.cli.flags import (
 SETTINGS = (
     *("dataset", "size", "pad", "network", "normalization"),
     *("epochs", "switch", "mix_weight", "queue", "batch_size"),
+    "classes_per_batch",
     *("optimizer", "schedule", "learning_rate", "refining_rate", "weight_decay"),
 )
 NETWORKS = ("convnet", "pooled_convnet", "pooled_convnet_batch_head")
@@ -62,6 +63,7 @@ def parse_flags():
     add("--mix-weight", type=share, default=0.5, help="a")
     add("--queue", type=count, default=16, help="past batches")
     add("--batch-size", type=count, default=128, help="images per step")
+    add("--classes-per-batch", type=count, help="equally many images of each")
     add("--optimizer", choices=("sgd", "adamw"), default="sgd", help="with momentum")
     add("--schedule", choices=("cosine", "restart"), default="cosine", help="of rates")
     add("--learning-rate", type=positive, default=0.01, help="at step 0")

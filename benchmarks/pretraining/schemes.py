@@ -92,7 +92,10 @@ def optimizer(run, rate):
 def epoch_batches(run, source, images, epoch, step):
     """What is left of an epoch; one has as many steps whatever the labels."""
     size, place = run["batch_size"], (run["seed"], epoch)
-    if images == "all":
+    share = run["classes_per_batch"]
+    if share:
+        order = batches.by_classes(source.labels, size, share, *place)
+    elif images == "all":
         order = batches.uniform_order(len(source.labels), *place)
     else:
         labelled = {"labelled": size, "half labelled": size // 2}[images]
