@@ -255,3 +255,71 @@ def test_at_temperature_one_nothing_changes():
     before = made(RANDOM.dirichlet(np.ones(4), 30), np.zeros(30, int))
     after = evaluation.at_temperature(before, 1.0)
     np.testing.assert_allclose(after.probabilities, before.probabilities)
+
+
+def test_each_half_is_judged_by_the_temperature_of_the_other():
+    """Each image once; probabilities that are right stay nearly as they are."""
+    rng = np.random.default_rng(5)
+    true = rng.dirichlet(np.full(3, 0.5), 4000)
+    labels = (rng.uniform(size=[4000, 1]) > true.cumsum(axis=1)).sum(axis=1)
+    before = made(true, labels)
+    after, temperature = evaluation.cross_tempered(before)
+    assert sorted(after.labels) == sorted(labels)
+    assert evaluation.top_error(after) == pytest.approx(evaluation.top_error(before))
+    assert temperature == pytest.approx(1.0, abs=0.1)
+    sharp = scipy.special.softmax(3.0 * np.log(true), axis=1)
+    tempered, temperature = evaluation.cross_tempered(made(sharp, labels))
+    assert temperature == pytest.approx(3.0, rel=0.1)
+    errors = [evaluation.calibration_error(p) for p in (made(sharp, labels), tempered)]
+    assert errors[1] < 0.5 * errors[0]
+
+
+# Of a model
+
+
+def overconfident():
+    """A model whose logits are thrice those that its labels are drawn of, and these."""
+    model = build_model()
+    kernel, bias = model.network.get_layer("top").get_weights()
+    model.network.get_layer("top").set_weights([9.0 * kernel, bias])
+    rng = np.random.default_rng(1)
+    images = rng.standard_normal([3000, 6, 6, 1]).astype(np.float32)
+    true = scipy.special.softmax(model.predict(images, verbose=0) / 3.0, axis=1)
+    labels = (rng.uniform(size=[3000, 1]) > true.cumsum(axis=1)).sum(axis=1)
+    return model, images, labels
+
+
+@pytest.mark.parametrize("form", ["arrays", "data set"])
+def test_a_model_fits_its_temperature_and_its_outputs_stay(form):
+    model, images, labels = overconfident()
+    outputs = model.predict(images, verbose=0)
+    before = evaluation.predictions(model, dataset(images, labels))
+    held_out = (images, labels) if form == "arrays" else dataset(images, labels, 100)
+    found = model.fit_temperature(held_out)
+    assert found == pytest.approx(3.0, rel=0.1)
+    assert float(model.temperature) == np.float32(found)
+    np.testing.assert_array_equal(model.predict(images, verbose=0), outputs)
+    after = evaluation.predictions(model, dataset(images, labels))
+    np.testing.assert_array_equal(after.scores, before.scores)
+    expected = scipy.special.softmax(np.float64(outputs) / found, axis=1)
+    np.testing.assert_allclose(after.probabilities, expected, atol=1e-6)
+    assert model.fit_temperature(held_out) == pytest.approx(found)
+
+
+def test_calibrate_fits_the_temperature_with_its_bias_or_resets_it(tmp_path):
+    model, images, labels = overconfident()
+    model.calibrate(images, labels, held_out=(images, labels))
+    found = float(model.temperature)
+    assert found == pytest.approx(model.fit_temperature((images, labels)))
+    assert found > 1.5 and np.ptp(model.calibration_bias) > 0.1
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert float(again.temperature) == found
+    model.calibrate(images, labels)
+    assert float(model.temperature) == 1.0
+
+
+def test_a_temperature_needs_labels():
+    model, images, _ = overconfident()
+    with pytest.raises(ValueError, match="Expected labelled images"):
+        model.fit_temperature((images, np.full(len(images), -1)))

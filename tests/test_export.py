@@ -718,7 +718,7 @@ def test_log_z_is_the_log_of_the_mean_of_the_weights(attempts):
 # A classifier
 
 
-BIAS = np.float32([0.5, -1.0, 2.0])
+BIAS, TEMPERATURE = np.float32([0.5, -1.0, 2.0]), 2.5
 
 
 @pytest.fixture(scope="module")
@@ -727,6 +727,7 @@ def classified(tmp_path_factory):
     folder = tmp_path_factory.mktemp("classified")
     model = kt.GenerativeClassifier(small_network.small_network())
     model.calibration_bias.assign(BIAS)
+    model.temperature.assign(TEMPERATURE)
     model.save(folder / "model.keras")
     (folder / "names.json").write_text(json.dumps(["cat", ["n1", "dog"], "Käfer"]))
     flags = ("--low", "-1", "--high", "1", "--names", folder / "names.json")
@@ -753,7 +754,7 @@ def test_the_golden_response_is_what_the_calibrated_model_says(classified):
     logits = small_network.small_network()(pixels[None]).numpy() + BIAS
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
     close(outputs["logits"], logits)
-    close(outputs["probabilities"], special.softmax(logits, axis=1))
+    close(outputs["probabilities"], special.softmax(logits / TEMPERATURE, axis=1))
     close(outputs["log_density"], special.logsumexp(logits, axis=1))
     (index,) = outputs["class"]
     assert index == logits.argmax()

@@ -143,11 +143,11 @@ def weights_of(out):
 
 def table_in(text):
     """Numbers by the name of their line."""
-    lines = [line.rsplit(maxsplit=3) for line in text.splitlines()]
+    lines = [line.rsplit(maxsplit=4) for line in text.splitlines()]
     return {
         line[0].strip(): [float(number) for number in line[1:]]
         for line in lines
-        if len(line) == 4 and line[0].startswith("center")
+        if len(line) == 5 and line[0].startswith("center")
     }
 
 

@@ -7,7 +7,6 @@ import functools
 import hashlib
 import json
 
-import numpy as np
 import tensorflow as tf
 from networks import network
 from schemes import phases
@@ -84,13 +83,13 @@ def course(rows):
 
 def measured(found):
     """Errors in %, of probabilities as they are and at the best temperature."""
-    tempered, temperatures = cross_tempered(found)
+    tempered, temperature = evaluation.cross_tempered(found)
     return {
         "error": round(100 * evaluation.top_error(found), 3),
         "top5": round(100 * evaluation.top_error(found, 5), 3),
         "ece": round(100 * evaluation.calibration_error(found), 3),
         "tempered_ece": round(100 * evaluation.calibration_error(tempered), 3),
-        "temperature": round(float(np.mean(temperatures)), 3),
+        "temperature": round(temperature, 3),
     }
 
 
@@ -100,19 +99,3 @@ def areas(scores, others):
         name: round(evaluation.area_under_roc(scores, of_others), 4)
         for name, of_others in others.items()
     }
-
-
-def cross_tempered(found):
-    """Predictions of each half at the temperature fitted to the other, and both."""
-    order = np.random.default_rng(0).permutation(len(found.labels))
-    halves = [
-        evaluation.Predictions(*(part[places] for part in found))
-        for places in np.array_split(order, 2)
-    ]
-    temperatures = [evaluation.fitted_temperature(half) for half in halves]
-    parts = [
-        evaluation.at_temperature(half, temperature)
-        for half, temperature in zip(halves, temperatures[::-1], strict=True)
-    ]
-    both = evaluation.Predictions(*map(np.concatenate, zip(*parts, strict=True)))
-    return both, temperatures

@@ -6,6 +6,7 @@
     GG+DG         generative up to the switch, calibrated, then discriminative
     mix           (1 - a) discriminative + a generative
     mix+queue     the same with past batches among the draws of q
+    ramp          a falls from 1 to 0, epoch by epoch, around the switch; then DG
     with the labels of a tenth of the images:
     ... 10%       on these
     GG(u)+DG 10%  GG also on the images without label, among the draws of q
@@ -19,6 +20,7 @@ __all__ = ["SCHEMES", "phases"]
 import functools
 
 import keras
+import numpy as np
 
 import keras_tilt as kt
 from keras_tilt.data import batches
@@ -32,6 +34,7 @@ WHOLE = {
     "GG+DG": [(G, True, "all"), (D, False, "all")],
     "mix": [(None, False, "all")],
     "mix+queue": [(None, False, "all")],
+    "ramp": [("ramp", True, "all"), (D, False, "all")],
 }
 TENTH = {
     f"{scheme} 10%": [(*phase[:2], "labelled") for phase in found]
@@ -51,11 +54,10 @@ def phases(run, source):
     """The phases of a run, by its settings."""
     steps = len(source.labels) // run["batch_size"]
     found, first = [], 0
-    for objective, to_switch, images in SCHEMES[run["scheme"]]:
-        last = run["switch"] if to_switch else run["epochs"]
+    for objective, last, images in plan(run):
         rate = learning_rate(run, first * steps, last * steps, run["epochs"] * steps)
         phase = kt.Phase(
-            run["mix_weight"] if objective is None else objective,
+            objective,
             last - first,
             functools.partial(optimizer, run, rate),
             functools.partial(epoch_batches, run, source, images),
@@ -64,6 +66,20 @@ def phases(run, source):
         )
         found.append(phase)
         first = last
+    return found
+
+
+def plan(run):
+    """Objective, last epoch and images of each phase."""
+    found = []
+    for objective, to_switch, images in SCHEMES[run["scheme"]]:
+        last = run["switch"] if to_switch else run["epochs"]
+        if objective == "ramp":
+            weights = np.linspace(1.0, 0.0, 2 * last + 1)[:-1]
+            found += [(float(a), i + 1, images) for i, a in enumerate(weights)]
+        else:
+            weight = run["mix_weight"] if objective is None else objective
+            found.append((weight, last, images))
     return found
 
 

@@ -26,13 +26,13 @@ from keras_tilt.validation import as_names
 class ServedClassifier(tf.Module):
     """A classifier of images whose pixels are bytes.
 
-        p(y | x)  = softmax over y of F_y(x) + b_y
+        p(y | x)  = softmax over y of (F_y(x) + b_y) / T
         log p(x)  = log sum over y of exp(F_y(x) + b_y) + log q(x) + constant
 
     The sum over y is the density of all classes together, each with its own share,
     relative to the density q of the training images: b_y = log rho_y -
-    log Z_y of a calibrated `GenerativeClassifier`. For any other network b_y is 0, and
-    the sum is what its logits imply.
+    log Z_y and T the temperature of a calibrated `GenerativeClassifier`. For any other
+    network b_y is 0 and T is 1, and the sum is what its logits imply.
 
     A network that ends in sigmoids gives labels, several of which may hold at once:
 
@@ -85,7 +85,10 @@ class ServedClassifier(tf.Module):
         self.has_classes = not output_activations.of_labels(self._activation)
         _check_names(class_names, len(weights), self.has_classes)
         self.shape = of_first.input_shape
-        self._bias = None if network is model else model.calibration_bias.value
+        self._bias = self._temperature = None
+        if network is not model:
+            self._bias = model.calibration_bias.value
+            self._temperature = model.temperature.value
         read = variables_of(self._logits)
         self._weights = [variable.value for variable in read]  # to be saved
         self.class_names = tuple(as_names("class_names", class_names))
@@ -135,9 +138,11 @@ class ServedClassifier(tf.Module):
 
     def _classified(self, images):
         logits = self._logits(self.pixels.pixels_of(images))
+        tempered = logits
         if self._bias is not None:
             logits += self._bias
-        probabilities = output_activations.probabilities(self._activation, logits)
+            tempered = logits / self._temperature
+        probabilities = output_activations.probabilities(self._activation, tempered)
         answer = {"logits": logits, "probabilities": probabilities}
         if not self.has_classes:
             return answer

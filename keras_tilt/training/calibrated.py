@@ -1,9 +1,13 @@
 """A network with a calibration: a bias per class that Bayes' rule sets.
 
     outputs F_y(x) + b_y,    b_y = log rho_y - log Z_y,    Z_y = E_q exp F_y(x)
+    p(y|x) = softmax of (F_y(x) + b_y) / T
+
+The outputs are joint log densities of image and class whatever the temperature T, which
+makes their posterior as sure as it is right.
 
 Source: Dai, Lu, Wu, "Generative Modeling of Convolutional Neural Networks", ICLR 2015,
-section 2.
+section 2; Guo et al., "On calibration of modern neural networks", 2017, for T.
 """
 
 __all__ = ["CalibratedNetwork"]
@@ -11,7 +15,7 @@ __all__ = ["CalibratedNetwork"]
 import contextlib
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, MutableMapping
 from typing import Any, Self
 
 import keras
@@ -21,7 +25,7 @@ from numpy.typing import ArrayLike
 
 from keras_tilt.networks import graph
 from keras_tilt.networks.class_constants import constants_per_class
-from keras_tilt.training import calibration
+from keras_tilt.training import calibration, evaluation
 from keras_tilt.training.batch_checks import first_of
 from keras_tilt.training.compile_checks import dtype_policy_of, num_classes_of
 
@@ -38,6 +42,7 @@ class CalibratedNetwork(keras.Model):
         network: the network.
         num_classes: number of logits.
         calibration_bias: variable `[classes]` nats, b.
+        temperature: variable `[]`, T; 1 until one is fitted.
         running_log_means: variable `[2, classes]`, log N_y / n and log Z_y of the
             calibrated outputs, means over recent batches.
         generative_weight: a of the objective; None before `compile`.
@@ -51,13 +56,14 @@ class CalibratedNetwork(keras.Model):
         self._constants = frozenset(map(id, constants_per_class(network)))
         self.calibration_bias = self._state("calibration_bias", [self.num_classes])
         self.running_log_means = self._state("running_log_means", [2, self.num_classes])
+        self.temperature = self._state("temperature", [], "ones")
         self.generative_weight: float | None = None
         self.built = True
 
-    def _state(self, name, shape):
+    def _state(self, name, shape, initializer="zeros"):
         return self.add_weight(
             shape=shape,
-            initializer="zeros",
+            initializer=initializer,
             dtype="float32",
             trainable=False,
             autocast=False,
@@ -116,6 +122,7 @@ class CalibratedNetwork(keras.Model):
         y: ArrayLike | None = None,
         batch_size: int = 256,
         prior: ArrayLike | None = None,
+        held_out: Iterable | tuple[ArrayLike, ArrayLike] | None = None,
     ) -> calibration.Calibration:
         """Set the bias by Bayes' rule, in one pass over a data set.
 
@@ -134,6 +141,8 @@ class CalibratedNetwork(keras.Model):
                 unlabelled.
             batch_size: images per batch if `x` is an array.
             prior: optional `[classes]` class probabilities rho in place of the shares.
+            held_out: images that were not trained on, to fit the temperature to with
+                the new bias; by default it is 1.
 
         Returns:
             calibration: `Calibration`, also stored in the model.
@@ -149,7 +158,39 @@ class CalibratedNetwork(keras.Model):
             x = tuple(x) if isinstance(x, list) else x  # of several inputs
             x = tf.data.Dataset.from_tensor_slices((x, y)).batch(batch_size)
         sums = calibration.column_sums(self.network, x, self.num_classes)
-        return self.calibrate_by(sums, prior)
+        found = self.calibrate_by(sums, prior)
+        self.temperature.assign(1.0)
+        if held_out is not None:
+            self.fit_temperature(held_out)
+        return found
+
+    def fit_temperature(
+        self, held_out: Iterable | tuple[ArrayLike, ArrayLike], batch_size: int = 256
+    ) -> float:
+        """Set and return the temperature T at which labels are most probable.
+
+            T = argmax of the sum of log p(y_i|x_i),    p(y|x) = softmax of (F + b) / T
+
+        The bias stays as it is, so that it may be that of a discriminatively trained
+        network. The outputs do not change, and neither does any density or error: T is
+        for probabilities, those of `evaluation.predictions` and of a served classifier.
+
+        Args:
+            held_out: labelled images that were not trained on, as a `tf.data.Dataset`
+                of batches (images, labels) that ends, or (images, labels).
+            batch_size: images per batch of arrays.
+
+        Raises:
+            ValueError: no image with a label, or logits not finite.
+
+        Source: Guo et al. 2017, section 4.2.
+        """
+        if isinstance(held_out, tuple):
+            held_out = tf.data.Dataset.from_tensor_slices(held_out).batch(batch_size)
+        self.temperature.assign(1.0)
+        found = evaluation.fitted_temperature(evaluation.predictions(self, held_out))
+        self.temperature.assign(found)
+        return found
 
     def calibrate_by(
         self, sums: calibration.ColumnSums, prior: ArrayLike | None = None
@@ -195,6 +236,15 @@ class CalibratedNetwork(keras.Model):
                 variable.assign(value)
 
     # Files
+
+    def load_own_variables(self, store: MutableMapping[str, Any]) -> None:
+        """Load b, the running means and T, which is 1 in files of before there was one.
+
+        Args:
+            store: arrays by the place of a variable.
+        """
+        known = {name: store[name] for name in store.keys()}  # noqa: SIM118
+        super().load_own_variables({"2": np.ones([], np.float32), **known})
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor arguments."""

@@ -1,11 +1,11 @@
 """How good a trained classifier is: errors, calibration, and log densities of images.
 
-    p(y|x)  = mean over crops of softmax_y(F_y(x) + b_y)
+    p(y|x)  = mean over crops of softmax_y((F_y(x) + b_y) / T)
     log p(x) / q(x) = log sum_y rho_y exp(F_y(x)) / Z_y = logsumexp_y(F_y(x) + b_y)
 
-The second line is why `GenerativeClassifier.calibrate` sets b = log rho - log Z: a
-calibrated output is a joint log density of image and class, and its logsumexp that of
-the image.
+T is 1 unless a temperature was fitted. The second line is why
+`GenerativeClassifier.calibrate` sets b = log rho - log Z: a calibrated output is a
+joint log density of image and class, and its logsumexp that of the image.
 
 Source: crops, Krizhevsky, Sutskever, Hinton 2012, section 4.1 (theirs are also
 mirrored; Dai, Lu, Wu 2015 take the center and the corners); ECE, Guo et al. 2017; log
@@ -17,6 +17,7 @@ __all__ = [
     "area_under_roc",
     "at_temperature",
     "calibration_error",
+    "cross_tempered",
     "fitted_temperature",
     "predictions",
     "top_error",
@@ -25,6 +26,7 @@ __all__ = [
 import typing
 from collections.abc import Callable, Iterable
 
+import keras
 import numpy as np
 import scipy.optimize
 import scipy.special
@@ -57,7 +59,8 @@ def predictions(model: Callable[..., tf.Tensor], dataset: Iterable) -> Predictio
     """Return the predictions of a classifier for a data set.
 
     Args:
-        model: `keras.Model`, images to logits `[batch, classes]`.
+        model: `keras.Model`, images to logits `[batch, classes]`; of a
+            `GenerativeClassifier` the temperature is taken.
         dataset: `tf.data.Dataset` of (images `[batch, height, width, channels]`, or
             `[batch, crops, height, width, channels]`; labels as `fit` takes them),
             that ends.
@@ -69,10 +72,10 @@ def predictions(model: Callable[..., tf.Tensor], dataset: Iterable) -> Predictio
         ValueError: if the data set is empty or has no end, or logits are not finite:
             `top_error` would count NaN as right.
     """
-    parts, logits = [], None
+    parts, logits, temperature = [], None, _temperature_of(model)
     for images, labels in one_pass("dataset", dataset, "predicting"):
         logits = logits or _logits(model, images)
-        parts.append(_of_batch(logits, images, labels))
+        parts.append(_of_batch(logits, images, labels, temperature))
     if not parts:
         raise ValueError(
             "Expected a data set with at least one batch. Received: none. "
@@ -87,11 +90,19 @@ def _logits(model, images):
     return tf.function(lambda images: model(images, training=False), [spec])
 
 
-def _of_batch(logits, images, labels):
+def _temperature_of(model):
+    """Return that of a `GenerativeClassifier`; 1 of any other model."""
+    found = getattr(model, "temperature", None)
+    if not isinstance(found, keras.Variable):
+        return 1.0
+    return float(tf.convert_to_tensor(found))  # under a strategy it is on replicas
+
+
+def _of_batch(logits, images, labels, temperature):
     crops = images.shape[1] if images.shape.rank == 5 else 1
     outputs = logits(tf.reshape(images, [-1, *images.shape[-3:]]))
     outputs = np.float64(outputs).reshape(len(labels), crops, -1)
-    probabilities = scipy.special.softmax(outputs, axis=2).mean(axis=1)
+    probabilities = scipy.special.softmax(outputs / temperature, axis=2).mean(axis=1)
     scores = scipy.special.logsumexp(outputs, axis=2).mean(axis=1)
     labels = class_indices(labels, outputs.shape[2])
     return probabilities, scores, labels.numpy()
@@ -183,6 +194,32 @@ def at_temperature(predictions: Predictions, temperature: float) -> Predictions:
     logits = _log(predictions.probabilities) / temperature
     probabilities = scipy.special.softmax(logits, axis=1)
     return predictions._replace(probabilities=probabilities)
+
+
+def cross_tempered(
+    predictions: Predictions, seed: int = 0
+) -> tuple[Predictions, float]:
+    """Return each half of the predictions at the temperature fitted to the other.
+
+    No image is then judged by a temperature that it had a part in.
+
+    Args:
+        predictions: `Predictions`.
+        seed: of how they are halved.
+
+    Returns:
+        predictions: `Predictions`, in another order.
+        temperature: geometric mean of the two.
+    """
+    order = np.random.default_rng(seed).permutation(len(predictions.labels))
+    halves = [
+        Predictions(*(part[places] for part in predictions))
+        for places in np.array_split(order, 2)
+    ]
+    first, second = map(fitted_temperature, halves)
+    parts = at_temperature(halves[0], second), at_temperature(halves[1], first)
+    both = Predictions(*map(np.concatenate, zip(*parts, strict=True)))
+    return both, float(np.sqrt(first * second))
 
 
 def _log(probabilities):

@@ -71,7 +71,7 @@ def synchronized(network: keras.Model) -> keras.Model:
 
 def trained(
     model: GenerativeClassifier, images: Images, out: pathlib.Path, plan: Plan
-) -> dict[str, tuple[float, float, float]]:
+) -> dict[str, tuple[float, ...]]:
     """Train from wherever the run stands, and return the errors, by name.
 
     Of a model whose last phase is generative they are calibrated first, and then as it
@@ -160,24 +160,31 @@ def evaluated(path: pathlib.Path, images: Images) -> str:
 
 def errors(
     model: keras.Model, images: Images, suffix: str = ""
-) -> dict[str, tuple[float, float, float]]:
-    """Return top-1 and top-5 error and ECE, by name of the crops."""
-    found = {}
+) -> dict[str, tuple[float, ...]]:
+    """Return top-1 and top-5 error, ECE, and ECE at a temperature, by name of crops."""
+    found: dict[str, tuple[float, ...]] = {}
     for crops, name in CROPS.items():
         predicted = evaluation.predictions(model, images.evaluation(crops))
         found[name + suffix] = (
             evaluation.top_error(predicted, 1),
             evaluation.top_error(predicted, 5),
             evaluation.calibration_error(predicted),
+            evaluation.calibration_error(evaluation.cross_tempered(predicted)[0]),
         )
     return found
 
 
-def table(found: Mapping[str, tuple[float, float, float]], images: Images) -> str:
+def table(found: Mapping[str, tuple[float, ...]], images: Images) -> str:
     """Return a line for each way to cut and to calibrate."""
-    lines = [f"{'':34}{'top-1 error':>12}{'top-5 error':>12}{'ECE':>8}"]
-    for name, (first, fifth, ece) in found.items():
-        shares = f"{100 * first:12.2f}{100 * fifth:12.2f}{100 * ece:8.2f}"
-        lines.append(f"{name:34}{shares}")
-    end = "; ECE: expected calibration error, of the probabilities"
-    return "\n".join([*lines, f"in %, {len(images.test.labels):,} images{end}"])
+    columns = ("top-1 error", "top-5 error", "ECE", "tempered ECE")
+    lines = [f"{'':34}" + "".join(f"{name:>13}" for name in columns)]
+    for name, shares in found.items():
+        lines.append(f"{name:34}" + "".join(f"{100 * s:13.2f}" for s in shares))
+    return "\n".join(
+        [
+            *lines,
+            f"in %, {len(images.test.labels):,} images; ECE: expected calibration "
+            "error, of the probabilities as",
+            "they are, and of each half of the images at the temperature of the other",
+        ]
+    )
