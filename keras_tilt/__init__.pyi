@@ -18,6 +18,7 @@ from .networks import (
     alexnet as alexnet,
     convnet as convnet,
     lenet as lenet,
+    pooled_convnet as pooled_convnet,
     receptive_field as receptive_field,
     zf_fast as zf_fast,
 )

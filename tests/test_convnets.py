@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_tilt as kt
-from keras_tilt.networks import pooled_convnet
+from keras_tilt import pooled_convnet
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, [6, 16, 16, 3]).astype(np.float32)
 NORMALIZATIONS = ["group", "layer", "batch", None]
@@ -75,7 +75,7 @@ def test_what_cannot_be_built_is_refused():
 
 
 def test_a_saved_network_is_the_same(tmp_path):
-    network = kt.networks.pooled_convnet((16, 16, 3), 4)
+    network = kt.pooled_convnet((16, 16, 3), 4)
     network.save(tmp_path / "network.keras")
     again = keras.models.load_model(tmp_path / "network.keras")
     np.testing.assert_array_equal(network(IMAGES), again(IMAGES))

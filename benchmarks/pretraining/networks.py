@@ -15,7 +15,7 @@ import keras_tilt as kt
 
 def batch_head(*args, **kwargs):
     """Features centered and scaled over the batch, before the last layer alone."""
-    body = kt.networks.pooled_convnet(*args, **kwargs)
+    body = kt.pooled_convnet(*args, **kwargs)
     features = body.get_layer("mean").output
     norm = keras.layers.BatchNormalization(center=False, scale=False, name="head_norm")
     logits = body.get_layer("classes")(norm(features))
@@ -24,7 +24,7 @@ def batch_head(*args, **kwargs):
 
 NETWORKS = {
     "convnet": kt.convnet,
-    "pooled_convnet": kt.networks.pooled_convnet,
+    "pooled_convnet": kt.pooled_convnet,
     "pooled_convnet_batch_head": batch_head,
 }
 
