@@ -1187,3 +1187,32 @@ def test_the_benchmark_of_sampling_runs_through_and_measures_nothing_twice(tmp_p
     again = run_script(*command, "cost", "ess", "pixels")
     assert again.stdout == first.stdout and again.stderr == ""
     assert json.loads(out.read_text()) == found
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_schemes_runs_through_and_trains_nothing_twice(tmp_path):
+    records, figure = tmp_path / "records.json", tmp_path / "figure.png"
+    command = ["benchmarks/pretraining", "--smoke", "--out", tmp_path / "out"]
+    command += ["--results", records, "--figure", figure]
+    first = run_script(*command)
+    assert first.returncode == 0, first.stderr
+    found = json.loads(records.read_text())
+    assert [r["scheme"] for r in found] == ["DG", "GG+DG", "mix+queue", "mix(u) 10%"]
+    assert all(len(r["course"]) == 2 for r in found)
+    assert figure.stat().st_size > 0
+    again = run_script(*command)
+    assert again.stdout == first.stdout and json.loads(records.read_text()) == found
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_reading_finds_one_nth_of_the_images_for_each(tmp_path):
+    out = tmp_path / "reading.json"
+    run = run_script("benchmarks/reading.py", "--smoke", "--out", out)
+    assert run.returncode == 0, run.stderr
+    found = json.loads(out.read_text())
+    for row in found["workers"]:
+        assert row["parts"]["images"] == [128 // row["workers"]] * row["workers"]
+        assert row["whole"]["images"] == [128] * row["workers"]
+        parts = np.multiply(row["parts"]["bytes"], row["workers"])
+        np.testing.assert_allclose(parts, row["whole"]["bytes"], rtol=0.05)
+    assert len(found["cost"]) == 4

@@ -71,6 +71,7 @@ def parse_flags():
     add("--weight-decay", type=share, default=5e-4, help="of weights")
     add_threads(add)
     add("--results", type=file, help="records, default OUT/records.json")
+    add("--figure", type=file, help="picture of the course of these runs")
     add("--out", type=folder, default="out/pretraining", help="runs")
     add("--smoke", action="store_true", help="two epochs of the embedded digits")
     flags = parser.parse_args()
@@ -92,6 +93,7 @@ def parse_flags():
 if __name__ == "__main__":
     parse_flags()  # may end here, before the seconds that TensorFlow takes
 
+from curves import figure_of
 from images import opened, strangers
 from runs import trained
 from schemes import SCHEMES
@@ -117,7 +119,10 @@ def main():
         if not results.records_of(run, flags.results):
             record = trained(run, train, test, others, flags.out)
             results.append_records(flags.results, [record])
-    print(table(results.read_records(flags.results), settings))
+    records = results.read_records(flags.results)
+    print(table(records, settings))
+    if flags.figure:
+        figure_of(records, settings).savefig(flags.figure, dpi=150)
     print(f"Records: {flags.results}")
 
 
