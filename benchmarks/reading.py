@@ -35,7 +35,8 @@ def parse_flags():
     parser = command_parser(__doc__)
     add = parser.add_argument
     add("--data-dir", type=pathlib.Path, help="in the layout of Tiny ImageNet")
-    add("--parts", nargs="+", choices=("workers", "cost"), default=["workers", "cost"])
+    parts = ("workers", "cost")
+    add("--parts", nargs="+", choices=parts, default=list(parts), help="to measure")
     add("--images", type=count, default=50_000, help="read in an epoch by workers")
     add("--rounds", type=count, default=5, help="of each way of reading")
     add("--seed", type=int, default=0, help="of the order and the crops")

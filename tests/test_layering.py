@@ -63,6 +63,7 @@ WITH_KERAS = {
     "training.calibrated",
     "training.classifier",
     "training.compile_checks",
+    "training.evaluation",
     "training.metrics",
     "training.optimizers",
     "training.runs",

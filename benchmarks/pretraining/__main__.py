@@ -49,26 +49,8 @@ def parse_flags():
     """The command line; --smoke shrinks the defaults."""
     parser = command_parser(__doc__)
     add = parser.add_argument
-    add("--data-dir", default=os.environ.get("KERAS_TILT_DATA"), help="folder")
-    add("--dataset", default="cifar10", help="name of TFDS, or of a file or folder")
-    add("--strangers", nargs="*", default=[], help="more data sets, to tell apart")
-    add("--schemes", nargs="+", help="to run; default: all")
-    add_seeds(add, range(3))
-    add("--size", type=count, default=32, help="of the crop, pixels")
-    add("--pad", type=natural, default=4, help="of crops and mirrors; 0: neither")
-    add("--network", choices=NETWORKS, default="convnet", help="to train")
-    add("--normalization", choices=NORMALIZATIONS, default="none", help="in it")
-    add("--epochs", type=count, default=16, help="of every scheme")
-    add("--switch", type=count, default=6, help="epochs of the first of two phases")
-    add("--mix-weight", type=share, default=0.5, help="a")
-    add("--queue", type=count, default=16, help="past batches")
-    add("--batch-size", type=count, default=128, help="images per step")
-    add("--classes-per-batch", type=count, help="equally many images of each")
-    add("--optimizer", choices=("sgd", "adamw"), default="sgd", help="with momentum")
-    add("--schedule", choices=("cosine", "restart"), default="cosine", help="of rates")
-    add("--learning-rate", type=positive, default=0.01, help="at step 0")
-    add("--refining-rate", type=positive, help="of a last phase; default: the same")
-    add("--weight-decay", type=share, default=5e-4, help="of weights")
+    _add_images(add)
+    _add_training(add)
     add_threads(add)
     add("--results", type=file, help="records, default OUT/records.json")
     add("--figure", type=file, help="picture of the course of these runs")
@@ -88,6 +70,34 @@ def parse_flags():
     flags.refining_rate = flags.refining_rate or flags.learning_rate
     flags.results = flags.results or flags.out / "records.json"
     return flags
+
+
+def _add_images(add):
+    """What is read, and how it is cut."""
+    add("--data-dir", default=os.environ.get("KERAS_TILT_DATA"), help="folder")
+    add("--dataset", default="cifar10", help="name of TFDS, or of a file or folder")
+    add("--strangers", nargs="*", default=[], help="more data sets, to tell apart")
+    add("--size", type=count, default=32, help="of the crop, pixels")
+    add("--pad", type=natural, default=4, help="of crops and mirrors; 0: neither")
+    add("--batch-size", type=count, default=128, help="images per step")
+    add("--classes-per-batch", type=count, help="equally many images of each")
+
+
+def _add_training(add):
+    """Networks, schemes and recipes."""
+    add("--network", choices=NETWORKS, default="convnet", help="to train")
+    add("--normalization", choices=NORMALIZATIONS, default="none", help="in it")
+    add("--schemes", nargs="+", help="to run; default: all")
+    add_seeds(add, range(3))
+    add("--epochs", type=count, default=16, help="of every scheme")
+    add("--switch", type=count, default=6, help="epochs of the first of two phases")
+    add("--mix-weight", type=share, default=0.5, help="a")
+    add("--queue", type=count, default=16, help="past batches")
+    add("--optimizer", choices=("sgd", "adamw"), default="sgd", help="with momentum")
+    add("--schedule", choices=("cosine", "restart"), default="cosine", help="of rates")
+    add("--learning-rate", type=positive, default=0.01, help="at step 0")
+    add("--refining-rate", type=positive, help="of a last phase; default: the same")
+    add("--weight-decay", type=share, default=5e-4, help="of weights")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ Source: Dai, Lu, Wu, "Generative Modeling of Convolutional Neural Networks", ICL
 section 2; Guo et al., "On calibration of modern neural networks", 2017, for T.
 """
 
-__all__ = ["CalibratedNetwork"]
+__all__ = ["CalibratedNetwork", "logits_of_share"]
 
 import contextlib
 import os
@@ -76,19 +76,6 @@ class CalibratedNetwork(keras.Model):
         """Return calibrated logits F_y(x) + b_y, `[batch, classes]` float32 nats."""
         logits = tf.cast(self.network(images, training=training), tf.float32)
         return logits + self.calibration_bias
-
-    def logits_of_share(self, images: Any, training: bool) -> tf.Tensor:
-        """Return the output for a replica's share of a batch, which may be empty.
-
-        Convolutions of empty batches fail in some kernels, and their batch statistics
-        are NaN: a blank image stands in, and its logits are dropped.
-        """
-        if self.num_replicas == 1:
-            return self(images, training=training)
-        num_images = tf.shape(first_of(images))[0]
-        blank = keras.tree.map_structure(_blank, images)
-        images = tf.cond(num_images > 0, lambda: images, lambda: blank)
-        return self(images, training=training)[:num_images]
 
     @property
     def num_replicas(self) -> int:
@@ -293,6 +280,25 @@ class CalibratedNetwork(keras.Model):
         specs = keras.tree.map_structure(_spec, self.network.input)
         kwargs.setdefault("input_signature", [specs])
         return super().export(filepath, format, verbose, **kwargs)
+
+
+def logits_of_share(model: CalibratedNetwork, images: Any, training: bool) -> tf.Tensor:
+    """Return the output for a replica's share of a batch, which may be empty.
+
+    Convolutions of empty batches fail in some kernels, and their batch statistics are
+    NaN: a blank image stands in, and its logits are dropped.
+
+    Args:
+        model: of the replicas.
+        images: the share, as the network takes it.
+        training: whether layers run as in training.
+    """
+    if model.num_replicas == 1:
+        return model(images, training=training)
+    num_images = tf.shape(first_of(images))[0]
+    blank = keras.tree.map_structure(_blank, images)
+    images = tf.cond(num_images > 0, lambda: images, lambda: blank)
+    return model(images, training=training)[:num_images]
 
 
 def _spec(tensor):

@@ -29,7 +29,7 @@ from keras_tilt.training.batch_checks import (
     step_of_several,
     unpacked,
 )
-from keras_tilt.training.calibrated import CalibratedNetwork
+from keras_tilt.training.calibrated import CalibratedNetwork, logits_of_share
 from keras_tilt.training.calibration import updated_log_means
 from keras_tilt.training.compile_checks import (
     check_queue,
@@ -249,7 +249,7 @@ class GenerativeClassifier(keras_internals.LogsItsSteps, CalibratedNetwork):
         images, labels, sample_weight = unpacked(data, self.num_classes)
         step = tf.convert_to_tensor(self.optimizer.iterations)
         with tf.GradientTape() as tape:
-            logits = self.logits_of_share(images, training=True)
+            logits = logits_of_share(self, images, training=True)
             logits = finite_logits(images, logits, "the batch of training step", step)
             queue = self.reference_queue
             loss, batch, used = self._loss(labels, logits, sample_weight, queue)
@@ -272,7 +272,7 @@ class GenerativeClassifier(keras_internals.LogsItsSteps, CalibratedNetwork):
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Evaluate objective and metrics on a batch; return the logs."""
         images, labels, sample_weight = unpacked(data, self.num_classes)
-        logits = self.logits_of_share(images, training=False)
+        logits = logits_of_share(self, images, training=False)
         logits = finite_logits(images, logits, "an evaluation batch")
         loss, _, used = self._loss(labels, logits, sample_weight)
         results = self._logged(labels, logits, sample_weight, loss, used)
