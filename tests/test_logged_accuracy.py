@@ -1,5 +1,7 @@
 """What is logged as accuracy while a model trains generatively is what it can do."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import tensorflow as tf
 from test_model import IMAGES, LABELS, build_model, build_network, fit
 
 import keras_tilt as kt
+from keras_tilt.training import calibration
 
 TRAINED, HELD_OUT = (IMAGES[:60], LABELS[:60]), (IMAGES[60:], LABELS[60:])
 METRICS = [
@@ -201,3 +204,23 @@ def test_the_best_model_of_a_run_predicts_with_the_accuracy_it_was_chosen_by(tmp
     last = keras.models.load_model(tmp_path / "run" / "last.keras")
     np.testing.assert_array_equal(last.calibration_bias, 0.0)
     np.testing.assert_array_equal(model.calibration_bias, 0.0)
+
+
+def test_a_pass_that_is_shared_calibrates_as_one():
+    """Sums of the parts of three workers, one of them short, are those of a pass."""
+    model = build_model()
+    images, labels = TRAINED
+    ends = [0, len(images) // 2, len(images) - 3, len(images)]
+    parts = [
+        calibration.column_sums(
+            model.network,
+            tf.data.Dataset.from_tensor_slices((images[a:b], labels[a:b])).batch(8),
+            model.num_classes,
+        )
+        for a, b in itertools.pairwise(ends)
+    ]
+    whole = model.calibrate(images, labels)
+    found = model.calibrate_by(calibration.sum_of_passes(parts))
+    for name in ("bias", "log_partition", "log_prior", "kish_ess", "num_images"):
+        expected = getattr(whole, name)
+        np.testing.assert_allclose(getattr(found, name), expected, rtol=1e-5, atol=1e-6)

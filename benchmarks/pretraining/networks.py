@@ -1,12 +1,11 @@
 """Networks of the benchmark, by name.
 
-convnet               three convolutions and a dense layer
-pooled_convnet        four, each normalized, and a mean over the last map
+convnet                    three convolutions and a dense layer
+pooled_convnet             four, each normalized, and a mean over the last map
 pooled_convnet_batch_head  the same, and a batch norm of that mean
 """
 
-__all__ = ["NETWORKS", "network"]
-
+__all__ = ["network"]
 
 import keras
 
