@@ -20,6 +20,7 @@ from .networks import (
     lenet as lenet,
     pooled_convnet as pooled_convnet,
     receptive_field as receptive_field,
+    small_alexnet as small_alexnet,
     zf_fast as zf_fast,
 )
 from .partition import (

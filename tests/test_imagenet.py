@@ -312,10 +312,14 @@ def test_a_folder_without_labels_adds_draws_of_q(asked, data):
     assert np.concatenate(labels_of(discriminative)).min() >= 0
 
 
-def test_a_batch_has_as_many_classes_as_were_asked_for(asked):
-    _, (generative, _), _ = asked("--classes-per-batch", 2)
-    for labels in labels_of(generative):
-        assert np.unique(labels, return_counts=True)[1].tolist() == [8, 8]
+@pytest.mark.parametrize("objective", ["generative", "discriminative", "mix"])
+def test_a_batch_of_any_phase_has_as_many_classes_as_were_asked_for(asked, objective):
+    """Of images with labels alone, also where others have none."""
+    flags = ("--objective", objective, "--classes-per-batch", 2)
+    for more in ((), ("--labelled-fraction", 0.5)):
+        _, phases, _ = asked(*flags, *more)
+        for labels in np.concatenate([labels_of(phase) for phase in phases]):
+            assert np.unique(labels, return_counts=True)[1].tolist() == [8, 8]
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,7 @@ def test_noise_has_the_middle_and_the_contrast_asked_for(kind, channels):
         ("convnet", (8, 8, 3)),
         slow("alexnet", (39, 39, 3)),
         slow("zf_fast", (47, 47, 3)),
+        slow("small_alexnet", (15, 15, 3)),
     ],
 )
 def test_a_network_of_this_library_is_named_as_its_function(name, shape):

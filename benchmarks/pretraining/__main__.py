@@ -41,8 +41,9 @@ SETTINGS = (
     "classes_per_batch",
     *("optimizer", "schedule", "learning_rate", "refining_rate", "weight_decay"),
 )
-NETWORKS = ("convnet", "pooled_convnet", "pooled_convnet_batch_head")
-NORMALIZATIONS = ("none", "batch", "group", "layer")
+POOLED = ("pooled_convnet", "pooled_convnet_batch_head", "pooled_convnet_centered")
+NETWORKS = ("convnet", *POOLED, "convnext", "small_alexnet")
+NORMALIZATIONS = ("none", "batch", "ghost", "moving", "group", "layer")
 
 
 def parse_flags():

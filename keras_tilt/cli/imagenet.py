@@ -81,9 +81,10 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def _error_of_batches(given, objective, batch_size, queue):
     """Return what is wrong with the flags of batches that are given, or None."""
-    if given and objective == "discriminative":
+    draws = [flag for flag in given if flag != "--classes-per-batch"]
+    if draws and objective == "discriminative":
         return (
-            f"{given[0]} is for --objective generative or mix. "
+            f"{draws[0]} is for --objective generative or mix. "
             "Received: discriminative."
         )
     if {"--classes-per-batch", "--labelled-per-batch"} <= set(given):
@@ -127,8 +128,8 @@ def _add_phases(add):
     add(
         "--network",
         default="alexnet",
-        help="alexnet, zf_fast, lenet, convnet, one of keras.applications, or a .keras "
-        "file",
+        help="alexnet, zf_fast, small_alexnet, pooled_convnet, lenet, convnet, one of "
+        "keras.applications, or a .keras file",
     )
     add_import(add)
     add("--objective", choices=OBJECTIVES, default="generative", help="to begin with")

@@ -6,6 +6,7 @@ from keras_tilt.networks.architectures import (
     SplitConv2D,
     alexnet,
     lenet,
+    small_alexnet,
     zf_fast,
 )
 from keras_tilt.networks.convnets import convnet, pooled_convnet
@@ -28,5 +29,6 @@ __all__ = [
     "lenet",
     "pooled_convnet",
     "receptive_field",
+    "small_alexnet",
     "zf_fast",
 ]

@@ -23,7 +23,7 @@ SIZES = {
     "Xception": 299,
     "NASNetLarge": 331,
 }
-SMALL = {"lenet": 28, "convnet": 32, "pooled_convnet": 32}
+SMALL = {"lenet": 28, "convnet": 32, "pooled_convnet": 32, "small_alexnet": 64}
 
 # Of one of several workers.
 Context: TypeAlias = tf.distribute.InputContext | None
@@ -90,12 +90,12 @@ class Images(NamedTuple):
 
     def _order(self, labelled_only, epoch):
         labels, place = self.train.labels, (self.seed, epoch)
+        if self.classes_per_batch:  # leaves images without label out
+            share = self.classes_per_batch
+            return batches.by_classes(labels, self.batch_size, share, *place)
         if labelled_only and labels.min() < 0:
             labelled = np.flatnonzero(labels >= 0)
             return labelled[batches.uniform_order(len(labelled), *place)]
-        if self.classes_per_batch and not labelled_only:
-            share = self.classes_per_batch
-            return batches.by_classes(labels, self.batch_size, share, *place)
         if self.labelled_per_batch and not labelled_only:
             share = self.labelled_per_batch
             return batches.by_labelled(labels, self.batch_size, share, *place)

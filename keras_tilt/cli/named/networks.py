@@ -35,6 +35,7 @@ _NETWORKS: dict[str, Callable[..., keras.Model]] = {
     "pooled_convnet": convnets.pooled_convnet,
     "alexnet": architectures.alexnet,
     "zf_fast": architectures.zf_fast,
+    "small_alexnet": architectures.small_alexnet,
 }
 _APPLICATIONS = dict(inspect.getmembers(keras.applications, inspect.isfunction))
 
@@ -80,11 +81,11 @@ def network(
 ) -> keras.Model:
     """Return the network that --network names: images to logits `[batch, classes]`.
 
-        lenet, convnet, alexnet, zf_fast   of `keras_tilt.networks`, new weights
-        ResNet50, VGG16, ...               of `keras.applications`, new weights
-        NETWORK.keras                      as it was saved
+        lenet, convnet, alexnet, ...   of `keras_tilt.networks`, new weights
+        ResNet50, VGG16, ...           of `keras.applications`, new weights
+        NETWORK.keras                  as it was saved
 
-    Pixels are in [0, 255], for the first four; what the others take, their makers say.
+    Pixels are in [0, 255], for the first; what the others take, their makers say.
 
     Args:
         text: one of these; upper and lower case as there.
