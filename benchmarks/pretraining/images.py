@@ -1,6 +1,6 @@
 """Images of the benchmark: to train on, to test on, and of other kinds."""
 
-__all__ = ["opened", "strangers"]
+__all__ = ["opened", "strangers", "with_noise"]
 
 import pathlib
 
@@ -36,6 +36,24 @@ def held(source):
     read = batches.evaluation_batches(source, 500, crop=source.image_shape[:2])
     pixels = [np.uint8(images) for images, _ in read.as_numpy_iterator()]
     return sources.arrays(np.concatenate(pixels), source.labels, source.class_names)
+
+
+def with_noise(source, count, side):
+    """More images without label: half Gaussians of the spectrum of the images, half of
+    the amplitudes and kurtosis of their Haar wavelets, down to one cell."""
+    some = batches.evaluation_batches(source, 500, crop=(side, side)).take(10)
+    images = np.concatenate([x for x, _ in some.as_numpy_iterator()])
+    shape, seed = images.shape[1:], np.array([0, 0])
+    haar = kt.fit_wavelets(images, "haar", levels=int(np.log2(side)))
+    references = (
+        kt.spectral_noise(shape, spectrum=kt.fit_spectrum(images)),
+        kt.wavelet_noise(shape, wavelets=haar),
+    )
+    draws = np.concatenate([q.sample(count // 2, seed=seed) for q in references])
+    pixels = np.uint8(np.round(np.clip(draws, 0, 255)))
+    classes = np.zeros(len(pixels), np.int32)
+    noise = sources.arrays(pixels, classes, source.class_names)
+    return sources.concatenated(held(source), sources.unlabelled(noise))
 
 
 def strangers(names, data_dir, side):

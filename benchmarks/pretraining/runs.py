@@ -8,6 +8,7 @@ import hashlib
 import json
 
 import tensorflow as tf
+from images import with_noise
 from networks import network
 from schemes import phases
 
@@ -16,19 +17,23 @@ from keras_tilt.data import batches, sources
 from keras_tilt.training import evaluation
 
 CALIBRATED_ON = 10_000  # training images, as they are
+DRAWS = 10_000  # of noise
 
 
 def trained(run, train, test, strangers, out):
     """The record of a run: its settings, its course, and errors at the end."""
     if "10%" in run["scheme"]:
         train = sources.with_labelled_fraction(train, 0.1, run["seed"])
+    some = functools.partial(first, train, CALIBRATED_ON, run["seed"])
+    if "noise" in run["scheme"]:
+        train = with_noise(train, DRAWS, run["size"])
     model = kt.GenerativeClassifier(network(run, len(train.class_names)))
     digest = hashlib.sha256(json.dumps(run).encode()).hexdigest()[:8]
     name = "".join(c if c.isalnum() else "-" for c in run["scheme"])
     views = functools.partial(
         batches.evaluation_batches, batch_size=500, crop=(run["size"], run["size"])
     )
-    some = views(first(train, CALIBRATED_ON, run["seed"]))
+    some = views(some())
     rows = kt.train(
         model,
         phases(run, train),

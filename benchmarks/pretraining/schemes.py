@@ -6,6 +6,7 @@
     GG+DG         generative up to the switch, calibrated, then discriminative
     mix           (1 - a) discriminative + a generative
     mix+queue     the same with past batches among the draws of q
+    mix+noise     the same with Gaussians and wavelets, fitted to the images, among them
     ramp          a falls from 1 to 0, epoch by epoch, around the switch; then DG
     with the labels of a tenth of the images:
     ... 10%       on these
@@ -34,12 +35,16 @@ WHOLE = {
     "GG+DG": [(G, True, "all"), (D, False, "all")],
     "mix": [(None, False, "all")],
     "mix+queue": [(None, False, "all")],
+    "mix+noise": [(None, False, "labelled and noise")],
     "ramp": [("ramp", True, "all"), (D, False, "all")],
 }
 TENTH = {
     f"{scheme} 10%": [(*phase[:2], "labelled") for phase in found]
     for scheme, found in WHOLE.items()
+    if scheme != "mix+noise"
 }
+# Share of a batch that has labels, or is to have some.
+LABELLED = {"labelled": 1, "half labelled": 1 / 2, "labelled and noise": 3 / 4}
 SCHEMES = (
     WHOLE
     | TENTH
@@ -52,7 +57,7 @@ SCHEMES = (
 
 def phases(run, source):
     """The phases of a run, by its settings."""
-    steps = len(source.labels) // run["batch_size"]
+    steps = run["train_images"] // run["batch_size"]
     found, first = [], 0
     for objective, last, images in plan(run):
         rate = learning_rate(run, first * steps, last * steps, run["epochs"] * steps)
@@ -114,8 +119,9 @@ def epoch_batches(run, source, images, epoch, step):
     elif images == "all":
         order = batches.uniform_order(len(source.labels), *place)
     else:
-        labelled = {"labelled": size, "half labelled": size // 2}[images]
+        labelled = round(LABELLED[images] * size)
         order = batches.by_labelled(source.labels, size, labelled, *place)
+    order = order[: run["train_images"]]  # not longer for draws of noise
     side = run["size"]
     return batches.training_batches(
         source,
