@@ -126,9 +126,10 @@ class MovingBatchNormalization(layers.BatchNormalization):
 
     def call(self, inputs, training=None, mask=None):
         """Return maps [batch, height, width, channels] normalized."""
+        normalized = super().call(inputs, training=False)
         if training:
-            super().call(inputs, training=True)  # moves them
-        return super().call(inputs, training=False)
+            super().call(inputs, training=True)  # moves them, for the next batch
+        return normalized
 
 
 KINDS = {"ghost": GhostBatchNormalization, "moving": MovingBatchNormalization}

@@ -81,8 +81,9 @@ def plan(run):
         last = run["switch"] if to_switch else run["epochs"]
         if objective == "ramp":
             weights = np.linspace(1.0, 0.0, 2 * last + 1)[:-1]
+            weights = weights[: run["epochs"]]
             found += [(float(a), i + 1, images) for i, a in enumerate(weights)]
-        else:
+        elif not found or found[-1][1] < last:
             weight = run["mix_weight"] if objective is None else objective
             found.append((weight, last, images))
     return found

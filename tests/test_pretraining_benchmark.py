@@ -1,0 +1,138 @@
+"""Networks, images and phases of `benchmarks/pretraining`, which are controls.
+
+What a control changes, and that it changes nothing else.
+"""
+
+import pathlib
+import runpy
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_tilt as kt
+
+FOLDER = pathlib.Path(__file__).parents[1] / "benchmarks" / "pretraining"
+IMAGES = np.random.default_rng(0).uniform(0, 255, [8, 16, 16, 3]).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def found():
+    """What the modules of the benchmark define, by module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(FOLDER)
+        return {
+            name: runpy.run_path(str(FOLDER / f"{name}.py"))
+            for name in ("networks", "images", "schemes")
+        }
+
+
+def built(found, network="pooled_convnet", normalization="group"):
+    run = {"network": network, "normalization": normalization, "size": 16, "seed": 1}
+    return found["networks"]["network"](run, 5)
+
+
+def in_training(network, images=IMAGES):
+    return network(images, training=True).numpy()
+
+
+@pytest.mark.parametrize(
+    ("network", "normalization", "depends"),
+    [
+        ("pooled_convnet", "group", False),
+        ("pooled_convnet", "layer", False),
+        ("pooled_convnet", "none", False),
+        ("pooled_convnet", "moving", False),
+        ("convnext", "layer", False),
+        ("pooled_convnet", "batch", True),
+        ("pooled_convnet", "ghost", True),
+        ("pooled_convnet_batch_head", "group", True),
+        ("pooled_convnet_centered", "group", True),
+    ],
+)
+def test_logits_depend_on_the_batch_where_statistics_are_its_own(
+    found, network, normalization, depends
+):
+    of_all = in_training(built(found, network, normalization))
+    of_four = in_training(built(found, network, normalization), IMAGES[:4])
+    assert np.allclose(of_all[:4], of_four, atol=1e-3) != depends
+
+
+def test_centered_logits_are_those_of_the_network_less_their_mean(found):
+    """Also their gradients have mean 0; afterwards the mean is that of many batches."""
+    network, plain = built(found, "pooled_convnet_centered"), built(found)
+    expected = plain(IMAGES).numpy()
+    expected -= expected.mean(0)
+    np.testing.assert_allclose(in_training(network), expected, atol=1e-4)
+    with tf.GradientTape() as tape:
+        logits = network(IMAGES, training=True)
+        loss = kt.training.losses.discriminative_loss(np.arange(8) % 5, logits)
+    bias, offsets = tape.gradient(
+        loss, [network.get_layer("classes").bias, network.get_layer("centered").bias]
+    )
+    np.testing.assert_allclose(bias, 0.0, atol=1e-6)
+    assert np.abs(offsets).min() > 1e-4
+    for _ in range(1000):
+        in_training(network)
+    np.testing.assert_allclose(network(IMAGES), expected, atol=1e-2)
+
+
+def test_a_ghost_is_the_batch_norm_of_a_quarter_of_the_batch(found):
+    ghost, batch = (built(found, normalization=kind) for kind in ("ghost", "batch"))
+    quarters = [in_training(batch, images) for images in np.split(IMAGES, 4)]
+    np.testing.assert_allclose(in_training(ghost), np.concatenate(quarters), atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["ghost", "moving"])
+def test_moving_statistics_become_those_of_the_images(found, kind):
+    """So that an image is seen in use as it was in training."""
+    norm = found["networks"]["KINDS"][kind](momentum=0.9)
+    maps = np.random.default_rng(0).normal(3.0, 2.0, [8, 4, 4, 1]).astype(np.float32)
+    for _ in range(200):
+        norm(maps, training=True)
+    parts = np.split(maps, found["networks"]["GHOSTS"]) if kind == "ghost" else [maps]
+    np.testing.assert_allclose(norm.moving_mean, maps.mean(), rtol=0.02)
+    variance = np.mean([part.var() for part in parts])
+    np.testing.assert_allclose(norm.moving_variance, variance, rtol=0.05)
+
+
+def test_noise_has_no_labels_and_the_moments_of_the_images(found):
+    images = keras.ops.convert_to_numpy(tf.image.resize(IMAGES[:, :4, :4], (16, 16)))
+    images = np.uint8(np.tile(images, [40, 1, 1, 1]))
+    source = kt.sources.arrays(images, np.arange(320) % 5)
+    both = found["images"]["with_noise"](source, 2000, 16)
+    assert len(both.labels) == 2320 and np.all(both.labels[320:] == -1)
+    np.testing.assert_array_equal(both.labels[:320], source.labels)
+    draws = both.fetch(tf.range(320, 2320)).numpy().astype(float)
+    for half in np.split(draws, 2):
+        # Images are clipped to [0, 255], which costs a little contrast.
+        np.testing.assert_allclose(half.mean((0, 1, 2)), images.mean((0, 1, 2)), 0.1)
+        np.testing.assert_allclose(half.std(), images.std(), 0.15)
+
+
+@pytest.mark.parametrize("scheme", ["DG", "GG+DG", "mix+noise", "GG(u)+DG 10%", "ramp"])
+def test_schemes_have_as_many_steps_whatever_their_images(found, scheme):
+    labels = np.arange(320) % 5
+    labels = np.where(np.arange(320) < 64, labels, -1) if "10%" in scheme else labels
+    source = kt.sources.arrays(np.zeros([320, 16, 16, 3], np.uint8), labels)
+    if "noise" in scheme:
+        more = kt.sources.arrays(np.zeros([500, 16, 16, 3], np.uint8), [0] * 500)
+        source = kt.sources.concatenated(source, kt.sources.unlabelled(more))
+    run = {
+        **{"scheme": scheme, "seed": 0, "batch_size": 32, "train_images": 320},
+        **{"epochs": 4, "switch": 2, "mix_weight": 0.5, "queue": 2, "size": 16},
+        **{"classes_per_batch": None, "pad": 2, "optimizer": "adamw"},
+        **{"schedule": "restart", "learning_rate": 0.1, "refining_rate": 0.1},
+        "weight_decay": 0.0,
+    }
+    phases = found["schemes"]["phases"](run, source)
+    assert sum(phase.epochs for phase in phases) == 4
+    for phase in phases:
+        batches = [labels.numpy() for _, labels in phase.batches(0, 0)]
+        assert len(batches) == 10
+        shares = {np.mean(labels >= 0) for labels in batches}
+        expected = {"mix+noise": 0.75}.get(scheme, 1.0)
+        if scheme.startswith("GG(u)") and phase.objective == "generative":
+            expected = 0.5
+        assert shares == {expected}
