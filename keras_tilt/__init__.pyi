@@ -64,6 +64,7 @@ from .training import (
     InverseDecay as InverseDecay,
     Phase as Phase,
     WarmUp as WarmUp,
+    center_logits as center_logits,
     discriminative_loss as discriminative_loss,
     evaluation as evaluation,
     generative_loss as generative_loss,

@@ -23,6 +23,7 @@ REGISTERING = (
     "keras_tilt.networks.coupling_flow",
     "keras_tilt.networks.image_generator",
     "keras_tilt.networks.principal_path",
+    "keras_tilt.training.centering",
     "keras_tilt.training.classifier",
     "keras_tilt.training.metrics",
     "keras_tilt.training.optimizers",

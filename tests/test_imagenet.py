@@ -382,6 +382,13 @@ def test_generative_epochs_may_have_a_schedule_of_their_own(asked):
     assert rates(mix, (2 * STEPS,)) == pytest.approx([0.0], abs=1e-8)
 
 
+def test_logits_are_centered_where_that_is_asked_for(asked):
+    for flags, names in ((("--center-logits",), ["centered_logits"]), ((), [])):
+        model, _, _ = asked("--network", "pooled_convnet", *flags)
+        layers = [layer.name for layer in model.network.layers]
+        assert layers[layers.index("classes") + 1 :] == names
+
+
 def test_adamw_decays_kernels_alone(asked):
     """Without a gradient a step is w - rate decay w."""
     flags = ("--optimizer", "adamw", "--weight-decay", 0.5, "--schedule", "constant")

@@ -59,25 +59,6 @@ def test_logits_depend_on_the_batch_where_statistics_are_its_own(
     assert np.allclose(of_all[:4], of_four, atol=1e-3) != depends
 
 
-def test_centered_logits_are_those_of_the_network_less_their_mean(found):
-    """Also their gradients have mean 0; afterwards the mean is that of many batches."""
-    network, plain = built(found, "pooled_convnet_centered"), built(found)
-    expected = plain(IMAGES).numpy()
-    expected -= expected.mean(0)
-    np.testing.assert_allclose(in_training(network), expected, atol=1e-4)
-    with tf.GradientTape() as tape:
-        logits = network(IMAGES, training=True)
-        loss = kt.training.losses.discriminative_loss(np.arange(8) % 5, logits)
-    bias, offsets = tape.gradient(
-        loss, [network.get_layer("classes").bias, network.get_layer("centered").bias]
-    )
-    np.testing.assert_allclose(bias, 0.0, atol=1e-6)
-    assert np.abs(offsets).min() > 1e-4
-    for _ in range(1000):
-        in_training(network)
-    np.testing.assert_allclose(network(IMAGES), expected, atol=1e-2)
-
-
 def test_a_ghost_is_the_batch_norm_of_a_quarter_of_the_batch(found):
     ghost, batch = (built(found, normalization=kind) for kind in ("ghost", "batch"))
     quarters = [in_training(batch, images) for images in np.split(IMAGES, 4)]

@@ -3,7 +3,7 @@
 convnet                    three convolutions and a dense layer
 pooled_convnet             four, each normalized, and a mean over the last map
 pooled_convnet_batch_head  the same, and a batch norm of that mean
-pooled_convnet_centered    the same, whose logits have mean 0 over a batch, and biases
+pooled_convnet_centered    the same, by `kt.center_logits`
 convnext                   blocks of Liu et al. 2022, "A ConvNet for the 2020s", few
 small_alexnet              AlexNet for 64 pixels
 
@@ -34,42 +34,6 @@ def batch_head(*args, **kwargs):
     norm = layers.BatchNormalization(center=False, scale=False, name="head_norm")
     logits = body.get_layer("classes")(norm(features))
     return keras.Model(body.input, logits, name="pooled_convnet_batch_head")
-
-
-def centered(*args, **kwargs):
-    """Logits centered over the batch, whose gradients then sum to zero, as in GG."""
-    body = kt.pooled_convnet(*args, **kwargs)
-    logits = Centered(name="centered")(body.output)
-    return keras.Model(body.input, logits, name="pooled_convnet_centered")
-
-
-@keras.saving.register_keras_serializable("pretraining")
-class Centered(layers.Layer):
-    """Logits less their mean, of the batch in training, else moving; plus biases.
-
-    To subtract the mean of the gradients alone will not do: nothing then holds what
-    all logits of a class have in common, and it drifts until the loss is lost.
-    """
-
-    def build(self, input_shape):
-        """Make the biases and the moving mean."""
-        self.bias = self.add_weight(
-            name="bias", shape=input_shape[-1:], initializer="zeros"
-        )
-        self.moving_mean = self.add_weight(
-            name="moving_mean",
-            shape=input_shape[-1:],
-            initializer="zeros",
-            trainable=False,
-        )
-
-    def call(self, inputs, training=None):
-        """Return the logits [batch, classes]."""
-        mean = self.moving_mean
-        if training:
-            mean = tf.reduce_mean(inputs, axis=0)
-            self.moving_mean.assign(0.99 * self.moving_mean + 0.01 * mean)
-        return inputs - mean + self.bias
 
 
 def convnext(input_shape, num_classes, seed, normalization):
@@ -155,7 +119,7 @@ def pooled(shape, num_classes, seed, normalization):
 NETWORKS = {
     "pooled_convnet": pooled,
     "pooled_convnet_batch_head": batch_head,
-    "pooled_convnet_centered": centered,
+    "pooled_convnet_centered": lambda *args: kt.center_logits(kt.pooled_convnet(*args)),
     "convnext": convnext,
 }
 

@@ -170,6 +170,7 @@ def _add_draws(add):
     )
     add("--calibration-images", type=count, default=50_000, help="to calibrate on")
     add("--sync-batch-norm", action="store_true", help="statistics of all replicas")
+    add("--center-logits", action="store_true", help="over the batch, if no norm does")
     add("--seed", type=natural, default=0, help="of weights, order, crops and dropout")
 
 
@@ -205,7 +206,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(image_training.evaluated(flags.eval_only, images))
             return
         with strategy.scope():
-            model = image_training.built(network, images, flags.sync_batch_norm)
+            model = image_training.built(
+                network, images, flags.sync_batch_norm, flags.center_logits
+            )
         queue = flags.queue // flags.batch_size  # in batches
         taken = course.Course(**given(COURSE), queue=queue)
         phases = taken.phases(images, course.Recipe(flags.optimizer, **given(RECIPE)))

@@ -62,9 +62,10 @@ def _is_affine(step):
     """Whether what is added to the inputs of a step only adds to its output.
 
     Tried with weights at random: those of now may be zero. A layer of one's own with
-    weights is not tried, for it may take no random ones.
+    weights is not tried, for it may take no random ones; it may say so by its attribute
+    `affine = True`.
     """
-    if step.kind != "call":
+    if step.kind != "call" or getattr(step.operation, "affine", False) is True:
         return True
     has_weights = bool(getattr(step.operation, "weights", ()))
     is_own = has_weights and layer_views.is_opaque(step.operation)

@@ -2,6 +2,7 @@
 
 from keras_tilt.training import evaluation
 from keras_tilt.training.calibration import Calibration
+from keras_tilt.training.centering import CenteredLogits, center_logits
 from keras_tilt.training.classifier import GenerativeClassifier
 from keras_tilt.training.losses import discriminative_loss, generative_loss, mixed_loss
 from keras_tilt.training.optimizers import CaffeSGD, Continued, InverseDecay, WarmUp
@@ -13,6 +14,7 @@ from keras_tilt.training.runs.workers import WorkerLost
 __all__ = [
     "CaffeSGD",
     "Calibration",
+    "CenteredLogits",
     "Continued",
     "GenerativeClassifier",
     "InverseDecay",
@@ -20,6 +22,7 @@ __all__ = [
     "Stopped",
     "WarmUp",
     "WorkerLost",
+    "center_logits",
     "discriminative_loss",
     "evaluation",
     "generative_loss",

@@ -26,7 +26,7 @@ from keras_tilt import storage
 from keras_tilt.cli.jobs.image_batches import Images
 from keras_tilt.cli.named import networks
 from keras_tilt.data import batches
-from keras_tilt.training import evaluation
+from keras_tilt.training import centering, evaluation
 from keras_tilt.training.classifier import GenerativeClassifier
 from keras_tilt.training.runs import run
 
@@ -46,12 +46,16 @@ class Plan(NamedTuple):
     prior: np.ndarray | None  # rho [classes]
 
 
-def built(network: str, images: Images, sync_batch_norm: bool) -> GenerativeClassifier:
+def built(
+    network: str, images: Images, sync_batch_norm: bool, center_logits: bool
+) -> GenerativeClassifier:
     """Return the model to train, of the network that is named."""
     classes = len(images.train.class_names)
     found = networks.network(network, images.shape(), classes, images.seed)
     if sync_batch_norm:
         found = synchronized(found)
+    if center_logits:
+        found = centering.center_logits(found)
     return GenerativeClassifier(found)
 
 
