@@ -61,6 +61,7 @@ WITH_KERAS = {
     "serving.requests",
     "training.batch_checks",
     "training.calibrated",
+    "training.centering",
     "training.classifier",
     "training.compile_checks",
     "training.evaluation",
