@@ -67,8 +67,10 @@ class CenteredLogits(keras.layers.Layer):
 
     In training m is that of the batch, over all replicas; a batch of one image has z =
     b, and no gradient but that of b. In use, and in training with `trainable = False`,
-    m is a moving mean over batches. m is subtracted from the logits, not only from
-    their gradients: otherwise nothing holds what all logits of a class have in common.
+    m is a moving mean over batches. It lags behind while the learning rate is large:
+    end with a schedule that lowers the rate. m is subtracted from the logits, not only
+    from their gradients: otherwise nothing holds what all logits of a class have in
+    common.
 
     Args:
         momentum: weight of the means so far in the moving means, in [0, 1); small, for
