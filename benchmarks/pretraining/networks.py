@@ -65,7 +65,7 @@ def _block(x, width, kernels):
     x = layers.LayerNormalization(epsilon=1e-6)(x)
     x = layers.Dense(4 * width, "gelu", kernel_initializer=next(kernels))(x)
     x = layers.Dense(width, kernel_initializer=next(kernels))(x)
-    # A small share of each block at first, in place of stochastic depth.
+    # A tenth of each block, where the paper learns a share per channel.
     return layers.Rescaling(0.1)(x)
 
 

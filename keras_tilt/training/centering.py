@@ -73,8 +73,8 @@ class CenteredLogits(keras.layers.Layer):
     common.
 
     Args:
-        momentum: weight of the means so far in the moving means, in [0, 1); small, for
-            as long as the learning rate is large the means move fast.
+        momentum: weight of the means so far in the moving means, in [0, 1). A smaller
+            one lags less, and follows single batches more.
         **kwargs: of `keras.layers.Layer`.
 
     Attributes:
