@@ -92,12 +92,30 @@ def test_noise_has_no_labels_and_the_moments_of_the_images(found):
         np.testing.assert_allclose(half.std(), images.std(), 0.15)
 
 
-@pytest.mark.parametrize("scheme", ["DG", "GG+DG", "mix+noise", "GG(u)+DG 10%", "ramp"])
+def test_shapes_have_two_colours_and_stand_beside_the_noise(found):
+    """All pixels of an image lie on the line between two colours; half are gray."""
+    shapes = found["images"]["shapes"](60, 16)
+    assert shapes.min() >= 0 and shapes.max() <= 255
+    pixels = shapes.reshape(60, -1, 3)
+    values = np.linalg.svd(pixels - pixels.mean(1, keepdims=True), compute_uv=False)
+    assert np.all(values[:, 0] > 1) and np.all(values[:, 1] < 1e-3 * values[:, 0])
+    gray = np.all(np.ptp(pixels, axis=2) < 1e-3, axis=1)
+    np.testing.assert_array_equal(gray, np.arange(60) % 2 == 0)
+    source = kt.sources.arrays(np.uint8(IMAGES), np.arange(8) % 5)
+    both = found["images"]["with_noise"](source, 90, 16, with_shapes=True)
+    last = both.fetch(tf.range(68, 98)).numpy()
+    expected = np.uint8(np.round(found["images"]["shapes"](30, 16)))
+    np.testing.assert_array_equal(last, expected)
+
+
+@pytest.mark.parametrize(
+    "scheme", ["DG", "GG+DG", "mix+noise", "mix+shapes", "GG(u)+DG 10%", "ramp"]
+)
 def test_schemes_have_as_many_steps_whatever_their_images(found, scheme):
     labels = np.arange(320) % 5
     labels = np.where(np.arange(320) < 64, labels, -1) if "10%" in scheme else labels
     source = kt.sources.arrays(np.zeros([320, 16, 16, 3], np.uint8), labels)
-    if "noise" in scheme:
+    if scheme in ("mix+noise", "mix+shapes"):
         more = kt.sources.arrays(np.zeros([500, 16, 16, 3], np.uint8), [0] * 500)
         source = kt.sources.concatenated(source, kt.sources.unlabelled(more))
     run = {
@@ -113,7 +131,7 @@ def test_schemes_have_as_many_steps_whatever_their_images(found, scheme):
         batches = [labels.numpy() for _, labels in phase.batches(0, 0)]
         assert len(batches) == 10
         shares = {np.mean(labels >= 0) for labels in batches}
-        expected = {"mix+noise": 0.75}.get(scheme, 1.0)
+        expected = 0.75 if scheme in ("mix+noise", "mix+shapes") else 1.0
         if scheme.startswith("GG(u)") and phase.objective == "generative":
             expected = 0.5
         assert shares == {expected}

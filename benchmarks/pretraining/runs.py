@@ -25,8 +25,9 @@ def trained(run, train, test, strangers, out):
     if "10%" in run["scheme"]:
         train = sources.with_labelled_fraction(train, 0.1, run["seed"])
     some = functools.partial(first, train, CALIBRATED_ON, run["seed"])
-    if "noise" in run["scheme"]:
-        train = with_noise(train, DRAWS, run["size"])
+    if run["scheme"] in ("mix+noise", "mix+shapes"):
+        with_shapes = run["scheme"] == "mix+shapes"
+        train = with_noise(train, DRAWS, run["size"], with_shapes)
     model = kt.GenerativeClassifier(network(run, len(train.class_names)))
     digest = hashlib.sha256(json.dumps(run).encode()).hexdigest()[:8]
     name = "".join(c if c.isalnum() else "-" for c in run["scheme"])

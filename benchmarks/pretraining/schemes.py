@@ -7,6 +7,7 @@
     mix           (1 - a) discriminative + a generative
     mix+queue     the same with past batches among the draws of q
     mix+noise     the same with Gaussians and wavelets, fitted to the images, among them
+    mix+shapes    the same with these and shapes of two colours among them
     ramp          a falls from 1 to 0, epoch by epoch, around the switch; then DG
     with the labels of a tenth of the images:
     ... 10%       on these
@@ -36,12 +37,13 @@ WHOLE = {
     "mix": [(None, False, "all")],
     "mix+queue": [(None, False, "all")],
     "mix+noise": [(None, False, "labelled and noise")],
+    "mix+shapes": [(None, False, "labelled and noise")],
     "ramp": [("ramp", True, "all"), (D, False, "all")],
 }
 TENTH = {
     f"{scheme} 10%": [(*phase[:2], "labelled") for phase in found]
     for scheme, found in WHOLE.items()
-    if scheme != "mix+noise"
+    if found[0][2] == "all"
 }
 # Share of a batch that has labels, or is to have some.
 LABELLED = {"labelled": 1, "half labelled": 1 / 2, "labelled and noise": 3 / 4}
