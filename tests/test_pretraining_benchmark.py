@@ -24,7 +24,7 @@ def found():
         patch.syspath_prepend(FOLDER)
         return {
             name: runpy.run_path(str(FOLDER / f"{name}.py"))
-            for name in ("networks", "images", "schemes")
+            for name in ("networks", "images", "schemes", "common_part")
         }
 
 
@@ -135,3 +135,33 @@ def test_schemes_have_as_many_steps_whatever_their_images(found, scheme):
         if scheme.startswith("GG(u)") and phase.objective == "generative":
             expected = 0.5
         assert shares == {expected}
+
+
+def test_what_is_centered_is_the_gradient_less_its_common_part(found):
+    """Of z = W^T x: g = X^T d / n and c = X^T (d - mean d) / n."""
+    linear = keras.Sequential([keras.Input([6]), keras.layers.Dense(4)])
+    kernels, labels = linear.trainable_variables[:1], np.arange(8) % 3
+    x = np.random.default_rng(0).normal(1.0, 1.0, [8, 6]).astype(np.float32)
+    whole, centered = found["common_part"]["gradients"](linear, kernels, x, labels)
+    d = tf.nn.softmax(linear(x)).numpy() - np.eye(4)[labels]
+    np.testing.assert_allclose(whole[0], x.T @ d / 8, atol=1e-6)
+    np.testing.assert_allclose(centered[0], x.T @ (d - d.mean(0)) / 8, atol=1e-6)
+
+
+@pytest.mark.parametrize(("spread", "left"), [(0.0, 0.0), (1.0, None)])
+def test_noise_of_images_that_are_alike_is_all_common(found, spread, left):
+    """Otherwise it is the ratio of the traces, here of what NumPy finds."""
+    linear = keras.Sequential([keras.Input([6]), keras.layers.Dense(4, name="classes")])
+    rng = np.random.default_rng(0)
+    x = 1 + spread * rng.normal(size=[5, 8, 6]).astype(np.float32)
+    labels = rng.integers(0, 4, [5, 8])
+    dataset = tf.data.Dataset.from_tensor_slices((x, labels))
+    noise = found["common_part"]["noise_left"](linear, dataset)
+    d = tf.nn.softmax(linear(x.reshape(-1, 6))).numpy().reshape(5, 8, 4)
+    d -= np.eye(4)[labels]
+    whole, centered = (
+        np.einsum("bni,bnk->bik", x, part).var(0).sum()
+        for part in (d, d - d.mean(1, keepdims=True))
+    )
+    expected = centered / whole if left is None else left
+    np.testing.assert_allclose(list(noise.values()), [expected], atol=1e-3)

@@ -1205,6 +1205,18 @@ def test_the_benchmark_of_schemes_runs_through_and_trains_nothing_twice(tmp_path
 
 
 @pytest.mark.slow
+def test_what_images_have_in_common_is_the_noise_without_batch_norm_alone(tmp_path):
+    out = tmp_path / "common_part.json"
+    command = ["benchmarks/pretraining/common_part.py", "--smoke", "--out", out]
+    first = run_script(*command)
+    assert first.returncode == 0, first.stderr
+    found = json.loads(out.read_text())
+    left = {r["normalization"]: list(r["trained"].values()) for r in found}
+    assert max(left["group"]) < 0.5 < 0.9 < min(left["batch"][:-1])
+    assert run_script(*command).stdout == first.stdout
+
+
+@pytest.mark.slow
 def test_the_benchmark_of_reading_finds_one_nth_of_the_images_for_each(tmp_path):
     out = tmp_path / "reading.json"
     run = run_script("benchmarks/reading.py", "--smoke", "--out", out)
