@@ -69,6 +69,7 @@ from .training import (
     evaluation as evaluation,
     generative_loss as generative_loss,
     mixed_loss as mixed_loss,
+    recenter as recenter,
     train as train,
 )
 from .units import (

@@ -78,6 +78,57 @@ def test_a_single_image_is_the_bias_and_moves_it_alone():
     assert moved == ["centered_logits/bias"]
 
 
+# Exact means
+
+
+def as_pairs(images):
+    return tf.data.Dataset.from_tensor_slices((images, LABELS)).batch(5)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        np.asarray,
+        tf.convert_to_tensor,
+        as_pairs,
+        lambda images: tf.data.Dataset.from_tensor_slices(images).batch(5),
+    ],
+    ids=["array", "tensor", "pairs", "images"],
+)
+@pytest.mark.parametrize("change", [lambda net: net, kt.GenerativeClassifier])
+def test_a_recentered_network_has_the_biases_as_means_in_use(form, change):
+    """Of 12 images in batches of 5, 5 and 2: each counts once."""
+    network = centered()
+    network(IMAGES[:2], training=True)
+    before, bias = network(IMAGES).numpy(), set_bias(network)
+    change_of_means = kt.recenter(change(network), form(IMAGES))
+    found = network(IMAGES).numpy()
+    np.testing.assert_allclose(found.mean(0), bias, atol=1e-5)
+    np.testing.assert_allclose(found, network(IMAGES, training=True), atol=1e-5)
+    expected = before + bias - change_of_means
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_only_what_has_centered_logits_is_recentered():
+    with pytest.raises(ValueError, match=r"`center_logits`.*'pooled_convnet'"):
+        kt.recenter(plain(), IMAGES)
+
+
+def test_images_to_recenter_by_are_some_and_finite_and_nothing_is_lost():
+    network = centered()
+    kt.recenter(network, IMAGES)
+    before = network(IMAGES).numpy()
+    bad = np.where(np.arange(12)[:, None, None, None] == 7, np.nan, IMAGES)
+    for images, message in (
+        (IMAGES[:0], "at least one batch. Received: none"),
+        (as_pairs(IMAGES).repeat(), "without an end"),
+        (bad, r"batch to recenter by 0, 1 of 12 images with NaN"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            kt.recenter(network, images)
+    np.testing.assert_array_equal(network(IMAGES), before)
+
+
 # Its gradients
 
 

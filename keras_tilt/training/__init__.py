@@ -2,7 +2,7 @@
 
 from keras_tilt.training import evaluation
 from keras_tilt.training.calibration import Calibration
-from keras_tilt.training.centering import CenteredLogits, center_logits
+from keras_tilt.training.centering import CenteredLogits, center_logits, recenter
 from keras_tilt.training.classifier import GenerativeClassifier
 from keras_tilt.training.losses import discriminative_loss, generative_loss, mixed_loss
 from keras_tilt.training.optimizers import CaffeSGD, Continued, InverseDecay, WarmUp
@@ -27,5 +27,6 @@ __all__ = [
     "evaluation",
     "generative_loss",
     "mixed_loss",
+    "recenter",
     "train",
 ]

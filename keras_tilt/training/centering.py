@@ -10,15 +10,18 @@ Source: Schraudolph 1998, "Centering neural network gradient factors", which cen
 errors of each unit over the images.
 """
 
-__all__ = ["CenteredLogits", "center_logits"]
+__all__ = ["CenteredLogits", "center_logits", "recenter"]
 
 from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from keras_tilt.training.batch_checks import finite_logits, plain_errors
 from keras_tilt.training.compile_checks import num_classes_of
+from keras_tilt.validation import one_pass
 
 
 def center_logits(network: keras.Model, momentum: float = 0.9) -> keras.Model:
@@ -59,6 +62,75 @@ def center_logits(network: keras.Model, momentum: float = 0.9) -> keras.Model:
     return keras.Model(inputs, layer(network.outputs[0]), name=network.name)
 
 
+def recenter(model: keras.Model, images: Any, batch_size: int = 256) -> np.ndarray:
+    """Set what is subtracted in use to the means over a data set, in one pass.
+
+        m = (1/n) sum_j F[j, :]
+
+    While the learning rate is large, the moving means lag behind, and follow single
+    batches; recenter such a network before it is evaluated or saved. After a schedule
+    that has lowered the rate it makes hardly a difference.
+
+    Args:
+        model: network of `center_logits`, or a `GenerativeClassifier` of it.
+        images: those of training, as the network takes them: `tf.data.Dataset` of
+            batches of images, or of (images, labels), that ends; or an array.
+        batch_size: images per batch if `images` is an array.
+
+    Returns:
+        change: `[classes]` nats, m - the moving means that were.
+
+    Raises:
+        ValueError: a model without the layer, an empty or endless data set, or images
+            or logits not finite.
+
+    Example:
+        >>> network = keras_tilt.center_logits(keras_tilt.lenet())
+        >>> (images, _), _ = keras_tilt.data.embedded_mnist()
+        >>> change = keras_tilt.recenter(network, images)
+
+    Source: as for batch normalization, Ioffe and Szegedy 2015, algorithm 2.
+    """
+    network = getattr(model, "network", model)
+    found = [each for each in network.layers if isinstance(each, CenteredLogits)]
+    if not found:
+        raise ValueError(
+            "Expected a network of `center_logits`, or a classifier of it. Received: "
+            f"{network.name!r}, which has no `CenteredLogits`."
+        )
+    if not isinstance(images, tf.data.Dataset):
+        images = tf.data.Dataset.from_tensor_slices(images).batch(batch_size)
+    layer = found[-1]
+    uncentered = keras.Model(network.input, layer.input)
+    totals, count = _sums_of(uncentered, images)
+    before = layer.moving_mean.numpy()
+    layer.moving_mean.assign(totals / count)
+    return layer.moving_mean.numpy() - before
+
+
+def _sums_of(network, dataset):
+    """Return the sums [classes] of logits over a data set, and how many there are."""
+
+    def of_batch(images, step):
+        logits = tf.cast(network(images, training=False), tf.float32)
+        logits = finite_logits(images, logits, "batch to recenter by", step)
+        return tf.reduce_sum(logits, axis=0), tf.shape(logits)[0]
+
+    of_batch, found = tf.function(of_batch, reduce_retracing=True), []
+    with plain_errors():  # of the data set, too
+        for step, batch in enumerate(one_pass("images", dataset, "recentering")):
+            images, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
+            total, number = of_batch(images, tf.constant(step))
+            found.append((np.float64(total), int(number)))
+    if not found:
+        raise ValueError(
+            "Expected `images` of at least one batch. Received: none. Pass the "
+            "training images."
+        )
+    totals, numbers = zip(*found, strict=True)
+    return np.sum(totals, axis=0), sum(numbers)
+
+
 @keras.saving.register_keras_serializable("keras_tilt")
 class CenteredLogits(keras.layers.Layer):
     """Logits less their mean over the batch, plus a bias per class.
@@ -68,9 +140,9 @@ class CenteredLogits(keras.layers.Layer):
     In training m is that of the batch, over all replicas; a batch of one image has z =
     b, and no gradient but that of b. In use, and in training with `trainable = False`,
     m is a moving mean over batches. It lags behind while the learning rate is large:
-    end with a schedule that lowers the rate. m is subtracted from the logits, not only
-    from their gradients: otherwise nothing holds what all logits of a class have in
-    common.
+    end with a schedule that lowers the rate, or `recenter`. m is subtracted from the
+    logits, not only from their gradients: otherwise nothing holds what all logits of a
+    class have in common.
 
     Args:
         momentum: weight of the means so far in the moving means, in [0, 1). A smaller
