@@ -165,3 +165,17 @@ def test_noise_of_images_that_are_alike_is_all_common(found, spread, left):
     )
     expected = centered / whole if left is None else left
     np.testing.assert_allclose(list(noise.values()), [expected], atol=1e-3)
+
+
+def test_noise_of_errors_that_know_no_feature_is_as_predicted(found):
+    """Random labels, weights of 0: d and h are independent. Of 2,000 batches."""
+    images = keras.Input([3])
+    logits = keras.layers.Dense(4, kernel_initializer="zeros")(images)
+    linear, rng = keras.Model(images, logits), np.random.default_rng(0)
+    x = rng.normal([2.0, 0.0, 1.0], 1.0, [2000, 8, 3]).astype(np.float32)
+    dataset = tf.data.Dataset.from_tensor_slices((x, rng.integers(0, 4, [2000, 8])))
+    predicted = found["common_part"]["spread_of_features"](linear, dataset)
+    np.testing.assert_allclose(predicted, 3 / (4 + 0 + 1 + 3), rtol=0.03)
+    noise = found["common_part"]["noise_left"](linear, dataset)
+    # Of n images, 1/n of what is centered goes with their mean.
+    np.testing.assert_allclose(list(noise.values()), predicted * 7 / 8, rtol=0.06)
