@@ -40,6 +40,7 @@ from .reference import (
     fit_wavelets as fit_wavelets,
     frequency_bands as frequency_bands,
     latent as latent,
+    outliers as outliers,
     spectral_noise as spectral_noise,
     squash as squash,
     sum_of as sum_of,

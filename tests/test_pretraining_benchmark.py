@@ -78,44 +78,24 @@ def test_moving_statistics_become_those_of_the_images(found, kind):
     np.testing.assert_allclose(norm.moving_variance, variance, rtol=0.05)
 
 
-def test_noise_has_no_labels_and_the_moments_of_the_images(found):
-    images = keras.ops.convert_to_numpy(tf.image.resize(IMAGES[:, :4, :4], (16, 16)))
-    images = np.uint8(np.tile(images, [40, 1, 1, 1]))
-    source = kt.sources.arrays(images, np.arange(320) % 5)
-    both = found["images"]["with_noise"](source, 2000, 16)
-    assert len(both.labels) == 2320 and np.all(both.labels[320:] == -1)
-    np.testing.assert_array_equal(both.labels[:320], source.labels)
-    draws = both.fetch(tf.range(320, 2320)).numpy().astype(float)
-    for half in np.split(draws, 2):
-        # Images are clipped to [0, 255], which costs a little contrast.
-        np.testing.assert_allclose(half.mean((0, 1, 2)), images.mean((0, 1, 2)), 0.1)
-        np.testing.assert_allclose(half.std(), images.std(), 0.15)
-
-
-def test_shapes_have_two_colours_and_stand_beside_the_noise(found):
-    """All pixels of an image lie on the line between two colours; half are gray."""
-    shapes = found["images"]["shapes"](60, 16)
-    assert shapes.min() >= 0 and shapes.max() <= 255
-    pixels = shapes.reshape(60, -1, 3)
-    values = np.linalg.svd(pixels - pixels.mean(1, keepdims=True), compute_uv=False)
-    assert np.all(values[:, 0] > 1) and np.all(values[:, 1] < 1e-3 * values[:, 0])
-    gray = np.all(np.ptp(pixels, axis=2) < 1e-3, axis=1)
-    np.testing.assert_array_equal(gray, np.arange(60) % 2 == 0)
-    source = kt.sources.arrays(np.uint8(IMAGES), np.arange(8) % 5)
-    both = found["images"]["with_noise"](source, 90, 16, with_shapes=True)
-    last = both.fetch(tf.range(68, 98)).numpy()
-    expected = np.uint8(np.round(found["images"]["shapes"](30, 16)))
-    np.testing.assert_array_equal(last, expected)
+def test_outliers_follow_the_images_without_labels(found):
+    source = kt.sources.arrays(np.uint8(np.tile(IMAGES, [10, 1, 1, 1])), [0, 1] * 40)
+    kinds = found["schemes"]["OUTLIERS"]["mix+outliers"]
+    both = found["images"]["with_outliers"](source, 30, 16, kinds)
+    np.testing.assert_array_equal(both.labels, [0, 1] * 40 + [-1] * 30)
+    expected = kt.outliers(source.fetch(tf.range(80)), 30, 0, kinds)
+    found_pixels = both.fetch(tf.range(80, 110)).numpy()
+    np.testing.assert_array_equal(found_pixels, np.uint8(np.round(expected)))
 
 
 @pytest.mark.parametrize(
-    "scheme", ["DG", "GG+DG", "mix+noise", "mix+shapes", "GG(u)+DG 10%", "ramp"]
+    "scheme", ["DG", "GG+DG", "mix+noise", "mix+outliers", "GG(u)+DG 10%", "ramp"]
 )
 def test_schemes_have_as_many_steps_whatever_their_images(found, scheme):
     labels = np.arange(320) % 5
     labels = np.where(np.arange(320) < 64, labels, -1) if "10%" in scheme else labels
     source = kt.sources.arrays(np.zeros([320, 16, 16, 3], np.uint8), labels)
-    if scheme in ("mix+noise", "mix+shapes"):
+    if scheme in ("mix+noise", "mix+outliers"):
         more = kt.sources.arrays(np.zeros([500, 16, 16, 3], np.uint8), [0] * 500)
         source = kt.sources.concatenated(source, kt.sources.unlabelled(more))
     run = {
@@ -131,7 +111,7 @@ def test_schemes_have_as_many_steps_whatever_their_images(found, scheme):
         batches = [labels.numpy() for _, labels in phase.batches(0, 0)]
         assert len(batches) == 10
         shares = {np.mean(labels >= 0) for labels in batches}
-        expected = 0.75 if scheme in ("mix+noise", "mix+shapes") else 1.0
+        expected = 0.75 if scheme in ("mix+noise", "mix+outliers") else 1.0
         if scheme.startswith("GG(u)") and phase.objective == "generative":
             expected = 0.5
         assert shares == {expected}

@@ -1,6 +1,6 @@
 """Images of the benchmark: to train on, to test on, and of other kinds."""
 
-__all__ = ["opened", "strangers", "with_noise"]
+__all__ = ["opened", "strangers", "with_outliers"]
 
 import pathlib
 
@@ -38,46 +38,13 @@ def held(source):
     return sources.arrays(np.concatenate(pixels), source.labels, source.class_names)
 
 
-def with_noise(source, count, side, with_shapes=False):
-    """More images without label: Gaussians of the spectrum of the images, as many of
-    the amplitudes and kurtosis of their Haar wavelets, down to one cell, and, where
-    they are wanted, as many shapes."""
+def with_outliers(source, count, side, kinds):
+    """More images, without label, that are unlike those of the source."""
     some = batches.evaluation_batches(source, 500, crop=(side, side)).take(10)
-    images = np.concatenate([x for x, _ in some.as_numpy_iterator()])
-    shape, seed = images.shape[1:], np.array([0, 0])
-    haar = kt.fit_wavelets(images, "haar", levels=int(np.log2(side)))
-    references = (
-        kt.spectral_noise(shape, spectrum=kt.fit_spectrum(images)),
-        kt.wavelet_noise(shape, wavelets=haar),
-    )
-    each = count // (len(references) + with_shapes)
-    draws = [q.sample(each, seed=seed) for q in references]
-    draws = np.concatenate(draws + [shapes(each, side)] * with_shapes)
-    pixels = np.uint8(np.round(np.clip(draws, 0, 255)))
-    classes = np.zeros(len(pixels), np.int32)
-    noise = sources.arrays(pixels, classes, source.class_names)
-    return sources.concatenated(held(source), sources.unlabelled(noise))
-
-
-def shapes(count, side):
-    """Images of two colours, half of them gray: where smooth noise is above a level.
-
-    As the "blobs" of Hendrycks, Mazeika and Dietterich 2019, "Deep anomaly detection
-    with outlier exposure", of more sizes.
-    """
-    rng = np.random.default_rng(0)
-    frequencies = np.fft.fftfreq(side)
-    squared = frequencies[:, None] ** 2 + frequencies**2
-    blur = rng.uniform(0.5, 4.0, [count, 1, 1]) * side / 32  # pixels
-    white = np.fft.fft2(rng.normal(size=[count, side, side]))
-    smooth = np.fft.ifft2(white * np.exp(-2 * (np.pi * blur) ** 2 * squared)).real
-    smooth /= smooth.std((1, 2), keepdims=True)
-    level = rng.uniform(0.0, 1.5, [count, 1, 1])
-    inside = np.clip(0.5 + 2 * (smooth - level), 0, 1)[..., None]  # soft edges
-    ground, colour = rng.uniform(0, 255, [2, count, 1, 1, 3])
-    gray = np.arange(count) % 2 == 0
-    ground[gray], colour[gray] = ground[gray, ..., :1], colour[gray, ..., :1]
-    return (ground + inside * (colour - ground)).astype(np.float32)
+    draws = kt.outliers(some, count, 0, kinds)
+    pixels, classes = np.uint8(np.round(draws)), np.zeros(count, np.int32)
+    outliers = sources.arrays(pixels, classes, source.class_names)
+    return sources.concatenated(held(source), sources.unlabelled(outliers))
 
 
 def strangers(names, data_dir, side):

@@ -8,16 +8,16 @@ import hashlib
 import json
 
 import tensorflow as tf
-from images import with_noise
+from images import with_outliers
 from networks import network
-from schemes import phases
+from schemes import OUTLIERS, phases
 
 import keras_tilt as kt
 from keras_tilt.data import batches, sources
 from keras_tilt.training import evaluation
 
 CALIBRATED_ON = 10_000  # training images, as they are
-DRAWS = 10_000  # of noise
+OUTLIERS_DRAWN = 10_000
 
 
 def trained(run, train, test, strangers, out):
@@ -25,9 +25,9 @@ def trained(run, train, test, strangers, out):
     if "10%" in run["scheme"]:
         train = sources.with_labelled_fraction(train, 0.1, run["seed"])
     some = functools.partial(first, train, CALIBRATED_ON, run["seed"])
-    if run["scheme"] in ("mix+noise", "mix+shapes"):
-        with_shapes = run["scheme"] == "mix+shapes"
-        train = with_noise(train, DRAWS, run["size"], with_shapes)
+    if run["scheme"] in OUTLIERS:
+        kinds = OUTLIERS[run["scheme"]]
+        train = with_outliers(train, OUTLIERS_DRAWN, run["size"], kinds)
     model = kt.GenerativeClassifier(network(run, len(train.class_names)))
     digest = hashlib.sha256(json.dumps(run).encode()).hexdigest()[:8]
     name = "".join(c if c.isalnum() else "-" for c in run["scheme"])

@@ -7,7 +7,7 @@
     mix           (1 - a) discriminative + a generative
     mix+queue     the same with past batches among the draws of q
     mix+noise     the same with Gaussians and wavelets, fitted to the images, among them
-    mix+shapes    the same with these and shapes of two colours among them
+    mix+outliers  the same with these and shapes of two colours among them
     ramp          a falls from 1 to 0, epoch by epoch, around the switch; then DG
     with the labels of a tenth of the images:
     ... 10%       on these
@@ -17,7 +17,7 @@
 Schemes of one run have the same initial weights and the same number of steps.
 """
 
-__all__ = ["SCHEMES", "phases"]
+__all__ = ["OUTLIERS", "SCHEMES", "phases"]
 
 import functools
 
@@ -36,8 +36,8 @@ WHOLE = {
     "GG+DG": [(G, True, "all"), (D, False, "all")],
     "mix": [(None, False, "all")],
     "mix+queue": [(None, False, "all")],
-    "mix+noise": [(None, False, "labelled and noise")],
-    "mix+shapes": [(None, False, "labelled and noise")],
+    "mix+noise": [(None, False, "labelled and others")],
+    "mix+outliers": [(None, False, "labelled and others")],
     "ramp": [("ramp", True, "all"), (D, False, "all")],
 }
 TENTH = {
@@ -46,7 +46,12 @@ TENTH = {
     if found[0][2] == "all"
 }
 # Share of a batch that has labels, or is to have some.
-LABELLED = {"labelled": 1, "half labelled": 1 / 2, "labelled and noise": 3 / 4}
+LABELLED = {"labelled": 1, "half labelled": 1 / 2, "labelled and others": 3 / 4}
+# Kinds of `kt.outliers` among the images.
+OUTLIERS = {
+    "mix+noise": ("gaussians", "wavelets"),
+    "mix+outliers": ("gaussians", "wavelets", "shapes"),
+}
 SCHEMES = (
     WHOLE
     | TENTH
@@ -124,7 +129,7 @@ def epoch_batches(run, source, images, epoch, step):
     else:
         labelled = round(LABELLED[images] * size)
         order = batches.by_labelled(source.labels, size, labelled, *place)
-    order = order[: run["train_images"]]  # not longer for draws of noise
+    order = order[: run["train_images"]]  # not longer for outliers
     side = run["size"]
     return batches.training_batches(
         source,

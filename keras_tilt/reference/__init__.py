@@ -10,6 +10,7 @@ from keras_tilt.reference.distributions import (
 from keras_tilt.reference.generators import latent
 from keras_tilt.reference.heavy_tails import wavelet_noise
 from keras_tilt.reference.learned import fit_latent
+from keras_tilt.reference.outliers import outliers
 from keras_tilt.reference.spectrum import Spectrum, fit_spectrum, power_law
 from keras_tilt.reference.sums import sum_of
 from keras_tilt.reference.wavelets import Wavelets, fit_wavelets
@@ -23,6 +24,7 @@ __all__ = [
     "fit_wavelets",
     "frequency_bands",
     "latent",
+    "outliers",
     "power_law",
     "spectral_noise",
     "squash",

@@ -1,0 +1,132 @@
+"""Images unlike those of a data set: noise that is fitted to them, and shapes.
+
+    q' = (1 - s) q + s u,    u: Gaussians, wavelets, shapes
+
+A classifier that is trained generatively with draws of u among its images has log
+densities that are low there: -1 as the label of a draw enters it in the normalizers
+alone.
+
+Source: Hendrycks, Mazeika and Dietterich 2019, "Deep anomaly detection with outlier
+exposure", for training on outliers; its "blobs" for the shapes, which have more sizes.
+"""
+
+__all__ = ["KINDS", "outliers"]
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from keras_tilt.reference.distributions import spectral_noise
+from keras_tilt.reference.heavy_tails import wavelet_noise
+from keras_tilt.reference.image_batches import image_batches
+from keras_tilt.reference.spectrum import fit_spectrum
+from keras_tilt.reference.wavelets import fit_wavelets
+
+KINDS = "gaussians", "wavelets", "shapes"
+
+_BLUR = 1 / 64, 1 / 8  # of the shapes, of the longer side of an image
+_HIGHEST = 1.5  # level of the shapes, standard deviations
+_SLOPE = 2.0  # of their edges, per standard deviation
+
+
+def outliers(
+    images: ArrayLike | Iterable,
+    count: int,
+    seed: int,
+    kinds: Sequence[str] = KINDS,
+) -> np.ndarray:
+    """Return images unlike the given ones, but of their size and range.
+
+    "gaussians" have the spectrum of the images, "wavelets" the amplitudes and kurtosis
+    of their Haar wavelets, and "shapes" have two random colours, gray every other time,
+    one of them where smooth noise is above a level:
+
+        x = ground + clip(1/2 + 2 (z - level), 0, 1) (colour - ground)
+
+    with z Gaussian noise of unit variance, blurred by 1/64 to 1/8 of the longer side,
+    and level in [0, 1.5]. All are clipped to the range of the images.
+
+    Train with them: they go into the batches as images without label, -1.
+
+    Args:
+        images: [n, height, width, channels], or an iterable of such batches, such as a
+            `tf.data.Dataset`, also of pairs (images, labels), that ends; a few thousand
+            will do. They are kept in memory.
+        count: number of images to return, at least one of each kind.
+        seed: a whole number; equal seeds give equal images.
+        kinds: which; by default all three.
+
+    Returns:
+        outliers: `[count, height, width, channels]` float32, equally many of each kind,
+        one kind after the other; the last has the rest.
+
+    Raises:
+        ValueError: an unknown kind, too small a `count`, or images that no noise can be
+            fitted to: see `fit_spectrum` and `fit_wavelets`.
+
+    Example:
+        >>> (images, _), _ = keras_tilt.data.embedded_mnist()
+        >>> keras_tilt.outliers(images, 300, seed=0).shape
+        (300, 28, 28, 1)
+
+    Source: Hendrycks, Mazeika and Dietterich 2019.
+    """
+    _check(count, kinds)
+    images = np.concatenate(list(image_batches(images))).astype(np.float32)
+    low, high = float(images.min()), float(images.max())
+    each, found = count // len(kinds), []
+    for i, kind in enumerate(kinds):
+        number = each if i < len(kinds) - 1 else count - i * each
+        found.append(_DRAWS[kind](images, number, [seed, KINDS.index(kind)]))
+    return np.clip(np.concatenate(found), low, high).astype(np.float32)
+
+
+def _check(count, kinds):
+    unknown = sorted(set(kinds) - set(KINDS))
+    if unknown or not kinds or isinstance(kinds, str):
+        raise ValueError(
+            f"Expected `kinds` of {', '.join(map(repr, KINDS))}. Received: {kinds!r}. "
+            "Leave it out for all."
+        )
+    if count < len(kinds):
+        raise ValueError(
+            f"Expected a `count` of at least {len(kinds)}, one of each kind. Received: "
+            f"{count}. Pass about as many as a fifth of the training images."
+        )
+
+
+def _gaussians(images, count, seed):
+    spectrum = fit_spectrum(images)
+    return spectral_noise(images.shape[1:], spectrum=spectrum).sample(count, seed=seed)
+
+
+def _wavelets(images, count, seed):
+    haar = fit_wavelets(images, "haar", levels=_halvings(images.shape[1:3]))
+    return wavelet_noise(images.shape[1:], wavelets=haar).sample(count, seed=seed)
+
+
+def _halvings(sides):
+    """How often both sides can be halved; at least once."""
+    sides = np.gcd(*sides)
+    return max(1, int(sides & -sides).bit_length() - 1)
+
+
+def _shapes(images, count, seed):
+    _, height, width, channels = images.shape
+    rng = np.random.default_rng(seed)
+    squared = np.fft.fftfreq(height)[:, None] ** 2 + np.fft.fftfreq(width) ** 2
+    blur = rng.uniform(*_BLUR, [count, 1, 1]) * max(height, width)
+    white = np.fft.fft2(rng.normal(size=[count, height, width]))
+    smooth = np.fft.ifft2(white * np.exp(-2 * (np.pi * blur) ** 2 * squared)).real
+    smooth /= smooth.std((1, 2), keepdims=True)
+    level = rng.uniform(0.0, _HIGHEST, [count, 1, 1])
+    inside = np.clip(0.5 + _SLOPE * (smooth - level), 0, 1)[..., None]
+    colours = [2, count, 1, 1, channels]
+    ground, colour = rng.uniform(images.min(), images.max(), colours)
+    gray = np.arange(count) % 2 == 0
+    ground[gray], colour[gray] = ground[gray, ..., :1], colour[gray, ..., :1]
+    return ground + inside * (colour - ground)
+
+
+_DRAWS = dict(zip(KINDS, (_gaussians, _wavelets, _shapes), strict=True))
