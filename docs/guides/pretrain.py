@@ -196,7 +196,7 @@ for images, classes in ((x_train, y_train), (both, labels)):
 # every stranger, 0.5 by chance, less if strangers seem likelier than digits. What is like
 # nothing that was shown, such as two digits at once, is told less surely. On CIFAR-10 this
 # tells digits and photographs of other classes
-# ([results](../results.md#the-same-network-on-cifar-10)).
+# ([results](../results.md#telling-images-of-another-kind)).
 #
 # ## A run that survives being killed
 #
