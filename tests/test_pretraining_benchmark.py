@@ -148,7 +148,11 @@ def test_noise_of_images_that_are_alike_is_all_common(found, spread, left):
 
 
 def test_noise_of_errors_that_know_no_feature_is_as_predicted(found):
-    """Random labels, weights of 0: d and h are independent. Of 2,000 batches."""
+    """Random labels, weights of 0: d and h are independent.
+
+    Standard errors: of variances of 16,000 features .6 %, of the ratio of traces over
+    2,000 batches and 9 dimensions 1.5 %. Allowed are four of them and more.
+    """
     images = keras.Input([3])
     logits = keras.layers.Dense(4, kernel_initializer="zeros")(images)
     linear, rng = keras.Model(images, logits), np.random.default_rng(0)

@@ -15,10 +15,12 @@ class counts of a batch. For the last kernel, g = 1/n sum_i h_i d_i^T, it is
     predicted = trace Cov(h) / E |h|^2
 
 if d does not depend on the features h. Weights are those of the start, and those after
-some steps of DG. Two minutes a network on one core.
+some steps of DG; moving statistics have seen the batches once before. Two minutes a
+network on one core. A network without normalization needs a rate of .001.
 
     python benchmarks/pretraining/common_part.py --data-dir DIR \\
-        --dataset CIFAR10.npz --out results/common_part.json
+        --dataset CIFAR10.npz --normalizations group layer batch ghost moving \\
+        --out results/common_part.json
 """
 
 import os

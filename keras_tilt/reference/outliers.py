@@ -1,6 +1,6 @@
 """Images unlike those of a data set: noise that is fitted to them, and shapes.
 
-    q' = (1 - s) q + s u,    u: Gaussians, wavelets, shapes
+    q' = (1 - s) q + s u,    u: Gaussians, wavelets, shapes;  s: their share of a batch
 
 A classifier that is trained generatively with draws of u among its images has log
 densities that are low there: -1 as the label of a draw enters it in the normalizers
