@@ -186,6 +186,11 @@ def check_count(name: str, value: int, smallest: int, largest: int = 2**31 - 1) 
         )
 
 
+def check_seed(seed: int, name: str = "seed") -> None:
+    """Raise a ValueError unless NumPy can draw by a seed."""
+    check_count(name, seed, 0, 2**63 - 1)
+
+
 def few(values: ArrayLike) -> str:
     """Return the first numbers of an array as text, for an error."""
     return ", ".join(f"{value:.4g}" for value in np.ravel(values)[:4])

@@ -109,6 +109,16 @@ def test_a_recentered_network_has_the_biases_as_means_in_use(form, change):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_a_network_of_replicas_is_recentered_on_each(strategy):
+    with strategy.scope():
+        network = centered()
+    layer = network.get_layer("centered_logits")
+    kt.recenter(network, as_pairs(IMAGES))
+    expected = plain()(IMAGES).numpy().mean(0)
+    for copy in strategy.experimental_local_results(layer.moving_mean.value):
+        np.testing.assert_allclose(copy, expected, atol=1e-5)
+
+
 def test_only_what_has_centered_logits_is_recentered():
     with pytest.raises(ValueError, match=r"`center_logits`.*'pooled_convnet'"):
         kt.recenter(plain(), IMAGES)

@@ -132,11 +132,21 @@ def unmeasured(monkeypatch):
     monkeypatch.setattr(fitting, "law_of", lambda *_: {})
 
 
-def test_equal_arguments_give_equal_generators_and_another_seed_another(unmeasured):
-    first, second, other = fit(), fit(), fit(seed=1)
-    assert_same_weights(first, second)
+@pytest.fixture(scope="module")
+def whole():
+    """A fit of eight steps that nothing stops."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(fitting, "law_of", lambda *_: {})
+        return fit(number=80)
+
+
+def test_equal_arguments_give_equal_generators_and_another_seed_another(
+    whole, unmeasured
+):
+    assert_same_weights(whole, fit(number=80))
+    other = fit(number=80, seed=1)
     assert any(
-        np.any(a != b) for a, b in zip(first.weights, other.weights, strict=True)
+        np.any(a != b) for a, b in zip(whole.weights, other.weights, strict=True)
     )
 
 
@@ -144,11 +154,10 @@ class StoppedError(Exception):
     """Raised in the middle of a fit."""
 
 
-@pytest.mark.parametrize("after", [1, 3, slow(5)])
+@pytest.mark.parametrize("after", [slow(1), 3, slow(5)])
 def test_a_fit_that_was_stopped_resumes_bit_for_bit(
-    tmp_path, monkeypatch, unmeasured, after
+    tmp_path, monkeypatch, whole, unmeasured, after
 ):
-    whole = fit(number=80)
     advance = fitting._Fit._advance
 
     def stopping(self, step):
@@ -167,10 +176,10 @@ def test_a_fit_that_was_stopped_resumes_bit_for_bit(
 
 
 def test_the_state_is_of_a_whole_step_when_an_interrupt_comes_after_it(
-    tmp_path, monkeypatch, unmeasured
+    tmp_path, monkeypatch, whole, unmeasured
 ):
     """Between the graph of a step and the loop: the optimizer has counted it."""
-    whole, step_of = fit(number=80), fitting._Fit._step
+    step_of = fitting._Fit._step
 
     def interrupted(self, shares, seed):
         found = step_of(self, shares, seed)
@@ -380,11 +389,22 @@ def test_a_reference_by_another_name_is_refused_at_once(text):
         flags.reference(text)
 
 
+@pytest.fixture(scope="module")
+def few_digits(tmp_path_factory):
+    """A file of 300 digits to fit to, and 100 held out."""
+    path = tmp_path_factory.mktemp("digits") / "few.npz"
+    (x_train, y_train), (x_test, y_test) = kt.data.embedded_mnist()
+    train = {"x_train": x_train[:300], "y_train": y_train[:300]}
+    np.savez(path, **train, x_test=x_test[:100], y_test=y_test[:100])
+    return str(path)
+
+
+@pytest.mark.parametrize("data", ["few digits", slow("digits")])
 def test_the_command_writes_generator_law_and_picture_and_nothing_else(
-    tmp_path, capsys
+    data, few_digits, tmp_path, capsys
 ):
-    out = tmp_path / "q.keras"
-    commands.main(["reference", "digits", "--smoke", "--out", str(out)])
+    out, data = tmp_path / "q.keras", few_digits if data == "few digits" else data
+    commands.main(["reference", data, "--smoke", "--out", str(out)])
     printed = capsys.readouterr().out
     assert {path.name for path in tmp_path.iterdir()} == {
         "q.json",
@@ -395,10 +415,10 @@ def test_the_command_writes_generator_law_and_picture_and_nothing_else(
     assert json.loads(out.with_suffix(".json").read_text())["law"] == loaded.law
     assert f"--reference latent:{out}" in printed and "accuracy of a network" in printed
     made_at = out.stat().st_mtime_ns
-    commands.main(["reference", "digits", "--smoke", "--out", str(out)])
+    commands.main(["reference", data, "--smoke", "--out", str(out)])
     assert out.stat().st_mtime_ns == made_at and capsys.readouterr().out == printed
     with pytest.raises(SystemExit, match="Expected a new --out"):
-        commands.main(["reference", "digits", "--smoke", "--seed=1", f"--out={out}"])
+        commands.main(["reference", data, "--smoke", "--seed=1", f"--out={out}"])
 
 
 def test_the_command_refuses_what_it_cannot_read_and_leaves_what_is_there(tmp_path):

@@ -90,7 +90,7 @@ def test_gray_images_of_any_size_will_do():
 @pytest.mark.parametrize(
     ("count", "kinds", "message"),
     [
-        (2, KINDS, "`count` of at least 3.*Received: 2"),
+        (2, KINDS, "`count` must be a whole number from 3.*Received: 2"),
         (9, ("shapes", "text"), "`kinds` of 'gaussians', 'wavelets', 'shapes'.*text"),
         (9, "shapes", "`kinds`.*Received: 'shapes'"),
         (9, (), r"`kinds`.*Received: \(\)"),

@@ -147,6 +147,19 @@ def test_noise_of_images_that_are_alike_is_all_common(found, spread, left):
     np.testing.assert_allclose(list(noise.values()), [expected], atol=1e-3)
 
 
+def test_a_gradient_that_is_always_zero_has_no_share_and_says_so(found):
+    """Behind a ReLU that is off for every image."""
+    dead = keras.Sequential(
+        [keras.Input([6]), keras.layers.Dense(4), keras.layers.ReLU()]
+    )
+    dead.layers[0].bias.assign([-100.0] * 4)
+    rng = np.random.default_rng(0)
+    x, labels = rng.normal(size=[5, 8, 6]), rng.integers(0, 4, [5, 8])
+    dataset = tf.data.Dataset.from_tensor_slices((x.astype(np.float32), labels))
+    with pytest.raises(ValueError, match=r"dense.*/kernel that differs.*variance 0"):
+        found["common_part"]["noise_left"](dead, dataset)
+
+
 def test_noise_of_errors_that_know_no_feature_is_as_predicted(found):
     """Random labels, weights of 0: d and h are independent.
 

@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_tilt as kt
+from keras_tilt import masking, sources
+from keras_tilt.training import evaluation
 from keras_tilt.validation import as_array, as_labels, as_number, check_count
 
 
@@ -103,3 +106,31 @@ def test_a_whole_number_within_its_range_passes(value):
 def test_any_other_number_is_named_with_its_range(value):
     with pytest.raises(ValueError, match=r"`num_chains` .* from 2 to 5. Received: "):
         check_count("num_chains", value, 2, 5)
+
+
+# Seeds, by which NumPy draws
+
+FEW = np.random.default_rng(0).integers(0, 255, [12, 8, 8, 3], np.uint8)
+LABELS = np.arange(12) % 2
+SEEDED = {
+    "outliers": lambda seed: kt.outliers(FEW, 3, seed),
+    "fit_latent": lambda seed: kt.fit_latent(FEW, seed=seed),
+    "uniform_order": lambda seed: kt.batches.uniform_order(12, seed, 0),
+    "by_classes": lambda seed: kt.batches.by_classes(LABELS, 4, 2, seed, 0),
+    "by_labelled": lambda seed: kt.batches.by_labelled(LABELS, 4, 4, seed, 0),
+    "training_batches": lambda seed: kt.batches.training_batches(
+        sources.arrays(FEW, LABELS), np.arange(12), 4, seed=seed, epoch=0, crop=(8, 8)
+    ),
+    "with_labelled_fraction": lambda seed: sources.with_labelled_fraction(
+        sources.arrays(FEW, LABELS), 0.5, seed
+    ),
+    "cross_tempered": lambda seed: evaluation.cross_tempered(None, seed),
+    "landscapes": lambda seed: masking.scenes.synthetic(1, seed=seed),
+}
+
+
+@pytest.mark.parametrize("name", SEEDED)
+@pytest.mark.parametrize("seed", [-1, 1.5, None])
+def test_a_seed_that_numpy_cannot_draw_by_is_named(name, seed):
+    with pytest.raises(ValueError, match=rf"`seed` must be .* Received: {seed}"):
+        SEEDED[name](seed)

@@ -41,8 +41,9 @@ SETTINGS = (
     "classes_per_batch",
     *("optimizer", "schedule", "learning_rate", "refining_rate", "weight_decay"),
 )
-POOLED = ("pooled_convnet", "pooled_convnet_batch_head", "pooled_convnet_centered")
-NETWORKS = ("convnet", *POOLED, "convnext", "small_alexnet")
+UNCENTERED = ("convnet", "pooled_convnet", "convnext", "small_alexnet")
+CENTERED = tuple(f"{name}_centered" for name in UNCENTERED)
+NETWORKS = (*UNCENTERED, "pooled_convnet_batch_head", *CENTERED)
 NORMALIZATIONS = ("none", "batch", "ghost", "moving", "group", "layer")
 
 

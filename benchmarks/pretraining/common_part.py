@@ -90,7 +90,8 @@ def main():
     for kind in flags.normalizations:
         run["normalization"] = kind
         if not results.records_of(run, flags.out):
-            record = {**run, **looked_at(run, train)}
+            with process.as_exit():
+                record = {**run, **looked_at(run, train)}
             results.append_records(flags.out, [record])
         (record,) = results.records_of(run, flags.out)
         for when in ("at the start", "trained"):
@@ -157,6 +158,12 @@ def noise_left(net, images_and_labels):
             sum(np.var([part[i].numpy() for part in which], axis=0).ravel())
             for which in zip(*looks, strict=True)
         )
+        if not 0 < whole < np.inf:
+            raise ValueError(
+                f"Expected a gradient of {kernel.path} that differs between batches. "
+                f"Received: one of variance {whole}; its activations may all be off. "
+                "Lower --learning-rate."
+            )
         found[kernel.path] = round(float(centered / whole), 4)
     return found
 

@@ -3,9 +3,9 @@
 convnet                    three convolutions and a dense layer
 pooled_convnet             four, each normalized, and a mean over the last map
 pooled_convnet_batch_head  the same, and a batch norm of that mean
-pooled_convnet_centered    the same, by `kt.center_logits`
 convnext                   blocks of Liu et al. 2022, "A ConvNet for the 2020s", few
 small_alexnet              AlexNet for 64 pixels
+..._centered               the same, its logits centered by `kt.center_logits`
 
 and, in a pooled_convnet, batch normalization of two more kinds:
 
@@ -119,7 +119,6 @@ def pooled(shape, num_classes, seed, normalization):
 NETWORKS = {
     "pooled_convnet": pooled,
     "pooled_convnet_batch_head": batch_head,
-    "pooled_convnet_centered": lambda *args: kt.center_logits(kt.pooled_convnet(*args)),
     "convnext": convnext,
 }
 
@@ -127,9 +126,15 @@ NETWORKS = {
 def network(run, num_classes):
     """The network of a run, of weights by its seed."""
     shape, norm = (run["size"], run["size"], 3), run["normalization"]
-    arguments = shape, num_classes, run["seed"]
-    if run["network"] == "convnet":
+    plain = run["network"].removesuffix("_centered")
+    found = uncentered(plain, (shape, num_classes, run["seed"]), norm)
+    return found if plain == run["network"] else kt.center_logits(found)
+
+
+def uncentered(name, arguments, norm):
+    """One by its name, from (shape of an image, classes, seed) and a normalization."""
+    if name == "convnet":
         return kt.convnet(*arguments, batch_norm=norm == "batch")
-    if run["network"] == "small_alexnet":
+    if name == "small_alexnet":
         return kt.small_alexnet(*arguments)
-    return NETWORKS[run["network"]](*arguments, None if norm == "none" else norm)
+    return NETWORKS[name](*arguments, None if norm == "none" else norm)

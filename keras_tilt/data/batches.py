@@ -38,7 +38,7 @@ from keras_tilt.data.crops import (
 )
 from keras_tilt.data.orders import by_classes, by_labelled, uniform_order
 from keras_tilt.data.sources.image_source import Source
-from keras_tilt.validation import check_count
+from keras_tilt.validation import check_count, check_seed
 
 # The random stream of (seed, epoch) that places crops; `orders` has others.
 _CUTS = 2
@@ -107,6 +107,7 @@ def training_batches(
         >>> int(dataset.cardinality())
         3
     """
+    check_seed(seed)
     order = _checked_order(source, order)
     _check_batches(source, batch_size, crop, shorter_side, pad)
     steps = len(order) // batch_size if drop_remainder else -(-len(order) // batch_size)

@@ -10,7 +10,7 @@ __all__ = ["by_classes", "by_labelled", "uniform_order"]
 import numpy as np
 from numpy.typing import ArrayLike
 
-from keras_tilt.validation import as_labels, check_count
+from keras_tilt.validation import as_labels, check_count, check_seed
 
 # The random stream of (seed, epoch) that composes batches; `uniform_order` has that of
 # (seed, epoch) alone, `batches` another one for crops.
@@ -25,6 +25,7 @@ def uniform_order(count: int, seed: int, epoch: int) -> np.ndarray:
         seed: a non-negative integer.
         epoch: index of the epoch, from 0.
     """
+    check_seed(seed)
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 
@@ -51,6 +52,7 @@ def by_classes(
         ValueError: K that is larger than the number of classes or does not divide the
             batch.
     """
+    check_seed(seed)
     labels = as_labels("labels", labels)
     members = [np.flatnonzero(labels == c) for c in np.unique(labels[labels >= 0])]
     _check_classes(len(members), batch_size, classes_per_batch)
@@ -86,6 +88,7 @@ def by_labelled(
     Raises:
         ValueError: M beyond the batch, or no image of a kind that is asked for.
     """
+    check_seed(seed)
     labels = as_labels("labels", labels)
     check_count("batch_size", batch_size, 1)
     check_count("labelled_per_batch", labelled_per_batch, 0, batch_size)

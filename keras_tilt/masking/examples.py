@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike
 
 from keras_tilt.masking.assignment import NEGATIVE, Assignment
 from keras_tilt.masking.segments.atoms import Segments
+from keras_tilt.validation import check_seed
 
 _GRAY = 127.5
 
@@ -155,6 +156,7 @@ def training_batches(
     Returns:
         dataset: of (inputs, labels, weights), as `Segmenter.fit` takes them.
     """
+    check_seed(seed)
     order = np.random.default_rng([seed, epoch]).permutation(number)
 
     def examples():

@@ -20,6 +20,7 @@ from sklearn.svm import LinearSVC
 from tqdm import auto as tqdm
 
 from keras_tilt.masking.assignment import Assignment
+from keras_tilt.validation import check_seed
 
 MEAN_NORM = 20.0
 _TRUE, _LOW = 0.999, 0.3  # IoU or purity of positive and negative examples
@@ -76,6 +77,7 @@ def fit(
     Raises:
         ValueError: no positive example of any class.
     """
+    check_seed(seed)
     drawn = []
     for i in tqdm.trange(number, desc="Segments", disable=not progress):
         rng = np.random.default_rng([seed, i])

@@ -22,6 +22,7 @@ from keras_tilt.reference.heavy_tails import wavelet_noise
 from keras_tilt.reference.image_batches import image_batches
 from keras_tilt.reference.spectrum import fit_spectrum
 from keras_tilt.reference.wavelets import fit_wavelets
+from keras_tilt.validation import check_count, check_seed
 
 KINDS = "gaussians", "wavelets", "shapes"
 
@@ -72,7 +73,7 @@ def outliers(
 
     Source: Hendrycks, Mazeika and Dietterich 2019.
     """
-    _check(count, kinds)
+    _check(count, seed, kinds)
     images = np.concatenate(list(image_batches(images))).astype(np.float32)
     low, high = float(images.min()), float(images.max())
     each, found = count // len(kinds), []
@@ -82,18 +83,15 @@ def outliers(
     return np.clip(np.concatenate(found), low, high).astype(np.float32)
 
 
-def _check(count, kinds):
+def _check(count, seed, kinds):
+    check_seed(seed)
     unknown = sorted(set(kinds) - set(KINDS))
     if unknown or not kinds or isinstance(kinds, str):
         raise ValueError(
             f"Expected `kinds` of {', '.join(map(repr, KINDS))}. Received: {kinds!r}. "
             "Leave it out for all."
         )
-    if count < len(kinds):
-        raise ValueError(
-            f"Expected a `count` of at least {len(kinds)}, one of each kind. Received: "
-            f"{count}. Pass about as many as a fifth of the training images."
-        )
+    check_count("count", count, len(kinds))
 
 
 def _gaussians(images, count, seed):

@@ -35,7 +35,7 @@ import tensorflow as tf
 from numpy.typing import ArrayLike
 
 from keras_tilt.training.batch_checks import class_indices
-from keras_tilt.validation import one_pass
+from keras_tilt.validation import check_seed, one_pass
 
 _LARGEST_TEMPERATURE = 100.0
 
@@ -211,6 +211,7 @@ def cross_tempered(
         predictions: `Predictions`, in another order.
         temperature: geometric mean of the two.
     """
+    check_seed(seed)
     order = np.random.default_rng(seed).permutation(len(predictions.labels))
     halves = [
         Predictions(*(part[places] for part in predictions))

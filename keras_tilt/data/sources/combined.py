@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_tilt.data.sources.image_source import Source
+from keras_tilt.validation import check_seed
 
 
 def concatenated(first: Source, second: Source) -> Source:
@@ -106,6 +107,7 @@ def with_labelled_fraction(source: Source, fraction: float, seed: int) -> Source
         fraction: share of the labelled images of each class, in [0, 1].
         seed: a non-negative integer.
     """
+    check_seed(seed)
     if not 0 <= fraction <= 1:
         raise ValueError(
             "`fraction` must be a share of the labelled images, in 0..1. "

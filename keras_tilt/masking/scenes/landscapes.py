@@ -11,7 +11,7 @@ __all__ = ["synthetic"]
 import numpy as np
 
 from keras_tilt.masking.scenes.labelled_images import Scene, Scenes
-from keras_tilt.validation import check_count
+from keras_tilt.validation import check_count, check_seed
 
 _STUFF_COLOURS = np.array([[120, 170, 230], [130, 110, 80], [50, 110, 50]])
 _STUFF_GRAIN = np.array([4.0, 18.0, 30.0])  # sd of the noise of a pixel
@@ -39,6 +39,7 @@ def synthetic(
         (60, 80, 3)
     """
     check_count("num_images", num_images, 1)
+    check_seed(seed)
     height, width = image_shape
 
     def made(number):

@@ -99,7 +99,7 @@ def fit_latent(
         >>> tuple(generator(tf.zeros([3, 2])).shape)
         (3, 8, 8, 1)
     """
-    _check_counts(latent_size, width, epochs, batch_size)
+    _check_counts(latent_size, width, epochs, batch_size, seed)
     stddev = _checked_stddev(stddev)
     fitted, unseen = reading.fitted_and_held_out(images, held_out, low, high)
     shape = fitted.images.shape[1:]
@@ -214,12 +214,13 @@ class _Fit:
         return int(self.optimizer.iterations)
 
 
-def _check_counts(latent_size, width, epochs, batch_size):
+def _check_counts(latent_size, width, epochs, batch_size, seed):
     """Raise a ValueError for one that is out of its range."""
     check_count("latent_size", latent_size, 2)
     check_count("width", width, 1)
     check_count("epochs", epochs, 1)
     check_count("batch_size", batch_size, 1)
+    check_count("seed", seed, 0)
 
 
 def _check_edges(shape):
