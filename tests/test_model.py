@@ -50,6 +50,14 @@ def build_model(objective="generative", optimizer=None, **options):
 
 
 @functools.cache
+def falling(first, last, steps):
+    return keras.optimizers.schedules.PolynomialDecay(first, steps, last)
+
+
+def config_of(objective):
+    return keras.saving.serialize_keras_object(objective)
+
+
 def kept_model(objective, **options):
     """A compiled model, and its state while it is new."""
     model = build_model(objective, **options)
@@ -305,14 +313,17 @@ def test_bad_calibrations_are_refused_in_words():
 # Keras's own ways
 
 
-def test_a_saved_model_comes_back_in_the_middle_of_training(tmp_path):
+@pytest.mark.parametrize(
+    "objective", [0.3, falling(1.0, 0.2, 12)], ids=["number", "schedule"]
+)
+def test_a_saved_model_comes_back_in_the_middle_of_training(tmp_path, objective):
     """Weights, optimizer state, calibration, objective: training goes on the same."""
-    model = build_model(0.3, optimizer="adam")
+    model = build_model(objective, optimizer="adam")
     fit(model, epochs=2)
     model.calibrate(IMAGES, LABELS)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert loaded.objective == 0.3
+    assert config_of(loaded.objective) == config_of(objective)
     for attribute in ("calibration_bias", "running_log_means"):
         np.testing.assert_array_equal(
             getattr(loaded, attribute), getattr(model, attribute)
@@ -612,6 +623,37 @@ def test_labels_are_checked_against_the_classes():
         new_again().fit(IMAGES, verbose=0)
     with pytest.raises(ValueError, match=r"one class index per row.*, 4\)"):
         fit(build_model(), labels=np.eye(4, dtype=np.int32)[LABELS])
+
+
+def test_a_schedule_is_the_weight_of_every_step():
+    """Of one step each, by models that are compiled anew: a = 1, 3/4, 1/2, 1/4, 0."""
+    scheduled, by_hand = build_model(falling(1.0, 0.0, 4)), build_model(1.0)
+    for step in range(5):
+        by_hand.compile(keras.optimizers.SGD(0.05), 1.0 - step / 4)
+        expected = by_hand.train_on_batch(IMAGES, LABELS, return_dict=True)
+        if not step:
+            scheduled.compile(keras.optimizers.SGD(0.05), falling(1.0, 0.0, 4))
+        found = scheduled.train_on_batch(IMAGES, LABELS, return_dict=True)
+        np.testing.assert_allclose(found["loss"], expected["loss"], rtol=1e-5)
+        # A constant per class stays as it is in generative training alone.
+        assert_same(weights_of(scheduled), weights_of(by_hand), rtol=1e-4, atol=1e-6)
+    evaluated = [m.evaluate(IMAGES, LABELS, verbose=0) for m in (scheduled, by_hand)]
+    np.testing.assert_allclose(evaluated[0][0], evaluated[1][0], rtol=1e-5)
+
+
+def test_its_loss_is_mixed_whatever_the_weight_is():
+    logs = fit(new_again(falling(1.0, 0.0, 4)), validation_data=(IMAGES, LABELS))
+    assert {"mixed_loss", "val_mixed_loss", "kish_ess"} <= logs.keys()
+
+
+def test_a_schedule_that_leaves_the_unit_interval_is_told_and_moves_no_weight():
+    model = build_model(falling(1.0, -1.0, 2))
+    for _ in range(2):
+        model.train_on_batch(IMAGES, LABELS)
+    before = weights_of(model)
+    with pytest.raises(ValueError, match=r"in \[0, 1\].*Received: -1 at step 2\. Pass"):
+        fit(model)
+    assert_same(weights_of(model), before, rtol=0)
 
 
 @pytest.mark.parametrize("objective", ["energy", -0.1, 1.5, None])

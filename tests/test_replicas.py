@@ -121,6 +121,15 @@ def test_replicas_with_a_queue_equal_one_device(strategy, objective):
     assert relative_difference(many[1], one[1]) < 1e-5
 
 
+def test_replicas_with_a_scheduled_weight_equal_one_device(strategy):
+    schedule = keras.optimizers.schedules.PolynomialDecay(1.0, 6, 0.0)
+    one = trained(schedule, 50, 16, epochs=2)
+    many = trained(schedule, 50, 16, epochs=2, strategy=strategy)
+    for name, value in one[0].items():
+        np.testing.assert_allclose(many[0][name], value, rtol=1e-5, err_msg=name)
+    assert relative_difference(many[1], one[1]) < 1e-5
+
+
 @pytest.mark.slow
 def test_the_same_holds_for_four_replicas():
     """In a process of its own, as it needs a strategy of its own: minutes."""

@@ -123,6 +123,22 @@ def test_phases_are_fits_one_after_the_other(whole):
         assert theirs.items() <= ours.items()
 
 
+def annealed(batches):
+    """One phase of two epochs, from generative to discriminative."""
+    falling = keras.optimizers.schedules.PolynomialDecay(1.0, 2 * STEPS, 0.0)
+    adam = functools.partial(keras.optimizers.Adam, 0.002)
+    return [training.Phase(falling, 2, adam, batches)]
+
+
+def test_a_scheduled_weight_goes_on_where_it_was(tmp_path):
+    one = train(tmp_path / "one", phases=annealed)
+    with pytest.raises(KilledError):
+        train(tmp_path / "other", [KillAfter(STEPS + SAVE_EVERY + 1)], phases=annealed)
+    other = train(tmp_path / "other", phases=annealed)
+    assert_same_run(one, other)
+    assert [row["objective"] for row in other[1]] == 2 * ["PolynomialDecay"]
+
+
 # Each goes on from where the one before has left the run: epoch and step on disk.
 KILLS = [
     (KillAfter(1), None),

@@ -8,7 +8,7 @@
     mix+queue     the same with past batches among the draws of q
     mix+noise     the same with Gaussians and wavelets, fitted to the images, among them
     mix+outliers  the same with these and shapes of two colours among them
-    ramp          a falls from 1 to 0, epoch by epoch, around the switch; then DG
+    ramp          a mix whose a falls from 1 to 0, linearly up to twice the switch
     with the labels of a tenth of the images:
     ... 10%       on these
     GG(u)+DG 10%  GG also on the images without label, among the draws of q
@@ -22,7 +22,6 @@ __all__ = ["OUTLIERS", "SCHEMES", "phases"]
 import functools
 
 import keras
-import numpy as np
 
 import keras_tilt as kt
 from keras_tilt.data import batches
@@ -38,7 +37,7 @@ WHOLE = {
     "mix+queue": [(None, False, "all")],
     "mix+noise": [(None, False, "labelled and others")],
     "mix+outliers": [(None, False, "labelled and others")],
-    "ramp": [("ramp", True, "all"), (D, False, "all")],
+    "ramp": [("ramp", False, "all")],
 }
 TENTH = {
     f"{scheme} 10%": [(*phase[:2], "labelled") for phase in found]
@@ -87,12 +86,11 @@ def plan(run):
     for objective, to_switch, images in SCHEMES[run["scheme"]]:
         last = run["switch"] if to_switch else run["epochs"]
         if objective == "ramp":
-            weights = np.linspace(1.0, 0.0, 2 * last + 1)[:-1]
-            weights = weights[: run["epochs"]]
-            found += [(float(a), i + 1, images) for i, a in enumerate(weights)]
-        elif not found or found[-1][1] < last:
-            weight = run["mix_weight"] if objective is None else objective
-            found.append((weight, last, images))
+            steps = 2 * run["switch"] * (run["train_images"] // run["batch_size"])
+            objective = keras.optimizers.schedules.PolynomialDecay(1.0, steps, 0.0)
+        found.append(
+            (run["mix_weight"] if objective is None else objective, last, images)
+        )
     return found
 
 

@@ -21,6 +21,7 @@ from typing import Any, Self
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.optimizers.schedules import LearningRateSchedule
 from numpy.typing import ArrayLike
 
 from keras_tilt.networks import graph
@@ -45,7 +46,7 @@ class CalibratedNetwork(keras.Model):
         temperature: variable `[]`, T; 1 until one is fitted.
         running_log_means: variable `[2, classes]`, log N_y / n and log Z_y of the
             calibrated outputs, means over recent batches.
-        generative_weight: a of the objective; None before `compile`.
+        generative_weight: a of the objective, or its schedule; None before `compile`.
     """
 
     def __init__(self, network: keras.Model, name: str, **kwargs: Any):
@@ -57,7 +58,7 @@ class CalibratedNetwork(keras.Model):
         self.calibration_bias = self._state("calibration_bias", [self.num_classes])
         self.running_log_means = self._state("running_log_means", [2, self.num_classes])
         self.temperature = self._state("temperature", [], "ones")
-        self.generative_weight: float | None = None
+        self.generative_weight: float | LearningRateSchedule | None = None
         self.built = True
 
     def _state(self, name, shape, initializer="zeros"):

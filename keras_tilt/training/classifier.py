@@ -32,10 +32,13 @@ from keras_tilt.training.batch_checks import (
 from keras_tilt.training.calibrated import CalibratedNetwork, logits_of_share
 from keras_tilt.training.calibration import updated_log_means
 from keras_tilt.training.compile_checks import (
+    Objective,
     check_queue,
     generative_weight_of,
+    name_of_loss,
     refuse_others,
     refuse_unreplicable,
+    weight_at,
 )
 from keras_tilt.training.losses import column_statistics, loss_per_image
 from keras_tilt.training.metrics import (
@@ -92,7 +95,7 @@ class GenerativeClassifier(keras_internals.LogsItsSteps, CalibratedNetwork):
     def compile(
         self,
         optimizer: keras.optimizers.Optimizer | str = "sgd",
-        objective: Literal["generative", "discriminative"] | float = "generative",
+        objective: Objective = "generative",
         *,
         queue: int = 0,
         metrics: Any = None,
@@ -107,7 +110,8 @@ class GenerativeClassifier(keras_internals.LogsItsSteps, CalibratedNetwork):
         Args:
             optimizer: a Keras optimizer or its name.
             objective: "generative", "discriminative", or a number a in [0, 1] for
-                (1 - a) discriminative + a generative.
+                (1 - a) discriminative + a generative; or a of every step of the
+                optimizer, a schedule in `keras.optimizers.schedules`.
             queue: number of past batches whose logits are more draws of q for the
                 normalizers; empty at first: `keras_tilt.training.reference_queue`.
             metrics: Keras metrics of the labelled images, whether they compare class
@@ -165,19 +169,17 @@ class GenerativeClassifier(keras_internals.LogsItsSteps, CalibratedNetwork):
     @property
     def loss_name(self) -> str:
         """Name of the objective, in nats, in the logs of `fit` and `evaluate`."""
-        if self.generative_weight == 1.0:
-            return "generative_loss"
-        return "discriminative_loss" if self.generative_weight == 0.0 else "mixed_loss"
+        return name_of_loss(self.generative_weight)
 
     def get_compile_config(self) -> dict[str, Any]:
         """Return the arguments of `compile`."""
         config = super().get_compile_config()
         if not config:
             return config
+        queue, objective = self.reference_queue, self.objective
         kept = {k: v for k, v in config.items() if k not in ("loss", "loss_weights")}
-        queue = self.reference_queue
-        length = 0 if queue is None else queue.num_batches
-        return {**kept, "objective": self.objective, "queue": length}
+        kept["objective"] = keras.saving.serialize_keras_object(objective)
+        return {**kept, "queue": 0 if queue is None else queue.num_batches}
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile with saved arguments."""
@@ -280,8 +282,9 @@ class GenerativeClassifier(keras_internals.LogsItsSteps, CalibratedNetwork):
 
     def _loss(self, labels, logits, sample_weight, queue=None):
         """Return the loss in nats, the batch's statistics, and those with the queue."""
-        weight, batch = self.generative_weight, None
-        if weight:
+        step = tf.convert_to_tensor(self.optimizer.iterations)
+        weight, batch = weight_at(self.generative_weight, step), None
+        if self.generative_weight:
             batch = column_statistics(labels, logits, sample_weight)
         used = batch if queue is None else pooled(batch, queue.rows)
         loss = loss_per_image(labels, logits, weight, sample_weight, batch, used)

@@ -5,25 +5,36 @@ fails at its first step, or that silently computes something else.
 """
 
 __all__ = [
+    "Objective",
     "check_queue",
     "dtype_policy_of",
     "generative_weight_of",
+    "name_of_loss",
     "num_classes_of",
+    "objective_in_words",
     "refuse_others",
     "refuse_unreplicable",
+    "weight_at",
 ]
 
 import numbers
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import keras
+import tensorflow as tf
+from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_tilt.networks import output_activations
 from keras_tilt.training.optimizers import scales_loss
-from keras_tilt.validation import check_count
+from keras_tilt.validation import check_count, given
 
 _OBJECTIVES = {"discriminative": 0.0, "generative": 1.0}
+
+# Of a training; a number or a schedule is the weight of the generative loss in a mix.
+Objective: TypeAlias = (
+    Literal["generative", "discriminative"] | float | LearningRateSchedule
+)
 
 
 # The network
@@ -89,28 +100,66 @@ def _check_logits(network):
 # Arguments of `compile`
 
 
-def generative_weight_of(
-    objective: Literal["generative", "discriminative"] | float,
-) -> float:
-    """Return the weight a of the generative loss in an objective.
+def generative_weight_of(objective: Objective) -> float | LearningRateSchedule:
+    """Return the weight a of the generative loss in an objective, or its schedule.
 
     Raises:
-        ValueError: for neither a name nor a number in [0, 1].
+        ValueError: for neither a name, a number in [0, 1] nor a schedule.
     """
+    if isinstance(objective, LearningRateSchedule):
+        return objective
     if isinstance(objective, str) and objective in _OBJECTIVES:
         return _OBJECTIVES[objective]
-    if isinstance(objective, numbers.Real) and 0.0 <= objective <= 1.0:
+    if isinstance(objective, numbers.Real) and 0.0 <= float(objective) <= 1.0:
         return float(objective)
     raise ValueError(
         '`objective` must be "generative", "discriminative" or a number a in [0, 1] '
-        "for (1 - a) discriminative + a generative. "
+        "for (1 - a) discriminative + a generative, or a schedule of Keras for a. "
         f"Received: {objective!r}. Pass for example 0.5 for an equal mix."
     )
 
 
-def check_queue(
-    num_batches: int, objective: Literal["generative", "discriminative"] | float
-) -> None:
+def weight_at(
+    weight: float | LearningRateSchedule, step: tf.Tensor
+) -> float | tf.Tensor:
+    """Return a weight as it is, or that of a schedule at a step, float32 `[]`.
+
+    Args:
+        weight: of `generative_weight_of`.
+        step: integer `[]`, from 0.
+
+    Raises:
+        tf.errors.InvalidArgumentError: when it runs, for a schedule that leaves [0, 1].
+    """
+    if not isinstance(weight, LearningRateSchedule):
+        return weight
+    found = tf.cast(weight(step), tf.float32)
+    return given(
+        found,
+        (found >= 0.0) & (found <= 1.0),
+        "Expected a schedule of `objective` in [0, 1], the weight a of the generative "
+        "loss. Received:",
+        found,
+        "at step",
+        step,
+        ". Pass for example PolynomialDecay(1.0, steps, 0.0).",
+    )
+
+
+def name_of_loss(weight: float | LearningRateSchedule) -> str:
+    """Return the name of an objective, in nats, in logs."""
+    if weight == 1.0:
+        return "generative_loss"
+    return "discriminative_loss" if weight == 0.0 else "mixed_loss"
+
+
+def objective_in_words(objective: Objective) -> str | float:
+    """Return an objective as a table shows it: of a schedule its class."""
+    scheduled = isinstance(objective, LearningRateSchedule)
+    return type(objective).__name__ if scheduled else objective
+
+
+def check_queue(num_batches: int, objective: Objective) -> None:
     """Raise a ValueError unless it is a count, and 0 for a discriminative objective."""
     check_count("queue", num_batches, 0)
     if num_batches and not generative_weight_of(objective):

@@ -164,7 +164,7 @@ def discriminative_loss(
 def mixed_loss(
     labels: ArrayLike,
     logits: ArrayLike,
-    generative_weight: float,
+    generative_weight: float | tf.Tensor,
     sample_weight: ArrayLike | None = None,
     statistics: ColumnStatistics | None = None,
 ) -> tf.Tensor:
@@ -175,7 +175,8 @@ def mixed_loss(
     Args:
         labels: as in `generative_loss`.
         logits: `[batch, classes]` float, nats.
-        generative_weight: a, in [0, 1]; at 0 and 1 only the one loss is computed.
+        generative_weight: a, in [0, 1]; of the numbers 0 and 1 only the one loss is
+            computed, of a tensor `[]` always both, and its range is not checked.
         sample_weight: optional `[batch]` weights of the images in both losses.
         statistics: optional result of `column_statistics` for the same arguments.
 
@@ -185,16 +186,17 @@ def mixed_loss(
     Raises:
         ValueError: a outside [0, 1], and as in `generative_loss`.
     """
-    if not 0.0 <= generative_weight <= 1.0:
+    varies = tf.is_tensor(generative_weight)
+    if not varies and not 0.0 <= generative_weight <= 1.0:
         raise ValueError(
             "`generative_weight` must be a number in [0, 1]. "
             f"Received: {generative_weight}. "
             "0 is the discriminative loss, 1 the generative one."
         )
-    if generative_weight == 0.0:
+    if not varies and generative_weight == 0.0:
         return discriminative_loss(labels, logits, sample_weight)
     generative = generative_loss(labels, logits, sample_weight, statistics)
-    if generative_weight == 1.0:
+    if not varies and generative_weight == 1.0:
         return generative
     discriminative = discriminative_loss(labels, logits, sample_weight)
     return (1.0 - generative_weight) * discriminative + generative_weight * generative
@@ -203,7 +205,7 @@ def mixed_loss(
 def loss_per_image(
     labels: ArrayLike,
     logits: ArrayLike,
-    generative_weight: float,
+    generative_weight: float | tf.Tensor,
     sample_weight: ArrayLike | None = None,
     statistics: ColumnStatistics | None = None,
     normalizers: ColumnStatistics | None = None,
@@ -217,7 +219,7 @@ def loss_per_image(
     Args:
         labels: as in `generative_loss`.
         logits: `[batch, classes]` float, nats.
-        generative_weight: a, in [0, 1].
+        generative_weight: a, in [0, 1], as in `mixed_loss`.
         sample_weight: optional `[batch]` weights of the images in both losses.
         statistics: `ColumnStatistics` of the batch; None if a = 0.
         normalizers: `ColumnStatistics` that the loss is to use, of the batch alone or

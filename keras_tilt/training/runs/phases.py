@@ -10,10 +10,12 @@ __all__ = ["Phase", "PhaseSequence", "as_tensorflow", "num_batches"]
 
 import typing
 from collections.abc import Callable, Iterable, Sequence, Sized
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
+from keras_tilt.training.compile_checks import Objective
 
 
 class Phase(typing.NamedTuple):
@@ -34,7 +36,7 @@ class Phase(typing.NamedTuple):
             Without it each of several workers reads whole batches.
     """
 
-    objective: Literal["generative", "discriminative"] | float
+    objective: Objective
     epochs: int
     optimizer: Callable
     batches: Callable[..., Iterable]

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_tilt.training.compile_checks import objective_in_words
 from keras_tilt.training.runs.progress import ProgressBar
 from keras_tilt.training.runs.signals import Signals
 from keras_tilt.training.runs.state import Training
@@ -76,7 +77,7 @@ class Watch(keras.callbacks.Callback):
         place = self._training.place
         row = {
             "epoch": epoch + 1,
-            "objective": self.model.objective,
+            "objective": objective_in_words(self.model.objective),
             **logs,
             "learning_rate": float(
                 tf.convert_to_tensor(self.model.optimizer.learning_rate)
