@@ -312,7 +312,9 @@ def test_a_folder_without_labels_adds_draws_of_q(asked, data):
     assert np.concatenate(labels_of(discriminative)).min() >= 0
 
 
-@pytest.mark.parametrize("objective", ["generative", "discriminative", "mix"])
+@pytest.mark.parametrize(
+    "objective", ["generative", "discriminative", "mix", "annealed"]
+)
 def test_a_batch_of_any_phase_has_as_many_classes_as_were_asked_for(asked, objective):
     """Of images with labels alone, also where others have none."""
     flags = ("--objective", objective, "--classes-per-batch", 2)
@@ -411,6 +413,23 @@ def test_tiny_imagenet_is_taken_as_it_is(asked, tmp_path):
     ((_, labels),) = options["validation"](None)
     assert labels.numpy().tolist() == [2, 1, 0]
     np.testing.assert_allclose(options["prior"], 1 / 3)
+
+
+def test_an_annealed_weight_falls_over_the_generative_epochs(asked):
+    _, (phase,), _ = asked("--objective", "annealed", "--queue", 32)
+    weights = [float(phase.objective(step)) for step in (0, STEPS // 2, STEPS, 15)]
+    np.testing.assert_allclose(weights, [1.0, 0.5, 0.0, 0.0], atol=1e-6)
+    assert (phase.epochs, phase.queue, phase.calibrate) == (2, 2, False)
+
+
+def test_an_annealed_run_is_planned_trained_and_written_down(run, tmp_path, capsys):
+    flags = (*SMALL, "--objective", "annealed", "--out", tmp_path)
+    run(*flags, "--dry-run")
+    assert f"2 epochs of {STEPS} steps of 16: scheduled" in capsys.readouterr().out
+    run(*flags)
+    rows = rows_of(tmp_path)
+    assert [row["objective"] for row in rows] == ["scheduled", "scheduled"]
+    assert float(rows[-1]["val_accuracy"]) > 0.5
 
 
 @pytest.mark.slow
@@ -638,6 +657,7 @@ def refused(run, capsys, *flags, **options):
         (("--pad", 16), "tiny.npz", "`crop` must fit"),
         (("--queue", 24), "tiny.npz", "--queue must be a multiple of --batch-size, 16"),
         (("--generative-epochs", 3), "tiny.npz", "must not exceed --epochs"),
+        (("--generative-epochs", 3, "--objective", "annealed"), "tiny.npz", "exceed"),
         (("--generative-epochs", 0), "tiny.npz", "a whole number from 1. Received: 0."),
         (("--warmup-steps", -1), "tiny.npz", "a whole number from 0. Received: -1."),
         (("--learning-rate", "nan"), "tiny.npz", "number above 0. Received: nan."),
@@ -645,7 +665,7 @@ def refused(run, capsys, *flags, **options):
         (
             ("--queue", 32, "--objective", "discriminative"),
             "tiny.npz",
-            "--queue is for --objective generative or mix",
+            "--queue is for an --objective with a generative part",
         ),
         (
             ("--classes-per-batch", 4, "--labelled-per-batch", 8),

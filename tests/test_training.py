@@ -136,7 +136,7 @@ def test_a_scheduled_weight_goes_on_where_it_was(tmp_path):
         train(tmp_path / "other", [KillAfter(STEPS + SAVE_EVERY + 1)], phases=annealed)
     other = train(tmp_path / "other", phases=annealed)
     assert_same_run(one, other)
-    assert [row["objective"] for row in other[1]] == 2 * ["PolynomialDecay"]
+    assert [row["objective"] for row in other[1]] == 2 * ["scheduled"]
 
 
 # Each goes on from where the one before has left the run: epoch and step on disk.

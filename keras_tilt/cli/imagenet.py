@@ -26,7 +26,7 @@ from keras_tilt.cli.flags import (
     share,
 )
 
-OBJECTIVES = ("generative", "discriminative", "mix")
+OBJECTIVES = ("generative", "discriminative", "mix", "annealed")
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("step", "inverse", "cosine", "constant")
 # What each step is given of the flags.
@@ -66,7 +66,8 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
         flags.epochs, flags.generative_epochs, flags.batch_size = 2, 1, 16
         flags.queue = 0 if flags.objective == "discriminative" else 32
         flags.calibration_images = 64
-    if flags.objective == "generative" and flags.generative_epochs > flags.epochs:
+    two = flags.objective in ("generative", "annealed")
+    if two and flags.generative_epochs > flags.epochs:
         parser.error(
             "--generative-epochs must not exceed --epochs. Received: "
             f"{flags.generative_epochs} of {flags.epochs}."
@@ -84,7 +85,7 @@ def _error_of_batches(given, objective, batch_size, queue):
     draws = [flag for flag in given if flag != "--classes-per-batch"]
     if draws and objective == "discriminative":
         return (
-            f"{draws[0]} is for --objective generative or mix. "
+            f"{draws[0]} is for an --objective with a generative part. "
             "Received: discriminative."
         )
     if {"--classes-per-batch", "--labelled-per-batch"} <= set(given):
@@ -132,14 +133,19 @@ def _add_phases(add):
         "keras.applications, or a .keras file",
     )
     add_import(add)
-    add("--objective", choices=OBJECTIVES, default="generative", help="to begin with")
+    add(
+        "--objective",
+        choices=OBJECTIVES,
+        default="generative",
+        help="to begin with; annealed: a mix of falling weight, from 1 to 0",
+    )
     add("--mix-weight", type=share, default=0.5, help="of the generative loss in a mix")
     add("--epochs", type=count, default=70, help="in all")
     add(
         "--generative-epochs",
         type=count,
         default=45,
-        help="before the discriminative ones",
+        help="before the discriminative ones; annealed: until the weight is 0",
     )
     add("--batch-size", type=count, default=256, help="images, of all replicas")
 

@@ -154,9 +154,9 @@ def name_of_loss(weight: float | LearningRateSchedule) -> str:
 
 
 def objective_in_words(objective: Objective) -> str | float:
-    """Return an objective as a table shows it: of a schedule its class."""
+    """Return an objective as a table shows it; a schedule is "scheduled"."""
     scheduled = isinstance(objective, LearningRateSchedule)
-    return type(objective).__name__ if scheduled else objective
+    return "scheduled" if scheduled else objective
 
 
 def check_queue(num_batches: int, objective: Objective) -> None:

@@ -3,6 +3,7 @@
     objective generative       generative epochs, calibration, discriminative epochs
     objective discriminative   one phase
     objective mix              one phase, of (1 - w) DG + w GG
+    objective annealed         the same, w falls from 1 to 0 over the generative epochs
 
 DG: discriminative, GG: generative gradient (Dai, Lu, Wu, ICLR 2015).
 """
@@ -20,6 +21,7 @@ import tensorflow as tf
 from keras_tilt.cli.jobs.image_batches import Images
 from keras_tilt.networks import graph
 from keras_tilt.training.classifier import GenerativeClassifier
+from keras_tilt.training.compile_checks import objective_in_words
 from keras_tilt.training.optimizers import CaffeSGD, InverseDecay, WarmUp
 from keras_tilt.training.runs.phases import Phase, num_batches
 
@@ -80,6 +82,10 @@ class Course(NamedTuple):
         every, labelled = False, True
         if self.objective == "mix":
             return [self._phase(self.mix_weight, self.epochs, every, images, recipe)]
+        if self.objective == "annealed":
+            steps = self.generative_epochs * images.steps(every)
+            weight = keras.optimizers.schedules.PolynomialDecay(1.0, steps, 0.0)
+            return [self._phase(weight, self.epochs, every, images, recipe)]
         if self.objective == "discriminative":
             found = [("discriminative", self.epochs, labelled)]
         else:
@@ -140,9 +146,10 @@ def _phase_in_words(phase, batch_size):
     steps = num_batches(phase.batches(0, 0))
     first, largest, last = rates_of(phase, phase.epochs * steps)
     risen = f"rising to {largest:g}, " * (largest > first)
+    objective = objective_in_words(phase.objective)
     return (
         f"{phase.epochs} epoch{'s' * (phase.epochs > 1)} of {steps:,} steps of "
-        f"{batch_size}: {phase.objective}, learning rate {first:g}, "
+        f"{batch_size}: {objective}, learning rate {first:g}, "
         f"{risen}at the end {last:.2g}"
         f"{', calibrated before' * phase.calibrate}"
         + (f", queue of {phase.queue} batches" if phase.queue else "")
