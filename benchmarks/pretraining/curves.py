@@ -5,7 +5,10 @@ __all__ = ["figure_of"]
 import numpy as np
 from matplotlib.figure import Figure
 
-SHOWN = {"DG": "tab:blue", "DG+DG": "tab:cyan", "GG": "tab:red", "GG+DG": "tab:purple"}
+SHOWN = {
+    **{"DG": "tab:blue", "DG+DG": "tab:cyan", "GG": "tab:red", "GG+DG": "tab:purple"},
+    "ramp": "tab:green",
+}
 
 
 def figure_of(records, settings):
@@ -16,8 +19,8 @@ def figure_of(records, settings):
         wanted = {"scheme": scheme, **settings}.items()
         courses = [r["course"] for r in records if wanted <= r.items()]
         _draw(errors, [_column(c, "error") for c in courses], colour, scheme)
-        if scheme == "GG":
-            _draw(sizes, [_column(c, "kish_ess") for c in courses], colour, scheme)
+        with_size = [c for c in courses if c[0]["kish_ess"] is not None]
+        _draw(sizes, [_column(c, "kish_ess") for c in with_size], colour, scheme)
     errors.set_ylabel("test error, top-1, %")
     errors.legend(fontsize=8)
     sizes.set_ylabel(f"Kish's ESS of a class, of {settings['batch_size']} images")
