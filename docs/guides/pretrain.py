@@ -247,7 +247,10 @@ for row in rows:
 # ## What else there is
 #
 # * **A mix.** `objective=0.5` trains both at once, with the weight 0.5 for the
-#   generative part.
+#   generative part. In its place a schedule of Keras lets the weight follow the steps:
+#   `keras.optimizers.schedules.PolynomialDecay(1.0, steps, 0.0)` goes from generative to
+#   discriminative training in one `fit`, without a switch; `keras-tilt train --objective
+#   annealed` does.
 # * **A queue.** `queue=16` in `compile` keeps the logits of the last 16 batches as more
 #   draws of q. It costs three numbers per class and batch. `queue_drift` in the log says
 #   how stale they are.
