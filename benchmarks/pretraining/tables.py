@@ -28,6 +28,8 @@ PAIRS = [
     ("DG", "mix"),
     ("DG", "mix+queue"),
     ("mix", "mix+queue"),
+    ("DG", "ramp"),
+    ("GG+DG", "ramp"),
 ]
 MORE_PAIRS = [
     ("DG 10%", "GG(u)+DG 10%"),
