@@ -13,6 +13,8 @@
 # Both cost the same. With part of the epochs generative (16 of 25 on MNIST, 4 of 12 on
 # photographs of a hundred classes) and the rest as usual, the test error was lower than
 # with all of them as usual ([results](../results.md#mnist-the-three-training-schemes)).
+# On photographs two fifths of that are the restart of the learning rate, which helps
+# discriminative training, too.
 #
 # **Who should use it.**
 #
