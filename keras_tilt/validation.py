@@ -186,9 +186,9 @@ def check_count(name: str, value: int, smallest: int, largest: int = 2**31 - 1) 
         )
 
 
-def check_seed(seed: int, name: str = "seed") -> None:
+def check_seed(seed: int) -> None:
     """Raise a ValueError unless NumPy can draw by a seed."""
-    check_count(name, seed, 0, 2**63 - 1)
+    check_count("seed", seed, 0, 2**63 - 1)
 
 
 def few(values: ArrayLike) -> str:

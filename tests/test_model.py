@@ -49,7 +49,6 @@ def build_model(objective="generative", optimizer=None, **options):
     return model
 
 
-@functools.cache
 def falling(first, last, steps):
     return keras.optimizers.schedules.PolynomialDecay(first, steps, last)
 
@@ -58,6 +57,7 @@ def config_of(objective):
     return keras.saving.serialize_keras_object(objective)
 
 
+@functools.cache
 def kept_model(objective, **options):
     """A compiled model, and its state while it is new."""
     model = build_model(objective, **options)

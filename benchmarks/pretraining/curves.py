@@ -6,7 +6,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 SHOWN = {
-    **{"DG": "tab:blue", "DG+DG": "tab:cyan", "GG": "tab:red", "GG+DG": "tab:purple"},
+    "DG": "tab:blue",
+    "DG+DG": "tab:cyan",
+    "GG": "tab:red",
+    "GG+DG": "tab:purple",
     "ramp": "tab:green",
 }
 

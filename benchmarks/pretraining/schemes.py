@@ -88,9 +88,9 @@ def plan(run):
         if objective == "ramp":
             steps = 2 * run["switch"] * (run["train_images"] // run["batch_size"])
             objective = keras.optimizers.schedules.PolynomialDecay(1.0, steps, 0.0)
-        found.append(
-            (run["mix_weight"] if objective is None else objective, last, images)
-        )
+        elif objective is None:
+            objective = run["mix_weight"]
+        found.append((objective, last, images))
     return found
 
 

@@ -66,8 +66,8 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
         flags.epochs, flags.generative_epochs, flags.batch_size = 2, 1, 16
         flags.queue = 0 if flags.objective == "discriminative" else 32
         flags.calibration_images = 64
-    two = flags.objective in ("generative", "annealed")
-    if two and flags.generative_epochs > flags.epochs:
+    has_generative_epochs = flags.objective in ("generative", "annealed")
+    if has_generative_epochs and flags.generative_epochs > flags.epochs:
         parser.error(
             "--generative-epochs must not exceed --epochs. Received: "
             f"{flags.generative_epochs} of {flags.epochs}."
