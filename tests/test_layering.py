@@ -18,15 +18,16 @@ WINGS = {
     "_start": set(),
     "plotting": set(),
     "validation": set(),
+    "workers": set(),
     "storage": {"validation"},
-    "networks": {"validation"},
+    "networks": {"validation", "workers"},
     "data": BASE,
     "reference": BASE | {"networks"},
     "tilt": {"reference"},
     "units": {"validation", "networks", "reference"},
     "sampling": BASE | {"networks", "reference", "units", "tilt"},
     "partition": BASE | {"reference", "units", "tilt", "sampling"},
-    "training": BASE | {"networks"},
+    "training": BASE | {"networks", "workers"},
     "serving": BASE | {"networks", "data", "reference", "units", "tilt", "sampling"},
     "masking": BASE | {"networks", "data", "serving"},
 }
@@ -68,6 +69,7 @@ WITH_KERAS = {
     "training.metrics",
     "training.optimizers",
     "training.runs",
+    "training.shares",
     "units",
 }
 # Private names of Keras and TFP are for this file.

@@ -220,7 +220,7 @@ def test_a_pass_that_is_shared_calibrates_as_one():
         for a, b in itertools.pairwise(ends)
     ]
     whole = model.calibrate(images, labels)
-    found = model.calibrate_by(calibration.sum_of_passes(parts))
+    found = calibration.calibration_of(calibration.sum_of_passes(parts))
     for name in ("bias", "log_partition", "log_prior", "kish_ess", "num_images"):
         expected = getattr(whole, name)
         np.testing.assert_allclose(getattr(found, name), expected, rtol=1e-5, atol=1e-6)

@@ -16,7 +16,7 @@ import tensorflow as tf
 from cases import slow_but
 
 import keras_tilt as kt
-from keras_tilt.training import losses
+from keras_tilt.training import evaluation, losses
 
 IMAGES = np.random.default_rng(0).uniform(size=[64, 8, 8, 1]).astype(np.float32)
 LABELS = np.random.default_rng(1).integers(-1, 4, 64).astype(np.int32)
@@ -189,6 +189,29 @@ def test_calibration_under_replicas_equals_one_device(strategy):
         rtol=1e-4,
         atol=1e-5,
     )
+
+
+def test_so_do_predictions_and_a_calibration_by_functions_of_a_context(strategy):
+    """Of a worker: of a process alone it is None, however many replicas it has."""
+    labels = np.maximum(LABELS, 0)
+    images = tf.data.Dataset.from_tensor_slices((IMAGES, labels)).batch(16)
+    contexts = []
+
+    def read(context):
+        contexts.append(context)
+        return images
+
+    one = build_model("generative")
+    with strategy.scope():
+        two = build_model("generative")
+    biases = one.calibrate(images).bias, two.calibrate(read).bias
+    np.testing.assert_allclose(*biases, rtol=1e-5)
+    expected = evaluation.predictions(one, images)
+    for model in (one, two):
+        found = evaluation.predictions(model, read)
+        for part, of_one in zip(found, expected, strict=True):
+            np.testing.assert_allclose(part, of_one, rtol=1e-4, atol=1e-5)
+    assert contexts == [None] * 3
 
 
 @pytest.mark.parametrize(

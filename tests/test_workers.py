@@ -24,6 +24,7 @@ import trained_child
 
 import keras_tilt as kt  # (first: it sets TensorFlow's environment defaults)
 from keras_tilt.data import batches, sources
+from keras_tilt.training import evaluation
 from keras_tilt.training.runs import run, watch
 
 BATCH, SAVE_EVERY = 16, 3
@@ -135,6 +136,33 @@ def worker(folder, phases, how="", step=-1):
     model, rows = train(folder, phases, strategy, [end])
     own.with_suffix(".json").write_text(json.dumps(rows))
     np.savez(own.with_suffix(".npz"), *map(tf.convert_to_tensor, model.weights))
+    np.savez(own.with_suffix(".judged.npz"), **judged(model))
+
+
+def judged(model):
+    """What a model predicts and is calibrated to be, and how many images that read."""
+    read = []
+
+    def noted(part):
+        def of_worker(context):
+            images = part(context)
+            read.append(sum(len(labels) for _, labels in images))
+            return images
+
+        return of_worker
+
+    crops = functools.partial(batches.evaluation_batches, source(), BATCH, crops="five")
+    five = noted(lambda context: crops(crop=(8, 8), context=context))
+    one = noted(functools.partial(parts, 0, 0))
+    calibrated = model.calibrate(one)
+    whole = model.calibrate(parts(0, 0))  # read by each, counted once
+    return {
+        **evaluation.predictions(model, one)._asdict(),
+        "of five crops": evaluation.predictions(model, five).probabilities,
+        **calibrated._asdict(),
+        "of all": whole.num_images,
+        "read": np.int64(read),
+    }
 
 
 class Workers:
@@ -183,6 +211,10 @@ class Workers:
     def weights(self, index):
         with np.load(self.file(index, ".npz")) as arrays:
             return list(arrays.values())
+
+    def judged(self, index):
+        with np.load(self.file(index, ".judged.npz")) as arrays:
+            return dict(arrays)
 
     def rows(self, index):
         rows = json.loads(self.file(index, ".json").read_text())
@@ -255,6 +287,29 @@ def test_so_do_three_and_those_that_read_whole_batches(phases, count, tmp_path):
     with Workers(tmp_path / "run", phases, count=count) as workers:
         workers.ended()
     check_as_one(workers, tmp_path / "one", phases)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 3])
+def test_workers_judge_and_calibrate_as_one_process_each_reading_its_parts(
+    count, tmp_path
+):
+    with Workers(tmp_path / "run", "mixed", count=count) as workers:
+        workers.ended()
+    found = [workers.judged(index) for index in range(count)]
+    model, _ = train(tmp_path / "one", "mixed")
+    expected = judged(model)
+    assert sum(each["read"] for each in found).tolist() == [NUM_IMAGES] * 3
+    np.testing.assert_array_equal(expected.pop("read"), NUM_IMAGES)
+    for index, each in enumerate(found):
+        read = each.pop("read")
+        print(f"worker {index} of {count}: {read} of {NUM_IMAGES} images")
+        assert np.all(read < NUM_IMAGES / count + 4)  # batches: four, rounded up
+        assert each.keys() == expected.keys()
+        for name, value in each.items():
+            np.testing.assert_allclose(
+                value, expected[name], rtol=1e-4, atol=1e-4, err_msg=name
+            )
 
 
 @pytest.mark.slow

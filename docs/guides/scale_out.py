@@ -110,7 +110,10 @@ print(longer.diagnostics)
 # **What a machine reads.** Each worker reads and decodes the images of its own replicas
 # and no others: of two workers half of every batch. Order, crops and mirror images are
 # functions of seed, epoch, step and place in the batch, so that the weights are those of
-# one process to rounding. `kt.train` does the same for phases that say `reads_parts`:
+# one process to rounding. Validation, calibration and the errors at the end are read in the
+# same way. In Python, functions of a context do it: `batches` of a phase that says
+# `reads_parts`, `validation` and `calibration` of `kt.train`, and what `model.calibrate` and
+# `kt.evaluation.predictions` read:
 
 # %%
 from keras_tilt import batches, sources

@@ -21,6 +21,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_tilt import workers
+
 
 def node_of(tensor: keras.KerasTensor) -> Any:
     """Return the node of a Keras graph that made a symbolic tensor.
@@ -99,33 +101,11 @@ class LogsItsSteps(keras.Model):
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Do nothing: `compile` has built all there is."""
 
-    @property
-    def has_workers(self) -> bool:
-        """Whether its replicas are in several processes, those that TF_CONFIG lists."""
-        strategy = self.distribute_strategy
-        several = tf.distribute.MultiWorkerMirroredStrategy
-        if not isinstance(strategy, several):
-            return False
-        cluster = strategy.cluster_resolver.cluster_spec().as_dict()
-        return sum(len(cluster.get(job, [])) for job in ("chief", "worker")) > 1
-
-    def input_context(self) -> tf.distribute.InputContext:
-        """Return which of several workers this one is, as its strategy tells."""
-        strategy = self.distribute_strategy
-        resolver = strategy.cluster_resolver
-        cluster = resolver.cluster_spec().as_dict()
-        chiefs, workers = (len(cluster.get(job, [])) for job in ("chief", "worker"))
-        before = chiefs if resolver.task_type == "worker" else 0
-        return tf.distribute.InputContext(
-            num_input_pipelines=chiefs + workers,
-            input_pipeline_id=before + resolver.task_id,
-            num_replicas_in_sync=strategy.num_replicas_in_sync,
-        )
-
     def logs_of_step(self) -> dict[str, tf.Tensor]:
         """Return the metrics in the form that a step returns."""
         results = self.get_metrics_result()
-        if self.has_workers:  # Keras averages over them along the first axis
+        if workers.several(self.distribute_strategy):
+            # Keras averages over them along the first axis.
             results = {name: value[tf.newaxis] for name, value in results.items()}
         return results
 

@@ -6,10 +6,10 @@ from keras_tilt.training.centering import CenteredLogits, center_logits, recente
 from keras_tilt.training.classifier import GenerativeClassifier
 from keras_tilt.training.losses import discriminative_loss, generative_loss, mixed_loss
 from keras_tilt.training.optimizers import CaffeSGD, Continued, InverseDecay, WarmUp
+from keras_tilt.training.runs.lost_workers import WorkerLost
 from keras_tilt.training.runs.phases import Phase
 from keras_tilt.training.runs.run import train
 from keras_tilt.training.runs.watch import Stopped
-from keras_tilt.training.runs.workers import WorkerLost
 
 __all__ = [
     "CaffeSGD",

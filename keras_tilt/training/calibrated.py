@@ -10,7 +10,7 @@ Source: Dai, Lu, Wu, "Generative Modeling of Convolutional Neural Networks", ICL
 section 2; Guo et al., "On calibration of modern neural networks", 2017, for T.
 """
 
-__all__ = ["CalibratedNetwork", "logits_of_share"]
+__all__ = ["CalibratedNetwork"]
 
 import contextlib
 import os
@@ -27,7 +27,6 @@ from numpy.typing import ArrayLike
 from keras_tilt.networks import graph
 from keras_tilt.networks.class_constants import constants_per_class
 from keras_tilt.training import calibration, evaluation
-from keras_tilt.training.batch_checks import first_of
 from keras_tilt.training.compile_checks import dtype_policy_of, num_classes_of
 
 
@@ -119,12 +118,13 @@ class CalibratedNetwork(keras.Model):
         F is the network's own logits; rho_y is the share of class y among the labelled
         images. Calibrate generatively trained networks, whose logits are log densities
         up to a constant per class; a discriminatively trained network has learned its
-        biases, and calibration makes it worse. With several workers, each of them runs
-        over all images; `keras_tilt.train` has them share a pass.
+        biases, and calibration makes it worse. Several workers must all call it, and
+        share the pass if `x` is a function.
 
         Args:
-            x: `tf.data.Dataset` of batches (images, labels), that ends, or an array of
-                images; images as the network takes them, also a dict of arrays.
+            x: `tf.data.Dataset` of batches (images, labels), that ends, or a function
+                of the `tf.distribute.InputContext` of a worker or None that returns it,
+                or an array of images; images as the network takes them, also a dict.
             y: labels if `x` is an array, in the forms that `fit` takes; -1 =
                 unlabelled.
             batch_size: images per batch if `x` is an array.
@@ -145,8 +145,13 @@ class CalibratedNetwork(keras.Model):
         if y is not None:
             x = tuple(x) if isinstance(x, list) else x  # of several inputs
             x = tf.data.Dataset.from_tensor_slices((x, y)).batch(batch_size)
-        sums = calibration.column_sums(self.network, x, self.num_classes)
-        found = self.calibrate_by(sums, prior)
+        strategy = self.distribute_strategy
+        sums = calibration.shared_sums(self.network, x, self.num_classes, strategy)
+        found = calibration.calibration_of(sums, prior)
+        log_share = np.log(sums.counts.sum() / sums.num_images)
+        at_rest = calibration.log_means_at_rest(found.log_prior, log_share)
+        self.calibration_bias.assign(found.bias)
+        self.running_log_means.assign(at_rest)
         self.temperature.assign(1.0)
         if held_out is not None:
             self.fit_temperature(held_out)
@@ -165,7 +170,7 @@ class CalibratedNetwork(keras.Model):
 
         Args:
             held_out: labelled images that were not trained on, as a `tf.data.Dataset`
-                of batches (images, labels) that ends, or (images, labels).
+                of batches (images, labels) that ends, such a function, or arrays.
             batch_size: images per batch of arrays.
 
         Raises:
@@ -178,22 +183,6 @@ class CalibratedNetwork(keras.Model):
         self.temperature.assign(1.0)
         found = evaluation.fitted_temperature(evaluation.predictions(self, held_out))
         self.temperature.assign(found)
-        return found
-
-    def calibrate_by(
-        self, sums: calibration.ColumnSums, prior: ArrayLike | None = None
-    ) -> calibration.Calibration:
-        """Set the bias as `calibrate` does, by the sums of a pass that was made.
-
-        Args:
-            sums: `ColumnSums` of the network.
-            prior: as in `calibrate`.
-        """
-        found = calibration.calibration_of(sums, prior)
-        log_share = np.log(sums.counts.sum() / sums.num_images)
-        at_rest = calibration.log_means_at_rest(found.log_prior, log_share)
-        self.calibration_bias.assign(found.bias)
-        self.running_log_means.assign(at_rest)
         return found
 
     def running_bias(self) -> tf.Tensor:
@@ -283,30 +272,5 @@ class CalibratedNetwork(keras.Model):
         return super().export(filepath, format, verbose, **kwargs)
 
 
-def logits_of_share(model: CalibratedNetwork, images: Any, training: bool) -> tf.Tensor:
-    """Return the output for a replica's share of a batch, which may be empty.
-
-    Convolutions of empty batches fail in some kernels, and their batch statistics are
-    NaN: a blank image stands in, and its logits are dropped.
-
-    Args:
-        model: of the replicas.
-        images: the share, as the network takes it.
-        training: whether layers run as in training.
-    """
-    if model.num_replicas == 1:
-        return model(images, training=training)
-    num_images = tf.shape(first_of(images))[0]
-    blank = keras.tree.map_structure(_blank, images)
-    images = tf.cond(num_images > 0, lambda: images, lambda: blank)
-    return model(images, training=training)[:num_images]
-
-
 def _spec(tensor):
     return keras.InputSpec(dtype=tensor.dtype, shape=(None, *tensor.shape[1:]))
-
-
-def _blank(images):
-    """Return one image of zeros."""
-    blank = tf.zeros(tf.concat([[1], tf.shape(images)[1:]], 0), images.dtype)
-    return tf.ensure_shape(blank, [1, *images.shape[1:]])

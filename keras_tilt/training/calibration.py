@@ -16,6 +16,7 @@ __all__ = [
     "calibration_of",
     "column_sums",
     "log_means_at_rest",
+    "shared_sums",
     "sum_of_passes",
     "updated_log_means",
 ]
@@ -27,6 +28,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike
 
+from keras_tilt import workers
 from keras_tilt.training.batch_checks import finite_logits, plain_errors, unpacked
 from keras_tilt.training.losses import ColumnStatistics, column_statistics
 from keras_tilt.validation import one_pass
@@ -102,6 +104,8 @@ def column_sums(
         batches = one_pass("x", dataset, "calibrating")
         for step, batch in enumerate(batches):
             images, labels, _ = unpacked(batch, num_classes)
+            if not len(labels):
+                continue  # the part of a worker, which some kernels fail on
             sums = of_batch(images, labels, tf.constant(step))
             log_sum, square_sum, mass = map(np.float64, sums)
             log_square_sum = 2.0 * log_sum + np.log(square_sum)
@@ -114,6 +118,34 @@ def column_sums(
         )
     log_sum, log_square_sum = log_sums
     return ColumnSums(log_sum, log_square_sum, counts, num_images)
+
+
+def shared_sums(
+    network: Callable[..., tf.Tensor],
+    dataset: Iterable | Callable,
+    num_classes: int,
+    strategy: tf.distribute.Strategy,
+) -> ColumnSums:
+    """Return the sums of one pass, which several workers share if they can.
+
+    A collective. If moving statistics differ between workers, their networks do; the
+    sums are one.
+
+    Args:
+        network: as in `column_sums`.
+        dataset: as in `column_sums`, read whole by each worker, of which the sums of
+            the first are taken; or a function that returns it, of the
+            `tf.distribute.InputContext` of a worker or None.
+        num_classes: number of logits.
+        strategy: that of the model.
+    """
+    shared = callable(dataset)
+    images = dataset(workers.context_of(strategy)) if callable(dataset) else dataset
+    *own, number = column_sums(network, images, num_classes)
+    rows = np.stack([*own, np.full(num_classes, number)])
+    found = workers.gathered(strategy, rows)
+    parts = [ColumnSums(a, b, c, int(counts[0])) for a, b, c, counts in found]
+    return sum_of_passes(parts if shared else parts[:1])
 
 
 def sum_of_passes(parts: Iterable[ColumnSums]) -> ColumnSums:

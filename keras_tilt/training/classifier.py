@@ -29,7 +29,7 @@ from keras_tilt.training.batch_checks import (
     step_of_several,
     unpacked,
 )
-from keras_tilt.training.calibrated import CalibratedNetwork, logits_of_share
+from keras_tilt.training.calibrated import CalibratedNetwork
 from keras_tilt.training.calibration import updated_log_means
 from keras_tilt.training.compile_checks import (
     Objective,
@@ -50,6 +50,7 @@ from keras_tilt.training.metrics import (
 )
 from keras_tilt.training.optimizers import gradients_to_apply
 from keras_tilt.training.reference_queue import ReferenceQueue, pooled
+from keras_tilt.training.shares import logits_of_share
 
 
 @keras.saving.register_keras_serializable("keras_tilt")

@@ -34,7 +34,9 @@ import scipy.stats
 import tensorflow as tf
 from numpy.typing import ArrayLike
 
+from keras_tilt import workers
 from keras_tilt.training.batch_checks import class_indices
+from keras_tilt.training.shares import shared_logits
 from keras_tilt.validation import check_seed, one_pass
 
 _LARGEST_TEMPERATURE = 100.0
@@ -55,7 +57,9 @@ class Predictions(typing.NamedTuple):
     labels: np.ndarray
 
 
-def predictions(model: Callable[..., tf.Tensor], dataset: Iterable) -> Predictions:
+def predictions(
+    model: Callable[..., tf.Tensor], dataset: Iterable | Callable
+) -> Predictions:
     """Return the predictions of a classifier for a data set.
 
     Args:
@@ -63,19 +67,26 @@ def predictions(model: Callable[..., tf.Tensor], dataset: Iterable) -> Predictio
             `GenerativeClassifier` the temperature is taken.
         dataset: `tf.data.Dataset` of (images `[batch, height, width, channels]`, or
             `[batch, crops, height, width, channels]`; labels as `fit` takes them),
-            that ends.
+            that ends; or a function that returns it, of the
+            `tf.distribute.InputContext` of one of several workers or None. Each of
+            these then reads its parts alone, and all must call it.
 
     Returns:
-        predictions: `Predictions`.
+        predictions: `Predictions`; of all workers, in the order of one process.
 
     Raises:
         ValueError: if the data set is empty or has no end, or logits are not finite:
             `top_error` would count NaN as right.
     """
-    parts, logits, temperature = [], None, _temperature_of(model)
-    for images, labels in one_pass("dataset", dataset, "predicting"):
-        logits = logits or _logits(model, images)
-        parts.append(_of_batch(logits, images, labels, temperature))
+    strategy = getattr(model, "distribute_strategy", tf.distribute.get_strategy())
+    temperature = _temperature_of(model)
+    if not callable(dataset):
+        batches = _logits(model, dataset)
+    elif not workers.several(strategy):
+        batches = _logits(model, dataset(None))
+    else:
+        batches = shared_logits(model, dataset)
+    parts = [_of_batch(outputs, labels, temperature) for outputs, labels in batches]
     if not parts:
         raise ValueError(
             "Expected a data set with at least one batch. Received: none. "
@@ -84,10 +95,14 @@ def predictions(model: Callable[..., tf.Tensor], dataset: Iterable) -> Predictio
     return _finite(Predictions(*map(np.concatenate, zip(*parts, strict=True))))
 
 
-def _logits(model, images):
-    """Return a function of any number of images like these, traced once."""
-    spec = tf.TensorSpec([None, *images.shape[-3:]], images.dtype)
-    return tf.function(lambda images: model(images, training=False), [spec])
+def _logits(model, dataset):
+    """Yield logits `[batch * crops, classes]` and labels of each batch."""
+    found = None
+    for images, labels in one_pass("dataset", dataset, "predicting"):
+        if found is None:  # of any number of images like these, traced once
+            spec = tf.TensorSpec([None, *images.shape[-3:]], images.dtype)
+            found = tf.function(lambda images: model(images, training=False), [spec])
+        yield found(tf.reshape(images, [-1, *images.shape[-3:]])), labels
 
 
 def _temperature_of(model):
@@ -98,13 +113,12 @@ def _temperature_of(model):
     return float(tf.convert_to_tensor(found))  # under a strategy it is on replicas
 
 
-def _of_batch(logits, images, labels, temperature):
-    crops = images.shape[1] if images.shape.rank == 5 else 1
-    outputs = logits(tf.reshape(images, [-1, *images.shape[-3:]]))
-    outputs = np.float64(outputs).reshape(len(labels), crops, -1)
+def _of_batch(outputs, labels, temperature):
+    classes = outputs.shape[1]
+    outputs = np.float64(outputs).reshape(len(labels), -1, classes)
     probabilities = scipy.special.softmax(outputs / temperature, axis=2).mean(axis=1)
     scores = scipy.special.logsumexp(outputs, axis=2).mean(axis=1)
-    labels = class_indices(labels, outputs.shape[2])
+    labels = class_indices(labels, classes)
     return probabilities, scores, labels.numpy()
 
 

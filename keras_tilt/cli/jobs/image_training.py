@@ -12,6 +12,7 @@ __all__ = [
 ]
 
 import contextlib
+import functools
 import json
 import pathlib
 import sys
@@ -102,7 +103,7 @@ def trained(
             return errors(model, images)
         found = errors(model, images, ", uncalibrated")
         if plan.prior is not None:
-            model.calibrate(plan.calibration(None), prior=plan.prior)
+            model.calibrate(plan.calibration, prior=plan.prior)
             found = errors(model, images) | found
     return found
 
@@ -168,7 +169,8 @@ def errors(
     """Return top-1 and top-5 error, ECE, and ECE at a temperature, by name of crops."""
     found: dict[str, tuple[float, ...]] = {}
     for crops, name in CROPS.items():
-        predicted = evaluation.predictions(model, images.evaluation(crops))
+        parts = functools.partial(images.evaluation, crops)
+        predicted = evaluation.predictions(model, parts)
         found[name + suffix] = (
             evaluation.top_error(predicted, 1),
             evaluation.top_error(predicted, 5),

@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike
 
 from keras_tilt import storage
 from keras_tilt.training.classifier import GenerativeClassifier
+from keras_tilt.training.runs.lost_workers import ends_if_one_is_lost
 from keras_tilt.training.runs.phases import (
     Phase,
     PhaseSequence,
@@ -31,7 +32,6 @@ from keras_tilt.training.runs.progress import ProgressBar
 from keras_tilt.training.runs.signals import Signals
 from keras_tilt.training.runs.state import Training
 from keras_tilt.training.runs.watch import Watch
-from keras_tilt.training.runs.workers import ends_if_one_is_lost
 from keras_tilt.validation import check_count
 
 

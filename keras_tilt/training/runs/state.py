@@ -16,12 +16,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike
 
-from keras_tilt import storage
-from keras_tilt.training.calibration import (
-    ColumnSums,
-    column_sums,
-    sum_of_passes,
-)
+from keras_tilt import storage, workers
 from keras_tilt.training.classifier import GenerativeClassifier
 from keras_tilt.training.runs.phases import PhaseSequence, as_tensorflow
 
@@ -95,23 +90,6 @@ class Training:
         total, before = self.phases.steps_before(self.place.epoch)
         return total, before + self.place.step
 
-    def of_workers(self, numbers: ArrayLike) -> np.ndarray:
-        """Return the numbers of every replica, `[replicas, ...]`; alone, its own.
-
-        This is a collective: all workers must call it, and each waits for the others.
-        """
-        own = tf.convert_to_tensor(numbers)[tf.newaxis]
-        return (self._gathered(own) if self.model.has_workers else own).numpy()
-
-    @tf.function
-    def _gathered(self, own):
-        def of_replica():
-            here = tf.identity(own)  # on the device of the replica
-            return tf.distribute.get_replica_context().all_gather(here, axis=0)
-
-        strategy = self.model.distribute_strategy
-        return strategy.experimental_local_results(strategy.run(of_replica))[0]
-
     def in_parts(self, read: Callable | Iterable | None) -> Any:
         """Return the data set of a function of a context: of this worker's parts.
 
@@ -119,15 +97,13 @@ class Training:
         """
         if not callable(read):
             return as_tensorflow(read)
-        if not self.model.has_workers:
-            return read(None)
-        strategy = self.model.distribute_strategy
-        return strategy.distribute_datasets_from_function(read)
+        return workers.in_parts(self.model.distribute_strategy, read)
 
     def _check_shared(self, saved):
         """Check that all workers resume one state, before any of them writes."""
         place = b"" if saved is None else str(saved["place"]).encode()
-        found = self.of_workers(np.int64(zlib.crc32(place)))
+        own = np.int64(zlib.crc32(place))
+        found = workers.gathered(self.model.distribute_strategy, own)
         if len(set(found)) > 1:
             raise ValueError(
                 "`directory` must be one folder that all workers share. Received: "
@@ -143,23 +119,9 @@ class Training:
     ) -> None:
         """Begin a phase: calibrate if it asks for that, and compile."""
         if self.phases[number].calibrate:
-            self._calibrate(calibration, prior)
+            self.model.calibrate(calibration, prior=prior)
         self._compile(number)
         self.place.phase = number
-
-    def _calibrate(self, images, prior):
-        """Calibrate by one pass, which several workers share if it can be shared.
-
-        If moving statistics differ, their networks do; the calibration is one.
-        """
-        model = self.model
-        if callable(images):
-            images = images(model.input_context() if model.has_workers else None)
-        sums = column_sums(model.network, images, model.num_classes)
-        number = np.full(model.num_classes, sums.num_images)
-        found = self.of_workers(np.float64([*sums[:3], number]))
-        parts = [ColumnSums(*rows[:3], rows[3][0]) for rows in found]
-        model.calibrate_by(sum_of_passes(parts), prior)
 
     def _compile(self, number):
         phase = self.phases[number]

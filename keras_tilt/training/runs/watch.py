@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_tilt import workers
 from keras_tilt.training.compile_checks import objective_in_words
 from keras_tilt.training.runs.progress import ProgressBar
 from keras_tilt.training.runs.signals import Signals
@@ -95,11 +96,12 @@ class Watch(keras.callbacks.Callback):
         If one stopped alone, the others would wait for it.
         """
         received = self._signals.received
-        if not self.model.has_workers:
+        strategy = self.model.distribute_strategy
+        if not workers.several(strategy):
             return received
         if step % AGREE_EVERY:
             return 0
-        return int(self._training.of_workers(received).max())
+        return int(workers.gathered(strategy, received).max())
 
     def _stop_if(self, number):
         place = self._training.place

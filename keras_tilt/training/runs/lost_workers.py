@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
+from keras_tilt import workers
 from keras_tilt.training.runs.state import Training
 
 # What TensorFlow says where a worker does not answer, but not of errors of its own.
@@ -32,11 +33,11 @@ def ends_if_one_is_lost(training: Training) -> Iterator[None]:
     try:
         yield
     except tf.errors.OpError as error:
-        several = training.model.has_workers
-        if not several or not any(sign in error.message for sign in _SIGNS):
+        context = workers.context_of(training.model.distribute_strategy)
+        if context is None or not any(sign in error.message for sign in _SIGNS):
             raise
         raise WorkerLost(
-            f"Expected all {training.model.input_context().num_input_pipelines} "
+            f"Expected all {context.num_input_pipelines} "
             "workers to go on. Received: one or more of the others were lost, or ended "
             f"with an error of their own. {_said(training)} Start the same command on "
             "all workers, or on those that are left with a TF_CONFIG of them alone."

@@ -1,0 +1,72 @@
+"""Logits of batches of which each replica has a share."""
+
+__all__ = ["logits_of_share", "shared_logits"]
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_tilt import workers
+from keras_tilt.training.batch_checks import first_of
+from keras_tilt.validation import one_pass
+
+
+def logits_of_share(model: keras.Model, images: Any, training: bool) -> tf.Tensor:
+    """Return the output for a replica's share of a batch, which may be empty.
+
+    Convolutions of empty batches fail in some kernels, and their batch statistics are
+    NaN: a blank image stands in, and its logits are dropped.
+
+    Args:
+        model: of the replicas.
+        images: the share, as the network takes it.
+        training: whether layers run as in training.
+    """
+    if model.distribute_strategy.num_replicas_in_sync == 1:
+        return model(images, training=training)
+    num_images = tf.shape(first_of(images))[0]
+    blank = keras.tree.map_structure(_blank, images)
+    images = tf.cond(num_images > 0, lambda: images, lambda: blank)
+    return model(images, training=training)[:num_images]
+
+
+def _blank(images):
+    """Return one image of zeros."""
+    blank = tf.zeros(tf.concat([[1], tf.shape(images)[1:]], 0), images.dtype)
+    return tf.ensure_shape(blank, [1, *images.shape[1:]])
+
+
+def shared_logits(
+    model: keras.Model, read: Callable
+) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+    """Yield logits and labels of each batch, of which every worker reads its parts.
+
+    A collective, as each batch is. The order of the images is that of one process.
+
+    Args:
+        model: images `[batch, height, width, channels]` to logits `[batch, classes]`.
+        read: function of a `tf.distribute.InputContext` that returns the data set of
+            (images, or `[batch, crops, ...]`; labels).
+
+    Yields:
+        logits: `[batch * crops, classes]`.
+        labels: `[batch, ...]`.
+    """
+    strategy = model.distribute_strategy
+
+    def of_replica(images, labels):
+        images = tf.reshape(images, [-1, *images.shape[-3:]])
+        found = logits_of_share(model, images, training=False), labels
+        gather = tf.distribute.get_replica_context().all_gather
+        return [gather(tf.identity(part), axis=0) for part in found]
+
+    @tf.function(reduce_retracing=True)
+    def of_batch(images, labels):
+        parts = strategy.run(of_replica, (images, labels))
+        return [strategy.experimental_local_results(part)[0] for part in parts]
+
+    dataset = workers.in_parts(strategy, read)
+    for images, labels in one_pass("dataset", dataset, "predicting"):
+        yield tuple(of_batch(images, labels))
