@@ -295,12 +295,20 @@ def test_no_head_of_logits_is_taken_for_probabilities(name):
     np.testing.assert_allclose(f(IMAGES), network(IMAGES)[:, 1], rtol=1e-3, atol=1e-5)
 
 
+ROUNDING = {"bfloat16": 2.0**-8, "float16": 2.0**-11, "float32": 2.0**-24}
+
+
 @pytest.mark.parametrize("kind", [slow(HEADS), SOFTMAXES, slow(SIGMOIDS)])
 def test_a_class_is_read_inside_of_a_graph_as_outside(kind):
+    """To a few roundings of the coarsest layer: a graph may fuse what it computes."""
     for name, head in kind.items():
-        f = kt.unit(functional(head), class_index=1)
+        network = functional(head)
+        f = kt.unit(network, class_index=1)
         inside = tf.function(f.__call__, autograph=False)(IMAGES)
-        np.testing.assert_allclose(inside, f(IMAGES), 1e-4, 1e-5, err_msg=name)
+        off = 4 * max(ROUNDING[layer.compute_dtype] for layer in network.layers)
+        np.testing.assert_allclose(
+            inside, f(IMAGES), 1e-4 + off, 1e-5 + off, err_msg=name
+        )
 
 
 def test_logits_of_an_application_are_not_taken_for_probabilities():
