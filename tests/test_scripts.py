@@ -539,7 +539,7 @@ def test_digits_leave_numbers_and_pictures_of_ten_units(sweep, tmp_path, preset)
         assert (tmp_path / name).stat().st_size > 0
 
 
-@pytest.mark.parametrize("number", [1000, 60])
+@pytest.mark.parametrize("number", [slow(1000), 60])
 def test_digits_are_drawn_under_a_learned_reference_and_log_z_is_compared(
     sweep, tmp_path, number
 ):
