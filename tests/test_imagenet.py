@@ -312,6 +312,22 @@ def test_a_folder_without_labels_adds_draws_of_q(asked, data):
     assert np.concatenate(labels_of(discriminative)).min() >= 0
 
 
+@pytest.mark.parametrize("dataset", ["tiny.npz", "imagenet2012"])
+def test_outliers_are_draws_of_q_unlike_the_images(asked, dataset):
+    """In memory and in files, the same for a seed."""
+    _, (generative, discriminative), options = asked("--outliers", 30, dataset=dataset)
+    found = [list(generative.batches(0, 0)) for _ in range(2)]
+    (images, labels), (again, _) = (
+        map(np.concatenate, zip(*e, strict=True)) for e in found
+    )
+    np.testing.assert_array_equal(images, again)
+    made = images[labels == -1]
+    assert 0 < len(made) <= 30 and 0 <= made.min() and made.max() <= 255
+    assert made.std() > 10
+    assert np.concatenate(labels_of(discriminative)).min() >= 0
+    np.testing.assert_allclose(options["prior"], 0.25)
+
+
 @pytest.mark.parametrize(
     "objective", ["generative", "discriminative", "mix", "annealed"]
 )
@@ -558,6 +574,14 @@ def test_a_dry_run_says_what_is_then_done(whole, run, tmp_path, capsys):
         )
 
 
+def test_a_dry_run_counts_outliers_and_makes_none(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(image_sources, "outliers", None)
+    flags = ("--outliers", 40_000, "--dry-run", "--data-dir", tmp_path)
+    run(*flags, dataset="imagenet2012")
+    text = capsys.readouterr().out
+    assert "1,321,167 images to train on, 40,000 of them without label" in text
+
+
 def test_a_dry_run_knows_nested_networks_and_rates_that_rise(run, tmp_path, capsys):
     inner = kt.convnet((16, 16, 3), 8)
     layers = [keras.Input((16, 16, 3)), inner, keras.layers.Dense(4)]
@@ -667,6 +691,12 @@ def refused(run, capsys, *flags, **options):
             "tiny.npz",
             "--queue is for an --objective with a generative part",
         ),
+        (
+            ("--outliers", 32, "--objective", "discriminative"),
+            "tiny.npz",
+            "--outliers is for an --objective with a generative part",
+        ),
+        (("--outliers", 2), "tiny.npz", "`count` must be"),
         (
             ("--classes-per-batch", 4, "--labelled-per-batch", 8),
             "tiny.npz",

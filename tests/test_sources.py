@@ -630,11 +630,33 @@ def test_concatenated_files_may_be_of_two_kinds(tmp_path):
     assert_images(again, images[[5, 1]], [5, 1])
 
 
+@pytest.mark.parametrize("files_first", [False, True])
+def test_pixels_and_files_are_concatenated(files_first, tmp_path):
+    """Files of many sizes may have pixels of any size after them."""
+    images = images_of_one_size(4)
+    pixels = sources.arrays(images, [0, 1, 0, 1])
+    made = sources.synthetic(images.shape[1:], 2, 3)
+    write_folder(tmp_path, ["0.png", "1.png"])
+    files = sources.folder(tmp_path)
+    if files_first:
+        both = sources.concatenated(files, sources.unlabelled(pixels))
+        found = pixels_of(both, [3, 1, 2])
+        np.testing.assert_array_equal(found[1], pixels_of(files, [1])[0])
+        np.testing.assert_array_equal([found[0], found[2]], images[[1, 0]])
+        assert both.image_shape is None
+        return
+    both = sources.concatenated(pixels, made)
+    assert both.image_shape == images.shape[1:]
+    found = pixels_of(both, [5, 2, 4])
+    np.testing.assert_array_equal(found[1], images[2])
+    np.testing.assert_array_equal([found[0], found[2]], pixels_of(made, [1, 0]))
+
+
 def test_sources_that_do_not_fit_are_not_concatenated(tmp_path):
     first = sources.arrays(images_of_one_size(), [0, 1] * 3)
-    with pytest.raises(ValueError, match="pixels of one shape"):
+    with pytest.raises(ValueError, match="images of one shape"):
         sources.concatenated(first, sources.arrays(np.zeros([1, 4, 4], np.uint8), [0]))
-    with pytest.raises(ValueError, match="pixels of one shape"):
+    with pytest.raises(ValueError, match="images of one shape"):
         sources.concatenated(first, file_source(tmp_path, "1"))
     other = sources.arrays(images_of_one_size(), [0, 1] * 3, ["a", "b"])
     with pytest.raises(ValueError, match="class names of both"):

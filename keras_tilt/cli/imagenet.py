@@ -30,7 +30,10 @@ OBJECTIVES = ("generative", "discriminative", "mix", "annealed")
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("step", "inverse", "cosine", "constant")
 # What each step is given of the flags.
-DATA = ("dataset", "data_dir", "seed", "dry_run", "labelled_fraction", "unlabelled")
+DATA = (
+    *("dataset", "data_dir", "seed", "dry_run"),
+    *("labelled_fraction", "unlabelled", "outliers"),
+)
 CROPS = (
     "size",
     "shorter_side",
@@ -72,7 +75,7 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
             "--generative-epochs must not exceed --epochs. Received: "
             f"{flags.generative_epochs} of {flags.epochs}."
         )
-    of_batches = ("queue", "classes_per_batch", "labelled_per_batch")
+    of_batches = ("queue", "classes_per_batch", "labelled_per_batch", "outliers")
     given = [f"--{n.replace('_', '-')}" for n in of_batches if getattr(flags, n)]
     error = _error_of_batches(given, flags.objective, flags.batch_size, flags.queue)
     if error:
@@ -166,6 +169,7 @@ def _add_optimizer(add):
 def _add_draws(add):
     """Add what a batch is, which images stand for q, and the calibration by them."""
     add("--queue", type=natural, default=0, help="past images kept as draws of q")
+    add("--outliers", type=natural, default=0, help="made-up images, more draws of q")
     add("--classes-per-batch", type=count, help="equally many images of each")
     add("--labelled-per-batch", type=count, help="where others have no label")
     add(

@@ -8,7 +8,11 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt.cli.jobs.image_sources import named_images, with_labels_of
+from keras_tilt.cli.jobs.image_sources import (
+    named_images,
+    with_labels_of,
+    with_outliers,
+)
 from keras_tilt.cli.named.networks import load_network
 from keras_tilt.cli.named.pixels import preprocessing
 from keras_tilt.data import batches
@@ -140,6 +144,7 @@ def opened(
     dry_run: bool,
     labelled_fraction: float | None,
     unlabelled: pathlib.Path | None,
+    outliers: int,
     size: int | None,
     shorter_side: int | None,
     pad: int | None,
@@ -156,6 +161,7 @@ def opened(
         dry_run: whether made-up images of the same shape will do.
         labelled_fraction: share of each class that keeps its label, or None.
         unlabelled: a folder of more images, or None.
+        outliers: number of images unlike them, without label.
         size: of the crop, pixels; None for the network's own.
         shorter_side: before the crop, pixels, or None.
         pad: border, pixels, or None.
@@ -169,6 +175,9 @@ def opened(
     train, test = named_images(dataset, data_dir, seed, dry_run)
     train = with_labels_of(train, labelled_fraction, unlabelled, seed)
     crop, shorter_side, pad = views(train, network, size, shorter_side, pad)
+    if outliers:
+        side = shorter_side or max(crop)
+        train = with_outliers(train, outliers, side, seed, dry_run)
     images = Images(
         train,
         test,

@@ -9,17 +9,21 @@
 Nothing is downloaded.
 """
 
-__all__ = ["named_images", "with_labels_of"]
+__all__ = ["named_images", "with_labels_of", "with_outliers"]
 
 import dataclasses
 import functools
 import pathlib
 
-from keras_tilt.data import sources
+import numpy as np
+
+from keras_tilt.data import batches, sources
 from keras_tilt.data.sources import Source
+from keras_tilt.reference.outliers import outliers
 
 ILSVRC = (1_281_167, 50_000)  # images, of 1,000 classes
 SYNTHETIC = 256  # pixels along an edge
+FITTED = 1_000  # images that noise is fitted to
 
 
 def named_images(
@@ -101,3 +105,34 @@ def with_labels_of(
             train, sources.unlabelled(sources.folder(unlabelled))
         )
     return train
+
+
+def with_outliers(
+    train: Source, count: int, side: int, seed: int, dry_run: bool
+) -> Source:
+    """Return the images and more, without label, that are unlike them.
+
+    Args:
+        train: the images.
+        count: number of `keras_tilt.outliers`, which are kept in memory.
+        side: shorter one of images of many sizes, pixels; outliers are squares of it.
+        seed: of the outliers, and of which images they are fitted to.
+        dry_run: whether other noise will do, to which nothing is fitted.
+    """
+    height, width, channels = train.image_shape or (side, side, 3)
+    if dry_run:
+        made = sources.synthetic((height, width, channels), 1, count)
+        return sources.concatenated(train, sources.unlabelled(made))
+    some = batches.training_batches(
+        train,
+        batches.uniform_order(len(train.labels), seed, 0)[:FITTED],
+        100,
+        seed=seed,
+        epoch=0,
+        crop=(height, width),
+        shorter_side=None if train.image_shape else side,
+        mirror=False,
+    )
+    pixels = np.uint8(np.round(outliers(some, count, seed)))
+    made = sources.arrays(pixels, np.full(count, -1), train.class_names)
+    return sources.concatenated(train, made)

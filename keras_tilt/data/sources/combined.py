@@ -21,8 +21,9 @@ def concatenated(first: Source, second: Source) -> Source:
 
     Args:
         first: a `Source`.
-        second: a `Source`. Both must hold pixels of equal shape, or both encoded
-            images; their classes must be the same, unless `second` has no labels.
+        second: a `Source`. Images of a source that holds pixels must be of the size of
+            the other's, unless the first has images of many sizes; classes must be the
+            same, unless `second` has no labels.
 
     Raises:
         ValueError: the two do not match.
@@ -46,6 +47,8 @@ def _joined_reading(first, second):
     """Return `fetch` and `decode` of both; a prefix marks the source of a string."""
     count = len(first.labels)
     same = first.decode == second.decode
+    if not same:
+        first, second = map(_in_strings, (first, second))
 
     def fetch(numbers):
         here = numbers < count
@@ -71,15 +74,31 @@ def _joined_reading(first, second):
     return fetch, first.decode if same else decode
 
 
+def _in_strings(source):
+    """Return a source of the same images whose elements are strings."""
+    with tf.device("CPU"):
+        one = source.fetch(tf.constant([0], tf.int64))
+    if one.dtype == tf.string:
+        return source
+
+    def fetch(numbers):
+        write = tf.io.serialize_tensor
+        return tf.map_fn(write, source.fetch(numbers), fn_output_signature=tf.string)
+
+    def decode(element):
+        read = tf.ensure_shape(tf.io.parse_tensor(element, one.dtype), one.shape[1:])
+        return read if source.decode is None else source.decode(read)
+
+    return dataclasses.replace(source, fetch=fetch, decode=decode)
+
+
 def _check_alike(first, second):
-    pixels = [source.decode is None for source in (first, second)]
-    if any(pixels) and (
-        pixels[0] != pixels[1] or first.image_shape != second.image_shape
-    ):
+    shapes = first.image_shape, second.image_shape
+    pixels = first.decode is None, second.decode is None
+    if shapes[0] != shapes[1] and (pixels[0] or (pixels[1] and shapes[0])):
         raise ValueError(
-            "Expected two sources of pixels of one shape, or two of encoded images. "
-            f"Received: shapes {first.image_shape} and {second.image_shape}. "
-            "Store them alike."
+            "Expected two sources of images of one shape, where one of them holds "
+            f"pixels. Received: shapes {shapes[0]} and {shapes[1]}. Store them alike."
         )
     if first.class_names != second.class_names and np.any(second.labels >= 0):
         raise ValueError(
