@@ -70,6 +70,19 @@ def test_predictions_over_crops_are_means_over_those_of_each_crop():
     assert np.abs(found.probabilities - of_mean_logits).max() > 1e-3
 
 
+def test_a_batch_of_which_nothing_could_be_read_is_left_out():
+    """And the model may be any function, the data set that of a context."""
+    model = build_model()
+    empty = dataset(IMAGES[:1], LABELS[:1]).map(lambda x, y: (x[:0], y[:0]))
+    both = empty.concatenate(dataset()).concatenate(empty)
+    expected = evaluation.predictions(model, dataset())
+    for one in (model, lambda images, training: model(images)):
+        for given in (both, lambda context: both):
+            found = evaluation.predictions(one, given)
+            for part, of_all in zip(found, expected, strict=True):
+                np.testing.assert_array_equal(part, of_all)
+
+
 def test_labels_as_a_column_are_accepted():
     found = evaluation.predictions(build_model(), dataset(labels=LABELS[:, None]))
     np.testing.assert_array_equal(found.labels, LABELS)

@@ -28,6 +28,7 @@ from keras_tilt.cli import imagenet, process
 from keras_tilt.cli.jobs import image_batches, image_sources, image_training
 from keras_tilt.cli.named import classes, networks
 from keras_tilt.data import batches
+from keras_tilt.training.runs import lost_workers
 from keras_tilt.training.runs import run as training
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -313,19 +314,43 @@ def test_a_folder_without_labels_adds_draws_of_q(asked, data):
 
 
 @pytest.mark.parametrize("dataset", ["tiny.npz", "imagenet2012"])
-def test_outliers_are_draws_of_q_unlike_the_images(asked, dataset):
-    """In memory and in files, the same for a seed."""
-    _, (generative, discriminative), options = asked("--outliers", 30, dataset=dataset)
-    found = [list(generative.batches(0, 0)) for _ in range(2)]
-    (images, labels), (again, _) = (
-        map(np.concatenate, zip(*e, strict=True)) for e in found
-    )
-    np.testing.assert_array_equal(images, again)
-    made = images[labels == -1]
-    assert 0 < len(made) <= 30 and 0 <= made.min() and made.max() <= 255
-    assert made.std() > 10
+def test_outliers_are_draws_of_q(asked, dataset, monkeypatch):
+    """In memory and in files; those of the seed, as they were drawn."""
+    drawn, draw = [], image_sources.outliers
+
+    def outliers(images, count, seed):
+        drawn.append((count, seed, draw(images, count, seed)))
+        return drawn[-1][-1]
+
+    monkeypatch.setattr(image_sources, "outliers", outliers)
+    flags = ("--outliers", 30, "--pad", 0, "--no-mirror", "--seed", 5)
+    _, (generative, discriminative), options = asked(*flags, dataset=dataset)
+    ((count, seed, made),) = drawn
+    assert (count, seed, len(made)) == (30, 5, 30)
+    if dataset == "tiny.npz":
+        expected = {np.round(one).astype(np.float32).tobytes() for one in made}
+    for images, labels in generative.batches(0, 0):
+        found = images.numpy()[labels.numpy() == -1]
+        assert 0 < len(found) < 16
+        if dataset == "tiny.npz":
+            assert {one.tobytes() for one in found} <= expected
     assert np.concatenate(labels_of(discriminative)).min() >= 0
     np.testing.assert_allclose(options["prior"], 0.25)
+
+
+def test_outliers_are_fitted_to_what_can_be_read(asked, damaged):
+    folder = damaged(train=("class1/5.png",))
+    flags = ("--outliers", 6, "--data-dir", folder, "--max-corrupt", 0.5)
+    _, (generative, _), _ = asked(*flags, **FOLDERS)
+    found = [labels for epoch in (0, 1) for labels in labels_of(generative, epoch)]
+    assert np.sum(np.concatenate(found) == -1) > 0
+
+
+def test_a_run_of_before_there_were_outliers_can_be_resumed(asked):
+    *_, options = asked()
+    assert "--seed" in options["settings"] and "--outliers" not in options["settings"]
+    *_, options = asked("--outliers", 30)
+    assert options["settings"]["--outliers"] == 30
 
 
 @pytest.mark.parametrize(
@@ -696,11 +721,16 @@ def refused(run, capsys, *flags, **options):
             "tiny.npz",
             "--outliers is for an --objective with a generative part",
         ),
-        (("--outliers", 2), "tiny.npz", "`count` must be"),
+        (("--outliers", 2), "tiny.npz", "--outliers must be 0 or at least 3"),
+        (
+            ("--outliers", 32, "--classes-per-batch", 4),
+            "tiny.npz",
+            "labels alone. Received: --outliers, too.",
+        ),
         (
             ("--classes-per-batch", 4, "--labelled-per-batch", 8),
             "tiny.npz",
-            "each say what a batch is",
+            "labels alone. Received: --labelled-per-batch, too.",
         ),
     ],
 )
@@ -712,6 +742,24 @@ def test_what_cannot_be_done_ends_in_a_sentence(
     )
     assert message in text
     assert not (tmp_path / "out").exists()
+
+
+def test_a_worker_that_is_lost_at_the_end_ends_the_others_with_a_sentence(
+    run, tmp_path, monkeypatch
+):
+    """When the errors are measured: the model is saved."""
+
+    def lost(*_):
+        raise tf.errors.UnavailableError(None, None, "Collective ops is aborted by ...")
+
+    monkeypatch.setattr(image_training, "errors", lost)
+    of_two = tf.distribute.InputContext(2, 0, 2)
+    flags = (*SHORT, "--objective", "discriminative", "--out", tmp_path / "out")
+    with pytest.raises(tf.errors.UnavailableError):  # alone it is none of this
+        run(*flags)
+    monkeypatch.setattr(lost_workers.workers, "context_of", lambda _: of_two)
+    with pytest.raises(SystemExit, match="all 2 workers to go on.* holds the model"):
+        run(*flags)
 
 
 def test_without_data_it_says_where_to_name_them(monkeypatch):

@@ -631,7 +631,7 @@ def test_concatenated_files_may_be_of_two_kinds(tmp_path):
 
 
 @pytest.mark.parametrize("files_first", [False, True])
-def test_pixels_and_files_are_concatenated(files_first, tmp_path):
+def test_pixels_and_what_is_decoded_are_concatenated(files_first, tmp_path):
     """Files of many sizes may have pixels of any size after them."""
     images = images_of_one_size(4)
     pixels = sources.arrays(images, [0, 1, 0, 1])
@@ -655,7 +655,11 @@ def test_pixels_and_files_are_concatenated(files_first, tmp_path):
 def test_sources_that_do_not_fit_are_not_concatenated(tmp_path):
     first = sources.arrays(images_of_one_size(), [0, 1] * 3)
     with pytest.raises(ValueError, match="images of one shape"):
-        sources.concatenated(first, sources.arrays(np.zeros([1, 4, 4], np.uint8), [0]))
+        smaller = sources.arrays(np.zeros([1, 4, 4, 3], np.uint8), [0])
+        sources.concatenated(first, smaller)
+    gray = sources.unlabelled(sources.arrays(np.zeros([1, 4, 4], np.uint8), [0]))
+    with pytest.raises(ValueError, match="equally many channels. Received: 3 and 1"):
+        sources.concatenated(file_source(tmp_path, "1"), gray)
     with pytest.raises(ValueError, match="images of one shape"):
         sources.concatenated(first, file_source(tmp_path, "1"))
     other = sources.arrays(images_of_one_size(), [0, 1] * 3, ["a", "b"])

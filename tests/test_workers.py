@@ -153,7 +153,8 @@ def judged(model):
 
     crops = functools.partial(batches.evaluation_batches, source(), BATCH, crops="five")
     five = noted(lambda context: crops(crop=(8, 8), context=context))
-    one = noted(functools.partial(parts, 0, 0))
+    one = noted(lambda context: and_an_empty_batch(parts(0, 0, context)))
+    few = model.calibrate(a_single_image, prior=np.full(4, 0.25))
     calibrated = model.calibrate(one)
     whole = model.calibrate(parts(0, 0))  # read by each, counted once
     return {
@@ -161,8 +162,21 @@ def judged(model):
         "of five crops": evaluation.predictions(model, five).probabilities,
         **calibrated._asdict(),
         "of all": whole.num_images,
+        "of one": few.log_partition,
         "read": np.int64(read),
     }
+
+
+def and_an_empty_batch(images):
+    """Batches and one more of which nothing could be read; labels as Keras has them."""
+    images = images.map(lambda x, y: (x, tf.cast(y, tf.uint8)))
+    return images.concatenate(images.take(1).map(lambda x, y: (x[:0], y[:0])))
+
+
+def a_single_image(context):
+    """One for all workers: others have none."""
+    one = {"crop": (8, 8), "seed": 1, "epoch": 0, "context": context}
+    return batches.training_batches(source(), [5], 1, **one)
 
 
 class Workers:

@@ -199,8 +199,8 @@ for images, classes in ((x_train, y_train), (both, labels)):
 # every stranger, 0.5 by chance, less if strangers seem likelier than digits. What is like
 # nothing that was shown, such as two digits at once, is told less surely. On CIFAR-10
 # digits are told (.95), and photographs of other classes less surely (.78;
-# [results](../results.md#telling-images-of-another-kind)). `keras-tilt train --objective mix
-# --outliers 10000` makes so many and puts them among its images.
+# [results](../results.md#telling-images-of-another-kind)). `keras-tilt train --dataset cifar10
+# --objective mix --outliers 10000` makes so many, in memory, and puts them among its images.
 #
 # ## A run that survives being killed
 #

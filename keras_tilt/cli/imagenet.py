@@ -50,8 +50,17 @@ RECIPE = (
 RATES = ("learning_rate", "refining_learning_rate")
 EPOCHS = ("objective", "mix_weight", "epochs", "generative_epochs", "calibrate")
 COURSE = (*EPOCHS, *RATES)
+# Flags of what batches are made of: those of draws of q, and of images without label.
+UNLABELLED = {"--labelled-per-batch", "--unlabelled", "--outliers"}
+DRAWS = {"--queue", "--labelled-per-batch", "--outliers"}
+OF_BATCHES = (
+    *("queue", "classes_per_batch"),
+    *("labelled_per_batch", "unlabelled", "outliers"),
+)
+FEWEST = 3  # outliers, one of each kind
 # What the result does not depend on, or what shows in the images or the network.
 UNSAVED = ("data_dir", "out", "save_every", "eval_only", "dry_run", "smoke", "modules")
+LATER = ("outliers",)  # runs of before there were these can be resumed without them
 
 
 def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -69,37 +78,43 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
         flags.epochs, flags.generative_epochs, flags.batch_size = 2, 1, 16
         flags.queue = 0 if flags.objective == "discriminative" else 32
         flags.calibration_images = 64
+    if flags.eval_only:
+        flags.outliers = 0
     has_generative_epochs = flags.objective in ("generative", "annealed")
     if has_generative_epochs and flags.generative_epochs > flags.epochs:
         parser.error(
             "--generative-epochs must not exceed --epochs. Received: "
             f"{flags.generative_epochs} of {flags.epochs}."
         )
-    of_batches = ("queue", "classes_per_batch", "labelled_per_batch", "outliers")
-    given = [f"--{n.replace('_', '-')}" for n in of_batches if getattr(flags, n)]
-    error = _error_of_batches(given, flags.objective, flags.batch_size, flags.queue)
+    given = [f"--{n.replace('_', '-')}" for n in OF_BATCHES if getattr(flags, n)]
+    error = _error_of_batches(given, flags)
     if error:
         parser.error(error)
     return flags
 
 
-def _error_of_batches(given, objective, batch_size, queue):
+def _error_of_batches(given, flags):
     """Return what is wrong with the flags of batches that are given, or None."""
-    draws = [flag for flag in given if flag != "--classes-per-batch"]
-    if draws and objective == "discriminative":
+    draws = [flag for flag in given if flag in DRAWS]
+    if draws and flags.objective == "discriminative":
         return (
             f"{draws[0]} is for an --objective with a generative part. "
             "Received: discriminative."
         )
-    if {"--classes-per-batch", "--labelled-per-batch"} <= set(given):
+    if "--classes-per-batch" in given and (others := {*given} & UNLABELLED):
         return (
-            "--classes-per-batch and --labelled-per-batch each say what a batch is. "
-            "Received: both. Leave one out."
+            "--classes-per-batch makes batches of images with labels alone. Received: "
+            f"{', '.join(sorted(others))}, too. Leave one out."
         )
-    if queue % batch_size:
+    if flags.queue % flags.batch_size:
         return (
-            f"--queue must be a multiple of --batch-size, {batch_size}, since "
-            f"whole batches are kept. Received: {queue}."
+            f"--queue must be a multiple of --batch-size, {flags.batch_size}, since "
+            f"whole batches are kept. Received: {flags.queue}."
+        )
+    if 0 < flags.outliers < FEWEST:
+        return (
+            f"--outliers must be 0 or at least {FEWEST}, one of each kind. "
+            f"Received: {flags.outliers}."
         )
     return None
 
@@ -169,7 +184,7 @@ def _add_optimizer(add):
 def _add_draws(add):
     """Add what a batch is, which images stand for q, and the calibration by them."""
     add("--queue", type=natural, default=0, help="past images kept as draws of q")
-    add("--outliers", type=natural, default=0, help="made-up images, more draws of q")
+    add("--outliers", type=natural, default=0, help="made-up draws of q, in memory")
     add("--classes-per-batch", type=count, help="equally many images of each")
     add("--labelled-per-batch", type=count, help="where others have no label")
     add(
@@ -191,6 +206,12 @@ def _add_running(add):
     add("--eval-only", type=pathlib.Path, help="a .keras file to evaluate")
     add("--dry-run", action="store_true", help="say what would be done")
     add("--smoke", action="store_true", help="two epochs of a few made-up images")
+
+
+def _settings(flags):
+    """Return what the result depends on, by name."""
+    unsaved = {*UNSAVED, *(name for name in LATER if not getattr(flags, name))}
+    return {k: v for k, v in vars(flags).items() if k not in unsaved}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -226,10 +247,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if flags.dry_run:
             print(course.plan(model, images, phases))
             return
-        settings = {k: v for k, v in vars(flags).items() if k not in UNSAVED}
         calibration = functools.partial(images.calibration, flags.calibration_images)
         plan = image_training.Plan(
-            phases, settings, flags.save_every, calibration, prior
+            phases, _settings(flags), flags.save_every, calibration, prior
         )
         found = image_training.trained(model, images, flags.out, plan)
         print(image_training.table(found, images))

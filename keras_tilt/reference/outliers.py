@@ -28,6 +28,7 @@ KINDS = "gaussians", "wavelets", "shapes"
 
 _BLUR = 1 / 64, 1 / 8  # of the shapes, of the longer side of an image
 _HIGHEST = 1.5  # level of the shapes, standard deviations
+_AT_ONCE = 2**24  # values that are drawn at once
 _SLOPE = 2.0  # of their edges, per standard deviation
 
 
@@ -75,12 +76,17 @@ def outliers(
     """
     _check(count, seed, kinds)
     images = np.concatenate(list(image_batches(images))).astype(np.float32)
-    low, high = float(images.min()), float(images.max())
-    each, found = count // len(kinds), []
+    found = np.empty([count, *images.shape[1:]], np.float32)
+    each = count // len(kinds)
     for i, kind in enumerate(kinds):
-        number = each if i < len(kinds) - 1 else count - i * each
-        found.append(_DRAWS[kind](images, number, [seed, KINDS.index(kind)]))
-    return np.clip(np.concatenate(found), low, high).astype(np.float32)
+        last = (i + 1) * each if i < len(kinds) - 1 else count
+        draw, first = _DRAWS[kind](images), i * each
+        chunk = max(2, _AT_ONCE // images[0].size // 2 * 2)  # of shapes every other one
+        for k, start in enumerate(range(first, last, chunk)):
+            number = min(chunk, last - start)
+            place = [seed, KINDS.index(kind) + k * len(KINDS)]
+            found[start : start + number] = draw(number, place)
+    return np.clip(found, images.min(), images.max(), out=found)
 
 
 def _check(count, seed, kinds):
@@ -94,14 +100,15 @@ def _check(count, seed, kinds):
     check_count("count", count, len(kinds))
 
 
-def _gaussians(images, count, seed):
-    spectrum = fit_spectrum(images)
-    return spectral_noise(images.shape[1:], spectrum=spectrum).sample(count, seed=seed)
+def _gaussians(images):
+    noise = spectral_noise(images.shape[1:], spectrum=fit_spectrum(images))
+    return lambda count, seed: noise.sample(count, seed=seed)
 
 
-def _wavelets(images, count, seed):
+def _wavelets(images):
     haar = fit_wavelets(images, "haar", levels=_halvings(images.shape[1:3]))
-    return wavelet_noise(images.shape[1:], wavelets=haar).sample(count, seed=seed)
+    noise = wavelet_noise(images.shape[1:], wavelets=haar)
+    return lambda count, seed: noise.sample(count, seed=seed)
 
 
 def _halvings(sides):
@@ -110,8 +117,13 @@ def _halvings(sides):
     return max(1, int(sides & -sides).bit_length() - 1)
 
 
-def _shapes(images, count, seed):
-    _, height, width, channels = images.shape
+def _shapes(images):
+    shape, colours = images.shape[1:], (images.min(), images.max())
+    return lambda count, seed: _drawn_shapes(shape, colours, count, seed)
+
+
+def _drawn_shapes(shape, between, count, seed):
+    height, width, channels = shape
     rng = np.random.default_rng(seed)
     squared = np.fft.fftfreq(height)[:, None] ** 2 + np.fft.fftfreq(width) ** 2
     blur = rng.uniform(*_BLUR, [count, 1, 1]) * max(height, width)
@@ -120,8 +132,7 @@ def _shapes(images, count, seed):
     smooth /= smooth.std((1, 2), keepdims=True)
     level = rng.uniform(0.0, _HIGHEST, [count, 1, 1])
     inside = np.clip(0.5 + _SLOPE * (smooth - level), 0, 1)[..., None]
-    colours = [2, count, 1, 1, channels]
-    ground, colour = rng.uniform(images.min(), images.max(), colours)
+    ground, colour = rng.uniform(*between, [2, count, 1, 1, channels])
     gray = np.arange(count) % 2 == 0
     ground[gray], colour[gray] = ground[gray, ..., :1], colour[gray, ..., :1]
     return ground + inside * (colour - ground)

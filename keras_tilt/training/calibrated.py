@@ -122,15 +122,16 @@ class CalibratedNetwork(keras.Model):
         share the pass if `x` is a function.
 
         Args:
-            x: `tf.data.Dataset` of batches (images, labels), that ends, or a function
-                of the `tf.distribute.InputContext` of a worker or None that returns it,
-                or an array of images; images as the network takes them, also a dict.
+            x: `tf.data.Dataset` of batches (images, labels), that ends; or a function
+                that returns it, of the `tf.distribute.InputContext` of one of several
+                workers, its part alone, or of None, all of it; or an array of images.
+                Images as the network takes them, also a dict of arrays.
             y: labels if `x` is an array, in the forms that `fit` takes; -1 =
                 unlabelled.
             batch_size: images per batch if `x` is an array.
             prior: optional `[classes]` class probabilities rho in place of the shares.
             held_out: images that were not trained on, to fit the temperature to with
-                the new bias; by default it is 1.
+                the new bias, as in `fit_temperature`; by default it is 1.
 
         Returns:
             calibration: `Calibration`, also stored in the model.
@@ -170,7 +171,8 @@ class CalibratedNetwork(keras.Model):
 
         Args:
             held_out: labelled images that were not trained on, as a `tf.data.Dataset`
-                of batches (images, labels) that ends, such a function, or arrays.
+                of batches (images, labels) that ends, a function that returns it, as
+                in `calibrate`, or (images, labels).
             batch_size: images per batch of arrays.
 
         Raises:

@@ -88,7 +88,7 @@ def column_sums(
         num_classes: number of logits.
 
     Raises:
-        ValueError: an empty or endless data set, or logits not finite.
+        ValueError: an endless data set, or logits not finite.
     """
 
     def of_batch(images, labels, step):
@@ -111,11 +111,6 @@ def column_sums(
             log_square_sum = 2.0 * log_sum + np.log(square_sum)
             log_sums = np.logaddexp(log_sums, [log_sum, log_square_sum])
             counts, num_images = counts + mass, num_images + len(labels)
-    if num_images == 0:
-        raise ValueError(
-            "`calibrate` needs a data set with at least one batch. Received: none. "
-            "Pass the training images."
-        )
     log_sum, log_square_sum = log_sums
     return ColumnSums(log_sum, log_square_sum, counts, num_images)
 
@@ -135,9 +130,12 @@ def shared_sums(
         network: as in `column_sums`.
         dataset: as in `column_sums`, read whole by each worker, of which the sums of
             the first are taken; or a function that returns it, of the
-            `tf.distribute.InputContext` of a worker or None.
+            `tf.distribute.InputContext` of a worker, its part alone, or of None.
         num_classes: number of logits.
         strategy: that of the model.
+
+    Raises:
+        ValueError: an empty or endless data set, or logits not finite.
     """
     shared = callable(dataset)
     images = dataset(workers.context_of(strategy)) if callable(dataset) else dataset
@@ -145,7 +143,13 @@ def shared_sums(
     rows = np.stack([*own, np.full(num_classes, number)])
     found = workers.gathered(strategy, rows)
     parts = [ColumnSums(a, b, c, int(counts[0])) for a, b, c, counts in found]
-    return sum_of_passes(parts if shared else parts[:1])
+    total = sum_of_passes(parts if shared else parts[:1])
+    if total.num_images == 0:
+        raise ValueError(
+            "`calibrate` needs a data set with at least one batch. Received: none. "
+            "Pass the training images."
+        )
+    return total
 
 
 def sum_of_passes(parts: Iterable[ColumnSums]) -> ColumnSums:

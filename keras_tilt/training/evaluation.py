@@ -23,6 +23,7 @@ __all__ = [
     "top_error",
 ]
 
+import functools
 import typing
 from collections.abc import Callable, Iterable
 
@@ -36,7 +37,7 @@ from numpy.typing import ArrayLike
 
 from keras_tilt import workers
 from keras_tilt.training.batch_checks import class_indices
-from keras_tilt.training.shares import shared_logits
+from keras_tilt.training.shares import logits_of_crops, shared_logits
 from keras_tilt.validation import check_seed, one_pass
 
 _LARGEST_TEMPERATURE = 100.0
@@ -68,25 +69,25 @@ def predictions(
         dataset: `tf.data.Dataset` of (images `[batch, height, width, channels]`, or
             `[batch, crops, height, width, channels]`; labels as `fit` takes them),
             that ends; or a function that returns it, of the
-            `tf.distribute.InputContext` of one of several workers or None. Each of
-            these then reads its parts alone, and all must call it.
+            `tf.distribute.InputContext` of one of several workers, its part alone, or
+            of None, all of it. Several workers must then all call this.
 
     Returns:
-        predictions: `Predictions`; of all workers, in the order of one process.
+        predictions: `Predictions`; of all workers, of parts as `keras_tilt.batches`
+            makes them in the order of one process.
 
     Raises:
         ValueError: if the data set is empty or has no end, or logits are not finite:
             `top_error` would count NaN as right.
     """
-    strategy = getattr(model, "distribute_strategy", tf.distribute.get_strategy())
     temperature = _temperature_of(model)
     if not callable(dataset):
         batches = _logits(model, dataset)
-    elif not workers.several(strategy):
-        batches = _logits(model, dataset(None))
-    else:
+    elif isinstance(model, keras.Model) and workers.several(model.distribute_strategy):
         batches = shared_logits(model, dataset)
-    parts = [_of_batch(outputs, labels, temperature) for outputs, labels in batches]
+    else:
+        batches = _logits(model, dataset(None))
+    parts = [_of_batch(z, y, temperature) for z, y in batches if len(y)]
     if not parts:
         raise ValueError(
             "Expected a data set with at least one batch. Received: none. "
@@ -96,13 +97,14 @@ def predictions(
 
 
 def _logits(model, dataset):
-    """Yield logits `[batch * crops, classes]` and labels of each batch."""
+    """Yield logits `[batch, crops, classes]` and labels of each batch."""
     found = None
     for images, labels in one_pass("dataset", dataset, "predicting"):
         if found is None:  # of any number of images like these, traced once
-            spec = tf.TensorSpec([None, *images.shape[-3:]], images.dtype)
-            found = tf.function(lambda images: model(images, training=False), [spec])
-        yield found(tf.reshape(images, [-1, *images.shape[-3:]])), labels
+            spec = tf.TensorSpec([None, *images.shape[1:]], images.dtype)
+            found = tf.function(functools.partial(logits_of_crops, model), [spec])
+        outputs = found(images)
+        yield outputs, class_indices(labels, outputs.shape[2])
 
 
 def _temperature_of(model):
@@ -114,11 +116,9 @@ def _temperature_of(model):
 
 
 def _of_batch(outputs, labels, temperature):
-    classes = outputs.shape[1]
-    outputs = np.float64(outputs).reshape(len(labels), -1, classes)
+    outputs = np.float64(outputs)
     probabilities = scipy.special.softmax(outputs / temperature, axis=2).mean(axis=1)
     scores = scipy.special.logsumexp(outputs, axis=2).mean(axis=1)
-    labels = class_indices(labels, classes)
     return probabilities, scores, labels.numpy()
 
 

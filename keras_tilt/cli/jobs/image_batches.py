@@ -177,7 +177,8 @@ def opened(
     crop, shorter_side, pad = views(train, network, size, shorter_side, pad)
     if outliers:
         side = shorter_side or max(crop)
-        train = with_outliers(train, outliers, side, seed, dry_run)
+        corrupt = batches.Corrupt(max_corrupt)
+        train = with_outliers(train, outliers, side, seed, corrupt, dry_run)
     images = Images(
         train,
         test,

@@ -23,7 +23,8 @@ from keras_tilt.reference.outliers import outliers
 
 ILSVRC = (1_281_167, 50_000)  # images, of 1,000 classes
 SYNTHETIC = 256  # pixels along an edge
-FITTED = 1_000  # images that noise is fitted to
+FITTED = 1_000  # images that outliers are fitted to, less if they have more values
+LARGEST_FITTED = 2**26  # than this in all
 
 
 def named_images(
@@ -108,7 +109,12 @@ def with_labels_of(
 
 
 def with_outliers(
-    train: Source, count: int, side: int, seed: int, dry_run: bool
+    train: Source,
+    count: int,
+    side: int,
+    seed: int,
+    corrupt: batches.Corrupt,
+    dry_run: bool,
 ) -> Source:
     """Return the images and more, without label, that are unlike them.
 
@@ -117,21 +123,24 @@ def with_outliers(
         count: number of `keras_tilt.outliers`, which are kept in memory.
         side: shorter one of images of many sizes, pixels; outliers are squares of it.
         seed: of the outliers, and of which images they are fitted to.
+        corrupt: what is done with images that cannot be read.
         dry_run: whether other noise will do, to which nothing is fitted.
     """
     height, width, channels = train.image_shape or (side, side, 3)
     if dry_run:
         made = sources.synthetic((height, width, channels), 1, count)
         return sources.concatenated(train, sources.unlabelled(made))
+    fitted = min(FITTED, LARGEST_FITTED // (height * width * channels))
     some = batches.training_batches(
         train,
-        batches.uniform_order(len(train.labels), seed, 0)[:FITTED],
+        batches.uniform_order(len(train.labels), seed, 0)[:fitted],
         100,
         seed=seed,
         epoch=0,
         crop=(height, width),
         shorter_side=None if train.image_shape else side,
         mirror=False,
+        corrupt=corrupt,
     )
     pixels = np.uint8(np.round(outliers(some, count, seed)))
     made = sources.arrays(pixels, np.full(count, -1), train.class_names)

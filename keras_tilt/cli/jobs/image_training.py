@@ -30,6 +30,7 @@ from keras_tilt.data import batches
 from keras_tilt.training import centering, evaluation
 from keras_tilt.training.classifier import GenerativeClassifier
 from keras_tilt.training.runs import run
+from keras_tilt.training.runs.lost_workers import ends_if_one_is_lost
 
 CROPS: Mapping[Literal["center", "five"], str] = {
     "center": "center crop",
@@ -99,12 +100,18 @@ def trained(
             callbacks=[unreadable],
             metrics=["accuracy", "sparse_top_k_categorical_accuracy"],
         )
-        if plan.phases[-1].objective != "generative":
-            return errors(model, images)
-        found = errors(model, images, ", uncalibrated")
-        if plan.prior is not None:
-            model.calibrate(plan.calibration, prior=plan.prior)
-            found = errors(model, images) | found
+        strategy, kept = model.distribute_strategy, f"{out / 'run'} holds the model."
+        with ends_if_one_is_lost(strategy, lambda: f"The training is done; {kept}"):
+            return _errors_at_end(model, images, plan)
+
+
+def _errors_at_end(model, images, plan):
+    if plan.phases[-1].objective != "generative":
+        return errors(model, images)
+    found = errors(model, images, ", uncalibrated")
+    if plan.prior is not None:
+        model.calibrate(plan.calibration, prior=plan.prior)
+        found = errors(model, images) | found
     return found
 
 

@@ -23,7 +23,7 @@ def concatenated(first: Source, second: Source) -> Source:
         first: a `Source`.
         second: a `Source`. Images of a source that holds pixels must be of the size of
             the other's, unless the first has images of many sizes; classes must be the
-            same, unless `second` has no labels.
+            same, unless `second` has no labels, and so must be channels.
 
     Raises:
         ValueError: the two do not match.
@@ -92,7 +92,23 @@ def _in_strings(source):
     return dataclasses.replace(source, fetch=fetch, decode=decode)
 
 
+def _channels(source):
+    """Return their number, or None where nothing says it; no image is read."""
+    if source.image_shape is not None:
+        return source.image_shape[2]
+    number = tf.TensorSpec([], tf.int64)
+    read = tf.function(lambda number: source.decode(source.fetch(number[None])[0]))
+    shape = read.get_concrete_function(number).structured_outputs.shape
+    return None if shape.rank is None else shape[-1]
+
+
 def _check_alike(first, second):
+    channels = [_channels(source) for source in (first, second)]
+    if None not in channels and channels[0] != channels[1]:
+        raise ValueError(
+            "Expected images of equally many channels. Received: "
+            f"{channels[0]} and {channels[1]}. Convert one of them."
+        )
     shapes = first.image_shape, second.image_shape
     pixels = first.decode is None, second.decode is None
     if shapes[0] != shapes[1] and (pixels[0] or (pixels[1] and shapes[0])):

@@ -110,7 +110,7 @@ def train(
         )
     run = storage.Run(directory, settings)
     training = Training(model, PhaseSequence(phases, first_epoch), metrics, run)
-    with ends_if_one_is_lost(training):
+    with ends_if_one_is_lost(model.distribute_strategy, training.said):
         training.start_or_resume(first_epoch)
         total, done = training.steps()
         bar = ProgressBar(total, done, batch_size, progress and training.writes)

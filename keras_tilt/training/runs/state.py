@@ -90,6 +90,13 @@ class Training:
         total, before = self.phases.steps_before(self.place.epoch)
         return total, before + self.place.step
 
+    def said(self) -> str:
+        """Return a sentence on what the folder holds."""
+        if self.kept is None:
+            return f"Nothing was saved in {self.run.directory} yet."
+        epoch, step = self.kept
+        return f"{self.run.directory} holds the state after epoch {epoch}, step {step}."
+
     def in_parts(self, read: Callable | Iterable | None) -> Any:
         """Return the data set of a function of a context: of this worker's parts.
 
