@@ -13,9 +13,10 @@
 # Both cost the same. With part of the epochs generative (16 of 25 on MNIST, 4 of 12 on
 # photographs of a hundred classes) and the rest as usual, the test error was lower than
 # with all of them as usual ([results](../results.md#mnist-the-three-training-schemes)).
-# Up to half of that is, on photographs, the restart of the learning rate, which helps
-# discriminative training, too. Of the switches that were tried, the one after two thirds
-# of the epochs was best ([results](../results.md#photographs-of-a-hundred-classes)).
+# About half of that on photographs, and more where it comes late, is the restart of the
+# learning rate, which helps discriminative training, too. Of the switches that were tried,
+# the one after two thirds of the epochs was best
+# ([results](../results.md#photographs-of-a-hundred-classes)).
 #
 # **Who should use it.**
 #
