@@ -81,6 +81,8 @@ def test_a_batch_of_which_nothing_could_be_read_is_left_out():
             found = evaluation.predictions(one, given)
             for part, of_all in zip(found, expected, strict=True):
                 np.testing.assert_array_equal(part, of_all)
+    with pytest.raises(ValueError, match="at least one batch. Received: none"):
+        evaluation.predictions(model, empty)
 
 
 def test_labels_as_a_column_are_accepted():

@@ -1,5 +1,7 @@
 """Images unlike a data set: of its moments, or of two colours, in its range."""
 
+import importlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -54,6 +56,17 @@ def test_kinds_follow_one_another_and_the_last_has_the_rest():
     np.testing.assert_array_equal(found, kt.outliers(IMAGES, 62, 0))
     for kind, part in zip(KINDS, np.split(found, [20, 40]), strict=True):
         np.testing.assert_array_equal(part, drawn(kind, count=len(part)))
+
+
+def test_many_are_drawn_in_chunks_of_which_none_repeats_another(monkeypatch):
+    module = importlib.import_module("keras_tilt.reference.outliers")
+    monkeypatch.setattr(module, "_AT_ONCE", 11 * IMAGES[0].size)  # 10 at once
+    found = drawn(*KINDS, count=75)
+    assert len(np.unique(found.reshape(75, -1), axis=0)) == 75
+    for kind, part in zip(KINDS, np.split(found, 3), strict=True):
+        np.testing.assert_array_equal(part[:10], drawn(kind, count=10))
+    gray = np.all(np.ptp(found[50:], axis=3) < 1e-3, axis=(1, 2))
+    np.testing.assert_array_equal(gray, np.arange(25) % 2 == 0)
 
 
 def test_all_lie_in_the_range_of_the_images():

@@ -54,7 +54,7 @@ def shared_logits(
             (images, or `[batch, crops, ...]`; labels as `fit` takes them).
 
     Yields:
-        logits: `[batch, crops, classes]` float32.
+        logits: `[batch, crops, classes]` float64, which holds those of any type.
         labels: `[batch]` int32.
     """
     strategy = model.distribute_strategy
@@ -62,7 +62,7 @@ def shared_logits(
     def of_replica(images, labels):
         is_empty = tf.shape(images)[0] == 0
         images = tf.cond(is_empty, lambda: _blank(images), lambda: images)
-        logits = logits_of_crops(model, images)
+        logits = tf.cast(logits_of_crops(model, images), tf.float64)
         of_blank = tf.constant([_OF_BLANK])
         labels = class_indices(labels, logits.shape[2])
         labels = tf.cond(is_empty, lambda: of_blank, lambda: labels)
@@ -82,7 +82,7 @@ def shared_logits(
 
 
 def logits_of_crops(model: Callable[..., tf.Tensor], images: tf.Tensor) -> tf.Tensor:
-    """Return logits `[batch, crops, classes]` float32.
+    """Return logits `[batch, crops, classes]`, of the type of the model's outputs.
 
     Args:
         model: as in `shared_logits`.
@@ -90,5 +90,4 @@ def logits_of_crops(model: Callable[..., tf.Tensor], images: tf.Tensor) -> tf.Te
     """
     crops = images.shape[1] if images.shape.rank == 5 else 1
     logits = model(tf.reshape(images, [-1, *images.shape[-3:]]), training=False)
-    logits = tf.cast(logits, tf.float32)
     return tf.reshape(logits, [tf.shape(images)[0], crops, logits.shape[-1]])

@@ -22,8 +22,8 @@ def concatenated(first: Source, second: Source) -> Source:
     Args:
         first: a `Source`.
         second: a `Source`. Images of a source that holds pixels must be of the size of
-            the other's, unless the first has images of many sizes; classes must be the
-            same, unless `second` has no labels, and so must be channels.
+            the other's, unless the first has images of many sizes. Both must have as
+            many channels, and the same classes unless `second` has no labels.
 
     Raises:
         ValueError: the two do not match.
