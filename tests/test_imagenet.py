@@ -400,6 +400,7 @@ def rates(phase, steps):
         ("inverse", [(1 + 1e-4 * step) ** -0.75 for step in (0, 3, 4, 7, 9)]),
         ("cosine", [(1 + np.cos(np.pi * s / STEPS)) / 2 for s in (0, 3, 4, 7, 9)]),
         ("constant", [1.0, 1.0, 1.0, 1.0, 1.0]),
+        ("cooldown", [1.0, 1.0, 1.0, (1 + 0.5**0.5) / 2, (1 - 0.5**0.5) / 2]),
     ],
 )
 def test_rates_fall_as_the_schedule_says_in_each_phase(asked, schedule, expected):

@@ -117,6 +117,24 @@ def test_schemes_have_as_many_steps_whatever_their_images(found, scheme):
         assert shares == {expected}
 
 
+@pytest.mark.parametrize("switch", [1, 2])
+def test_a_cooldown_is_the_last_third_of_a_run_whatever_its_phases(found, switch):
+    run = {
+        **{"scheme": "GG+DG", "seed": 0, "batch_size": 32, "train_images": 320},
+        **{"epochs": 3, "switch": switch, "queue": 0, "classes_per_batch": None},
+        **{"optimizer": "adamw", "weight_decay": 0.0, "schedule": "cooldown"},
+        "learning_rate": 0.1,
+    }
+    rates = []
+    for phase in found["schemes"]["phases"](run, None):
+        optimizer = phase.optimizer()
+        for step in range(10 * phase.epochs):
+            optimizer.iterations.assign(step)
+            rates.append(float(optimizer.learning_rate))
+    falling = 0.05 * (1 + np.cos(np.pi * np.arange(10) / 10))
+    np.testing.assert_allclose(rates, [*np.full(20, 0.1), *falling], rtol=1e-5)
+
+
 def test_what_is_centered_is_the_gradient_less_its_common_part(found):
     """Of z = W^T x: g = X^T d / n and c = X^T (d - mean d) / n."""
     linear = keras.Sequential([keras.Input([6]), keras.layers.Dense(4)])

@@ -44,6 +44,7 @@ SETTINGS = (
 UNCENTERED = ("convnet", "pooled_convnet", "convnext", "small_alexnet")
 CENTERED = tuple(f"{name}_centered" for name in UNCENTERED)
 NETWORKS = (*UNCENTERED, "pooled_convnet_batch_head", *CENTERED)
+SCHEDULES = ("cosine", "cooldown", "restart")
 NORMALIZATIONS = ("none", "batch", "ghost", "moving", "group", "layer")
 
 
@@ -96,7 +97,7 @@ def _add_training(add):
     add("--mix-weight", type=share, default=0.5, help="a")
     add("--queue", type=count, default=16, help="past batches")
     add("--optimizer", choices=("sgd", "adamw"), default="sgd", help="with momentum")
-    add("--schedule", choices=("cosine", "restart"), default="cosine", help="of rates")
+    add("--schedule", choices=SCHEDULES, default="cosine", help="of rates")
     add("--learning-rate", type=positive, default=0.01, help="at step 0")
     add("--refining-rate", type=positive, help="of a last phase; default: the same")
     add("--weight-decay", type=share, default=5e-4, help="of weights")

@@ -24,6 +24,7 @@ import functools
 import keras
 
 import keras_tilt as kt
+from keras_tilt.cli.jobs.course import cooldown
 from keras_tilt.data import batches
 
 # Phases: the objective (None: the mix), whether it ends at the switch, the images.
@@ -97,12 +98,14 @@ def plan(run):
 def learning_rate(run, first, last, total):
     """That of a phase, from one step of the run to another.
 
-    cosine   to 0 over the whole run, whatever its phases
-    restart  constant until the last phase, then a cosine to 0 from the refining rate
+    cosine    to 0 over the whole run, whatever its phases
+    cooldown  the same over its last third, and constant before
+    restart   constant until the last phase, then a cosine to 0 from the refining rate
     """
     cosine = keras.optimizers.schedules.CosineDecay
-    if run["schedule"] == "cosine":
-        return kt.Continued(cosine(run["learning_rate"], total), first)
+    whole = {"cosine": cosine, "cooldown": cooldown}.get(run["schedule"])
+    if whole is not None:
+        return kt.Continued(whole(run["learning_rate"], total), first)
     rate = run["refining_rate"] if first else run["learning_rate"]
     return cosine(rate, last - first) if last == total else rate
 

@@ -28,7 +28,7 @@ from keras_tilt.cli.flags import (
 
 OBJECTIVES = ("generative", "discriminative", "mix", "annealed")
 OPTIMIZERS = ("sgd", "adamw")
-SCHEDULES = ("step", "inverse", "cosine", "constant")
+SCHEDULES = ("step", "inverse", "cosine", "cooldown", "constant")
 # What each step is given of the flags.
 DATA = (
     *("dataset", "data_dir", "seed", "dry_run"),
@@ -173,7 +173,12 @@ def _add_optimizer(add):
     add("--learning-rate", type=positive, default=0.01, help="at the start")
     add("--refining-learning-rate", type=positive, default=0.003, help="DG after GG")
     add("--optimizer", choices=OPTIMIZERS, default="sgd", help="Caffe's SGD, or AdamW")
-    add("--schedule", choices=SCHEDULES, default="step", help="of each phase")
+    add(
+        "--schedule",
+        choices=SCHEDULES,
+        default="step",
+        help="of each phase; cooldown: constant, then a cosine over the last third",
+    )
     add("--generative-schedule", choices=SCHEDULES, help="of GG; default: the same")
     add("--decay-steps", type=count, default=100_000, help="steps to a tenth (step)")
     add("--warmup-steps", type=natural, default=0, help="in which the rate rises")

@@ -8,7 +8,7 @@
 DG: discriminative, GG: generative gradient (Dai, Lu, Wu, ICLR 2015).
 """
 
-__all__ = ["Course", "Recipe", "plan", "rates_of"]
+__all__ = ["Course", "Recipe", "cooldown", "plan", "rates_of"]
 
 import functools
 from collections.abc import Sequence
@@ -49,6 +49,7 @@ class Recipe(NamedTuple):
         found = {
             "constant": lambda: schedules.PolynomialDecay(rate, 1, rate),
             "cosine": lambda: schedules.CosineDecay(rate, steps),
+            "cooldown": lambda: cooldown(rate, steps),
             "inverse": lambda: InverseDecay(rate),
             "step": lambda: schedules.ExponentialDecay(
                 rate, self.decay_steps, 0.1, staircase=True
@@ -63,6 +64,27 @@ class Recipe(NamedTuple):
         return CaffeSGD(
             found, self.momentum, l2=self.weight_decay, bias_l2_multiplier=0.0
         )
+
+
+def cooldown(
+    rate: float, steps: int
+) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Return a rate that stays for two thirds of the steps, and then falls to 0.
+
+    A cosine over the last third, which Keras has as one with a "warm-up" to the rate
+    that it begins with.
+
+    Args:
+        rate: learning rate at the start.
+        steps: in all.
+
+    Source: Hägele et al. 2024, "Scaling laws and compute-optimal training beyond fixed
+    training durations".
+    """
+    falling = -(-steps // 3)
+    return keras.optimizers.schedules.CosineDecay(
+        rate, falling, warmup_target=rate, warmup_steps=steps - falling
+    )
 
 
 class Course(NamedTuple):
