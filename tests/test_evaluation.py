@@ -53,6 +53,19 @@ def test_predictions_are_softmax_and_logsumexp_of_the_output():
     np.testing.assert_array_equal(found.labels, LABELS)
 
 
+def test_outputs_of_double_precision_are_not_rounded():
+    """Large ones of single precision would be known to 1e-4 only."""
+
+    def model(images, training):
+        return 1e3 + tf.reduce_sum(tf.cast(images, tf.float64), [1, 2]) / [[1, 3, 7]]
+
+    images = np.repeat(IMAGES, 3, axis=3)
+    found = evaluation.predictions(model, dataset(images))
+    logits = 1e3 + np.sum(np.float64(images), axis=(1, 2)) / [1, 3, 7]
+    expected = scipy.special.logsumexp(logits, axis=1)
+    np.testing.assert_allclose(found.scores, expected, rtol=1e-14)
+
+
 def test_predictions_over_crops_are_means_over_those_of_each_crop():
     """Of probabilities, not of logits; of eight images of five crops."""
     model = build_model()

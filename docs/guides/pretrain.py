@@ -160,7 +160,8 @@ for name in ("loss", "accuracy"):
 print("nats:", change.round(1))
 
 # %% [markdown]
-# The densities of the classes are those of the network. `keras-tilt train
+# The loss falls; the accuracy of a thousand digits may go either way. The densities of
+# the classes are those of the network. `keras-tilt train
 # --center-logits` adds the layer, and `kt.batches.by_classes`, or `--classes-per-batch`,
 # makes the class counts equal instead.
 #

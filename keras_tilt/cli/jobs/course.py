@@ -71,8 +71,9 @@ def cooldown(
 ) -> keras.optimizers.schedules.LearningRateSchedule:
     """Return a rate that stays for two thirds of the steps, and then falls to 0.
 
-    A cosine over the last third, which Keras has as one with a "warm-up" to the rate
-    that it begins with.
+        lr(t) = rate (1 + cos(pi max(0, t - steps + n) / n)) / 2,    n = ceil(steps / 3)
+
+    Keras has it as a cosine with a "warm-up" to the rate that it begins with.
 
     Args:
         rate: learning rate at the start.
