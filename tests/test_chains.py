@@ -16,13 +16,13 @@ from keras_tilt.sampling.chains import (
     Chains,
     KernelParameters,
 )
-from keras_tilt.sampling.functionals import (
+from keras_tilt.sampling.kernels import KERNELS
+from keras_tilt.sampling.sampler import sample
+from keras_tilt.sampling.verdict.functionals import (
     functional_names,
     functionals,
     projection_directions,
 )
-from keras_tilt.sampling.kernels import KERNELS
-from keras_tilt.sampling.sampler import sample
 from keras_tilt.tilt import Tilt
 
 tfd = tfp.distributions

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from arviz_stats.base import array_stats
 
-from keras_tilt.sampling import diagnostics
-from keras_tilt.sampling import functionals as scalars
-from keras_tilt.sampling.diagnostics import diagnose
-from keras_tilt.sampling.functionals import worst_pixel
 from keras_tilt.sampling.samples import inference_data
+from keras_tilt.sampling.verdict import diagnostics
+from keras_tilt.sampling.verdict import functionals as scalars
+from keras_tilt.sampling.verdict.diagnostics import diagnose
+from keras_tilt.sampling.verdict.functionals import worst_pixel
 
 DRAWS, CHAINS, PIXELS = 500, 8, 12
 

@@ -7,14 +7,14 @@ import tensorflow as tf
 
 import keras_tilt as kt
 from keras_tilt.reference.distributions import white_noise
-from keras_tilt.sampling.diagnostics import diagnose
-from keras_tilt.sampling.functionals import (
+from keras_tilt.sampling.sampler import sample
+from keras_tilt.sampling.verdict.diagnostics import diagnose
+from keras_tilt.sampling.verdict.functionals import (
     functional_names,
     functionals,
     projection_directions,
     worst_pixel,
 )
-from keras_tilt.sampling.sampler import sample
 from keras_tilt.tilt import Tilt
 
 SHAPE = (8, 8, 3)

@@ -23,7 +23,6 @@ import tensorflow as tf
 from numpy.typing import ArrayLike
 from tensorflow_probability import distributions as tfd
 
-from keras_tilt.sampling.functionals import functionals, projection_directions, slope
 from keras_tilt.sampling.kernels import (
     DIVERGENCE,
     Kernel,
@@ -33,6 +32,7 @@ from keras_tilt.sampling.kernels import (
     transition_kernel,
 )
 from keras_tilt.sampling.response import Response
+from keras_tilt.sampling.verdict import functionals as scalars
 
 MOST_CHAINS = 2**16  # of a tilt: chain j of tilt i has the id i * MOST_CHAINS + j
 
@@ -44,13 +44,15 @@ class KernelParameters(NamedTuple):
         step_size: [tilts], or on a ladder [tilts, ladder], in units of noise.
         num_leapfrog_steps: a whole number.
         scale: [tilts], factor of f.
-        is_adjusted: whether there is a Metropolis test, with the kernel "split".
+        is_adjusted: whether there is a Metropolis test, of the kernel "split".
+        momentum_persistence: share of the momentum that is kept, of "split".
     """
 
     step_size: np.ndarray
     num_leapfrog_steps: int
     scale: np.ndarray
     is_adjusted: bool = True
+    momentum_persistence: float = 0.0
 
 
 class State(NamedTuple):
@@ -98,7 +100,7 @@ class ChainGraphs:
         # Then the kernel's results hold f and its gradient; chains have their seeds.
         self.knows_f = kernel == "split" and inverse_temperatures is None
         self._directions = tf.constant(
-            projection_directions(base.event_shape), base.dtype
+            scalars.projection_directions(base.event_shape), base.dtype
         )
         self._known = self._on_replicas(self._known_on_replica)
         self._rescaled = tf.function(self._known, autograph=False)
@@ -141,15 +143,13 @@ class ChainGraphs:
         # of its own would hold the network a second time, and preparing it to run takes
         # about as long as tracing it.
         unknown = self._unknown(noise)
-        still = KernelParameters(
-            tf.zeros_like(parameters.step_size),
-            tf.constant(1),
-            tf.ones_like(parameters.scale),
-            parameters.is_adjusted,
+        still = parameters._replace(
+            step_size=tf.zeros_like(parameters.step_size),
+            num_leapfrog_steps=tf.constant(1),
+            scale=tf.ones_like(parameters.scale),
         )
-        _, results, _ = self.advance(
-            noise, unknown, tf.constant([0, 0]), ids, read_outs, mass, still
-        )
+        run = tf.constant([0, 0]), ids, read_outs, mass, still
+        _, results, _ = self.advance(noise, unknown, *run)
         there = results.proposed_results
         return self._known(noise, there, parameters.scale, parameters)
 
@@ -201,7 +201,7 @@ class ChainGraphs:
         response = self._f.at(read_outs)
         results = self._kernel(response, 1.0, *parameters).bootstrap_results(noise)
         f, gradient = response.value_and_gradient(noise)
-        numbers = {"f": f, "slope": slope(f, gradient)}
+        numbers = {"f": f, "slope": scalars.slope(f, gradient)}
         if self.ladder is not None:
             numbers = {name: values[0] for name, values in numbers.items()}
         return results, numbers
@@ -216,7 +216,7 @@ class ChainGraphs:
         of_noise = tf.reshape(factor, [-1, *[1] * (noise.shape.rank - 1)])
         kernel = self._kernel(self._f, 1.0, *parameters)
         results = kernel.results_of(noise, factor[:, None] * f, of_noise * gradient)
-        return results, {"f": f, "slope": slope(f, gradient)}
+        return results, {"f": f, "slope": scalars.slope(f, gradient)}
 
     def _advance_on_replica(
         self, noise, results, seed, ids, read_outs, mass, parameters
@@ -234,7 +234,7 @@ class ChainGraphs:
             numbers["energy"] = kinetic_energy(results) - log_prob
         return noise, results, numbers
 
-    def _kernel(self, response, mass, step_size, num_steps, scale, is_adjusted):
+    def _kernel(self, response, mass, step_size, num_steps, scale, *of_split):
         pixels = [1] * len(self.base.event_shape)
         return transition_kernel(
             self.kernel_name,
@@ -244,7 +244,7 @@ class ChainGraphs:
             num_steps,
             mass,
             self.ladder,
-            is_adjusted,
+            *of_split,
         )
 
     def _on_ladder(self, response):
@@ -281,6 +281,7 @@ class ChainGraphs:
             # Anew, and not as log_prob - log base(z): that difference of two numbers of
             # the size of the image has its own rounding noise.
             f = self._response(noise, *read_outs)
+        images = self._images(noise)
         return numbers | {
             "f": f,
             "log_prob": scale[:, None] * f + self.base.log_prob(noise),
@@ -288,7 +289,7 @@ class ChainGraphs:
             "is_finite": is_finite,
             "is_divergent": is_divergent,
             "accept_prob": accept_prob,
-            **functionals(noise, self._images(noise), self.base, self._directions),
+            **scalars.functionals(noise, images, self.base, self._directions),
         }
 
     def _images(self, noise):
@@ -318,8 +319,6 @@ class Chains:
         self._places = np.asarray(places)
         self._read_outs = tuple(map(tf.constant, read_outs))
         self._mass = tf.constant(mass, graphs.base.dtype)
-
-    # On the host
 
     @property
     def num_replicas(self) -> int:
@@ -385,6 +384,7 @@ class Chains:
             tf.constant(parameters.num_leapfrog_steps, tf.int32),
             tf.constant(parameters.scale, dtype),
             tf.constant(bool(parameters.is_adjusted)),
+            tf.constant(parameters.momentum_persistence, dtype),
         )
 
     def _results_at(self, noise, results, of_run, before):

@@ -27,10 +27,10 @@ from tqdm.auto import tqdm
 
 from keras_tilt.sampling.adaptation import StepSize
 from keras_tilt.sampling.chains import State
-from keras_tilt.sampling.functionals import MIN_DRAWS
 from keras_tilt.sampling.kernels import Kernel
+from keras_tilt.sampling.plan_checks import checked_starts
 from keras_tilt.sampling.samples import Samples, samples_of
-from keras_tilt.sampling.schedule import Leapfrog, checked_starts, plan_of
+from keras_tilt.sampling.schedule import Leapfrog, plan_of
 from keras_tilt.sampling.states import KeptStates
 from keras_tilt.sampling.tilt_groups import (
     chains_of,
@@ -38,6 +38,7 @@ from keras_tilt.sampling.tilt_groups import (
     checked_tilts,
     sampled_together,
 )
+from keras_tilt.sampling.verdict.functionals import MIN_DRAWS
 from keras_tilt.storage.loop import Checkpoints, iterate
 from keras_tilt.storage.run_folder import (
     Record,
@@ -89,6 +90,7 @@ def sample(
     initial_noise: ArrayLike | Sequence[ArrayLike] | None = None,
     num_superchains: int | None = None,
     approach_step_size: float | None = None,
+    momentum_persistence: float = 0.0,
     thin: int = 1,
     callback: Callable[[int, np.ndarray], object] | None = None,
     directory: str | os.PathLike | None = None,
@@ -141,6 +143,10 @@ def sample(
             short steps; without it, 0.08 reaches a strong tilt in a few hundred
             gradients. A unit behind `keras_tilt.RandomViews` has another view in each
             of these trajectories. The draws after it are still exact.
+        momentum_persistence: share of the momentum that an iteration keeps of the one
+            before, of the kernel "split". For iterations of one or two long steps: with
+            0.6, one step and a target of 0.7 they draw half as much again per gradient
+            (Horowitz 1991).
         thin: the state of every thin-th draw is kept; numbers are kept of all draws.
             States take num_results / thin * num_chains * pixels * 4 bytes of memory
             for each tilt, unless there is a `callback` or a `directory`.
@@ -189,6 +195,7 @@ def sample(
         is_annealed=initial_noise is None,
         num_superchains=num_superchains,
         approach_step_size=approach_step_size,
+        momentum_persistence=momentum_persistence,
         thin=thin,
     )
     return _drawn(tilt, plan, initial_noise, callback, directory, progress)
@@ -199,7 +206,7 @@ def _drawn(tilt, plan, initial_noise, callback, directory, progress):
     _check_callback(callback)
     tilts, alone = checked_tilts(tilt), isinstance(tilt, Tilt)
     if initial_noise is None:
-        starts = [_exact_draws(one.base, plan, i) for i, one in enumerate(tilts)]
+        starts = [plan.exact_draws(one.base, i) for i, one in enumerate(tilts)]
     else:
         starts = [initial_noise] if alone else initial_noise
         starts = checked_starts(tilts, plan, starts)
@@ -430,14 +437,6 @@ def _folder(directory, group, tilts):
 
 def _own_folder(group):
     return f"tilt{group[0]}"
-
-
-def _exact_draws(base, plan, index):
-    """Return the noise at which the chains of one tilt start, [chains, ...]."""
-    seed = tf.random.fold_in(plan.seeds[0], index)
-    num_starts = plan.num_superchains or plan.num_chains
-    starts = base.sample(num_starts, seed=seed).numpy()
-    return np.repeat(starts, plan.num_chains // num_starts, axis=0)
 
 
 def _check_callback(callback):

@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tensorflow as tf
 
-from keras_tilt.sampling.diagnostics import (
+from keras_tilt.sampling.schedule import Plan
+from keras_tilt.sampling.verdict.advice import Advice
+from keras_tilt.sampling.verdict.diagnostics import (
     Diagnostics,
     Scalar,
     diagnose,
     import_arviz,
 )
-from keras_tilt.sampling.functionals import functional_names, worst_pixel
-from keras_tilt.sampling.schedule import Plan
+from keras_tilt.sampling.verdict.functionals import functional_names, worst_pixel
 from keras_tilt.storage.files import replace_path
 from keras_tilt.tilt import Tilt
 
@@ -118,7 +119,7 @@ class Samples:
         num_leapfrog_steps: per iteration, on average.
         swap_accept_rate: [temperatures - 1], share of accepted swaps between neighbours
             on the ladder; empty without a ladder.
-        diagnostics: a `keras_tilt.sampling.diagnostics.Diagnostics`.
+        diagnostics: a `keras_tilt.sampling.verdict.diagnostics.Diagnostics`.
         to_images: T, noise [n, ...] -> images [n, ...]; None for loaded samples.
         event_shape: shape of one image.
         saved_images: of loaded samples [num_results / thin, num_chains, ...], or None.
@@ -146,6 +147,23 @@ class Samples:
         if self.to_images is None:
             return np.asarray(self.saved_images)
         return Images(self.noise, self.to_images, self.event_shape)
+
+    @property
+    def far_images(self) -> np.ndarray:
+        """The last images of the two chains that differ most: [2, ...].
+
+        Of those that `diagnostics.advice` names, in the scalar that is worst.
+
+        Raises:
+            ValueError: if there is no advice, as of draws that have converged.
+        """
+        advice = self.diagnostics.advice
+        if advice is None:
+            raise ValueError(
+                "`far_images` are those of draws that have not converged. Received: "
+                f"{self.diagnostics.verdict} Look at `images`."
+            )
+        return np.asarray(self.images[-1])[list(advice.far_chains)]
 
     def to_arviz(self) -> "arviz.InferenceData":
         """Return an `arviz.InferenceData`, as `inference_data` makes it."""
@@ -227,6 +245,8 @@ class Samples:
         has_energy = "energy" in data["sample_stats"]
         diagnostics = numbers["diagnostics"]
         scalars = {k: Scalar(*v) for k, v in diagnostics["scalars"].items()}
+        if advice := diagnostics.get("advice"):
+            diagnostics["advice"] = Advice(*map(_frozen, advice))
         return cls(
             noise=noise,
             f=drawn("posterior", "f", noise.dtype),
@@ -330,20 +350,20 @@ def samples_of(
         step_size=step_size,
         num_leapfrog_steps=plan.mean_steps(step_sizes),
         swap_accept_rate=_swap_accept_rate(draws),
-        diagnostics=_judged(tilt, plan, noise, warmup, draws, step_size),
+        diagnostics=_judged(tilt, plan, noise, warmup, draws, step_sizes[index]),
         to_images=tilt.to_images,
         event_shape=tilt.event_shape,
     )
 
 
-def _judged(tilt, plan, noise, warmup, draws, step_size):
-    """The `Diagnostics` of the draws of one tilt."""
+def _judged(tilt, plan, noise, warmup, draws, step_sizes):
+    """The `Diagnostics` of the draws of one tilt; step sizes of a ladder, or one."""
     images = Images(noise, tilt.to_images, tilt.event_shape)
     names = ("f", *functional_names(tilt.event_shape))
     return diagnose(
         {name: draws[name] for name in names},
         draws["is_accepted"],
-        step_size,
+        step_sizes.flat[0],
         energy=draws.get("energy"),
         pixel=worst_pixel(images, plan.num_superchains),
         num_pixels=math.prod(tilt.event_shape),
@@ -352,7 +372,13 @@ def _judged(tilt, plan, noise, warmup, draws, step_size):
         num_nonfinite=np.sum(~draws["is_finite"]),
         num_nonfinite_warmup=np.sum(~warmup["is_finite"]),
         num_missing=plan.num_results - len(draws["f"]),
+        moved=plan.trajectories(step_sizes),
     )
+
+
+def _frozen(value):
+    """A list of JSON as the tuple that it was."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _swap_accept_rate(draws):

@@ -31,8 +31,8 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from keras_tilt.sampling.adaptation import num_rising
-from keras_tilt.sampling.functionals import functionals, projection_directions
 from keras_tilt.sampling.samples import Samples
+from keras_tilt.sampling.verdict.functionals import functionals, projection_directions
 from keras_tilt.tilt import Tilt
 
 LENGTHS = 10  # autocorrelation times, after which exp(-10) of the start is left

@@ -13,6 +13,7 @@ __all__ = [
     "MIN_DRAWS",
     "functional_names",
     "functionals",
+    "meaning",
     "projection_directions",
     "slope",
     "worst_pixel",
@@ -32,6 +33,17 @@ _PROJECTION_SEED = 20150107
 _PROJECTIONS = tuple(f"projection {i}" for i in range(_NUM_PROJECTIONS))
 # Half periods per image, along rows and columns.
 _LOW_FREQUENCIES = ((0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (2, 0))
+_MEANINGS = {
+    "f": "the response of the unit",
+    "log q": "how probable the noise is under the reference",
+    "image norm": "the root mean square of the pixels",
+    "low frequency 0,0": "the mean of the pixels",
+    "low frequency 0,1": "the left of the image against the right",
+    "low frequency 1,0": "the top of the image against the bottom",
+    "low frequency 1,1": "one diagonal of the image against the other",
+    "low frequency 0,2": "the left and right of the image against its middle",
+    "low frequency 2,0": "the top and bottom of the image against its middle",
+}
 _BLOCK = 2**24  # pixels read at a time
 
 
@@ -39,6 +51,11 @@ def functional_names(event_shape: Sequence[int]) -> tuple[str, ...]:
     """Return the names of the `functionals` of images of a shape, in order."""
     low = (f"low frequency {i},{j}" for i, j in _low_frequencies(event_shape))
     return ("log q", "image norm", *low, *_PROJECTIONS)
+
+
+def meaning(name: str) -> str:
+    """Return what a scalar is, in words, by its name."""
+    return _MEANINGS.get(name, "a fixed random direction of the noise")
 
 
 def functionals(

@@ -41,7 +41,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from keras_tilt.sampling.functionals import MIN_DRAWS
+from keras_tilt.sampling.verdict.advice import UNKNOWN, Advice, Trajectories, advise
+from keras_tilt.sampling.verdict.functionals import MIN_DRAWS
 
 # Vehtari et al. (2021): R-hat below 1.01, and an ESS above 400, which is 100 for each
 # of the four chains they ask for at least; below that both are noise themselves.
@@ -102,6 +103,8 @@ class Diagnostics:
         num_chains: chains.
         converged: whether no reason against it was found.
         verdict: one sentence with the reasons.
+        advice: an `Advice`, what to do about it, as numbers and, by `str`, as text;
+            None if they have converged, or nothing can be said.
     """
 
     accept_rate: float
@@ -123,13 +126,15 @@ class Diagnostics:
     num_chains: int
     converged: bool
     verdict: str
+    advice: Advice | None = None
 
     def __str__(self):
+        advice = "" if self.advice is None else f" {self.advice}"
         return (
             f"{self.num_chains} chains x {self.num_draws} draws, accepted "
             f"{self.accept_rate:.0%}, R-hat of f {self.r_hat:.3f}, ESS of f "
             f"{self.ess:.0f}, MCSE {self.mcse:.2g} nats, step {self.step_size:.3g}: "
-            f"{self.verdict}"
+            f"{self.verdict}{advice}"
         )
 
 
@@ -146,6 +151,7 @@ def diagnose(
     num_nonfinite: int = 0,
     num_nonfinite_warmup: int = 0,
     num_missing: int = 0,
+    moved: Trajectories = UNKNOWN,
 ) -> Diagnostics:
     """Judge the draws of several chains.
 
@@ -172,13 +178,10 @@ def diagnose(
         num_nonfinite: proposals rejected for a non-finite energy.
         num_nonfinite_warmup: the same during warm-up.
         num_missing: draws per chain that were requested and not made.
-
-    Returns:
-        diagnostics: a `Diagnostics`.
+        moved: how the chains moved, for the advice.
     """
     observed = {k: np.asarray(v, np.float64) for k, v in functionals.items()}
-    unusable = {name: _unusable(values) for name, values in observed.items()}
-    usable = {name: values for name, values in observed.items() if not unusable[name]}
+    usable, unusable = _parted(observed)
     f, num_chains = observed["f"], observed["f"].shape[1]
     measured = _measured(f, usable, energy, num_superchains)
     of_pixel = _of_pixel(pixel, num_superchains)
@@ -186,7 +189,7 @@ def diagnose(
         *_unusable_reasons(unusable),
         *_scalar_reasons(measured["scalars"]),
         *_pixel_reasons(of_pixel, num_pixels, num_superchains or 2 * num_chains),
-        *(_rise_reasons(f, num_superchains or num_chains) if "f" in usable else []),
+        *_rise_reasons(usable.get("f"), num_superchains or num_chains),
         *_chain_reasons(is_accepted),
         *_energy_reasons(measured["e_bfmi"], num_divergences),
     ]
@@ -200,7 +203,16 @@ def diagnose(
         num_nonfinite_warmup=int(num_nonfinite_warmup),
         converged=not reasons,
         verdict=_verdict(reasons, num_nonfinite, num_nonfinite_warmup, num_missing),
+        advice=_advice(reasons, usable, measured["scalars"], moved),
     )
+
+
+def _advice(reasons, usable, scalars, moved):
+    """What to do, if there is a reason."""
+    if not reasons:
+        return None
+    limits = R_HAT_LIMIT, ESS_LIMIT
+    return advise(usable, scalars, limits, lambda chain: _ess(chain)[0], moved)
 
 
 def _measured(f, usable, energy, num_superchains):
@@ -225,6 +237,13 @@ def _measured(f, usable, energy, num_superchains):
         "num_draws": len(f),
         "num_chains": f.shape[1],
     }
+
+
+def _parted(observed):
+    """The scalars that can be judged, and why the others cannot, or ""."""
+    unusable = {name: _unusable(values) for name, values in observed.items()}
+    usable = {k: values for k, values in observed.items() if not unusable[k]}
+    return usable, unusable
 
 
 def _unusable(values):
@@ -288,9 +307,11 @@ def _pixel_reasons(r_hat, num_pixels, num_groups):
 
 def _rise_reasons(f, num_groups):
     """Whether f still rises or falls: the last third of the draws against the first."""
-    third = len(f) // 3
+    third = 0 if f is None else len(f) // 3
+    if third < 1:
+        return []
     first, last = f[:third], f[len(f) - third :]
-    if third < 1 or np.ptp(first) == 0 or np.ptp(last) == 0:
+    if np.ptp(first) == 0 or np.ptp(last) == 0:
         return []
     rises = last.mean(axis=0) - first.mean(axis=0)
     rise = np.mean(rises)

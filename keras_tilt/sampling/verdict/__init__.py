@@ -1,0 +1,1 @@
+"""Have the chains forgotten where they started, and what to do if they have not."""
