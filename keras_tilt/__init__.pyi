@@ -15,6 +15,7 @@ from . import (
 from .data import batches as batches, sources as sources
 from .networks import (
     ImageGenerator as ImageGenerator,
+    PrincipalGenerator as PrincipalGenerator,
     alexnet as alexnet,
     convnet as convnet,
     lenet as lenet,
@@ -35,6 +36,7 @@ from .reference import (
     Spectrum as Spectrum,
     Wavelets as Wavelets,
     box as box,
+    fit_components as fit_components,
     fit_latent as fit_latent,
     fit_spectrum as fit_spectrum,
     fit_wavelets as fit_wavelets,
@@ -53,6 +55,7 @@ from .sampling import (
     Samples as Samples,
     UnitSamples as UnitSamples,
     sample as sample,
+    sample_until_converged as sample_until_converged,
     scale_for_signal as scale_for_signal,
 )
 from .serving import servable as servable

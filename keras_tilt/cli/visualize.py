@@ -11,7 +11,8 @@ takes: --low and --high say which. The scale of the tilt follows from --signal, 
 share of the noise's norm that the tilt moves it by.
 
 Every unit gets a folder with numbers.npz, then images.png, traces.png and report.json,
-with the verdict on convergence; all of one size together overview_HxW.png, and all
+with the verdict on convergence, and far_apart.png, the two chains that differ most, if
+they have not converged; all of one size together overview_HxW.png, and all
 summary.json. A run that was interrupted goes on where it was.
 """
 
@@ -42,9 +43,10 @@ SIZES = (1.0, 0.7, 0.5, 0.35)  # of the image
 METHODS = ("langevin", "maximisation")
 # What the drawing is given of the flags.
 CHAINS = ("chains", "draws", "burnin", "approach_step", "max_leapfrog_steps", "compare")
-DRAWING = ("reference", *SPECTRUM, "scale", "scale_step", *CHAINS, "seed")
+UNTIL = ("until_converged", "max_minutes")
+DRAWING = ("reference", *SPECTRUM, "scale", "scale_step", *CHAINS, *UNTIL, "seed")
 # What no sample depends on, or what counts by the bytes of a file.
-NOT_OF_SAMPLES = ("unit", "list", "out", "names", "modules", "model", "judge")
+NOT_OF_SAMPLES = ("unit", "list", "out", "names", "modules", "model", "judge", *UNTIL)
 
 
 def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -125,6 +127,12 @@ def _add_chains(add):
     add("--burnin", type=count, default=30, help="iterations before the first draw")
     add("--approach-step", type=float, default=0.05, help="early in the warm-up")
     add("--max-leapfrog-steps", type=count, default=20, help="gradients per iteration")
+    add(
+        "--until-converged",
+        action="store_true",
+        help="go on until the verdict is converged; the same command goes on again",
+    )
+    add("--max-minutes", type=positive, default=60.0, help="of that, for each unit")
     add(
         "--compare",
         choices=METHODS,

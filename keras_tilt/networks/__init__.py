@@ -11,6 +11,7 @@ from keras_tilt.networks.architectures import (
 )
 from keras_tilt.networks.convnets import convnet, pooled_convnet
 from keras_tilt.networks.image_generator import ImageGenerator
+from keras_tilt.networks.principal_path import PrincipalGenerator
 from keras_tilt.networks.receptive_fields import (
     ReceptiveField,
     layers_of,
@@ -20,6 +21,7 @@ from keras_tilt.networks.receptive_fields import (
 __all__ = [
     "ILSVRC_MEAN",
     "ImageGenerator",
+    "PrincipalGenerator",
     "LocalResponseNormalization",
     "ReceptiveField",
     "SplitConv2D",

@@ -9,7 +9,7 @@ from keras_tilt.reference.distributions import (
 )
 from keras_tilt.reference.generators import latent
 from keras_tilt.reference.heavy_tails import wavelet_noise
-from keras_tilt.reference.learned import fit_latent
+from keras_tilt.reference.learned import fit_components, fit_latent
 from keras_tilt.reference.outliers import outliers
 from keras_tilt.reference.spectrum import Spectrum, fit_spectrum, power_law
 from keras_tilt.reference.sums import sum_of
@@ -19,6 +19,7 @@ __all__ = [
     "Spectrum",
     "Wavelets",
     "box",
+    "fit_components",
     "fit_latent",
     "fit_spectrum",
     "fit_wavelets",

@@ -4,6 +4,7 @@ from keras_tilt.sampling.callbacks import UnitSamples
 from keras_tilt.sampling.sampler import PAPER_LENET, sample
 from keras_tilt.sampling.samples import Samples
 from keras_tilt.sampling.tilt_scale import scale_for_signal
+from keras_tilt.sampling.until import sample_until_converged
 from keras_tilt.sampling.verdict.diagnostics import Diagnostics
 
 __all__ = [
@@ -12,5 +13,6 @@ __all__ = [
     "Samples",
     "UnitSamples",
     "sample",
+    "sample_until_converged",
     "scale_for_signal",
 ]

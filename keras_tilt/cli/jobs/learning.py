@@ -26,6 +26,7 @@ from keras_tilt.cli.jobs.image_sources import named_images
 from keras_tilt.data import batches, sources
 from keras_tilt.data.mnist import embedded_mnist
 from keras_tilt.networks.image_generator import ImageGenerator
+from keras_tilt.networks.principal_path import PrincipalGenerator
 
 EMBEDDED = "digits"
 _BATCH = 100
@@ -147,7 +148,9 @@ def law_of_before(
 
 
 def write(
-    out: pathlib.Path, generator: ImageGenerator, settings: Mapping[str, Any]
+    out: pathlib.Path,
+    generator: ImageGenerator | PrincipalGenerator,
+    settings: Mapping[str, Any],
 ) -> None:
     """Write the generator, and beside it its law and a picture of its images.
 

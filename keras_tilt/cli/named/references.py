@@ -7,6 +7,8 @@
     latent:FILE.keras   images of a generator, such as `keras-tilt reference` fits
 
 Black and white are pixels as the network takes them, before any preprocessing.
+Principal components (`keras-tilt reference --components`) are enlarged to the image of
+the unit.
 """
 
 __all__ = ["noise"]
@@ -19,6 +21,7 @@ from tensorflow_probability import distributions as tfd
 
 from keras_tilt.cli.named.networks import load_model
 from keras_tilt.networks.image_generator import ImageGenerator
+from keras_tilt.networks.principal_path import PrincipalGenerator
 from keras_tilt.reference.distributions import (
     box,
     spectral_noise,
@@ -80,7 +83,9 @@ def _learned(path, shape, low, high):
     """Return the distribution of the images of a generator in a file."""
     generator = load_model(path)
     _check_is_generator(path, generator)
-    if isinstance(generator, ImageGenerator):
+    if isinstance(generator, PrincipalGenerator):
+        reference = latent(generator.resized(shape, low, high))
+    elif isinstance(generator, ImageGenerator):
         reference = latent(_within(generator, low, high))
     else:
         reference = latent(generator)

@@ -103,6 +103,7 @@ class Diagnostics:
         num_chains: chains.
         converged: whether no reason against it was found.
         verdict: one sentence with the reasons.
+        num_missing: draws per chain that were asked for and not made, by an interrupt.
         advice: an `Advice`, what to do about it, as numbers and, by `str`, as text;
             None if they have converged, or nothing can be said.
     """
@@ -126,6 +127,7 @@ class Diagnostics:
     num_chains: int
     converged: bool
     verdict: str
+    num_missing: int = 0
     advice: Advice | None = None
 
     def __str__(self):
@@ -184,7 +186,7 @@ def diagnose(
     usable, unusable = _parted(observed)
     f, num_chains = observed["f"], observed["f"].shape[1]
     measured = _measured(f, usable, energy, num_superchains)
-    of_pixel = _of_pixel(pixel, num_superchains)
+    measured["worst_pixel_r_hat"] = of_pixel = _of_pixel(pixel, num_superchains)
     reasons = [
         *_unusable_reasons(unusable),
         *_scalar_reasons(measured["scalars"]),
@@ -196,13 +198,13 @@ def diagnose(
     return Diagnostics(
         **measured,
         accept_rate=float(np.mean(is_accepted)),
-        worst_pixel_r_hat=of_pixel,
         step_size=float(step_size),
         num_divergences=int(num_divergences),
         num_nonfinite=int(num_nonfinite),
         num_nonfinite_warmup=int(num_nonfinite_warmup),
         converged=not reasons,
         verdict=_verdict(reasons, num_nonfinite, num_nonfinite_warmup, num_missing),
+        num_missing=int(num_missing),
         advice=_advice(reasons, usable, measured["scalars"], moved),
     )
 

@@ -24,6 +24,7 @@ from keras_tilt.cli.named.references import noise
 from keras_tilt.sampling.sampler import sample
 from keras_tilt.sampling.samples import Samples
 from keras_tilt.sampling.tilt_scale import scale_for_signal
+from keras_tilt.sampling.until import sample_until_converged
 from keras_tilt.tilt import Tilt
 from keras_tilt.units.selection import Unit
 
@@ -50,6 +51,8 @@ class Drawing(NamedTuple):
     max_leapfrog_steps: int
     compare: Sequence[str]  # other methods
     seed: int
+    until_converged: bool = False
+    max_minutes: float = 60.0  # for each unit, until it has converged
     plausible: Unit | None = None  # g of photographs, of units of the whole image
 
     def tilt(self, unit: Unit) -> Tilt:
@@ -88,7 +91,11 @@ class Drawing(NamedTuple):
         Raises:
             KeyboardInterrupt: if the sampling was interrupted.
         """
-        samples = sample(
+        drawn, until = sample, {}
+        if self.until_converged:
+            drawn = sample_until_converged
+            until = {"max_minutes": self.max_minutes, "on_verdict": _say}
+        samples = drawn(
             tilt,
             self.chains,
             self.draws,
@@ -98,8 +105,9 @@ class Drawing(NamedTuple):
             max_leapfrog_steps=self.max_leapfrog_steps,
             thin=_thinning(self.draws),
             directory=directory,
+            **until,
         )
-        _check_whole(samples, self.draws)
+        _check_whole(samples)
         return samples
 
     def compared(self, tilt: Tilt, samples: Samples) -> dict[str, np.ndarray]:
@@ -115,7 +123,7 @@ class Drawing(NamedTuple):
         samples = sample(
             tilt, self.chains, half, half, seed=self.seed, kernel="mala", thin=half
         )
-        _check_whole(samples, half)
+        _check_whole(samples)
         return np.asarray(samples.images[-1])
 
     def maximisation(self, tilt: Tilt, num_gradients: int) -> np.ndarray:
@@ -141,13 +149,18 @@ class Drawing(NamedTuple):
         return float(tf.reduce_mean(unit(images)))
 
 
+def _say(samples):
+    """Print what a run on the way to convergence is told."""
+    tqdm.write(f"{len(samples.f)} draws: {samples.diagnostics.verdict}")
+
+
 def _thinning(num_draws):
     """Return every how many draws the state is kept: at most KEPT, if that divides."""
     divisors = [t for t in range(1, num_draws + 1) if num_draws % t == 0]
     return next(t for t in divisors if num_draws // t <= KEPT)
 
 
-def _check_whole(samples, num_draws):
+def _check_whole(samples):
     """Go on with the interruption after which sampling returned what there was."""
-    if len(samples.f) < num_draws:
+    if samples.diagnostics.num_missing:
         raise KeyboardInterrupt

@@ -1,6 +1,7 @@
 """Pictures, numbers and reports of units: a folder for each, and all of them together.
 
-A unit whose folder has a report is done, and is not drawn again.
+A unit whose folder has a report is done, and is not drawn again; until it has
+converged its chains go on, if that is asked for.
 """
 
 __all__ = ["draw", "finished", "settings_of", "sizes_of"]
@@ -98,6 +99,9 @@ def draw(
         overviews = _save_overviews(out, found)
     if found:
         print(_table(report for report, _ in found))
+        for report, _ in found:
+            if report["advice"]:
+                print(f"{report['name']}: {report['advice']}")
         print(f"\nPictures: {', '.join(overviews)}, and in the folder of each unit")
         print(f"Numbers:  {out / 'summary.json'}")
     if left_out:
@@ -109,7 +113,9 @@ def _drawn(unit, label, name, drawing, judges, settings, out):
     folder = out / label.replace("/", "_").replace(":", "_")
     settings = {**settings, "unit": label}
     if (folder / "report.json").is_file():
-        return finished(folder, settings)
+        before = finished(folder, settings)
+        if not drawing.until_converged or before[0]["converged"]:
+            return before
     print(f"{label} {name if name != label else ''}".strip(), flush=True)
     start = time.monotonic()
     tilt = drawing.tilt(unit)
@@ -157,7 +163,11 @@ def _numbers_of(samples):
     """Return what a unit's samples are judged by."""
     diagnostics = samples.diagnostics
     return {
+        "converged": diagnostics.converged,
         "verdict": diagnostics.verdict,
+        "advice": None if diagnostics.advice is None else str(diagnostics.advice),
+        "num_draws": diagnostics.num_draws,
+        "smallest_ess": diagnostics.smallest_ess,
         "r_hat": diagnostics.r_hat,
         "worst_r_hat": diagnostics.worst_r_hat,
         "ess": diagnostics.ess,
@@ -196,9 +206,27 @@ def _save(folder, report, images, samples, drawing):
     plotting.trace_plot(
         {report["name"]: f}, num_burnin_steps=len(samples.warmup_f), title=title
     ).savefig(folder / "traces.png", dpi=80)
+    _save_far(folder / "far_apart.png", samples, low, high)
     part = folder / "report.json.part"
     part.write_text(json.dumps(report, indent=1) + "\n")
     part.replace(folder / "report.json")
+
+
+def _save_far(path, samples, low, high):
+    """Draw the two chains that differ most; none if they have converged."""
+    advice = samples.diagnostics.advice
+    if advice is None:
+        path.unlink(missing_ok=True)  # of fewer draws
+        return
+    plotting.image_grid(
+        np.clip(samples.far_images, low, high),
+        columns=2,
+        low=low,
+        high=high,
+        titles=[f"chain {chain}" for chain in advice.far_chains],
+        title=f"far apart in {advice.worst},\n{advice.meaning}",
+        inches=2.5,
+    ).savefig(path, dpi=110)
 
 
 def _save_overviews(out, found):
