@@ -57,6 +57,9 @@ REFERENCES = {
         lambda z: tf.reshape(tf.tanh(z), [-1, *SHAPE]), [64]
     ),
     "fit_latent": lambda: kt.latent(kt.ImageGenerator(SHAPE, 5, 4, 0.0, 1.0)),
+    "fit_components": lambda: kt.latent(
+        kt.PrincipalGenerator(SHAPE, 5, None, 0.0, 1.0)
+    ),
     "squash of latent": lambda: kt.squash(kt.latent(generator()), -1.0, 1.0),
     "sum_of": lambda: kt.squash(
         kt.sum_of(kt.latent(generator()), kt.wavelet_noise(SHAPE, 0.0, 0.3)), -1.0, 1.0
@@ -73,6 +76,7 @@ NO_REFERENCES = {
 }
 WITHOUT_DENSITY = {
     *("latent", "latent of a function", "fit_latent", "squash of latent"),
+    "fit_components",
     *("wavelet_noise with a field", "sum_of"),
 }
 NOT_NORMAL = {"other"}
@@ -199,8 +203,12 @@ def replicas(tilt, kernel, plain, folder, strategy):
 
 
 def of_split_alone(tilt, kernel, plain, folder, strategy):
-    """`mass` and `approach_step_size` are of one kernel, and refused by the others."""
-    for argument in ({"mass": 2.0}, {"approach_step_size": 0.1}):
+    """Some arguments are of one kernel, and refused by the others."""
+    for argument in (
+        {"mass": 2.0},
+        {"approach_step_size": 0.1},
+        {"momentum_persistence": 0.5},
+    ):
         if kernel == "split":
             assert_is_a_sample(draw(tilt, kernel, **argument), tilt)
         else:
@@ -224,7 +232,7 @@ WAYS = {
     superchains: {"num_superchains"},
     given_start: {"initial_noise"},
     replicas: set(),
-    of_split_alone: {"mass", "approach_step_size"},
+    of_split_alone: {"mass", "approach_step_size", "momentum_persistence"},
     with_bar: {"progress", "target_accept_prob", "max_leapfrog_steps"},
 }
 
