@@ -10,18 +10,30 @@ from tqdm.auto import tqdm
 
 KERNELS = ("split", "hmc")
 ACCEPT = 0.8
+ACCEPTS = (0.65, 0.8)  # that are aimed at
+KEPT = (0.4, 0.6, 0.8)  # shares of the momentum
 
 
 class Run:
     """The chains of `kt.sample` in its own graph, advanced one iteration at a time.
 
     `chains` may be shared by several runs. No adapted step makes a trajectory longer
-    than `longest`.
+    than `longest`. `kept` is the share of the momentum that an iteration keeps.
     """
 
     def __init__(
-        self, chains, scale, noise, num_steps, step_size, seed, longest=QUARTER_TURN
+        self,
+        chains,
+        scale,
+        noise,
+        num_steps,
+        step_size,
+        seed,
+        longest=QUARTER_TURN,
+        kept=0.0,
+        accept=ACCEPT,
     ):
+        self.kept, self.accept = kept, accept
         self.chains, self.scale = chains, np.array([scale])
         self.num_steps, self.step_size = num_steps, step_size
         self.longest = longest
@@ -31,7 +43,12 @@ class Run:
     @property
     def settings(self):
         """What `Chains` runs under."""
-        return KernelParameters(np.array([self.step_size]), self.num_steps, self.scale)
+        return KernelParameters(
+            np.array([self.step_size]),
+            self.num_steps,
+            self.scale,
+            momentum_persistence=self.kept,
+        )
 
     @property
     def noise(self):
@@ -46,7 +63,7 @@ class Run:
         return {name: values[0] for name, values in numbers.items()}
 
     def adapt(self, iterations, turn=None):
-        """Find the step of 80 % acceptance as a warm-up does, but at the full tilt.
+        """Find the step of the acceptance as a warm-up does, but at the full tilt.
 
         With `turn` the number of steps follows, so that trajectories are that long.
         """
@@ -54,7 +71,7 @@ class Run:
         for iteration in range(iterations):
             self.set_step(step.current, turn)
             accept_prob = self.advance()["accept_prob"].mean(keepdims=True)
-            step = step.learn(accept_prob, ACCEPT, iteration, iterations)
+            step = step.learn(accept_prob, self.accept, iteration, iterations)
         self.set_step(step.settled, turn)
 
     def set_step(self, step_size, turn=None):

@@ -2,8 +2,6 @@
 
 import numpy as np
 
-from runs import KERNELS
-
 TOO_LONG = 0.8  # effective samples per draw
 
 
@@ -30,7 +28,7 @@ def run_line(name, run):
     """Settings of a run, and what it is worth."""
     mark = ", longer than need be" if run["ess_per_draw"] > TOO_LONG else ""
     return (
-        f"{name:20}{run['num_steps']:3.0f} steps of {run['step_size']:.4f}, accepted "
+        f"{name:28}{run['num_steps']:3.0f} steps of {run['step_size']:.4f}, accepted "
         f"{run['accept_rate']:4.0%}, R-hat {run['r_hat']:.3f}, ESS per draw "
         f"{run['ess_per_draw']:.3f}, per 1000 gradients "
         f"{run['ess_per_1000_gradients']:.2f}{mark}"
@@ -46,12 +44,19 @@ def cost_lines(result):
 
 
 def ess_lines(result):
-    for kernel in KERNELS:
-        for run in result["first_pass"][kernel]:
-            yield run_line(kernel, run)
-    for kernel in KERNELS:
-        yield run_line(f"best {kernel}", result["best"][kernel])
-    yield ratio_line("split / hmc", result["ess_per_gradient"], "ESS per gradient")
+    for name, runs in result["first_pass"].items():
+        for run in runs:
+            yield run_line(f"{name}{_settings(run)}", run)
+    for name, run in result["best"].items():
+        yield run_line(f"best {name}{_settings(run)}", run)
+    for name, ratio in result["ess_per_gradient"].items():
+        yield ratio_line(name, ratio, "ESS per gradient")
+
+
+def _settings(run):
+    kept = run["momentum_persistence"]
+    aimed = f" for {run['target_accept_prob']:.0%}"
+    return aimed + (f", kept {kept:g}" if kept else "")
 
 
 def picture_lines(result):

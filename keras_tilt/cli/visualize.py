@@ -43,6 +43,7 @@ SIZES = (1.0, 0.7, 0.5, 0.35)  # of the image
 METHODS = ("langevin", "maximisation")
 # What the drawing is given of the flags.
 CHAINS = ("chains", "draws", "burnin", "approach_step", "max_leapfrog_steps", "compare")
+CHAINS += ("leapfrog_steps", "momentum_persistence")
 UNTIL = ("until_converged", "max_minutes")
 DRAWING = ("reference", *SPECTRUM, "scale", "scale_step", *CHAINS, *UNTIL, "seed")
 # What no sample depends on, or what counts by the bytes of a file.
@@ -127,6 +128,13 @@ def _add_chains(add):
     add("--burnin", type=count, default=30, help="iterations before the first draw")
     add("--approach-step", type=float, default=0.05, help="early in the warm-up")
     add("--max-leapfrog-steps", type=count, default=20, help="gradients per iteration")
+    add("--leapfrog-steps", type=count, help="as many always, instead; 8 with the next")
+    add(
+        "--momentum-persistence",
+        type=float,
+        default=0.0,
+        help="share of the momentum that an iteration keeps, such as .8",
+    )
     add(
         "--until-converged",
         action="store_true",

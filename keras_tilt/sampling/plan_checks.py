@@ -93,7 +93,9 @@ def _check_persistence(plan):
             "`momentum_persistence` must lie in [0, 1). "
             f"Received: {plan.momentum_persistence!r}. Pass for example 0.6."
         )
-    if plan.momentum_persistence and not (plan.kernel == "split" and plan.ladder is None):
+    if plan.momentum_persistence and not (
+        plan.kernel == "split" and plan.ladder is None
+    ):
         raise ValueError(
             "`momentum_persistence` needs the kernel 'split' and no ladder. Received: "
             f"kernel={plan.kernel!r}, inverse_temperatures={plan.ladder}. Leave one "

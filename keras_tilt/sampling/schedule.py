@@ -176,7 +176,9 @@ class Plan:
     def trajectories(self, step_size: np.ndarray) -> Trajectories:
         """Return how chains move with these step sizes."""
         steps = self.mean_steps(step_size)
-        num_gradients = steps * self.num_chains * (1 if self.ladder is None else len(self.ladder))
+        num_gradients = (
+            steps * self.num_chains * (1 if self.ladder is None else len(self.ladder))
+        )
         if self.kernel == "mala" or self.num_leapfrog_steps or not self.is_normal:
             return Trajectories(num_gradients)
         share = steps * float(np.min(step_size)) / self.length

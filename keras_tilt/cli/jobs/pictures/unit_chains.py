@@ -51,6 +51,8 @@ class Drawing(NamedTuple):
     max_leapfrog_steps: int
     compare: Sequence[str]  # other methods
     seed: int
+    leapfrog_steps: int | None = None  # instead
+    momentum_persistence: float = 0.0
     until_converged: bool = False
     max_minutes: float = 60.0  # for each unit, until it has converged
     plausible: Unit | None = None  # g of photographs, of units of the whole image
@@ -102,7 +104,9 @@ class Drawing(NamedTuple):
             self.burnin,
             seed=self.seed,
             approach_step_size=self.approach_step,
+            num_leapfrog_steps=self.leapfrog_steps,
             max_leapfrog_steps=self.max_leapfrog_steps,
+            momentum_persistence=self.momentum_persistence,
             thin=_thinning(self.draws),
             directory=directory,
             **until,
@@ -112,7 +116,7 @@ class Drawing(NamedTuple):
 
     def compared(self, tilt: Tilt, samples: Samples) -> dict[str, np.ndarray]:
         """Return images of other methods, with as many gradients, by their names."""
-        num_gradients = self.burnin * self.max_leapfrog_steps
+        num_gradients = self.burnin * (self.leapfrog_steps or self.max_leapfrog_steps)
         num_gradients += self.draws * samples.num_leapfrog_steps
         methods = {"langevin": self.langevin, "maximisation": self.maximisation}
         return {name: methods[name](tilt, num_gradients) for name in self.compare}
