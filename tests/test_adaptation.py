@@ -44,6 +44,17 @@ def test_the_frozen_step_is_the_one_accepted_as_often_as_wanted(
     assert accepted == pytest.approx(TARGET, abs=0.07)
 
 
+@pytest.mark.parametrize("scale", [0.01, 0.3])
+def test_a_step_that_is_learned_late_is_found_as_well(scale):
+    """From a quarter of it, in the last three tenths of a warm-up."""
+    accept_of, begun = noisy(exponential(scale)), 210
+    step = StepSize.first(0.22 * scale / 4, [1])
+    for i in range(begun, 300):
+        step = step.learn(accept_of(step.current), TARGET, i, 300, begun=begun)
+    accepted = exponential(scale)(step.settled)
+    assert step.num_settled == 45 and accepted == pytest.approx(TARGET, abs=0.07)
+
+
 def test_the_frozen_step_is_the_geometric_mean_of_the_settled_ones():
     """Those of the second half of the iterations at the full tilt: 70 to 99 of 100."""
     step, used = StepSize.first(0.5, [1]), []

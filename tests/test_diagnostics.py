@@ -8,8 +8,10 @@ import warnings
 import arviz
 import numpy as np
 import pytest
+import tensorflow as tf
 from arviz_stats.base import array_stats
 
+import keras_tilt as kt
 from keras_tilt.sampling.samples import inference_data
 from keras_tilt.sampling.verdict import diagnostics
 from keras_tilt.sampling.verdict import functionals as scalars
@@ -347,3 +349,25 @@ def test_the_daily_notice_of_arviz_does_not_reach_the_user(monkeypatch, tmp_path
 
     assert FutureWarning in caught(lambda: importlib.import_module("arviz"), "a")
     assert caught(diagnostics.import_arviz, "b") == []
+
+
+def test_energies_of_kept_momenta_are_judged_by_the_share_that_is_renewed():
+    """E-BFMI does not depend on how much of the momentum is kept, of independent f."""
+
+    def softened(images):
+        return tf.nn.softplus(tf.reduce_sum(images, axis=[1, 2, 3]) / 2)
+
+    tilt = kt.Tilt(softened, kt.white_noise([4, 4, 1]))
+    found = [
+        kt.sample(
+            *(tilt, 8, 600, 40),
+            seed=1,
+            num_leapfrog_steps=2,
+            step_size=0.4,
+            momentum_persistence=kept,
+            thin=600,
+            progress=False,
+        ).diagnostics.e_bfmi
+        for kept in (0.0, 0.9)
+    ]
+    assert found[1] == pytest.approx(found[0], rel=0.2)

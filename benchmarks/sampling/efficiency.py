@@ -10,6 +10,8 @@ from runs import ACCEPTS, KEPT, best_of, mean_of, scan, worth
 
 # "kept" is split with a share of the momentum kept.
 SAMPLERS = ("hmc", "split", "kept")
+PAIRS = (("split", "hmc"), ("kept", "hmc"), ("kept", "split"))
+HOW = ("kernel", "momentum_persistence", "target_accept_prob")
 
 
 def ess_weak(unit, **settings):
@@ -22,52 +24,49 @@ def ess_lenet(**settings):
     return ess(digit_tilt(trained_lenet()), **settings)
 
 
-def ess(tilt, num_chains, num_gradients, num_burnin_steps, rounds, steps, seed):
+def ess(tilt, rounds, steps, seed, **settings):
     """All samplers through `kt.sample`, each at its own best settings."""
-
-    def run(how, seed, num_steps):
-        num_results = max(10, num_gradients // num_steps)
-        samples = kt.sample(
-            tilt,
-            num_chains,
-            num_results,
-            num_burnin_steps,
-            seed=seed,
-            num_leapfrog_steps=num_steps,
-            thin=num_results,
-            progress=False,
-            **how,
-        )
-        accept_rate = samples.is_accepted.mean()
-        found = worth(samples.f, num_steps, samples.step_size, accept_rate)
-        return how | found
-
+    run = functools.partial(drawn, tilt, **settings)
     first_pass = {
         name: [
-            found
+            how | found
             for how in variants(name)
             for found in scan(f"{name} {how}", steps, functools.partial(run, how, seed))
         ]
         for name in SAMPLERS
     }
-    best = {name: best_of(first_pass[name]) for name in SAMPLERS}
+    found = {name: best_of(first_pass[name]) for name in SAMPLERS}
+    best = {name: {k: found[name][k] for k in HOW} for name in SAMPLERS}
     judged = {name: [] for name in SAMPLERS}
     for turn, name in in_turns(SAMPLERS, rounds, "rounds"):
-        how = {key: best[name][key] for key in variants(name)[0]}
-        found = run(how, seed + 1 + turn, best[name]["num_steps"])
-        judged[name].append({k: v for k, v in found.items() if k not in how})
+        num_steps = found[name]["num_steps"]
+        judged[name].append(run(best[name], seed + 1 + turn, num_steps))
     return {
         "first_pass": first_pass,
-        "best": {
-            name: {key: best[name][key] for key in variants(name)[0]}
-            | mean_of(judged[name])
-            for name in SAMPLERS
-        },
+        "best": {name: best[name] | mean_of(judged[name]) for name in SAMPLERS},
         "ess_per_gradient": {
             f"{one} / {other}": ratio_of(judged, one, other, "ess_per_1000_gradients")
-            for one, other in (("split", "hmc"), ("kept", "hmc"), ("kept", "split"))
+            for one, other in PAIRS
         },
     }
+
+
+def drawn(tilt, how, seed, num_steps, num_chains, num_gradients, num_burnin_steps):
+    """What the draws of a sampler are worth."""
+    num_results = max(10, num_gradients // num_steps)
+    samples = kt.sample(
+        tilt,
+        num_chains,
+        num_results,
+        num_burnin_steps,
+        seed=seed,
+        num_leapfrog_steps=num_steps,
+        thin=num_results,
+        progress=False,
+        **how,
+    )
+    accept_rate = samples.is_accepted.mean()
+    return worth(samples.f, num_steps, samples.step_size, accept_rate)
 
 
 def variants(name):
@@ -75,11 +74,7 @@ def variants(name):
     kernel = "hmc" if name == "hmc" else "split"
     shares = KEPT if name == "kept" else (0.0,)
     return [
-        {
-            "kernel": kernel,
-            "momentum_persistence": kept,
-            "target_accept_prob": accept,
-        }
+        dict(zip(HOW, (kernel, kept, accept), strict=True))
         for kept in shares
         for accept in ACCEPTS
     ]

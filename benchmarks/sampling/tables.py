@@ -104,3 +104,4 @@ def blackjax_lines(result):
     for name, ratios in result["ratios"].items():
         yield ratio_line(name, ratios["ess_per_second"], "ESS per second")
         yield ratio_line(name, ratios["milliseconds_per_gradient"], "time per gradient")
+    yield f"best of BlackJAX's: {result['best_of_blackjax']}"

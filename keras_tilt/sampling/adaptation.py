@@ -77,6 +77,7 @@ class StepSize(NamedTuple):
         iteration: int,
         num_burnin_steps: int,
         longest: float = math.inf,
+        begun: float = 0.0,
     ) -> "StepSize":
         """Return longer steps where more was accepted than the target, or shorter ones.
 
@@ -87,8 +88,9 @@ class StepSize(NamedTuple):
             num_burnin_steps: iterations of the warm-up.
             longest: largest step size to use, and to learn: a larger one would take
                 iterations to come back when a stronger tilt needs a smaller one.
+            begun: iteration before which nothing was learned.
         """
-        risen = _ANNEALED * num_burnin_steps
+        risen = max(_ANNEALED * num_burnin_steps, begun)
         gain = _GAIN * (1 + max(0.0, iteration - risen)) ** -_DECAY
         log_step = self.log_step + gain * (accept_prob - target)
         log_step = np.minimum(log_step, math.log(longest))

@@ -334,6 +334,7 @@ class _Together:
             iteration,
             self.plan.num_burnin_steps,
             self.plan.longest_step,
+            self.plan.end_of_unadjusted,
         )
 
     def show(self, position, bar):

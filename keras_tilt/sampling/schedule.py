@@ -102,8 +102,13 @@ class Plan:
 
     def is_unadjusted(self, iteration: int) -> bool:
         """Return whether there is no Metropolis test, as early in a warm-up."""
-        is_early = iteration < _UNADJUSTED * self.num_burnin_steps
-        return self.approach_step_size is not None and is_early
+        return iteration < self.end_of_unadjusted
+
+    @property
+    def end_of_unadjusted(self) -> float:
+        """The iteration with which Metropolis tests begin, and step sizes adapt."""
+        share = 0.0 if self.approach_step_size is None else _UNADJUSTED
+        return share * self.num_burnin_steps
 
     def first_step(self, num_pixels: int) -> float:
         """Return the step size at which the adaptation begins: one for a weak tilt."""
@@ -176,15 +181,15 @@ class Plan:
     def trajectories(self, step_size: np.ndarray) -> Trajectories:
         """Return how chains move with these step sizes."""
         steps = self.mean_steps(step_size)
-        num_gradients = (
-            steps * self.num_chains * (1 if self.ladder is None else len(self.ladder))
+        moved = Trajectories(
+            steps * self.num_chains * (1 if self.ladder is None else len(self.ladder)),
+            renewed=1 - self.momentum_persistence**2,
         )
         if self.kernel == "mala" or self.num_leapfrog_steps or not self.is_normal:
-            return Trajectories(num_gradients)
-        share = steps * float(np.min(step_size)) / self.length
-        return Trajectories(
-            num_gradients, share, math.ceil(steps / share) if share < 1 else steps
-        )
+            return moved
+        turn = steps * float(np.min(step_size)) / self.length
+        wanted = math.ceil(steps / turn) if turn < 1 else steps
+        return moved._replace(turn=turn, wanted_steps=wanted)
 
 
 def stateless_seed(seed: int | Sequence[int]) -> tuple[int, int]:

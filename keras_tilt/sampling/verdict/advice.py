@@ -33,11 +33,14 @@ class Trajectories(NamedTuple):
         turn: share of a quarter turn, which replaces noise by momentum, that an
             iteration follows, with mass 1; NaN where it was not to be that long.
         wanted_steps: leapfrog steps of a whole quarter turn.
+        renewed: share of the kinetic energy that an iteration draws anew, 1 - a^2 of a
+            momentum of which the share a is kept.
     """
 
     num_gradients: float
     turn: float = math.nan
     wanted_steps: int = 0
+    renewed: float = 1.0
 
 
 UNKNOWN = Trajectories(math.nan)

@@ -3,8 +3,9 @@
     R-hat  = sqrt(variance over all chains / variance within a chain)  -> 1
     nested = sqrt(1 + variance between superchains / variance within one)  -> 1
     MCSE   = standard deviation of f / sqrt(ESS)
-    E-BFMI = mean (change of the energy)^2 / variance of the energy
+    E-BFMI = mean (change of the energy)^2 / variance of the energy / renewed
 
+where momenta are kept in part, over the share of their energy that is drawn anew; all
 computed by ArviZ (rank-normalized, split chains) for f and for other scalars, such as
 random projections of the noise: f can look settled while the image still drifts. In
 chains of fewer than ten draws the autocorrelation cannot be estimated, and ArviZ's ESS
@@ -185,7 +186,7 @@ def diagnose(
     observed = {k: np.asarray(v, np.float64) for k, v in functionals.items()}
     usable, unusable = _parted(observed)
     f, num_chains = observed["f"], observed["f"].shape[1]
-    measured = _measured(f, usable, energy, num_superchains)
+    measured = _measured(f, usable, energy, num_superchains, moved.renewed)
     measured["worst_pixel_r_hat"] = of_pixel = _of_pixel(pixel, num_superchains)
     reasons = [
         *_unusable_reasons(unusable),
@@ -217,7 +218,7 @@ def _advice(reasons, usable, scalars, moved):
     return advise(usable, scalars, limits, lambda chain: _ess(chain)[0], moved)
 
 
-def _measured(f, usable, energy, num_superchains):
+def _measured(f, usable, energy, num_superchains, renewed):
     """The attributes of `Diagnostics` that follow from f and the usable scalars."""
     scalars = {
         name: Scalar(_r_hat(values, num_superchains), *_ess(values))
@@ -230,7 +231,7 @@ def _measured(f, usable, energy, num_superchains):
         "ess": of_f.ess,
         "ess_tail": of_f.ess_tail,
         "mcse": _mcse(f) if "f" in usable else math.nan,
-        "e_bfmi": math.nan if energy is None else _e_bfmi(np.float64(energy)),
+        "e_bfmi": math.nan if energy is None else _e_bfmi(energy) / renewed,
         "worst_r_hat": max((one.r_hat for one in scalars.values()), default=math.nan),
         "smallest_ess": min(
             (min(one.ess, one.ess_tail) for one in scalars.values()), default=math.nan
@@ -403,6 +404,7 @@ def _ess(values):
 
 def _e_bfmi(energy):
     """Of the worst chain; NaN for energies that say nothing."""
+    energy = np.float64(energy)
     if len(energy) < MIN_DRAWS or not np.all(np.ptp(energy, axis=0) > 0):
         return math.nan
     return float(np.min(import_arviz().bfmi(energy.T)))
