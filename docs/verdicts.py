@@ -65,6 +65,45 @@ for name, scalar in list(long.diagnostics.scalars.items())[:6]:
 #
 # ## When it says no
 #
+# The diagnostics then have an advice, as text and as numbers: the scalar that needs most
+# draws and what it is, how many more draws and gradients that takes by extrapolation of
+# ESS and R-hat, which two chains differ most, and what to change.
+
+# %%
+print(short.diagnostics.advice)
+print(short.diagnostics.advice.more_draws)
+
+# %% [markdown]
+# `kt.sample_until_converged` follows it: one run that goes on until the verdict is
+# "converged", or its minutes are over. With a `directory` the same call goes on again.
+
+# %%
+enough = kt.sample_until_converged(
+    tilt,
+    num_results=20,
+    seed=7,
+    max_minutes=5,
+    on_verdict=lambda samples: print(len(samples.f), samples.diagnostics.verdict),
+    progress=False,
+)
+
+# %% [markdown]
+# Of chains that sit in places of their own no extrapolation holds. The advice says so,
+# and `samples.far_images` shows the two that differ most, here in the sign of all:
+
+
+# %% the images of two chains, alike but for the sign
+def two_modes(images):
+    return 4 * tf.abs(linear(images))
+
+
+apart = kt.sample(
+    kt.Tilt(two_modes, tilt.reference), 4, 100, 50, seed=7, progress=False
+)
+print(apart.diagnostics.advice)
+kt.plotting.image_grid(apart.far_images, columns=2, low=-4, high=4)
+
+# %% [markdown]
 # | the verdict names | what to do |
 # |---|---|
 # | effective sample size alone, R-hat near 1.01 | run longer: the same call with a `directory` and a larger `num_results` |
@@ -96,9 +135,11 @@ print(
 # %% [markdown]
 # ## When it keeps saying no
 #
-# Some densities will not converge in any time you have. Pictures of ImageNet classes at
-# strengths at which the eye sees something are of this kind: each chain finds a place of
-# its own and stays there. Then
+# Some densities will not converge in any time you have. Pictures of ImageNet classes in
+# the noise of all pixels, at strengths at which the eye sees something, are of this kind:
+# each chain finds a place of its own and stays there. In a reference of some hundred
+# numbers, `kt.fit_components`, classes do converge: see
+# [results](results.md#classes-of-an-imagenet-network-that-converge). Else
 #
 # * show the chains side by side; what they share is what the unit asks for;
 # * say "not converged" beside the picture, as `train/visualize.py` does;

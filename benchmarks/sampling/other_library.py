@@ -27,20 +27,7 @@ def beside_blackjax(num_chains, num_gradients, num_burnin_steps, rounds, steps, 
     ).noise[-1]
     f_in_jax = lenet_in_jax(jax, tilt.unit.terms[0][0].network, DIGIT)
     error = check_same_f(jax.vmap(f_in_jax)(noise), tilt.response(noise))
-    samplers = {
-        "blackjax": functools.partial(BlackjaxRun, f_in_jax, True),
-        "blackjax, mass 1": functools.partial(BlackjaxRun, f_in_jax, False),
-        "hmc": functools.partial(Run, chains_of(tilt, "hmc"), 1.0),
-        "split": functools.partial(Run, chains_of(tilt, "split"), 1.0),
-        "kept": functools.partial(
-            Run, chains_of(tilt, "split"), 1.0, kept=0.6, accept=0.7
-        ),
-    }
-    for integrator, gradients in (("velocity_verlet", 1), ("mclachlan", 2)):
-        for target in (0.65, 0.9):
-            name = f"blackjax, adjusted MCLMC, {integrator}, {target:.0%}"
-            how = f_in_jax, integrator, gradients, target
-            samplers[name] = functools.partial(MicrocanonicalRun, *how)
+    samplers = samplers_of(tilt, f_in_jax)
 
     def adapted(name, num_steps):
         run = samplers[name](noise, num_steps, 0.1, seed)
@@ -66,6 +53,25 @@ def beside_blackjax(num_chains, num_gradients, num_burnin_steps, rounds, steps, 
         "largest_relative_error_of_f": error,
         "first_pass": first_pass,
     } | compared(by_round)
+
+
+def samplers_of(tilt, f_in_jax):
+    """Ours and BlackJAX's by name: noise, steps, step size, seed -> a run."""
+    samplers = {
+        "blackjax": functools.partial(BlackjaxRun, f_in_jax, True),
+        "blackjax, mass 1": functools.partial(BlackjaxRun, f_in_jax, False),
+        "hmc": functools.partial(Run, chains_of(tilt, "hmc"), 1.0),
+        "split": functools.partial(Run, chains_of(tilt, "split"), 1.0),
+        "kept": functools.partial(
+            Run, chains_of(tilt, "split"), 1.0, kept=0.6, accept=0.7
+        ),
+    }
+    for integrator, gradients in (("velocity_verlet", 1), ("mclachlan", 2)):
+        for target in (0.65, 0.9):
+            name = f"blackjax, adjusted MCLMC, {integrator}, {target:.0%}"
+            how = f_in_jax, integrator, gradients, target
+            samplers[name] = functools.partial(MicrocanonicalRun, *how)
+    return samplers
 
 
 def compared(by_round):
@@ -229,50 +235,49 @@ class MicrocanonicalRun(BlackjaxRun):
         self.jax, blackjax = imported_blackjax()
         self.num_steps, self.step_size = num_steps, step_size
         self.noise, self.key = noise, self.jax.random.key(seed)
-        of_trajectory = max(1.2, num_steps / gradients)  # less is not reached
-        dynamics = blackjax.mcmc.adjusted_mclmc_dynamic
-        inner = dynamics.build_kernel(
+        self.length = max(1.2, num_steps / gradients)  # less is not reached
+        self.dynamics = dynamics = blackjax.mcmc.adjusted_mclmc_dynamic
+        self.kernel = dynamics.build_kernel(
             dynamics.make_random_trajectory_length_fn(True),
             getattr(blackjax.mcmc.integrators, f"isokinetic_{integrator}"),
         )
+        self.log_prob = lambda noise: f(noise) - (noise**2).sum() / 2
+        adapt = functools.partial(self.adapted, blackjax, target)
+        of_chains = self.jax.vmap(adapt, in_axes=(0, 0, None))
+        self.warm_up = self.jax.jit(of_chains, static_argnums=2)
+        self.loop = self.jax.jit(self.looped)
 
-        def log_prob(noise):
-            return f(noise) - (noise**2).sum() / 2
+    def adapted(self, blackjax, target, key, noise, iterations):
+        """The state after a warm-up of a chain, its step size and steps."""
+        first, random = self.jax.random.split(key)
+        state, found, _ = blackjax.adjusted_mclmc_find_L_and_step_size(
+            lambda rng_key, state, logdensity_fn, step_size, **others: self.kernel(
+                rng_key, state, logdensity_fn, step_size, **others
+            ),
+            self.log_prob,
+            iterations * 5,  # of which it takes a fifth
+            self.dynamics.init(noise, self.log_prob, random),
+            first,
+            target,
+            diagonal_preconditioning=False,
+            target_num_integration_steps=self.length,
+        )
+        return state, (found.step_size, found.L / found.step_size)
 
-        def kernel(rng_key, state, logdensity_fn, step_size, **parameters):
-            return inner(rng_key, state, logdensity_fn, step_size, **parameters)
-
-        def warm_up(key, noise, iterations):
-            first, other, random = self.jax.random.split(key, 3)
-            state = dynamics.init(noise, log_prob, random)
-            state, found, _ = blackjax.adjusted_mclmc_find_L_and_step_size(
-                kernel,
-                log_prob,
-                iterations * 5,  # of which it takes a fifth
-                state,
-                first,
-                target,
-                diagonal_preconditioning=False,
-                target_num_integration_steps=of_trajectory,
-            )
-            return state, (found.step_size, found.L / found.step_size)
+    def looped(self, keys, state, parameters):
+        """Draws of all chains, f and whether they were accepted."""
 
         def iterate(key, state, step_size, length):
-            state, info = kernel(
-                key, state, log_prob, step_size, integration_steps_params=(length,)
+            state, info = self.kernel(
+                key, state, self.log_prob, step_size, integration_steps_params=(length,)
             )
             f = state.logdensity + (state.position**2).sum() / 2
             return state, (f, info.is_accepted)
 
-        def loop(keys, state, parameters):
-            def one_draw(state, keys):
-                return self.jax.vmap(iterate)(keys, state, *parameters)
+        def one_draw(state, keys):
+            return self.jax.vmap(iterate)(keys, state, *parameters)
 
-            return self.jax.lax.scan(one_draw, state, keys)
-
-        of_chains = self.jax.vmap(warm_up, in_axes=(0, 0, None))
-        self.warm_up = self.jax.jit(of_chains, static_argnums=2)
-        self.loop = self.jax.jit(loop)
+        return self.jax.lax.scan(one_draw, state, keys)
 
 
 def judged(run, num_gradients):
