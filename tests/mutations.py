@@ -69,7 +69,7 @@ MUTATIONS = [
         ("sampling/kernels", "next_noise = _choose(is_accepted, end.noise, noise)", "next_noise = end.noise", "test_kernels"),
         ("sampling/kernels", "_choose(is_accepted, end.momentum, -momentum)", "_choose(is_accepted, end.momentum, momentum)", "test_kernels"),
         ("sampling/kernels", "tf.sqrt(1 - kept**2) * drawn", "(1 - kept) * drawn", "test_kernels"),
-        ("sampling/verdict/advice", "ess_limit / ess, (r_hat", "(r_hat", "test_advice"),
+        ("sampling/verdict/advice", "max(ess_limit / ess, ", "max(0.0, ", "test_advice"),
         ("sampling/adaptation", "gain * (accept_prob - target)", "gain * (target - accept_prob)", "test_adaptation"),
         ("sampling/adaptation", "(log_step - self.log_mean) / count", "(log_step - self.log_mean)", "test_adaptation"),
         ("storage/loop", "                keep(position)\n                saved_at", "                saved_at", "test_runs"),

@@ -77,6 +77,29 @@ def test_the_share_is_that_of_the_stricter_limit(r_hat, ess, expected):
     assert math.isnan(needed_share(math.inf, ess, 1.01, 400))
 
 
+def test_the_worst_pixel_counts_by_its_own_limit():
+    f, slow = autoregressive(1000, 0.0, 0), autoregressive(1000, 0.97, 1)
+    accepted = np.ones(f.shape, bool)
+    result = diagnose({"f": f}, accepted, 0.1, pixel=slow, num_pixels=1000)
+    advice = result.advice
+    assert advice.worst == "worst pixel" and "whose chains differ most" in str(advice)
+    assert advice.more_draws > 1000
+    more = diagnose({"f": f}, accepted, 0.1, pixel=slow, num_pixels=1)
+    assert more.advice.more_draws > 1.5 * advice.more_draws
+
+
+def test_reasons_that_draws_do_not_help_have_sentences_of_their_own():
+    f = autoregressive(1000, 0.0, 0)
+    accepted = np.ones(f.shape, bool)
+    advice = diagnose({"f": f}, accepted, 0.1, num_divergences=3).advice
+    assert advice.more_draws == 0 and "more draws" not in str(advice)
+    assert "target_accept_prob" in str(advice)
+    rising = f + np.linspace(0, 0.4, 1000)[:, None]
+    assert "num_burnin_steps" in str(judged(f=rising).advice)
+    accepted[50:, 1] = False
+    assert "step_size" in str(diagnose({"f": f}, accepted, 0.1).advice)
+
+
 # Through the public face
 
 

@@ -13,7 +13,7 @@ from arviz_stats.base import array_stats
 
 import keras_tilt as kt
 from keras_tilt.sampling.samples import inference_data
-from keras_tilt.sampling.verdict import diagnostics
+from keras_tilt.sampling.verdict import estimates
 from keras_tilt.sampling.verdict import functionals as scalars
 from keras_tilt.sampling.verdict.diagnostics import diagnose
 from keras_tilt.sampling.verdict.functionals import worst_pixel
@@ -208,7 +208,7 @@ def test_the_worst_pixel_of_superchains_is_by_nested_r_hat():
     np.testing.assert_array_equal(worst_pixel(noise), noise[..., 0])
     pixel = worst_pixel(noise, num_superchains=8)
     np.testing.assert_array_equal(pixel, noise[..., 7])
-    nested = [diagnostics._nested_r_hat(noise[..., i], 8) for i in range(PIXELS)]
+    nested = [estimates.r_hat(noise[..., i], 8) for i in range(PIXELS)]
     assert np.argmax(nested) == 7
     alone = worst_pixel(noise[:, ::64], num_superchains=8)  # groups of one
     assert alone.shape == (6, 8)
@@ -348,7 +348,7 @@ def test_the_daily_notice_of_arviz_does_not_reach_the_user(monkeypatch, tmp_path
         return [warning.category for warning in caught]
 
     assert FutureWarning in caught(lambda: importlib.import_module("arviz"), "a")
-    assert caught(diagnostics.import_arviz, "b") == []
+    assert caught(estimates.import_arviz, "b") == []
 
 
 def test_energies_of_kept_momenta_are_judged_by_the_share_that_is_renewed():

@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike
 
-from keras_tilt.sampling.verdict.diagnostics import import_arviz
+from keras_tilt.sampling.verdict.estimates import import_arviz
 
 
 def normalized_log_weights(log_weights: ArrayLike, axis: int = 0) -> tf.Tensor:

@@ -21,8 +21,8 @@ from keras_tilt.sampling.verdict.diagnostics import (
     Diagnostics,
     Scalar,
     diagnose,
-    import_arviz,
 )
+from keras_tilt.sampling.verdict.estimates import import_arviz
 from keras_tilt.sampling.verdict.functionals import functional_names, worst_pixel
 from keras_tilt.storage.files import replace_path
 from keras_tilt.tilt import Tilt

@@ -182,7 +182,8 @@ class Plan:
         """Return how chains move with these step sizes."""
         steps = self.mean_steps(step_size)
         moved = Trajectories(
-            steps * self.num_chains * (1 if self.ladder is None else len(self.ladder)),
+            int(steps * self.num_chains)
+            * len([1] if self.ladder is None else self.ladder),
             renewed=1 - self.momentum_persistence**2,
         )
         if self.kernel == "mala" or self.num_leapfrog_steps or not self.is_normal:

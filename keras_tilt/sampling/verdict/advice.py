@@ -14,8 +14,8 @@ folding, and localization: an improved R-hat", for the limits.
 __all__ = ["UNKNOWN", "Advice", "Trajectories", "advise", "needed_share"]
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -56,7 +56,8 @@ class Advice(NamedTuple):
         are_apart: whether the chains sit in places of their own: each mixes, and
             together they do not. More draws alone will then hardly do.
         more_draws: of each chain, by extrapolation; at least so many if they are apart,
-            and NaN where nothing can be extrapolated.
+            NaN where nothing can be extrapolated, 0 where R-hat and ESS are not what is
+            wrong.
         more_gradients: of f, for those draws of all chains.
         changes: sentences that say what else to change, the most useful first.
     """
@@ -77,7 +78,7 @@ class Advice(NamedTuple):
         ]
         if self.are_apart:
             parts.append("The chains sit in places of their own.")
-        if not math.isnan(self.more_draws):
+        if self.more_draws > 0:
             word = "At least" if self.are_apart else "About"
             parts.append(
                 f"{word} {self.more_draws:,.0f} more draws of each chain are needed"
@@ -105,52 +106,47 @@ def needed_share(r_hat: float, ess: float, r_hat_limit: float, ess_limit: float)
 
 
 def advise(
-    functionals: Mapping[str, np.ndarray],
-    scalars: Mapping[str, Any],
-    limits: tuple[float, float],
+    values: Mapping[str, np.ndarray],
+    needed: Mapping[str, float],
     ess: Callable[[np.ndarray], float],
     moved: Trajectories,
+    others: Sequence[str] = (),
 ) -> Advice | None:
     """Return what draws that have not converged lack; None if nothing can be said.
 
     Args:
-        functionals: dict of [num_draws, num_chains].
-        scalars: dict of those of them that are known, with R-hat and ESS.
-        limits: of R-hat and of the ESS.
-        ess: values [num_draws, 1] -> the ESS of a chain.
+        values: dict of [num_draws, num_chains], or of [num_kept, num_chains].
+        needed: dict of the same names, draws needed over draws made, of `needed_share`.
+        ess: values -> their ESS.
         moved: how the chains moved.
+        others: further sentences that say what to change.
     """
-    if not scalars:
+    if not needed:
         return None
-    share = {
-        name: needed_share(one.r_hat, min(one.ess, one.ess_tail), *limits)
-        for name, one in scalars.items()
-    }
-    worst = max(
-        share, key=lambda name: math.inf if math.isnan(share[name]) else share[name]
-    )
-    values = np.float64(functionals[worst])
-    means = values.mean(axis=0)
-    far_chains = int(np.argmin(means)), int(np.argmax(means))
-    are_apart = _are_apart(values, scalars[worst].ess, ess)
+    worst = max(needed, key=lambda x: math.inf if math.isnan(needed[x]) else needed[x])
+    chains = np.float64(values[worst])
+    means = chains.mean(axis=0)
+    are_apart = _are_apart(chains, ess)
     more = math.nan
-    if not math.isnan(share[worst]):
-        more = math.ceil(len(values) * max(0.0, _MARGIN * share[worst] - 1))
+    if not math.isnan(needed[worst]):
+        num_draws = len(next(iter(values.values())))
+        share = _MARGIN * needed[worst] if needed[worst] > 1 else 1
+        more = math.ceil(num_draws * (share - 1))
     return Advice(
         worst,
         meaning(worst),
-        far_chains,
+        (int(np.argmin(means)), int(np.argmax(means))),
         are_apart,
         more,
         more * moved.num_gradients,
-        tuple(_changes(are_apart, moved)),
+        (*_changes(are_apart, moved), *others),
     )
 
 
-def _are_apart(values, ess_of_all, ess):
+def _are_apart(values, ess):
     """Whether each chain alone mixes far better than all of them together."""
     alone = [ess(chain[:, None]) for chain in values.T if np.ptp(chain) > 0]
-    return bool(sum(alone) > _APART * ess_of_all)
+    return bool(sum(alone) > _APART * ess(values))
 
 
 def _changes(are_apart, moved):

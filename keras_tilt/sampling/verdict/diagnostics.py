@@ -29,20 +29,24 @@ __all__ = [
     "Diagnostics",
     "Scalar",
     "diagnose",
-    "import_arviz",
 ]
 
 import dataclasses
 import math
-import warnings
 from collections.abc import Mapping
-from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
-from keras_tilt.sampling.verdict.advice import UNKNOWN, Advice, Trajectories, advise
+from keras_tilt.sampling.verdict import estimates
+from keras_tilt.sampling.verdict.advice import (
+    UNKNOWN,
+    Advice,
+    Trajectories,
+    advise,
+    needed_share,
+)
 from keras_tilt.sampling.verdict.functionals import MIN_DRAWS
 
 # Vehtari et al. (2021): R-hat below 1.01, and an ESS above 400, which is 100 for each
@@ -54,8 +58,16 @@ R_HAT_LIMIT = 1.01
 ESS_LIMIT = 400
 E_BFMI_LIMIT = 0.3  # as in Stan: below, the momenta do not reach the tails
 
-_MIN_DRAWS_OF_ESS = 10  # the same with an autocorrelation that ArviZ looks at
 _RISE_LIMIT = 4.0  # standard errors; of independent draws 1 in 16,000 is beyond
+# Of reasons that more draws do not help, by words in them.
+_CHANGES = (
+    ("f still", "A longer num_burnin_steps lets f come to rest before the first draw."),
+    (
+        "moved in less",
+        "A longer warm-up finds a smaller step_size.",
+    ),
+    ("divergent", "A higher target_accept_prob makes steps too short to diverge."),
+)
 _MOVED_LIMIT = 0.1  # share of iterations; a sampler aims at .6 or more
 
 
@@ -183,21 +195,21 @@ def diagnose(
         num_missing: draws per chain that were requested and not made.
         moved: how the chains moved, for the advice.
     """
-    observed = {k: np.asarray(v, np.float64) for k, v in functionals.items()}
-    usable, unusable = _parted(observed)
-    f, num_chains = observed["f"], observed["f"].shape[1]
+    usable, unusable = _parted(functionals)
+    f, num_chains = np.float64(functionals["f"]), is_accepted.shape[1]
+    of_pixel = _of_pixel(pixel, num_superchains, num_pixels, num_chains)
     measured = _measured(f, usable, energy, num_superchains, moved.renewed)
-    measured["worst_pixel_r_hat"] = of_pixel = _of_pixel(pixel, num_superchains)
     reasons = [
         *_unusable_reasons(unusable),
         *_scalar_reasons(measured["scalars"]),
-        *_pixel_reasons(of_pixel, num_pixels, num_superchains or 2 * num_chains),
+        *_pixel_reasons(*of_pixel),
         *_rise_reasons(usable.get("f"), num_superchains or num_chains),
         *_chain_reasons(is_accepted),
         *_energy_reasons(measured["e_bfmi"], num_divergences),
     ]
     return Diagnostics(
         **measured,
+        worst_pixel_r_hat=of_pixel.r_hat,
         accept_rate=float(np.mean(is_accepted)),
         step_size=float(step_size),
         num_divergences=int(num_divergences),
@@ -206,32 +218,44 @@ def diagnose(
         converged=not reasons,
         verdict=_verdict(reasons, num_nonfinite, num_nonfinite_warmup, num_missing),
         num_missing=int(num_missing),
-        advice=_advice(reasons, usable, measured["scalars"], moved),
+        advice=_advice(reasons, usable, measured["scalars"], pixel, of_pixel, moved),
     )
 
 
-def _advice(reasons, usable, scalars, moved):
+def _advice(reasons, usable, scalars, pixel, of_pixel, moved):
     """What to do, if there is a reason."""
     if not reasons:
         return None
-    limits = R_HAT_LIMIT, ESS_LIMIT
-    return advise(usable, scalars, limits, lambda chain: _ess(chain)[0], moved)
+    needed = {
+        name: needed_share(
+            one.r_hat, min(one.ess, one.ess_tail), R_HAT_LIMIT, ESS_LIMIT
+        )
+        for name, one in scalars.items()
+    }
+    if not math.isnan(of_pixel.r_hat):
+        r_hat, limit = of_pixel
+        needed["worst pixel"] = needed_share(r_hat, math.inf, limit, ESS_LIMIT)
+    others = [say for word, say in _CHANGES if any(word in one for one in reasons)]
+    values = usable | {"worst pixel": pixel}
+    return advise(
+        values, needed, lambda chains: estimates.ess(chains)[0], moved, others
+    )
 
 
 def _measured(f, usable, energy, num_superchains, renewed):
     """The attributes of `Diagnostics` that follow from f and the usable scalars."""
     scalars = {
-        name: Scalar(_r_hat(values, num_superchains), *_ess(values))
+        name: Scalar(estimates.r_hat(values, num_superchains), *estimates.ess(values))
         for name, values in usable.items()
     }
     of_f = scalars.get("f", Scalar(math.nan, math.nan, math.nan))
     return {
-        "r_hat": _r_hat(f) if "f" in usable else math.nan,
+        "r_hat": estimates.r_hat(f) if "f" in usable else math.nan,
         "nested_r_hat": math.nan if num_superchains is None else of_f.r_hat,
         "ess": of_f.ess,
         "ess_tail": of_f.ess_tail,
-        "mcse": _mcse(f) if "f" in usable else math.nan,
-        "e_bfmi": math.nan if energy is None else _e_bfmi(energy) / renewed,
+        "mcse": estimates.mcse(f) if "f" in usable else math.nan,
+        "e_bfmi": math.nan if energy is None else estimates.e_bfmi(energy) / renewed,
         "worst_r_hat": max((one.r_hat for one in scalars.values()), default=math.nan),
         "smallest_ess": min(
             (min(one.ess, one.ess_tail) for one in scalars.values()), default=math.nan
@@ -242,8 +266,9 @@ def _measured(f, usable, energy, num_superchains, renewed):
     }
 
 
-def _parted(observed):
+def _parted(functionals):
     """The scalars that can be judged, and why the others cannot, or ""."""
+    observed = {k: np.asarray(v, np.float64) for k, v in functionals.items()}
     unusable = {name: _unusable(values) for name, values in observed.items()}
     usable = {k: values for k, values in observed.items() if not unusable[k]}
     return usable, unusable
@@ -290,19 +315,26 @@ def _scalar_reasons(scalars):
     return reasons
 
 
-def _of_pixel(pixel, num_superchains):
-    """R-hat of the worst pixel, NaN if it is not known."""
-    if pixel is None or _unusable(np.float64(pixel)):
-        return math.nan
-    return _r_hat(np.float64(pixel), num_superchains)
+class _OfPixel(NamedTuple):
+    """R-hat of the worst pixel, NaN if it is not known, and its limit."""
+
+    r_hat: float
+    limit: float
 
 
-def _pixel_reasons(r_hat, num_pixels, num_groups):
-    """Against the limit of the largest of as many R-hats, from as many groups each."""
+def _of_pixel(pixel, num_superchains, num_pixels, num_chains):
+    """With the limit of the largest of as many R-hats, from as many groups each."""
+    num_groups = num_superchains or 2 * num_chains
     one, worst = (
         stats.chi2.isf(0.05 / number, num_groups - 1) for number in (1, num_pixels)
     )
     limit = 1 + (R_HAT_LIMIT - 1) * worst / one
+    if pixel is None or _unusable(np.float64(pixel)):
+        return _OfPixel(math.nan, limit)
+    return _OfPixel(estimates.r_hat(np.float64(pixel), num_superchains), limit)
+
+
+def _pixel_reasons(r_hat, limit):
     if not r_hat > limit:
         return []
     return [f"R-hat of the worst pixel is {r_hat:.3g} (> {limit:.3g})"]
@@ -318,10 +350,13 @@ def _rise_reasons(f, num_groups):
         return []
     rises = last.mean(axis=0) - first.mean(axis=0)
     rise = np.mean(rises)
-    if third < _MIN_DRAWS_OF_ESS:
+    if third < estimates.MIN_DRAWS_OF_ESS:
         error, limit = _error_of_short_rise(rises, num_groups)
     else:
-        error, limit = math.hypot(_mcse(first), _mcse(last)), _RISE_LIMIT
+        error, limit = (
+            math.hypot(estimates.mcse(first), estimates.mcse(last)),
+            _RISE_LIMIT,
+        )
     if not abs(rise) > limit * error:
         return []
     word = "rises" if rise > 0 else "falls"
@@ -371,58 +406,3 @@ def _verdict(reasons, num_nonfinite, num_nonfinite_warmup, num_missing):
     if num_nonfinite_warmup:
         sentence += f"; {num_nonfinite_warmup} such proposals in the warm-up"
     return sentence + "."
-
-
-def _r_hat(values, num_superchains=None):
-    """Of split chains, rank-normalized; of superchains the nested one."""
-    if num_superchains is not None:
-        return _nested_r_hat(values, num_superchains)
-    # Stuck chains have no variance within: R-hat is then infinite, as it should be.
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return float(import_arviz().rhat(values.T, method="rank"))
-
-
-def _nested_r_hat(values, num_superchains):
-    # Of ArviZ's successor; ArviZ itself has none.
-    from arviz_stats.base import array_stats
-
-    groups = np.repeat(np.arange(num_superchains), values.shape[1] // num_superchains)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return float(array_stats.rhat_nested(values.T, superchain_ids=groups))
-
-
-def _ess(values):
-    """Bulk and tail; of chains too short for an autocorrelation one draw each."""
-    if len(values) < _MIN_DRAWS_OF_ESS:
-        return [float(values.shape[1])] * 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return [
-            float(import_arviz().ess(values.T, method=method))
-            for method in ("bulk", "tail")
-        ]
-
-
-def _e_bfmi(energy):
-    """Of the worst chain; NaN for energies that say nothing."""
-    energy = np.float64(energy)
-    if len(energy) < MIN_DRAWS or not np.all(np.ptp(energy, axis=0) > 0):
-        return math.nan
-    return float(np.min(import_arviz().bfmi(energy.T)))
-
-
-def _mcse(values):
-    if len(values) < _MIN_DRAWS_OF_ESS:
-        return float(np.std(values, ddof=1) / math.sqrt(values.shape[1]))
-    return float(import_arviz().mcse(values.T, method="mean"))
-
-
-def import_arviz() -> ModuleType:
-    """Import ArviZ: late (1.5 s), and without its daily notice of a refactoring."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore",
-            message=r"\s*ArviZ is undergoing a major refactor",
-            category=FutureWarning,
-        )
-        import arviz
-    return arviz

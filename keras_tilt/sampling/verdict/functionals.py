@@ -37,6 +37,7 @@ _MEANINGS = {
     "f": "the response of the unit",
     "log q": "how probable the noise is under the reference",
     "image norm": "the root mean square of the pixels",
+    "worst pixel": "the pixel whose chains differ most",
     "low frequency 0,0": "the mean of the pixels",
     "low frequency 0,1": "the left of the image against the right",
     "low frequency 1,0": "the top of the image against the bottom",
