@@ -1,10 +1,10 @@
 """What networks call images, and how far these are apart: a report of each method."""
 
-__all__ = ["Judge", "judged", "judges_of", "share"]
+__all__ = ["Judge", "judged", "judges_of", "share", "shares_of_draws"]
 
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -17,6 +17,7 @@ from keras_tilt.cli.named.pixels import preprocessing
 from keras_tilt.cli.named.units import class_number
 from keras_tilt.units.selection import Unit
 
+_MOST_DRAWS = 200  # of each chain, that are judged
 COARSE = 16  # pixels along an edge of the images whose distances are compared
 
 
@@ -93,13 +94,50 @@ def judged(
         return report
     for name, judge in judges.items():
         outputs = judge(images)
-        higher = np.sum(outputs > outputs[:, index : index + 1], axis=1)
         report[name] = {
-            "rank": higher.tolist(),
+            "rank": _ranks(outputs, index).tolist(),
             "output": [float(value) for value in outputs[:, index]],
             "called": np.argmax(outputs, axis=1).tolist(),
         }
     return report
+
+
+def shares_of_draws(
+    images: Sequence[np.ndarray], label: str, judges: Mapping[str, Judge]
+) -> dict[str, dict[str, float]]:
+    """Return how many of all draws that were kept networks call their class.
+
+    Args:
+        images: [draws, chains, ...], computed on access.
+        label: as in `judged`; of channels nothing is returned.
+        judges: by name.
+
+    Returns:
+        shares: of each judge, "first", "among_five", "median_rank" and "images".
+    """
+    index = class_number(label)
+    if index is None:
+        return {}
+    found = {}
+    for name, judge in judges.items():
+        ranks = np.concatenate([_ranks(judge(images[i]), index) for i in _some(images)])
+        found[name] = {
+            "first": float(np.mean(ranks < 1)),
+            "among_five": float(np.mean(ranks < 5)),
+            "median_rank": float(np.median(ranks)),
+            "images": len(ranks),
+        }
+    return found
+
+
+def _some(images):
+    """Indices of draws, spread over all of them."""
+    return range(0, len(images), -(-len(images) // _MOST_DRAWS))
+
+
+def _ranks(outputs, index):
+    """How many outputs are higher than that of a class, [n]."""
+    return np.sum(outputs > outputs[:, index : index + 1], axis=1)
 
 
 def _distance(images):

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 from keras_tilt import plotting
-from keras_tilt.cli.jobs.pictures.judges import Judge, judged, share
+from keras_tilt.cli.jobs.pictures.judges import Judge, judged, share, shares_of_draws
 from keras_tilt.cli.jobs.pictures.unit_chains import Drawing
 from keras_tilt.cli.named.units import class_number, readable_sizes
 from keras_tilt.units.selection import Unit
@@ -130,6 +130,7 @@ def _drawn(unit, label, name, drawing, judges, settings, out):
         "seconds": round(time.monotonic() - start),
         "f_of_q": drawing.mean_under_q(unit, tilt),
         **_numbers_of(samples),
+        "draws": shares_of_draws(samples.images, label, judges),
         "images": {
             method: judged(found, unit, label, judges, drawing.low, drawing.high)
             for method, found in images.items()
