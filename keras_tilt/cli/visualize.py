@@ -42,8 +42,8 @@ SIGNALS = (0.65, 0.6)  # of units of the whole image, and of a patch
 SIZES = (1.0, 0.7, 0.5, 0.35)  # of the image
 METHODS = ("langevin", "maximisation")
 # What the drawing is given of the flags.
-CHAINS = ("chains", "draws", "burnin", "approach_step", "max_leapfrog_steps", "compare")
-CHAINS += ("leapfrog_steps", "momentum_persistence")
+STEPS = ("approach_step", "max_leapfrog_steps", "leapfrog_steps")
+CHAINS = ("chains", "draws", "burnin", *STEPS, "momentum_persistence", "compare")
 UNTIL = ("until_converged", "max_minutes")
 DRAWING = ("reference", *SPECTRUM, "scale", "scale_step", *CHAINS, *UNTIL, "seed")
 # What no sample depends on, or what counts by the bytes of a file.

@@ -49,10 +49,10 @@ def ess(values: np.ndarray) -> list[float]:
 
 def e_bfmi(energy: np.ndarray) -> float:
     """Return E-BFMI of the worst chain; NaN for energies that say nothing."""
-    energy = np.float64(energy)
-    if len(energy) < MIN_DRAWS or not np.all(np.ptp(energy, axis=0) > 0):
+    values = np.asarray(energy, np.float64)
+    if len(values) < MIN_DRAWS or not np.all(np.ptp(values, axis=0) > 0):
         return math.nan
-    return float(np.min(import_arviz().bfmi(energy.T)))
+    return float(np.min(import_arviz().bfmi(values.T)))
 
 
 def mcse(values: np.ndarray) -> float:

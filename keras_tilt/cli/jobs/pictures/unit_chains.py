@@ -12,8 +12,8 @@ __all__ = ["Drawing"]
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -93,7 +93,8 @@ class Drawing(NamedTuple):
         Raises:
             KeyboardInterrupt: if the sampling was interrupted.
         """
-        drawn, until = sample, {}
+        drawn: Callable[..., Samples] = sample
+        until: dict[str, Any] = {}
         if self.until_converged:
             drawn = sample_until_converged
             until = {"max_minutes": self.max_minutes, "on_verdict": _say}
