@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_network import small_network
 from test_principal_path import images, logits_of
 
 import keras_tilt as kt
@@ -108,34 +109,13 @@ def test_what_cannot_be_fitted_or_resized_is_an_error(generator, call, message):
     assert "Received" in str(raised.value)
 
 
-@pytest.fixture(scope="module")
-def colour_network(tmp_path_factory):
-    """A .keras file of a network of images larger than those of the components."""
-    keras.utils.set_random_seed(0)
-    layers = [
-        keras.Input((24, 20, 3)),
-        keras.layers.Rescaling(1 / 128, -1.0),
-        keras.layers.Conv2D(8, 5, activation="relu"),
-        keras.layers.GlobalAveragePooling2D(),
-        keras.layers.Dense(3, activation="softmax"),
-    ]
-    path = tmp_path_factory.mktemp("network") / "network.keras"
-    keras.Sequential(layers).save(path)
-    return path
-
-
-def test_the_command_enlarges_them_and_goes_on_until_converged(
-    colour_network, tmp_path
-):
-    colours = np.concatenate([images(600), images(600)[..., :1]], axis=-1)
-    kt.fit_components(colours, latent_size=8).save(tmp_path / "q.keras")
-    flags = [colour_network, "--unit", "class:1", "--sizes", "1", "--scale", "0.1"]
-    flags += [
-        "--reference",
-        f"latent:{tmp_path / 'q.keras'}",
-        "--out",
-        tmp_path / "out",
-    ]
+def test_the_command_enlarges_them_and_goes_on_until_converged(tmp_path):
+    small_network().save(tmp_path / "network.keras")
+    gray = images(600)[..., :1]
+    kt.fit_components(gray, latent_size=8).save(tmp_path / "q.keras")
+    flags = [tmp_path / "network.keras", "--unit", "class:1"]
+    flags += ["--sizes", "1", "--scale", "0.001", "--out", tmp_path / "out"]
+    flags += ["--reference", f"latent:{tmp_path / 'q.keras'}"]
     flags += ["--draws", "4", "--burnin", "30", "--approach-step", "0.5"]
     short = children.call(visualize.main, flags)
     assert short.returncode == 0, short.stderr
@@ -144,7 +124,7 @@ def test_the_command_enlarges_them_and_goes_on_until_converged(
     folder = tmp_path / "out" / "class_1"
     assert (folder / "far_apart.png").stat().st_size > 0
     with np.load(folder / "numbers.npz") as numbers:
-        assert numbers["images"].shape == (4, 24, 20, 3)
+        assert numbers["images"].shape == (4, 8, 8, 1)
     until = [*flags, "--until-converged", "--max-minutes", "5"]
     run = children.call(visualize.main, until)
     assert run.returncode == 0, run.stderr

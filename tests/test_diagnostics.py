@@ -370,4 +370,6 @@ def test_energies_of_kept_momenta_are_judged_by_the_share_that_is_renewed():
         ).diagnostics.e_bfmi
         for kept in (0.0, 0.9)
     ]
-    assert found[1] == pytest.approx(found[0], rel=0.2)
+    # Of 8 chains of about 60 independent energies the smallest is known to .2 or .3;
+    # without the share it would be a fifth.
+    assert found[1] == pytest.approx(found[0], rel=0.5)

@@ -6,7 +6,7 @@ import keras_tilt as kt
 
 from networks import digit_tilt, gray_noise, trained_lenet
 from rounds import in_turns, ratio_of
-from runs import ACCEPTS, KEPT, best_of, mean_of, scan, worth
+from runs import best_of, mean_of, scan, worth
 
 # "kept" is split with a share of the momentum kept.
 SAMPLERS = ("hmc", "split", "kept")
@@ -24,13 +24,13 @@ def ess_lenet(**settings):
     return ess(digit_tilt(trained_lenet()), **settings)
 
 
-def ess(tilt, rounds, steps, seed, **settings):
+def ess(tilt, rounds, steps, seed, accepts, shares, **settings):
     """All samplers through `kt.sample`, each at its own best settings."""
     run = functools.partial(drawn, tilt, **settings)
     first_pass = {
         name: [
             how | found
-            for how in variants(name)
+            for how in variants(name, accepts, shares)
             for found in scan(f"{name} {how}", steps, functools.partial(run, how, seed))
         ]
         for name in SAMPLERS
@@ -69,12 +69,11 @@ def drawn(tilt, how, seed, num_steps, num_chains, num_gradients, num_burnin_step
     return worth(samples.f, num_steps, samples.step_size, accept_rate)
 
 
-def variants(name):
+def variants(name, accepts, shares):
     """The settings of a sampler that are tried, besides the number of steps."""
     kernel = "hmc" if name == "hmc" else "split"
-    shares = KEPT if name == "kept" else (0.0,)
     return [
         dict(zip(HOW, (kernel, kept, accept), strict=True))
-        for kept in shares
-        for accept in ACCEPTS
+        for kept in (shares if name == "kept" else (0.0,))
+        for accept in accepts
     ]

@@ -10,15 +10,17 @@ from rounds import in_turns, ratio_of, timed
 from runs import ACCEPT, Run, best_of, chains_of, mean_of, scan, worth
 
 
-def beside_blackjax(num_chains, num_gradients, num_burnin_steps, rounds, steps, seed):
+def beside_blackjax(
+    num_chains, num_gradients, num_burnin_steps, rounds, steps, kept, targets, seed
+):
     """Effective samples of f per second, each sampler at its best number of steps.
 
     All start from one state near equilibrium and adapt there: ours the step, to 80 %
-    acceptance, or to 70 % where the momentum is kept; BlackJAX's HMC step and diagonal
-    mass by its window adaptation, or the step alone (mass 1), to 80 %; its
-    Metropolis-adjusted microcanonical dynamics (MCLMC), with lengths that vary, by its
-    own adaptation to 65 % and to 90 %, with the integrators of one and of two gradients
-    a step.
+    acceptance, or with momenta kept to that of `kept`, (share, acceptance); BlackJAX's
+    HMC step and diagonal mass by its window adaptation, or the step alone (mass 1), to
+    80 %; its Metropolis-adjusted microcanonical dynamics (MCLMC), with lengths that
+    vary, by its own adaptation to `targets`, with the integrators of one and of two
+    gradients a step.
     """
     jax, blackjax = imported_blackjax()
     tilt = digit_tilt(trained_lenet())
@@ -27,7 +29,7 @@ def beside_blackjax(num_chains, num_gradients, num_burnin_steps, rounds, steps, 
     ).noise[-1]
     f_in_jax = lenet_in_jax(jax, tilt.unit.terms[0][0].network, DIGIT)
     error = check_same_f(jax.vmap(f_in_jax)(noise), tilt.response(noise))
-    samplers = samplers_of(tilt, f_in_jax)
+    samplers = samplers_of(tilt, f_in_jax, kept, targets)
 
     def adapted(name, num_steps):
         run = samplers[name](noise, num_steps, 0.1, seed)
@@ -55,7 +57,7 @@ def beside_blackjax(num_chains, num_gradients, num_burnin_steps, rounds, steps, 
     } | compared(by_round)
 
 
-def samplers_of(tilt, f_in_jax):
+def samplers_of(tilt, f_in_jax, kept, targets):
     """Ours and BlackJAX's by name: noise, steps, step size, seed -> a run."""
     samplers = {
         "blackjax": functools.partial(BlackjaxRun, f_in_jax, True),
@@ -63,11 +65,11 @@ def samplers_of(tilt, f_in_jax):
         "hmc": functools.partial(Run, chains_of(tilt, "hmc"), 1.0),
         "split": functools.partial(Run, chains_of(tilt, "split"), 1.0),
         "kept": functools.partial(
-            Run, chains_of(tilt, "split"), 1.0, kept=0.6, accept=0.7
+            Run, chains_of(tilt, "split"), 1.0, kept=kept[0], accept=kept[1]
         ),
     }
     for integrator, gradients in (("velocity_verlet", 1), ("mclachlan", 2)):
-        for target in (0.65, 0.9):
+        for target in targets:
             name = f"blackjax, adjusted MCLMC, {integrator}, {target:.0%}"
             how = f_in_jax, integrator, gradients, target
             samplers[name] = functools.partial(MicrocanonicalRun, *how)

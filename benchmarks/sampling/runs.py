@@ -10,8 +10,6 @@ from tqdm.auto import tqdm
 
 KERNELS = ("split", "hmc")
 ACCEPT = 0.8
-ACCEPTS = (0.65, 0.8)  # that are aimed at
-KEPT = (0.4, 0.6, 0.8)  # shares of the momentum
 
 
 class Run:
@@ -63,7 +61,7 @@ class Run:
         return {name: values[0] for name, values in numbers.items()}
 
     def adapt(self, iterations, turn=None):
-        """Find the step of the acceptance as a warm-up does, but at the full tilt.
+        """Find the step that is accepted as often as is aimed at, at the full tilt.
 
         With `turn` the number of steps follows, so that trajectories are that long.
         """

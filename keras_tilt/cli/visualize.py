@@ -128,7 +128,7 @@ def _add_chains(add):
     add("--burnin", type=count, default=30, help="iterations before the first draw")
     add("--approach-step", type=float, default=0.05, help="early in the warm-up")
     add("--max-leapfrog-steps", type=count, default=20, help="gradients per iteration")
-    add("--leapfrog-steps", type=count, help="as many always, instead; 8 with the next")
+    add("--leapfrog-steps", type=count, help="in place of whole trajectories")
     add(
         "--momentum-persistence",
         type=float,

@@ -144,9 +144,8 @@ def sample(
             gradients. A unit behind `keras_tilt.RandomViews` has another view in each
             of these trajectories. The draws after it are still exact.
         momentum_persistence: share of the momentum that an iteration keeps of the one
-            before, of the kernel "split". For iterations of one or two long steps: with
-            0.6, one step and a target of 0.7 they draw half as much again per gradient
-            (Horowitz 1991).
+            before, of the kernel "split", in [0, 1) (Horowitz 1991). For iterations of
+            few leapfrog steps, such as `num_leapfrog_steps=8` with 0.8.
         thin: the state of every thin-th draw is kept; numbers are kept of all draws.
             States take num_results / thin * num_chains * pixels * 4 bytes of memory
             for each tilt, unless there is a `callback` or a `directory`.

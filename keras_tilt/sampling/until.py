@@ -4,9 +4,8 @@
 
 A run is one run in a folder, however often it is judged: its first draws stay, and a
 process that was killed loses nothing. To look at the verdict again and again, and to
-stop when it is "converged", favours runs that have just passed: the limits of R-hat and
-ESS are for that no looser, and the number of looks, which grows as the logarithm of
-the draws, is small.
+stop when it is "converged", favours runs that have just passed. The looks are few:
+their number grows as the logarithm of the draws.
 """
 
 __all__ = ["sample_until_converged"]
@@ -30,6 +29,7 @@ from keras_tilt.validation import as_number
 
 _MOST_AT_ONCE = 3.0  # times the draws made: an extrapolation further is a guess
 _LEAST_AT_ONCE = 0.5
+_PROBE = 0.1  # of the draws of a run that was found: how long they take is not known
 
 
 def sample_until_converged(
@@ -58,7 +58,7 @@ def sample_until_converged(
         num_results: draws of each chain before the first verdict.
         num_burnin_steps: iterations before the first draw.
         max_minutes: time, after which the draws are returned as they are. A part that
-            has begun is finished: it may take a little longer.
+            has begun is finished, which can take longer than it was thought to.
         directory: folder of the run, as in `sample`: the same call goes on with it, for
             as long again. None for one that is removed at the end.
         thin: as in `sample`; a divisor of `num_results`.
@@ -111,7 +111,7 @@ def sample_until_converged(
 
 
 def _until_converged(drawn, num_results, made, thin, end, on_verdict):
-    """Draw more and more, at the speed of the part before."""
+    """Draw more and more, at the speed of the part before; a few if it is unknown."""
     while True:
         begun = time.monotonic()
         samples = drawn(num_results)
@@ -121,7 +121,7 @@ def _until_converged(drawn, num_results, made, thin, end, on_verdict):
             return samples
         now = time.monotonic()
         new, made = num_results - made, num_results
-        left = (end - now) / (now - begun) * new if new > 0 else math.inf
+        left = (end - now) / (now - begun) * new if new > 0 else _PROBE * made + thin
         num_results = _next(samples, left if now < end else 0, thin)
         if num_results <= made:
             return samples

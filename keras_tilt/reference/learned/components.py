@@ -39,8 +39,9 @@ def fit_components(
 
     Mean, directions and sizes are those of the logits of the images. Their layouts and
     colours are known by some hundred numbers, in which chains mix that in the noise of
-    all pixels do not. `generator.resized` makes larger images of them. It takes seconds
-    for thousands of images of 64 pixels, and memory for 8 bytes a pixel of 4,000.
+    all pixels do not. `generator.resized` makes larger images of them. A fit takes
+    seconds: the components are those of at most 20,000 images, or of 4,000 if an image
+    has more than 4,096 numbers.
 
     Args:
         images: [n, height, width, channels], or an iterable of such batches, such as a

@@ -2,10 +2,11 @@
 
     draws needed = n max(400 / ESS, (R-hat - 1) / .01)
 
-of the scalar that needs most: the ESS of chains that mix grows as their draws, and
-R-hat is about 1 + (t - 1) / n for n draws and t draws of autocorrelation. Of chains
-that sit in places of their own this is the least: each of them alone has a larger ESS
-than all of them together, and no draws of theirs say how rarely they leave.
+of the scalar that needs most, and of the worst pixel by a limit of its own: the ESS of
+chains that mix grows as their draws, and R-hat is about 1 + (t - 1) / n for n draws and
+t draws of autocorrelation. Of chains that sit in places of their own this is the least:
+each of them alone has a larger ESS than all of them together, and no draws of theirs
+say how rarely they leave.
 
 Source: Vehtari, Gelman, Simpson, Carpenter and Buerkner (2021), "Rank-normalization,
 folding, and localization: an improved R-hat", for the limits.
@@ -52,7 +53,7 @@ class Advice(NamedTuple):
     Attributes:
         worst: name of the scalar that needs most draws.
         meaning: what that scalar is.
-        far_chains: the two chains whose means of it differ most, the lower one first.
+        far_chains: the two chains whose means of it differ most, the smaller first.
         are_apart: whether the chains sit in places of their own: each mixes, and
             together they do not. More draws alone will then hardly do.
         more_draws: of each chain, by extrapolation; at least so many if they are apart,
@@ -91,7 +92,9 @@ class Advice(NamedTuple):
         return "" if math.isnan(number) else f", {number:,.0f} gradients"
 
 
-def needed_share(r_hat: float, ess: float, r_hat_limit: float, ess_limit: float):
+def needed_share(
+    r_hat: float, ess: float, r_hat_limit: float, ess_limit: float
+) -> float:
     """Return draws needed over draws made, by extrapolation; NaN if it is not known.
 
     Args:

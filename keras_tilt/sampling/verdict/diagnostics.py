@@ -5,9 +5,9 @@
     MCSE   = standard deviation of f / sqrt(ESS)
     E-BFMI = mean (change of the energy)^2 / variance of the energy / renewed
 
-where momenta are kept in part, over the share of their energy that is drawn anew; all
 computed by ArviZ (rank-normalized, split chains) for f and for other scalars, such as
-random projections of the noise: f can look settled while the image still drifts. In
+random projections of the noise: f can look settled while the image still drifts.
+Renewed is 1, or of momenta kept in part the share of their energy drawn anew. In
 chains of fewer than ten draws the autocorrelation cannot be estimated, and ArviZ's ESS
 may exceed their number: each such chain counts as one draw.
 
@@ -62,10 +62,7 @@ _RISE_LIMIT = 4.0  # standard errors; of independent draws 1 in 16,000 is beyond
 # Of reasons that more draws do not help, by words in them.
 _CHANGES = (
     ("f still", "A longer num_burnin_steps lets f come to rest before the first draw."),
-    (
-        "moved in less",
-        "A longer warm-up finds a smaller step_size.",
-    ),
+    ("moved in less", "A longer warm-up finds a smaller step_size."),
     ("divergent", "A higher target_accept_prob makes steps too short to diverge."),
 )
 _MOVED_LIMIT = 0.1  # share of iterations; a sampler aims at .6 or more
@@ -100,7 +97,8 @@ class Diagnostics:
         ess_tail: tail effective sample size of f, in draws.
         mcse: Monte Carlo standard error of the mean of f, in nats.
         e_bfmi: energy Bayesian fraction of missing information, the smallest of all
-            chains; NaN for a kernel without momenta and for a ladder.
+            chains, over the share of the momenta's energy that is drawn anew; NaN for a
+            kernel without momenta and for a ladder.
         worst_r_hat: largest R-hat over f and the other scalars, without the worst
             pixel, which has another limit.
         smallest_ess: smallest bulk or tail ESS over the same.
@@ -193,17 +191,20 @@ def diagnose(
         num_nonfinite: proposals rejected for a non-finite energy.
         num_nonfinite_warmup: the same during warm-up.
         num_missing: draws per chain that were requested and not made.
-        moved: how the chains moved, for the advice.
+        moved: how the chains moved, for the advice, and for E-BFMI.
+
+    Returns:
+        diagnostics: a `Diagnostics`.
     """
     usable, unusable = _parted(functionals)
-    f, num_chains = np.float64(functionals["f"]), is_accepted.shape[1]
-    of_pixel = _of_pixel(pixel, num_superchains, num_pixels, num_chains)
+    f = np.asarray(functionals["f"], np.float64)
+    of_pixel = _of_pixel(pixel, num_superchains, num_pixels, f.shape[1])
     measured = _measured(f, usable, energy, num_superchains, moved.renewed)
     reasons = [
         *_unusable_reasons(unusable),
         *_scalar_reasons(measured["scalars"]),
         *_pixel_reasons(*of_pixel),
-        *_rise_reasons(usable.get("f"), num_superchains or num_chains),
+        *_rise_reasons(usable.get("f"), num_superchains or f.shape[1]),
         *_chain_reasons(is_accepted),
         *_energy_reasons(measured["e_bfmi"], num_divergences),
     ]
@@ -237,9 +238,11 @@ def _advice(reasons, usable, scalars, pixel, of_pixel, moved):
         needed["worst pixel"] = needed_share(r_hat, math.inf, limit, ESS_LIMIT)
     others = [say for word, say in _CHANGES if any(word in one for one in reasons)]
     values = usable | {"worst pixel": pixel}
-    return advise(
-        values, needed, lambda chains: estimates.ess(chains)[0], moved, others
-    )
+    return advise(values, needed, _bulk_ess, moved, others)
+
+
+def _bulk_ess(values):
+    return estimates.ess(values)[0]
 
 
 def _measured(f, usable, energy, num_superchains, renewed):
@@ -353,10 +356,8 @@ def _rise_reasons(f, num_groups):
     if third < estimates.MIN_DRAWS_OF_ESS:
         error, limit = _error_of_short_rise(rises, num_groups)
     else:
-        error, limit = (
-            math.hypot(estimates.mcse(first), estimates.mcse(last)),
-            _RISE_LIMIT,
-        )
+        errors = estimates.mcse(first), estimates.mcse(last)
+        error, limit = math.hypot(*errors), _RISE_LIMIT
     if not abs(rise) > limit * error:
         return []
     word = "rises" if rise > 0 else "falls"
