@@ -7,11 +7,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import test_tiny_imagenet
 from small_network import small_network
 from test_principal_path import images, logits_of
 
 import keras_tilt as kt
-from keras_tilt.cli import reference, visualize
+from keras_tilt.cli import commands, reference, visualize
 
 
 @pytest.fixture(scope="module")
@@ -146,3 +147,15 @@ def test_components_are_fitted_by_name(tmp_path):
     loaded = keras.saving.load_model(out)
     assert isinstance(loaded, kt.PrincipalGenerator) and loaded.latent_size == 20
     assert out.with_suffix(".png").stat().st_size > 0
+
+
+def test_components_are_fitted_to_tiny_imagenet_as_it_is_distributed(tmp_path):
+    data, out = tmp_path / "data", tmp_path / "q.keras"
+    data.mkdir()
+    test_tiny_imagenet.write(data, numbers=range(8), num_held_out=20)
+    commands.main(
+        ["reference", str(data), "--components", "--latent-size=2", f"--out={out}"]
+    )
+    loaded = keras.saving.load_model(out)
+    assert tuple(loaded(np.zeros([3, 2])).shape) == (3, 64, 64, 3)
+    assert loaded.law["reconstruction_error"] < 0.2  # from one gray to another

@@ -1,5 +1,6 @@
 """Tiny ImageNet is read as it is distributed, and told apart from what is not."""
 
+import itertools
 import os
 
 import numpy as np
@@ -12,22 +13,23 @@ WNIDS = ["n02124075", "n01443537", "n09246464"]  # in no order, as distributed
 WORDS = "n01443537\tgoldfish, Carassius\nn02124075\tEgyptian cat\nn00000001\tx\n"
 
 
-def write(folder, size=64):
-    """Two training and one validation image of each class, of a gray value each."""
+def write(folder, size=64, numbers=(10, 2), num_held_out=3):
+    """Training images of each class, and others, of a gray value each."""
     (folder / "wnids.txt").write_text("\n".join(WNIDS) + "\n")
     (folder / "words.txt").write_text(WORDS)
-    values = iter(range(0, 250, 10))
+    values = itertools.cycle(range(0, 250, 10))
     for wnid in WNIDS:
         images = folder / "train" / wnid / "images"
         images.mkdir(parents=True)
         (images.parent / f"{wnid}_boxes.txt").write_text("boxes\n")
-        for i in (10, 2):
+        for i in numbers:
             save(images / f"{wnid}_{i}.JPEG", next(values), size)
     images = folder / "val" / "images"
     images.mkdir(parents=True)
-    rows = [f"val_{i}.JPEG\t{w}\t0\t0\t9\t9" for i, w in enumerate(WNIDS[::-1])]
+    labels = (WNIDS[::-1] * num_held_out)[:num_held_out]
+    rows = [f"val_{i}.JPEG\t{w}\t0\t0\t9\t9" for i, w in enumerate(labels)]
     (folder / "val" / "val_annotations.txt").write_text("\n".join(rows) + "\n")
-    for i in range(3):
+    for i in range(num_held_out):
         save(images / f"val_{i}.JPEG", next(values), size)
     (folder / "test" / "images").mkdir(parents=True)
     save(folder / "test" / "images" / "test_0.JPEG", next(values), size)

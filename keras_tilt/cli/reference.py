@@ -39,7 +39,7 @@ def parse_flags(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add(
         "data",
         help="digits (embedded), NAME.npz, a folder of images, one of train and val, "
-        "or a data set that TFDS has prepared in --data-dir",
+        "Tiny ImageNet, or a data set that TFDS has prepared in --data-dir",
     )
     add(
         "--data-dir",

@@ -51,7 +51,7 @@ def image_pairs(
 
     Args:
         data: "digits", the embedded ones; NAME.npz; a folder of images, or of train and
-            val; or a data set that TFDS has prepared.
+            val, or Tiny ImageNet; or a data set that TFDS has prepared.
         data_dir: of the last.
         size: pixels along an edge, or (height, width), to which the images are scaled
             and cropped; None for images of one size as they are.
@@ -71,8 +71,7 @@ def _sources_of(data, data_dir):
     if path.is_dir() and not (path / "train").is_dir():
         return sources.folder(path), None
     if path.is_dir():
-        train = sources.folder(path / "train")
-        return train, sources.folder(path / "val", train.class_names)
+        return named_images("imagenet2012", path, seed=0)  # or in the layout of it
     if data.endswith(".npz"):
         data, data_dir = path.name, path.parent
     return named_images(data, data_dir, seed=0)
