@@ -33,7 +33,9 @@ def plan_of(**changes):
 def learned(*step_sizes):
     """What a warm-up that has settled on these step sizes has learned."""
     log_step = np.log(step_sizes)
-    return StepSize(log_step, log_step, np.array(5))
+    return StepSize(
+        log_step, log_step, np.array(5), *np.zeros([2, *np.shape(log_step)])
+    )
 
 
 @pytest.mark.parametrize("mass", [1.0, 0.25, np.array([4.0, 9.0])])

@@ -47,6 +47,24 @@ def test_what_is_saved_is_loaded_bit_for_bit(case, tmp_path):
     assert repr(loaded) == repr(samples)
 
 
+def test_mean_images_are_those_of_the_draws_of_each_chain(tmp_path):
+    samples = samples_of(thin=2)
+    assert len(samples.images) == 3
+    means = samples.mean_images
+    every = np.asarray(samples.images)
+    np.testing.assert_allclose(means, every.mean(axis=0), rtol=1e-5, atol=1e-5)
+    assert means.dtype == every.dtype and means.shape == (3, *SHAPE)
+    samples.save(tmp_path / "samples.nc")
+    loaded = kt.Samples.load(tmp_path / "samples.nc")
+    np.testing.assert_array_equal(loaded.mean_images, means)
+
+
+def test_mean_images_of_many_draws_are_of_some_two_hundred_of_them():
+    draws = np.arange(450.0)[:, None, None] * np.ones([1, 2, 3])
+    samples = dataclasses.replace(samples_of(), to_images=None, saved_images=draws)
+    np.testing.assert_allclose(samples.mean_images, np.arange(0, 450, 3).mean())
+
+
 def test_a_loaded_sample_is_saved_and_judged_as_the_first(tmp_path):
     samples = samples_of()
     samples.save(tmp_path / "samples.nc")

@@ -660,10 +660,12 @@ def test_units_of_any_network_leave_numbers_pictures_and_a_verdict(
         assert "not converged" in unit["verdict"]
         assert unit["verdict"] in run.stdout
         assert json.loads((out / folder / "report.json").read_text()) == unit
-        for name in ("images.png", "traces.png"):
+        for name in ("images.png", "traces.png", "means.png"):
             assert (out / folder / name).stat().st_size > 0
         with np.load(out / folder / "numbers.npz") as numbers:
-            assert set(numbers) == {"images", "f", "langevin", "maximisation"}
+            methods = {"langevin", "maximisation"}
+            assert set(numbers) == {"images", "means", "f"} | methods
+            assert numbers["means"].shape == numbers["images"].shape
             assert numbers["f"].shape == (6 + 4, 2)
         methods = unit["images"]
         rows = [line.strip().split(" ")[0] for line in run.stdout.splitlines()]
@@ -1111,6 +1113,41 @@ def test_classes_are_drawn_over_a_learned_layout_and_without_it(
     for told in found.values():
         assert told["own"] == told["judge"] and len(told["own"]["rank"]) == 2
     assert (out / "composed_reference.png").is_file()
+
+
+@pytest.mark.slow
+def test_units_that_converge_are_screened_drawn_and_billed(colour_network, tmp_path):
+    other = shutil.copy(colour_network, tmp_path / "other.keras")
+    photographs = np.random.default_rng(0).uniform(0, 255, [600, 24, 24, 3])
+    kt.fit_components(photographs, latent_size=8).save(tmp_path / "q.keras")
+    run = run_script(
+        *("benchmarks/converging.py", colour_network, other, "--screen", 70),
+        *("--reference", f"latent:{tmp_path / 'q.keras'}", "--classes", 0, 2),
+        *("--layer", "conv2", "--channels", "5-6"),
+        *("--out", tmp_path / "out", "--smoke"),
+    )
+    assert run.returncode == 0, run.stderr
+    found = json.loads((tmp_path / "out" / "converging.json").read_text())
+    assert list(found) == ["screen", "classes", "channels"]
+    assert {row["class"] for row in found["screen"]} == {0, 1, 2}
+    assert all(row["five"] == 1 for row in found["screen"])  # of three classes
+    for kind in ("classes", "channels"):
+        assert (tmp_path / "out" / kind / "overview.png").stat().st_size > 0
+        for unit in found[kind]:
+            assert unit["converged"] and unit["worst_r_hat"] < 1.01
+            assert 1 <= unit["picture_gradients"] < unit["gradients"]
+            assert unit["bill"] == unit["gradients"] / unit["picture_gradients"]
+
+
+def test_weights_of_the_screen_are_as_far_from_equal_as_is_asked(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    script = runpy.run_path(str(ROOT / "benchmarks" / "converging.py"))
+    log_p = np.random.default_rng(0).normal(size=2048)
+    weights = script["weights"](log_p)
+    nats = np.sum(weights * np.log(weights * len(weights)))
+    np.testing.assert_allclose([weights.sum(), nats], [1, script["NATS"]], rtol=1e-6)
+    ratio = np.diff(np.log(weights)) / np.diff(log_p)
+    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-6)
 
 
 @pytest.mark.slow

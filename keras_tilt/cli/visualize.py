@@ -10,10 +10,10 @@ is read on its receptive field. Pixels are those that the network, or its --prep
 takes: --low and --high say which. The scale of the tilt follows from --signal, the
 share of the noise's norm that the tilt moves it by.
 
-Every unit gets a folder with numbers.npz, then images.png, traces.png and report.json,
-with the verdict on convergence, and far_apart.png, the two chains that differ most, if
-they have not converged; all of one size together overview_HxW.png, and all
-summary.json. A run that was interrupted goes on where it was.
+Every unit gets a folder with numbers.npz, then images.png, traces.png, means.png, the
+mean of each chain, and report.json, with the verdict on convergence, and far_apart.png,
+the two chains that differ most, if they have not converged; all of one size together
+overview_HxW.png, and all summary.json. A run that was interrupted goes on where it was.
 """
 
 __all__ = ["main", "parse_flags"]

@@ -11,7 +11,7 @@ strong one. Without a tilt a trajectory of length pi / 2 replaces the noise by t
 momentum, an independent draw; longer ones come back, and shorter ones diffuse.
 
 Source: Robbins and Monro (1951) for the adaptation, Polyak and Juditsky (1992) for the
-mean; Kirkpatrick, Gelatt and Vecchi (1983) for annealing.
+mean, Kesten (1958) for a gain that falls by changes of sign; Kirkpatrick, Gelatt and Vecchi (1983) for annealing.
 """
 
 __all__ = [
@@ -34,6 +34,7 @@ QUARTER_TURN = math.pi / 2  # trajectory length that replaces noise by momentum
 
 _ANNEALED = 0.4  # share of the warm-up in which the tilt rises
 _GAIN = 1.0  # a step always accepted grows by a fifth, one never accepted halves
+_GAIN_OF_GUESS = 2.0  # of a first step that is a guess, until one is on the other side
 _DECAY = 0.6  # of the gain, once the tilt has risen
 _UNSETTLED = 0.5  # share of the iterations at full tilt that the mean leaves out
 
@@ -58,17 +59,22 @@ class StepSize(NamedTuple):
         log_step: [tilts], in use.
         log_mean: [tilts], mean of log_step over the settled iterations.
         num_settled: [], how many those are.
+        sign: [tilts], whether more was accepted last than the target, 1, or less, -1.
+        num_changes: [tilts], how often that has changed.
     """
 
     log_step: np.ndarray
     log_mean: np.ndarray
     num_settled: np.ndarray
+    sign: np.ndarray
+    num_changes: np.ndarray
 
     @classmethod
     def first(cls, step_size: float, shape: int | Sequence[int]) -> "StepSize":
         """Return one step size for all tilts, before any iteration."""
         log_step = np.full(shape, math.log(step_size))
-        return cls(log_step, np.zeros(shape), np.array(0))
+        zeros = np.zeros(shape)
+        return cls(log_step, zeros, np.array(0), zeros, zeros)
 
     def learn(
         self,
@@ -88,17 +94,26 @@ class StepSize(NamedTuple):
             num_burnin_steps: iterations of the warm-up.
             longest: largest step size to use, and to learn: a larger one would take
                 iterations to come back when a stronger tilt needs a smaller one.
-            begun: iteration before which nothing was learned.
+            begun: iteration before which nothing was learned. The first step is then a
+                guess, and the gain falls each time that the acceptance passes the
+                target, in place of each iteration.
         """
+        error = accept_prob - target
+        sign = np.where(error == 0, self.sign, np.sign(error))
+        num_changes = self.num_changes + (sign * self.sign < 0)
         risen = max(_ANNEALED * num_burnin_steps, begun)
-        gain = _GAIN * (1 + max(0.0, iteration - risen)) ** -_DECAY
-        log_step = self.log_step + gain * (accept_prob - target)
+        if begun:
+            gain = _GAIN_OF_GUESS * (1 + num_changes) ** -_DECAY
+        else:
+            gain = _GAIN * (1 + max(0.0, iteration - risen)) ** -_DECAY
+        log_step = self.log_step + gain * error
         log_step = np.minimum(log_step, math.log(longest))
+        learned = self._replace(log_step=log_step, sign=sign, num_changes=num_changes)
         if iteration < risen + _UNSETTLED * (num_burnin_steps - risen):
-            return self._replace(log_step=log_step)
+            return learned
         count = self.num_settled + 1
         log_mean = self.log_mean + (log_step - self.log_mean) / count
-        return StepSize(log_step, log_mean, count)
+        return learned._replace(log_mean=log_mean, num_settled=count)
 
     @property
     def current(self) -> np.ndarray:

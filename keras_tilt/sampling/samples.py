@@ -30,6 +30,7 @@ from keras_tilt.tilt import Tilt
 if TYPE_CHECKING:
     import arviz
 
+_AVERAGED = 200  # draws of a chain, at most: those of a generator take time to make
 _NUMBERS = "keras_tilt"  # attribute of a file, of what are no arrays of draws
 
 
@@ -164,6 +165,19 @@ class Samples:
                 f"{self.diagnostics.verdict} Look at `images`."
             )
         return np.asarray(self.images[-1])[list(advice.far_chains)]
+
+    @property
+    def mean_images(self) -> np.ndarray:
+        """The mean image of each chain, [num_chains, ...]: all alike if they converged.
+
+        Over its draws, or 200 of them from the first on, evenly spaced, if more are
+        kept. What the unit wants everywhere shows in it, and what one draw adds by
+        chance does not.
+        """
+        images = self.images
+        kept = range(0, len(images), -(-len(images) // _AVERAGED))
+        total = sum(np.asarray(images[i], np.float64) for i in kept)
+        return np.asarray(total / len(kept), np.asarray(images[-1]).dtype)
 
     def to_arviz(self) -> "arviz.InferenceData":
         """Return an `arviz.InferenceData`, as `inference_data` makes it."""

@@ -7,7 +7,6 @@ __all__ = [
     "class_tilts",
     "drawn",
     "loaded",
-    "mean_images",
     "save_draws",
     "save_numbers",
     "save_traces",
@@ -32,7 +31,6 @@ from keras_tilt.tilt import Tilt
 from keras_tilt.units.selection import unit
 
 _CHAINS = 6  # in the picture
-_AVERAGED = 200  # draws, at most
 
 
 def loaded(path: pathlib.Path, high: float | None) -> tuple[keras.Model, float]:
@@ -130,20 +128,11 @@ def save_numbers(
     np.savez_compressed(
         out / "samples.npz",
         last=[one.images[-1] for one in samples],
-        mean=[mean_images(one) for one in samples],
+        mean=[one.mean_images for one in samples],
         f=[_f_of(one) for one in samples],
     )
     text = json.dumps({"settings": settings, "units": report}, indent=1)
     (out / "report.json").write_text(text + "\n")
-
-
-def mean_images(samples: Samples) -> np.ndarray:
-    """Return the mean over draws of each chain, [chains, height, width, channels].
-
-    Of some 200 draws at most: those of a generator take time to make.
-    """
-    every = -(-len(samples.images) // _AVERAGED)
-    return np.mean(samples.images[::every], axis=0)
 
 
 def _f_of(samples):

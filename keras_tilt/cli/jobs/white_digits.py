@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from keras_tilt import plotting
-from keras_tilt.cli.jobs.digit_units import class_tilts, mean_images, save_traces
+from keras_tilt.cli.jobs.digit_units import class_tilts, save_traces
 from keras_tilt.reference.distributions import white_noise
 from keras_tilt.sampling.sampler import PAPER_LENET, sample
 from keras_tilt.sampling.samples import Samples
@@ -85,7 +85,7 @@ def save_pictures(out: pathlib.Path, samples: Sequence[Samples], stddev: float) 
     """
     rows: list[list[np.ndarray]] = [[], [], [], []]
     for one in samples:
-        draws, means = one.images[-1], mean_images(one)
+        draws, means = one.images[-1], one.mean_images
         half = len(means) // 2
         rows[0].append(draws[0] / 3.0)
         rows[1].append(draws[half] / 3.0)

@@ -186,7 +186,8 @@ def _save(folder, report, images, samples, drawing):
     """Write numbers, then pictures, then the report, which says the unit is done."""
     f = np.concatenate([samples.warmup_f, samples.f])
     rest = dict(images)
-    np.savez_compressed(folder / "numbers.npz", images=rest.pop("samples"), f=f, **rest)
+    means, last = samples.mean_images, rest.pop("samples")
+    np.savez_compressed(folder / "numbers.npz", images=last, means=means, f=f, **rest)
     names = dict.fromkeys([report["name"], report["unit"]])
     title = f"{', '.join(names)}, scale {report['scale']:g}\n{report['verdict']}"
     titles = [
@@ -207,10 +208,25 @@ def _save(folder, report, images, samples, drawing):
     plotting.trace_plot(
         {report["name"]: f}, num_burnin_steps=len(samples.warmup_f), title=title
     ).savefig(folder / "traces.png", dpi=80)
+    _save_means(folder / "means.png", means, title)
     _save_far(folder / "far_apart.png", samples, low, high)
     part = folder / "report.json.part"
     part.write_text(json.dumps(report, indent=1) + "\n")
     part.replace(folder / "report.json")
+
+
+def _save_means(path, means, title):
+    """Draw the mean of the draws of each chain: all alike if they have converged."""
+    low, high = float(means.min()), float(means.max())
+    plotting.image_grid(
+        means,
+        columns=len(means),
+        low=low,
+        high=high if high > low else low + 1.0,
+        titles=[f"mean of chain {chain}" for chain in range(len(means))],
+        title=f"{title}\nblack is {low:.4g}, white {high:.4g}",
+        inches=2,
+    ).savefig(path, dpi=110)
 
 
 def _save_far(path, samples, low, high):
