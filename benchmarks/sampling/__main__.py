@@ -8,12 +8,15 @@ What it shows, part by part (`--parts`), and what is wanted:
               split with a share of the momentum kept, each at its own best number of
               leapfrog steps, acceptance and share: at least 6 under a weak tilt
               (SqueezeNet, white noise), 2.2 on LeNet, 2 where pictures form
-              (SqueezeNet, spectral noise, scale 10; there at 80 % acceptance, without
-              kept)
+              (SqueezeNet, spectral noise, scale 10; there at 80 % acceptance, and also
+              how far low frequencies move in as many gradients, and kept with the
+              force of a smoothed network)
     pixels    the step of 80 % acceptance against the number of pixels, for a tilt with
               the same law whatever their number, both logarithmic: slopes 0 (split)
               and -1/4 (hmc) with trajectories of length pi/2; hmc with four steps,
               whose trajectories shorten with the step, has -1/6
+    smc       sequential Monte Carlo along the tilt, by repetitions: effective samples
+              of f, log Z, and how many of the first particles have descendants
     blackjax  effective samples of f per second beside BlackJAX's HMC and its adjusted
               MCLMC, on the same network rewritten in JAX
 
@@ -52,7 +55,7 @@ import platform
 
 from keras_tilt.cli.flags import command_parser, file
 
-PARTS = ("cost", "ess", "pixels", "blackjax")
+PARTS = ("cost", "ess", "pixels", "smc", "blackjax")
 REGIMES = ("weak", "lenet", "picture")
 # Arguments of the function that measures a case; steps are leapfrog steps.
 STEPS = (1, 2, 3, 4, 6, 8, 12, 16)
@@ -71,10 +74,13 @@ FULL = {
     | dict(num_gradients=3000, num_burnin_steps=150)
     | dict(accepts=ACCEPTS, shares=SHARES),
     "ess picture": dict(num_chains=4, rounds=8, steps=(10, 30), network="squeezenet")
-    | dict(num_gradients=1200, num_burnin_steps=200, num_adaptation_gradients=600)
-    | dict(mass_exponents=(0, 0.5, 1)),
+    | dict(num_gradients=1920, num_burnin_steps=200, num_adaptation_gradients=600)
+    | dict(mass_exponents=(0, 0.5), kept=((0.8, 8), (0.9, 4)), smoothed=(0.03,)),
     "pixels quadratic": dict(num_chains=8, num_steps=4, num_pixels=PIXELS)
     | dict(num_burnin_steps=80, num_results=30),
+    "smc lenet": dict(repetitions=20, num_particles=128, moves=(2, 8), num_steps=3),
+    "smc picture": dict(repetitions=2, num_particles=8, moves=(2,), num_steps=10)
+    | dict(network="squeezenet"),
     "blackjax lenet": dict(num_chains=32, rounds=8, steps=STEPS)
     | dict(num_gradients=1200, num_burnin_steps=400)
     | dict(kept=(0.6, 0.7), targets=(0.65, 0.9)),
@@ -112,6 +118,7 @@ from other_library import beside_blackjax
 from picture import ess_picture
 from pixels import pixels
 from rounds import rounded
+from sequential import smc_lenet, smc_picture
 from tables import table
 
 import keras
@@ -125,8 +132,11 @@ SMOKE = {
     "ess lenet": FEW | dict(steps=(2,)),
     "ess picture": FEW
     | dict(steps=(1, 2), network="lenet")
-    | dict(num_adaptation_gradients=10, mass_exponents=(1,)),
+    | dict(num_adaptation_gradients=10, mass_exponents=(1,))
+    | dict(kept=((0.8, 2),), smoothed=(0.03,)),
     "pixels quadratic": dict(num_burnin_steps=20, num_results=4, num_pixels=PIXELS[:2]),
+    "smc lenet": dict(repetitions=2, num_particles=4, moves=(1,)),
+    "smc picture": dict(num_particles=4, moves=(1,), num_steps=1, network="lenet"),
     "blackjax lenet": FEW | dict(steps=(2,), num_burnin_steps=20),
 }
 
@@ -169,10 +179,15 @@ def measured(case, data_dir, start, network=None, **settings):
         "ess lenet": ess_lenet,
         "ess picture": functools.partial(ess_picture, start),
         "pixels quadratic": pixels,
+        "smc lenet": smc_lenet,
+        "smc picture": smc_picture,
         "blackjax lenet": beside_blackjax,
     }[case]
-    if network is not None:
-        measure = functools.partial(measure, colour_unit(network, data_dir))
+    unit_of = functools.partial(colour_unit, network, data_dir)
+    if case == "ess picture":
+        measure = functools.partial(measure, unit_of)
+    elif network is not None:
+        measure = functools.partial(measure, unit_of())
     return rounded(measure(**settings))
 
 

@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 
+import keras
 import keras_tilt as kt
 import numpy as np
 import tensorflow as tf
@@ -30,15 +31,60 @@ def digit_tilt(network):
     return kt.Tilt(unit, kt.white_noise(unit.input_shape))
 
 
-def colour_unit(network, data_dir):
-    """One class of SqueezeNet, or to try the script LeNet's, of RGB in [0, 255]."""
-    if network == "lenet":
-        unit = functools.partial(kt.unit, kt.lenet([32, 32, 3]), class_index=DIGIT)
-    else:
-        unit = functools.partial(kt.unit, squeezenet(data_dir), class_index=PIZZA)
-    return unit(preprocess=as_caffe)
+def colour_unit(network, data_dir, width=0.0, images=None):
+    """One class of SqueezeNet, or to try the script LeNet's, of RGB in [0, 255].
+
+    With a `width` that of the network `smoothed` by it, at some images.
+    """
+    is_lenet = network == "lenet"
+    made = colour_lenet() if is_lenet else squeezenet(data_dir)
+    if width:
+        made = smoothed(made, width, as_caffe(images))
+    label = DIGIT if is_lenet else PIZZA
+    return kt.unit(made, class_index=label, preprocess=as_caffe)
 
 
+def smoothed(network, width, inputs):
+    """The network with w softplus(x / w) for every ReLU, and the same weights.
+
+    w is `width` standard deviations of what comes out of the ReLU at some inputs.
+    """
+    relus = {
+        layer.name: layer.output
+        for layer in network.layers
+        if isinstance(layer, keras.layers.ReLU)
+        or getattr(layer, "activation", None) is keras.activations.relu
+    }
+    outputs = keras.Model(network.input, relus)(inputs)
+    widths = {name: width * float(np.std(of)) for name, of in outputs.items()}
+
+    def clone(layer):
+        new = layer.__class__.from_config(layer.get_config())
+        if layer.name not in widths:
+            return new
+        rounded = functools.partial(softplus, width=widths[layer.name])
+        if isinstance(layer, keras.layers.ReLU):
+            return keras.layers.Activation(rounded, name=layer.name)
+        new.activation = rounded
+        return new
+
+    smooth = keras.models.clone_model(network, clone_function=clone)
+    smooth.set_weights(network.get_weights())
+    return smooth
+
+
+def softplus(values, width):
+    """max(values, 0), with a corner that is as round as `width`."""
+    return width * tf.nn.softplus(values / width)
+
+
+@functools.cache
+def colour_lenet():
+    """LeNet for images of 32 x 32 in colour, not trained."""
+    return kt.lenet([32, 32, 3])
+
+
+@functools.cache
 def squeezenet(data_dir):
     """SqueezeNet 1.1 for images of 227 x 227, trained on ImageNet."""
     code, weights = (data_dir / f"squeezenet_keras.{end}" for end in ("py", "npz"))

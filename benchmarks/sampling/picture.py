@@ -1,19 +1,27 @@
 """Effective samples per gradient where pictures form."""
 
+import dataclasses
+
 import keras_tilt as kt
 import numpy as np
+import tensorflow as tf
 from tqdm.auto import tqdm
 
 from networks import natural_noise
-from rounds import in_turns, median_ratio, ratio_of_sums, timed
-from runs import KERNELS, Run, bulk_ess, chains_of
+from rounds import in_turns, ratio_of_sums, timed
+from runs import Run, bulk_ess, chains_of
 
 LOW_FREQUENCY = 6  # cycles per image
+LAG = 240  # gradients, a multiple of all numbers of steps
+SAMPLERS = ("hmc", "split", "kept")
+PAIRS = (("split", "hmc"), ("kept", "hmc"), ("kept", "split"))
+# By which samplers are compared, each at its own best settings, per chain.
+MEASURES = ("ess_per_1000_gradients", "ess_of_low_per_1000_gradients", "moved_of_low")
 
 
 def ess_picture(
     start,
-    unit,
+    unit_of,
     num_chains,
     num_gradients,
     num_burnin_steps,
@@ -21,28 +29,40 @@ def ess_picture(
     mass_exponents,
     rounds,
     steps,
+    kept,
+    smoothed,
     seed,
 ):
-    """Kernels and masses side by side, from one state where the pictures have formed.
+    """Samplers and masses side by side, from one state where the pictures have formed.
 
     `start` is the file of that state; a picture is put beside it. The chains sit in
     different modes: the ESS is that of a single chain, and the mean of it over chains.
+    `steps` are those of whole momenta, `kept` pairs (share, steps). `smoothed` are the
+    widths of corners of ReLUs by which the force is that of a smoothed network, with
+    the first of `kept`, while the Metropolis test takes f as it is.
     """
+    unit = unit_of()
     tilt = kt.Tilt(unit, natural_noise(unit), scale=10.0)
     noise, burnin_f = equilibrated(
         tilt, start, num_chains, num_burnin_steps, max(steps), seed
     )
     draw(start.with_suffix(".png"), tilt, noise)
     cycles = cycles_per_image(tilt.event_shape)
-    chains = {"hmc": chains_of(tilt, "hmc")} | {
-        f"split, mass cycles^{exponent}": chains_of(
-            tilt, "split", np.maximum(cycles, 1.0) ** exponent
-        )
-        for exponent in mass_exponents
-    }
-    runs = adapted_runs(
-        chains, tilt.scale, noise, steps, num_adaptation_gradients, seed
-    )
+    hmc = chains_of(tilt, "hmc")
+    variants = {f"hmc, {n} steps": (hmc, n, 0.0) for n in steps}
+    for exponent in mass_exponents:
+        split = chains_of(tilt, "split", np.maximum(cycles, 1.0) ** exponent)
+        mass = f"mass cycles^{exponent}"
+        variants |= {f"split, {mass}, {n} steps": (split, n, 0.0) for n in steps}
+        variants |= {
+            f"kept {share}, {mass}, {n} steps": (split, n, share) for share, n in kept
+        }
+    images, (share, n) = tilt.to_images(noise), kept[0]
+    for width in smoothed:
+        force = with_force_of(unit, unit_of(width, images))
+        chains = chains_of(dataclasses.replace(tilt, unit=force), "split")
+        variants[f"smoothed {width}, kept {share}, {n} steps"] = (chains, n, share)
+    runs = adapted_runs(variants, tilt.scale, noise, num_adaptation_gradients, seed)
     records = {name: Record(run, cycles <= LOW_FREQUENCY) for name, run in runs.items()}
     for _, name in in_turns(records, rounds, "rounds"):
         records[name].advance(num_gradients // rounds)
@@ -52,22 +72,31 @@ def ess_picture(
 
 
 def compared(variants):
-    """The best variant of each kernel, and ratios of what they reach."""
-    split, hmc = best = [best_variant(variants, kernel) for kernel in KERNELS]
-    return {
-        "variants": variants,
-        "best": best,
-        "ess_per_gradient": ratio_of_sums(
-            variants[split]["ess_per_1000_gradients"],
-            variants[hmc]["ess_per_1000_gradients"],
-        ),
-        "jump_of_f": median_ratio(
-            variants[split]["jump_of_f"], variants[hmc]["jump_of_f"]
-        ),
-        "jump_of_low": median_ratio(
-            variants[split]["jump_of_low"], variants[hmc]["jump_of_low"]
-        ),
+    """Ratios of what samplers reach, by every measure at the best settings by it."""
+    best = {
+        measure: {name: best_variant(variants, name, measure) for name in SAMPLERS}
+        for measure in MEASURES
     }
+    ratios = {
+        measure: {
+            f"{one} / {other}": ratio_of_sums(
+                variants[of[one]][measure], variants[of[other]][measure]
+            )
+            for one, other in PAIRS
+        }
+        for measure, of in best.items()
+    }
+    return {"variants": variants, "best": best, "ratios": ratios}
+
+
+def with_force_of(unit, smooth):
+    """f of a unit, with the gradient of another one."""
+
+    def f(images):
+        value = smooth(images)
+        return value + tf.stop_gradient(unit(images) - value)
+
+    return f
 
 
 def equilibrated(tilt, path, num_chains, num_burnin_steps, num_steps, seed):
@@ -112,25 +141,22 @@ def cycles_per_image(shape):
     return np.broadcast_to(radius[:, :, None], shape)
 
 
-def adapted_runs(chains, scale, noise, steps, num_gradients, seed):
-    """A run of all chains with every number of steps, its step found beforehand."""
+def adapted_runs(variants, scale, noise, num_gradients, seed):
+    """A run of all chains of every variant, its step found beforehand."""
     runs = {}
-    for name in tqdm(chains, desc="adaptation"):
-        step_size = 0.01
-        for num_steps in steps:
-            run = Run(chains[name], scale, noise, num_steps, step_size, seed)
-            run.adapt(num_gradients // num_steps)
-            step_size = run.step_size  # where the next one begins
-            run = Run(chains[name], scale, noise, num_steps, step_size, seed + 1)
-            runs[f"{name}, {num_steps} steps"] = run
+    for name, (chains, num_steps, kept) in tqdm(variants.items(), "adaptation"):
+        run = Run(chains, scale, noise, num_steps, 0.01, seed, kept=kept)
+        run.adapt(num_gradients // num_steps)
+        step = run.step_size
+        runs[name] = Run(chains, scale, noise, num_steps, step, seed + 1, kept=kept)
     return runs
 
 
-def best_variant(variants, kernel):
-    """The name of the variant of a kernel with the largest ESS per gradient."""
+def best_variant(variants, sampler, measure):
+    """The name of the variant of a sampler with the largest measure."""
     return max(
-        (name for name in variants if name.startswith(kernel)),
-        key=lambda name: np.mean(variants[name]["ess_per_1000_gradients"]),
+        (name for name in variants if name.startswith(sampler)),
+        key=lambda name: np.mean(variants[name][measure]),
     )
 
 
@@ -143,7 +169,6 @@ class Record:
     def __init__(self, run, low):
         self.run, self.low = run, low
         self.f, self.noise, self.is_accepted, self.seconds = [], [], [], []
-        self.ends = []  # number of draws at the end of each round
 
     def advance(self, num_gradients):
         """One round."""
@@ -153,28 +178,32 @@ class Record:
             self.f.append(numbers["f"])
             self.is_accepted.append(numbers["is_accepted"])
             self.noise.append(self.run.noise[:, self.low])
-        self.ends.append(len(self.f))
 
     def summary(self):
         """Numbers per gradient: of f, and of the low frequencies of the noise."""
         f, noise, num_steps = np.stack(self.f), np.stack(self.noise), self.run.num_steps
         per_1000 = 1000 / (len(f) * num_steps)
         of_chains = [bulk_ess(chain[:, None]) for chain in f.T]
-        of_low = [bulk_ess(z[:, None]) for z in noise.reshape(len(noise), -1).T]
+        of_low = [
+            np.mean([bulk_ess(z[:, None]) for z in chain.T])
+            for chain in np.swapaxes(noise, 0, 1)
+        ]
+        lag = max(1, LAG // num_steps)
         return {
             "step_size": self.run.step_size,
             "accept_rate": np.mean(self.is_accepted),
             "num_draws": len(f),
             "mean_f_of_halves": [half.mean() for half in np.array_split(f, 2)],
             "ess_per_1000_gradients": [per_1000 * ess for ess in of_chains],
-            "ess_of_low_per_1000_gradients": per_1000 * np.mean(of_low),
-            "jump_of_f": self.jumps(f) / num_steps,
-            "jump_of_low": self.jumps(noise) / num_steps,
+            "ess_of_low_per_1000_gradients": [per_1000 * ess for ess in of_low],
+            "moved_of_f": moved(f, lag),
+            "moved_of_low": moved(noise, lag),
             "milliseconds_per_gradient": 1e3 * np.median(self.seconds) / num_steps,
         }
 
-    def jumps(self, values):
-        """Mean squared change from a draw to the next, [rounds]."""
-        squares = np.square(np.diff(values, axis=0)).reshape(len(values) - 1, -1)
-        rounds = np.split(squares.mean(axis=1), self.ends[:-1])
-        return np.array([squares.mean() for squares in rounds])
+
+def moved(values, lag):
+    """Mean squared change over a number of draws, of values [draws, chains, ...]."""
+    lag = min(lag, len(values) - 1)
+    squares = np.square(values[lag:] - values[:-lag])
+    return squares.mean(axis=(0, *range(2, squares.ndim)))

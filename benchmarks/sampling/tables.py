@@ -1,6 +1,7 @@
 """Results as text."""
 
 import numpy as np
+from picture import LAG
 
 TOO_LONG = 0.8  # effective samples per draw
 
@@ -14,6 +15,8 @@ def table(case, result):
         "ess lenet": ess_lines,
         "ess picture": picture_lines,
         "pixels quadratic": pixels_lines,
+        "smc lenet": smc_lines,
+        "smc picture": smc_lines,
         "blackjax lenet": blackjax_lines,
     }[case](result)
     return "\n".join([case, *(f"  {line}" for line in lines)])
@@ -21,7 +24,8 @@ def table(case, result):
 
 def ratio_line(name, ratio, what):
     """Value and standard error."""
-    return f"{name:28}{ratio['value']:9.3f} +- {ratio['standard_error']:.3f} {what}"
+    error = ratio["standard_error"]
+    return f"{name:28}{ratio['value']:9.3f} +- {error:.3f} {what}".rstrip()
 
 
 def run_line(name, run):
@@ -70,14 +74,14 @@ def picture_lines(result):
         )
         yield (
             f"  per 1000 gradients: ESS {np.mean(run['ess_per_1000_gradients']):.2f}, "
-            f"of low frequencies {run['ess_of_low_per_1000_gradients']:.2f}, squared "
-            f"jumps {1000 * np.mean(run['jump_of_f']):.4g} nats^2, "
-            f"of low frequencies {1000 * np.mean(run['jump_of_low']):.4g}"
+            f"of low frequencies {np.mean(run['ess_of_low_per_1000_gradients']):.2f}; "
+            f"squared change over {LAG} gradients: f {np.mean(run['moved_of_f']):.4g}, "
+            f"low frequencies {np.mean(run['moved_of_low']):.4g}"
         )
-    yield " / ".join(result["best"])
-    yield ratio_line("ESS of f", result["ess_per_gradient"], "per gradient")
-    yield ratio_line("squared jump of f", result["jump_of_f"], "per gradient")
-    yield ratio_line("of low frequencies", result["jump_of_low"], "per gradient")
+    for measure, ratios in result["ratios"].items():
+        yield f"{measure}: {' / '.join(result['best'][measure].values())}"
+        for pair, ratio in ratios.items():
+            yield ratio_line(f"  {pair}", ratio, "")
 
 
 def pixels_lines(result):
@@ -91,6 +95,17 @@ def pixels_lines(result):
     for length, slopes in result["slopes"].items():
         for kernel, found in slopes.items():
             yield ratio_line(f"{length}, {kernel}", found, "slope of log step")
+
+
+def smc_lines(result):
+    for name, run in result.items():
+        yield (
+            f"{name:10} {run['stages']:.0f} stages, {run['gradients']:.0f} gradients, "
+            f"mean f {run['mean_f']:.2f} +- {run['error_of_mean_f']:.2f}, log Z "
+            f"{run['log_z']:.1f}, sd {run['sd_of_log_z']:.1f}, first particles with "
+            f"descendants {run['ancestors']:.1f}, ESS {run['ess']:.1f}, per 1000 "
+            f"gradients {run['ess_per_1000_gradients']:.1f}"
+        )
 
 
 def blackjax_lines(result):

@@ -11,7 +11,8 @@ strong one. Without a tilt a trajectory of length pi / 2 replaces the noise by t
 momentum, an independent draw; longer ones come back, and shorter ones diffuse.
 
 Source: Robbins and Monro (1951) for the adaptation, Polyak and Juditsky (1992) for the
-mean, Kesten (1958) for a gain that falls by changes of sign; Kirkpatrick, Gelatt and Vecchi (1983) for annealing.
+mean, Kesten (1958) for a gain that falls by changes of sign; Kirkpatrick, Gelatt and
+Vecchi (1983) for annealing.
 """
 
 __all__ = [
