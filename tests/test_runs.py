@@ -443,6 +443,16 @@ def test_a_damaged_run_is_an_error_that_names_the_file(tmp_path, name, damage):
     assert files_of(tmp_path / "run") == before
 
 
+def test_a_run_of_another_version_is_an_error_that_says_so(tmp_path):
+    run(directory=tmp_path / "run")
+    state = tmp_path / "run" / "state.npz"
+    with np.load(state) as saved:
+        older = {name: saved[name] for name in saved if name != "sign"}
+    np.savez(state, **older)
+    with pytest.raises(ValueError, match="this version of keras_tilt.*without sign"):
+        run(directory=tmp_path / "run")
+
+
 def test_numbers_of_numpy_are_numbers(tmp_path):
     settings = {
         "num_chains": np.int64(3),

@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -76,6 +76,21 @@ class StepSize(NamedTuple):
         log_step = np.full(shape, math.log(step_size))
         zeros = np.zeros(shape)
         return cls(log_step, zeros, np.array(0), zeros, zeros)
+
+    @classmethod
+    def restored(cls, saved: Mapping[str, np.ndarray]) -> "StepSize":
+        """Return the step sizes of a run that was saved, by the names of the fields.
+
+        Raises:
+            ValueError: if some are missing, as in a run of another version.
+        """
+        missing = [name for name in cls._fields if name not in saved]
+        if missing:
+            raise ValueError(
+                "`directory` must hold a run of this version of keras_tilt. Received: "
+                f"one without {', '.join(missing)}. Pass another folder."
+            )
+        return cls(*(saved[name] for name in cls._fields))
 
     def learn(
         self,

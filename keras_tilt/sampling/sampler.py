@@ -372,7 +372,7 @@ class _Together:
         """Return the position that was saved, if it belongs to this run."""
         packed = parts_within(saved, "state.")
         state = self.chains.unpack(packed, self.start.state)
-        step = StepSize(*(saved[name] for name in StepSize._fields))
+        step = StepSize.restored(saved)
         position = _Position(int(saved["iteration"]), state, step)
         self._check_callback_has_all(position)
         self.record.restore(within(saved, "record."))
