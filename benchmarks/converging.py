@@ -73,7 +73,7 @@ OF_CHANNELS += ["--draws", "100", "--burnin", "100"]
 FEW = ["--scale", "0.001", "--draws", "20", "--burnin", "20", "--approach-step", "0.5"]
 AT_ONCE = 32  # draws of the screen
 LISTED = 20  # classes of the screen
-KEYS = ("name", "verdict", "converged", "scale", "seconds", "num_draws", "worst_r_hat")
+KEYS = ("converged", "scale", "f_of_q", "num_draws", "worst_r_hat")
 KEYS += ("smallest_ess", "accept_rate", "step_size", "draws")
 
 
@@ -91,6 +91,7 @@ def main():
         found[kind] = units_of(flags.out / kind)
         save_picture(flags.out / kind, found[kind])
         print(f"\n{kind}\n{table(found[kind])}")
+    flags.out.mkdir(parents=True, exist_ok=True)
     path = flags.out / "converging.json"
     before = json.loads(path.read_text()) if path.is_file() else {}
     path.write_text(json.dumps(before | found, indent=1) + "\n")
@@ -187,44 +188,39 @@ def unit_of(report, folder):
     low = draws.mean() - draws.std()
     reached = int(np.argmax(f.mean(axis=1) >= low)) + 1
     per_iteration = report["num_leapfrog_steps"] * f.shape[1]
-    return (
-        {"folder": folder.name}
-        | {key: report[key] for key in KEYS}
-        | {
-            "f_of_q": report["f_of_q"],
-            "mean_f": float(draws.mean()),
-            "gradients": len(f) * per_iteration,
-            "picture_gradients": reached * per_iteration,
-            "bill": len(f) / reached,
-        }
-    )
+    return {key: report[key] for key in ("name", "verdict", *KEYS)} | {
+        "folder": folder.name,
+        "mean_f": float(draws.mean()),
+        "gradients": len(f) * per_iteration,
+        "picture_gradients": reached * per_iteration,
+        "bill": len(f) / reached,
+    }
 
 
 def save_picture(run, units):
-    """A row for each unit: last draws of its chains, and the means of the chains."""
-    rows, titles = [], []
+    """A column for each unit: the last draws of two chains, then the means of both."""
+    columns = []
     for unit in units:
         with np.load(run / unit["folder"] / "numbers.npz") as numbers:
-            draws, means = numbers["images"], numbers["means"]
+            draws, means = numbers["images"][:2], numbers["means"][:2]
         stretched = 255 * (means - means.min()) / max(np.ptp(means), 1e-6)
-        rows += [*np.clip(draws, 0, 255), *stretched]
-        titles += [unit["name"]] + [""] * (len(draws) - 1)
-        titles += [f"mean of chain {chain}" for chain in range(len(means))]
+        columns.append([*np.clip(draws, 0, 255), *stretched])
+    rows = [image for row in zip(*columns, strict=True) for image in row]
+    titles = [unit["name"] for unit in units] + [""] * (len(rows) - len(units))
     kt.plotting.image_grid(
-        np.array(rows), columns=2 * len(draws), low=0, high=255, titles=titles
+        np.array(rows), columns=len(units), low=0, high=255, titles=titles
     ).savefig(run / "overview.png", dpi=110)
 
 
 def table(units):
     """One line per unit."""
-    heads = ("draws", "gradients", "picture", "bill", "R-hat", "ESS", "minutes")
+    heads = ("draws", "gradients", "picture", "bill", "R-hat", "ESS")
     lines = [f"{'':<20}" + "".join(f"{head:>11}" for head in heads) + "  judge's five"]
     for unit in units:
         judge = unit["draws"].get("judge")
         numbers = f"{unit['num_draws']:11,}{unit['gradients']:11,}"
         numbers += f"{unit['picture_gradients']:11,}{unit['bill']:11.0f}"
         numbers += f"{unit['worst_r_hat']:11.4f}{unit['smallest_ess']:11.0f}"
-        numbers += f"{unit['seconds'] / 60:11.0f}"
         five = f"{judge['among_five']:14.0%}" if judge else f"{'-':>14}"
         mark = "" if unit["converged"] else "  not converged"
         lines.append(f"{unit['name'][:19]:<20}{numbers}{five}{mark}")

@@ -1120,12 +1120,13 @@ def test_units_that_converge_are_screened_drawn_and_billed(colour_network, tmp_p
     other = shutil.copy(colour_network, tmp_path / "other.keras")
     photographs = np.random.default_rng(0).uniform(0, 255, [600, 24, 24, 3])
     kt.fit_components(photographs, latent_size=8).save(tmp_path / "q.keras")
-    run = run_script(
-        *("benchmarks/converging.py", colour_network, other, "--screen", 70),
-        *("--reference", f"latent:{tmp_path / 'q.keras'}", "--classes", 0, 2),
-        *("--layer", "conv2", "--channels", "5-6"),
-        *("--out", tmp_path / "out", "--smoke"),
-    )
+    command = ["benchmarks/converging.py", colour_network, other, "--smoke"]
+    command += ["--reference", f"latent:{tmp_path / 'q.keras'}"]
+    command += ["--out", tmp_path / "out"]
+    screen = run_script(*command, "--screen", 70)
+    assert screen.returncode == 0, screen.stderr
+    drawn = ["--classes", 0, 2, "--layer", "conv2", "--channels", "5-6"]
+    run = run_script(*command, *drawn)
     assert run.returncode == 0, run.stderr
     found = json.loads((tmp_path / "out" / "converging.json").read_text())
     assert list(found) == ["screen", "classes", "channels"]

@@ -46,7 +46,7 @@ samples = kt.sample(
     progress=False,
 )
 print(samples.diagnostics)
-draws, means = samples.images[-1], np.mean(samples.images, axis=0)
+draws, means = samples.images[-1], samples.mean_images
 kt.plotting.image_grid(np.concatenate([draws, means]), columns=8, low=0, high=255)
 
 # %% [markdown]

@@ -224,7 +224,7 @@ def _save_means(path, means, title):
         low=low,
         high=high if high > low else low + 1.0,
         titles=[f"mean of chain {chain}" for chain in range(len(means))],
-        title=f"{title}\nblack is {low:.4g}, white {high:.4g}",
+        title=title,
         inches=2,
     ).savefig(path, dpi=110)
 
