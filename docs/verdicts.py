@@ -139,7 +139,7 @@ print(
 # the noise of all pixels, at strengths at which the eye sees something, are of this kind:
 # each chain finds a place of its own and stays there. In a reference of some hundred
 # numbers, `kt.fit_components`, classes do converge: see
-# [results](results.md#classes-of-an-imagenet-network-that-converge). Else
+# [results](results.md#units-of-an-imagenet-network-that-converge). Else
 #
 # * show the chains side by side; what they share is what the unit asks for;
 # * say "not converged" beside the picture, as `train/visualize.py` does;
