@@ -48,15 +48,7 @@ def ess_picture(
     )
     draw(start.with_suffix(".png"), tilt, noise)
     cycles = cycles_per_image(tilt.event_shape)
-    hmc = chains_of(tilt, "hmc")
-    variants = {f"hmc, {n} steps": (hmc, n, 0.0) for n in steps}
-    for exponent in mass_exponents:
-        split = chains_of(tilt, "split", np.maximum(cycles, 1.0) ** exponent)
-        mass = f"mass cycles^{exponent}"
-        variants |= {f"split, {mass}, {n} steps": (split, n, 0.0) for n in steps}
-        variants |= {
-            f"kept {share}, {mass}, {n} steps": (split, n, share) for share, n in kept
-        }
+    variants = whole_and_kept(tilt, cycles, mass_exponents, steps, kept)
     images, (share, n) = tilt.to_images(noise), kept[0]
     for width in smoothed:
         force = with_force_of(unit, unit_of(width, images))
@@ -69,6 +61,20 @@ def ess_picture(
     variants = {name: record.summary() for name, record in records.items()}
     eighths = [part.mean() for part in np.array_split(burnin_f, 8)]
     return {"burnin_mean_f_by_eighths": eighths} | compared(variants)
+
+
+def whole_and_kept(tilt, cycles, mass_exponents, steps, kept):
+    """Chains, leapfrog steps and the share of the momentum kept, by name."""
+    hmc = chains_of(tilt, "hmc")
+    variants = {f"hmc, {n} steps": (hmc, n, 0.0) for n in steps}
+    for exponent in mass_exponents:
+        split = chains_of(tilt, "split", np.maximum(cycles, 1.0) ** exponent)
+        mass = f"mass cycles^{exponent}"
+        variants |= {f"split, {mass}, {n} steps": (split, n, 0.0) for n in steps}
+        variants |= {
+            f"kept {share}, {mass}, {n} steps": (split, n, share) for share, n in kept
+        }
+    return variants
 
 
 def compared(variants):
