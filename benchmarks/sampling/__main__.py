@@ -23,7 +23,7 @@ What it shows, part by part (`--parts`), and what is wanted:
 Measured: see results/bench_sampling.json and the README. About two hours on a machine
 with nothing else to do, without which times (cost, blackjax) mean nothing: cost 3
 minutes; ess 25 (weak), 12 (lenet) and 35 (picture); pixels 8; blackjax 13. Those of
-weak, lenet and blackjax are of fewer settings, before momenta were kept.
+weak, lenet, picture and blackjax are of fewer settings, before momenta were kept.
 
     python benchmarks/sampling --out results/bench_sampling.json
 

@@ -170,9 +170,9 @@ class Samples:
     def mean_images(self) -> np.ndarray:
         """The mean image of each chain, [num_chains, ...]: all alike if they converged.
 
-        Over its draws, or 200 of them from the first on, evenly spaced, if more are
-        kept. What the unit wants everywhere shows in it, and what one draw adds by
-        chance does not.
+        Over the draws that are kept, or, of more than 200, over evenly spaced ones, 200
+        at most. In units of a pixel. What the unit wants everywhere shows in it, and
+        what one draw adds by chance does not.
         """
         images = self.images
         kept = range(0, len(images), -(-len(images) // _AVERAGED))
