@@ -8,9 +8,10 @@ What it shows, part by part (`--parts`), and what is wanted:
               split with a share of the momentum kept, each at its own best number of
               leapfrog steps, acceptance and share: at least 6 under a weak tilt
               (SqueezeNet, white noise), 2.2 on LeNet, 2 where pictures form
-              (SqueezeNet, spectral noise, scale 10; there at 80 % acceptance, and also
-              how far low frequencies move in as many gradients, and kept with the
-              force of a smoothed network)
+              (SqueezeNet: pizza under spectral noise at scale 10, goldfish under
+              wavelets and worm fence under a learned reference, by signal; there at
+              80 % acceptance, and also how far the image as a thumbnail moves in as
+              many gradients, and kept with the force of a smoothed network)
     pixels    the step of 80 % acceptance against the number of pixels, for a tilt with
               the same law whatever their number, both logarithmic: slopes 0 (split)
               and -1/4 (hmc) with trajectories of length pi/2; hmc with four steps,
@@ -22,7 +23,7 @@ What it shows, part by part (`--parts`), and what is wanted:
 
 Measured: see results/bench_sampling.json and the README. About two hours on a machine
 with nothing else to do, without which times (cost, blackjax) mean nothing: cost 3
-minutes; ess 25 (weak), 12 (lenet) and 35 (picture); pixels 8; blackjax 13. Those of
+minutes; ess 25 (weak), 12 (lenet) and 150 (picture); pixels 8; blackjax 13. Those of
 weak, lenet, picture and blackjax are of fewer settings, before momenta were kept.
 
     python benchmarks/sampling --out results/bench_sampling.json
@@ -62,6 +63,11 @@ STEPS = (1, 2, 3, 4, 6, 8, 12, 16)
 ACCEPTS = (0.65, 0.8)  # that are aimed at
 SHARES = (0.4, 0.6, 0.8)  # of the momentum, that are kept
 PIXELS = (100, 1_000, 10_000, 100_000, 1_000_000)
+PICTURE = (
+    dict(num_chains=4, rounds=8, steps=(10, 30), network="squeezenet")
+    | dict(num_gradients=1200, num_burnin_steps=250, num_adaptation_gradients=600)
+    | dict(mass_exponents=(0,), kept=((0.8, 8), (0.9, 4)), smoothed=())
+)
 FULL = {
     "cost lenet": dict(num_chains=64, num_steps=20, rounds=150),
     "cost squeezenet": dict(
@@ -73,9 +79,13 @@ FULL = {
     "ess lenet": dict(num_chains=32, rounds=6, steps=STEPS)
     | dict(num_gradients=3000, num_burnin_steps=150)
     | dict(accepts=ACCEPTS, shares=SHARES),
-    "ess picture": dict(num_chains=4, rounds=8, steps=(10, 30), network="squeezenet")
-    | dict(num_gradients=1920, num_burnin_steps=200, num_adaptation_gradients=600)
-    | dict(mass_exponents=(0, 0.5), kept=((0.8, 8), (0.9, 4)), smoothed=(0.03,)),
+    "ess picture": PICTURE
+    | dict(name="pizza", reference="spectral", strength=dict(scale=10.0))
+    | dict(num_gradients=1920, mass_exponents=(0, 0.5), smoothed=(0.03,)),
+    "ess picture wavelets": PICTURE
+    | dict(name="goldfish", reference="wavelets", strength=dict(signal=0.1)),
+    "ess picture learned": PICTURE
+    | dict(name="worm fence", reference="latent:", strength=dict(signal=0.65)),
     "pixels quadratic": dict(num_chains=8, num_steps=4, num_pixels=PIXELS)
     | dict(num_burnin_steps=80, num_results=30),
     "smc lenet": dict(repetitions=20, num_particles=128, moves=(2, 8), num_steps=3),
@@ -93,8 +103,7 @@ def parse_flags():
     add = parser.add_argument
     add("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="to measure")
     add("--regimes", nargs="+", choices=REGIMES, default=list(REGIMES), help="of ess")
-    gradients = FULL["ess picture"]["num_gradients"]
-    add("--picture-gradients", type=int, default=gradients, help="of every variant")
+    add("--learned", help="latent:FILE.keras for a picture under it, or there is none")
     add(
         "--data-dir",
         type=pathlib.Path,
@@ -125,15 +134,17 @@ import keras
 import tensorflow as tf
 
 FEW = dict(num_gradients=20, num_burnin_steps=10, rounds=1)
+FEW_OF_PICTURE = (
+    FEW | dict(steps=(1, 2), network="lenet") | dict(num_adaptation_gradients=10)
+) | dict(kept=((0.8, 2),))
 SMOKE = {
     "cost lenet": dict(num_steps=3, rounds=3),
     "cost squeezenet": dict(num_steps=2, rounds=3, network="lenet"),
     "ess weak": FEW | dict(steps=(2,), network="lenet"),
     "ess lenet": FEW | dict(steps=(2,)),
-    "ess picture": FEW
-    | dict(steps=(1, 2), network="lenet")
-    | dict(num_adaptation_gradients=10, mass_exponents=(1,))
-    | dict(kept=((0.8, 2),), smoothed=(0.03,)),
+    "ess picture": FEW_OF_PICTURE | dict(mass_exponents=(1,)),
+    "ess picture wavelets": FEW_OF_PICTURE,
+    "ess picture learned": FEW_OF_PICTURE,
     "pixels quadratic": dict(num_burnin_steps=20, num_results=4, num_pixels=PIXELS[:2]),
     "smc lenet": dict(repetitions=2, num_particles=4, moves=(1,)),
     "smc picture": dict(num_particles=4, moves=(1,), num_steps=1, network="lenet"),
@@ -144,48 +155,50 @@ SMOKE = {
 def main():
     """Measures every case that is asked for and not yet in the file, and prints it."""
     flags = parse_flags()
-    asked = cases(flags.parts, flags.regimes, flags.smoke, flags.picture_gradients)
+    asked = cases(flags.parts, flags.regimes, flags.smoke, flags.learned)
     found = json.loads(flags.out.read_text()) if flags.out.is_file() else {}
-    start = flags.out.with_name(f"{flags.out.stem}_pizza.npz")
     for case, settings in asked.items():
         settings["seed"] = flags.seed
         if flags.again or found.get(case, {}).get("settings") != settings:
-            result = measured(case, flags.data_dir, start, **settings)
+            result = measured(case, flags, **settings)
             found[case] = {"settings": settings, **surroundings(), "result": result}
             save(flags.out, found)
         print(table(case, found[case]["result"]), flush=True)
     print(f"Written to {flags.out}")
 
 
-def cases(parts, regimes, smoke, picture_gradients):
+def cases(parts, regimes, smoke, learned):
     """Case -> settings, as JSON would return them."""
     names = [f"{part} " for part in parts if part != "ess"]
     names += [f"ess {regime}" for regime in regimes if "ess" in parts]
     settings = {case: FULL[case] for case in FULL if case.startswith(tuple(names))}
-    if "ess picture" in settings:
-        picture = FULL["ess picture"] | {"num_gradients": picture_gradients}
-        settings["ess picture"] = picture
+    if learned is None:
+        settings.pop("ess picture learned", None)
     if smoke:
         settings = {case: settings[case] | SMOKE[case] for case in settings}
     return json.loads(json.dumps(settings))
 
 
-def measured(case, data_dir, start, network=None, **settings):
+def measured(case, flags, network=None, **settings):
     """The result of one case, rounded to what a reader can use."""
     measure = {
         "cost lenet": cost_of_lenet,
         "cost squeezenet": cost_of_squeezenet,
         "ess weak": ess_weak,
         "ess lenet": ess_lenet,
-        "ess picture": functools.partial(ess_picture, start),
         "pixels quadratic": pixels,
         "smc lenet": smc_lenet,
         "smc picture": smc_picture,
         "blackjax lenet": beside_blackjax,
-    }[case]
-    unit_of = functools.partial(colour_unit, network, data_dir)
-    if case == "ess picture":
-        measure = functools.partial(measure, unit_of)
+    }.get(case, ess_picture)
+    unit_of = functools.partial(colour_unit, network, flags.data_dir)
+    if measure is ess_picture:
+        name = settings.pop("name")
+        start = f"{flags.out.stem}_{name.replace(' ', '_')}.npz"
+        unit_of = functools.partial(unit_of, name)
+        if settings["reference"] == "latent:":
+            settings["reference"] = flags.learned
+        measure = functools.partial(measure, flags.out.with_name(start), unit_of)
     elif network is not None:
         measure = functools.partial(measure, unit_of())
     return rounded(measure(**settings))

@@ -7,9 +7,10 @@ import keras
 import keras_tilt as kt
 import numpy as np
 import tensorflow as tf
+from keras_tilt.cli import named
 
 DIGIT = 3  # class of LeNet
-PIZZA = 963  # class of SqueezeNet
+CLASSES = {"pizza": 963, "goldfish": 1, "worm fence": 912}  # of SqueezeNet
 CAFFE_MEAN = np.float32([103.939, 116.779, 123.68])  # blue, green, red
 # Of the pixels of 1,000 photographs, one of each ImageNet class: red, green, blue.
 COLOUR_COVARIANCE = [[4852, 4247, 3865], [4247, 4647, 4403], [3865, 4403, 5075]]
@@ -31,7 +32,7 @@ def digit_tilt(network):
     return kt.Tilt(unit, kt.white_noise(unit.input_shape))
 
 
-def colour_unit(network, data_dir, width=0.0, images=None):
+def colour_unit(network, data_dir, name="pizza", width=0.0, images=None):
     """One class of SqueezeNet, or to try the script LeNet's, of RGB in [0, 255].
 
     With a `width` that of the network `smoothed` by it, at some images.
@@ -40,7 +41,7 @@ def colour_unit(network, data_dir, width=0.0, images=None):
     made = colour_lenet() if is_lenet else squeezenet(data_dir)
     if width:
         made = smoothed(made, width, as_caffe(images))
-    label = DIGIT if is_lenet else PIZZA
+    label = DIGIT if is_lenet else CLASSES[name]
     return kt.unit(made, class_index=label, preprocess=as_caffe)
 
 
@@ -109,8 +110,13 @@ def gray_noise(unit):
     return kt.white_noise(unit.input_shape, mean=127.0, stddev=30.0)
 
 
-def natural_noise(unit):
-    """Noise with the correlations of photographs, on the pixel range for ever."""
+def natural_noise(unit, kind="spectral"):
+    """Noise with the correlations of photographs, on the pixel range for ever.
+
+    Or another `kind` of reference by its name on the command line.
+    """
+    if kind != "spectral":
+        return named.noise(kind, unit.input_shape, 0.0, 255.0)
     noise = kt.spectral_noise(
         unit.input_shape,
         mean=127.5,

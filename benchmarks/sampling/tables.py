@@ -13,12 +13,11 @@ def table(case, result):
         "cost squeezenet": cost_lines,
         "ess weak": ess_lines,
         "ess lenet": ess_lines,
-        "ess picture": picture_lines,
         "pixels quadratic": pixels_lines,
         "smc lenet": smc_lines,
         "smc picture": smc_lines,
         "blackjax lenet": blackjax_lines,
-    }[case](result)
+    }.get(case, picture_lines)(result)
     return "\n".join([case, *(f"  {line}" for line in lines)])
 
 
@@ -65,6 +64,7 @@ def _settings(run):
 
 def picture_lines(result):
     burnin = " ".join(f"{f:.2f}" for f in result["burnin_mean_f_by_eighths"])
+    yield f"scale {result['scale']:g}"
     yield f"mean f in the eighths of the burn-in: {burnin}"
     for name, run in result["variants"].items():
         one, other = run["mean_f_of_halves"]
@@ -74,9 +74,9 @@ def picture_lines(result):
         )
         yield (
             f"  per 1000 gradients: ESS {np.mean(run['ess_per_1000_gradients']):.2f}, "
-            f"of low frequencies {np.mean(run['ess_of_low_per_1000_gradients']):.2f}; "
+            f"of thumbnails {np.mean(run['ess_of_small_per_1000_gradients']):.2f}; "
             f"squared change over {LAG} gradients: f {np.mean(run['moved_of_f']):.4g}, "
-            f"low frequencies {np.mean(run['moved_of_low']):.4g}"
+            f"thumbnails {np.mean(run['moved_of_small']):.4g}"
         )
     for measure, ratios in result["ratios"].items():
         yield f"{measure}: {' / '.join(result['best'][measure].values())}"
