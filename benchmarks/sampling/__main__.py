@@ -18,6 +18,9 @@ What it shows, part by part (`--parts`), and what is wanted:
               whose trajectories shorten with the step, has -1/6
     smc       sequential Monte Carlo along the tilt, by repetitions: effective samples
               of f, log Z, and how many of the first particles have descendants
+    microcanonical  isokinetic kicks in the place of Hamilton's: effective samples per
+              gradient on LeNet, and where pictures form how far apart the two
+              trajectories from one place with one momentum end
     blackjax  effective samples of f per second beside BlackJAX's HMC and its adjusted
               MCLMC, on the same network rewritten in JAX
 
@@ -56,13 +59,14 @@ import platform
 
 from keras_tilt.cli.flags import command_parser, file
 
-PARTS = ("cost", "ess", "pixels", "smc", "blackjax")
+PARTS = ("cost", "ess", "pixels", "smc", "microcanonical", "blackjax")
 REGIMES = ("weak", "lenet", "picture")
 # Arguments of the function that measures a case; steps are leapfrog steps.
 STEPS = (1, 2, 3, 4, 6, 8, 12, 16)
 ACCEPTS = (0.65, 0.8)  # that are aimed at
 SHARES = (0.4, 0.6, 0.8)  # of the momentum, that are kept
 PIXELS = (100, 1_000, 10_000, 100_000, 1_000_000)
+TURNS = ((0.5, 3, 0.0), (0.5, 1, 0.6))  # step, steps, share of the momentum kept
 PICTURE = (
     dict(num_chains=4, rounds=8, steps=(10, 30), network="squeezenet")
     | dict(num_gradients=1200, num_burnin_steps=250, num_adaptation_gradients=600)
@@ -91,6 +95,10 @@ FULL = {
     "smc lenet": dict(repetitions=20, num_particles=128, moves=(2, 8), num_steps=3),
     "smc picture": dict(repetitions=2, num_particles=8, moves=(2,), num_steps=10)
     | dict(network="squeezenet"),
+    "microcanonical lenet": dict(num_chains=32, rounds=6, settings=TURNS)
+    | dict(num_gradients=1200, num_burnin_steps=150),
+    "microcanonical picture": dict(num_draws=5, num_steps=8, network="squeezenet")
+    | dict(step_sizes=(0.01, 0.02)),
     "blackjax lenet": dict(num_chains=32, rounds=8, steps=STEPS)
     | dict(num_gradients=1200, num_burnin_steps=400)
     | dict(kept=(0.6, 0.7), targets=(0.65, 0.9)),
@@ -122,6 +130,7 @@ if __name__ == "__main__":
 
 from cost import cost_of_lenet, cost_of_squeezenet
 from efficiency import ess_lenet, ess_weak
+from isokinetic import microcanonical_lenet, microcanonical_picture
 from networks import colour_unit
 from other_library import beside_blackjax
 from picture import ess_picture
@@ -148,6 +157,8 @@ SMOKE = {
     "pixels quadratic": dict(num_burnin_steps=20, num_results=4, num_pixels=PIXELS[:2]),
     "smc lenet": dict(repetitions=2, num_particles=4, moves=(1,)),
     "smc picture": dict(num_particles=4, moves=(1,), num_steps=1, network="lenet"),
+    "microcanonical lenet": FEW | dict(settings=TURNS[:1]),
+    "microcanonical picture": dict(num_draws=1, num_steps=2, network="lenet"),
     "blackjax lenet": FEW | dict(steps=(2,), num_burnin_steps=20),
 }
 
@@ -189,16 +200,19 @@ def measured(case, flags, network=None, **settings):
         "pixels quadratic": pixels,
         "smc lenet": smc_lenet,
         "smc picture": smc_picture,
+        "microcanonical lenet": microcanonical_lenet,
+        "microcanonical picture": microcanonical_picture,
         "blackjax lenet": beside_blackjax,
     }.get(case, ess_picture)
     unit_of = functools.partial(colour_unit, network, flags.data_dir)
+    name = settings.pop("name", "pizza")
+    start = flags.out.with_name(f"{flags.out.stem}_{name.replace(' ', '_')}.npz")
     if measure is ess_picture:
-        name = settings.pop("name")
-        start = f"{flags.out.stem}_{name.replace(' ', '_')}.npz"
-        unit_of = functools.partial(unit_of, name)
         if settings["reference"] == "latent:":
             settings["reference"] = flags.learned
-        measure = functools.partial(measure, flags.out.with_name(start), unit_of)
+        measure = functools.partial(measure, start, functools.partial(unit_of, name))
+    elif measure is microcanonical_picture:
+        measure = functools.partial(measure, unit_of(), start)
     elif network is not None:
         measure = functools.partial(measure, unit_of())
     return rounded(measure(**settings))

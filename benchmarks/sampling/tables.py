@@ -16,6 +16,8 @@ def table(case, result):
         "pixels quadratic": pixels_lines,
         "smc lenet": smc_lines,
         "smc picture": smc_lines,
+        "microcanonical lenet": microcanonical_lines,
+        "microcanonical picture": trajectory_lines,
         "blackjax lenet": blackjax_lines,
     }.get(case, picture_lines)(result)
     return "\n".join([case, *(f"  {line}" for line in lines)])
@@ -105,6 +107,24 @@ def smc_lines(result):
             f"{run['log_z']:.1f}, sd {run['sd_of_log_z']:.1f}, first particles with "
             f"descendants {run['ancestors']:.1f}, ESS {run['ess']:.1f}, per 1000 "
             f"gradients {run['ess_per_1000_gradients']:.1f}"
+        )
+
+
+def microcanonical_lines(result):
+    for name, found in result.items():
+        yield f"{name}:"
+        for kernel in ("split", "isokinetic"):
+            yield run_line(f"  {kernel}", found[kernel])
+        yield ratio_line("  ratio", found["isokinetic / split"], "ESS per gradient")
+
+
+def trajectory_lines(result):
+    for name, run in result.items():
+        yield (
+            f"{name}: energy error {run['rms_energy_error']:.3g} nats rms, isokinetic "
+            f"{run['rms_energy_error_isokinetic']:.3g}, of their difference "
+            f"{run['rms_difference']:.3g}; ends apart by {run['ends_apart']:.2%} of "
+            "the way"
         )
 
 
