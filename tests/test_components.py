@@ -126,6 +126,7 @@ def test_the_command_enlarges_them_and_goes_on_until_converged(tmp_path):
     assert (folder / "far_apart.png").stat().st_size > 0
     with np.load(folder / "numbers.npz") as numbers:
         assert numbers["images"].shape == (4, 8, 8, 1)
+    (folder / "report.json").write_text(json.dumps(report | {"seconds": 1000}))
     until = [*flags, "--until-converged", "--max-minutes", "5"]
     run = children.call(visualize.main, until)
     assert run.returncode == 0, run.stderr
@@ -133,6 +134,7 @@ def test_the_command_enlarges_them_and_goes_on_until_converged(tmp_path):
     assert report["converged"] and report["advice"] is None
     own = report["draws"]["own"]
     assert own["images"] >= 400 and own["first"] <= own["among_five"]
+    assert report["seconds"] >= 1000  # of both calls
     assert report["num_draws"] > 100 and not (folder / "far_apart.png").exists()
     again = children.call(visualize.main, until)
     assert again.returncode == 0 and "warm-up" not in again.stderr

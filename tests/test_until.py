@@ -35,7 +35,7 @@ def test_draws_are_added_until_the_verdict_is_converged():
     lengths = [len(one.f) for one in seen]
     assert lengths[0] == 10 and len(lengths) > 1
     for shorter, longer in zip(lengths, lengths[1:], strict=False):
-        assert 1.5 * shorter <= longer <= 4 * shorter
+        assert 1.2 * shorter <= longer <= 4 * shorter  # of 10 draws the quarter is 2
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.6])

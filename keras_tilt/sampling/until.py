@@ -28,7 +28,7 @@ from keras_tilt.tilt import Tilt
 from keras_tilt.validation import as_number
 
 _MOST_AT_ONCE = 3.0  # times the draws made: an extrapolation further is a guess
-_LEAST_AT_ONCE = 0.5
+_LEAST_AT_ONCE = 0.25
 _PROBE = 0.1  # of the draws of a run that was found: how long they take is not known
 
 
@@ -47,10 +47,10 @@ def sample_until_converged(
     """Draw as `sample` does, and go on until the draws have converged.
 
     After every part the advice of the diagnostics says how many more draws are needed;
-    the next part has these, but at least half as many as there are, at most three times
-    as many, and no more than the time that is left allows. Four chains need the fewest
-    gradients: R-hat asks for as many draws of each chain, however many chains there
-    are.
+    the next part has these, but at least a quarter as many as there are, at most three
+    times as many, and no more than the time that is left allows. Four chains need the
+    fewest gradients: R-hat asks for as many draws of each chain, however many chains
+    there are.
 
     Args:
         tilt: a `Tilt`.

@@ -111,11 +111,12 @@ def draw(
 def _drawn(unit, label, name, drawing, judges, settings, out):
     """Return report and images of one unit: those of before, or new ones."""
     folder = out / label.replace("/", "_").replace(":", "_")
-    settings = {**settings, "unit": label}
+    settings, seconds = {**settings, "unit": label}, 0
     if (folder / "report.json").is_file():
         before = finished(folder, settings)
         if not drawing.until_converged or before[0]["converged"]:
             return before
+        seconds = before[0]["seconds"]
     print(f"{label} {name if name != label else ''}".strip(), flush=True)
     start = time.monotonic()
     tilt = drawing.tilt(unit)
@@ -127,7 +128,7 @@ def _drawn(unit, label, name, drawing, judges, settings, out):
         "name": name,
         "settings": settings,
         "scale": tilt.scale,
-        "seconds": round(time.monotonic() - start),
+        "seconds": seconds + round(time.monotonic() - start),
         "f_of_q": drawing.mean_under_q(unit, tilt),
         **_numbers_of(samples),
         "draws": shares_of_draws(samples.images, label, judges),
