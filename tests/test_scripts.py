@@ -1215,14 +1215,15 @@ def test_the_benchmark_of_training_runs_through(tmp_path):
 def test_the_benchmark_of_sampling_runs_through_and_measures_nothing_twice(tmp_path):
     out = tmp_path / "bench.json"
     command = ["benchmarks/sampling", "--smoke", "--out", out, "--parts"]
-    first = run_script(*command, "cost", "ess", "pixels")
+    parts = "cost", "ess", "pixels", "smc", "microcanonical"
+    first = run_script(*command, *parts)
     assert first.returncode == 0, first.stderr
     found = json.loads(out.read_text())
-    assert len(found) == 6
+    assert len(found) == 11  # without a learned reference
     for case in found:
         assert f"\n{case}\n" in f"\n{first.stdout}"
     assert (tmp_path / "bench_pizza.png").stat().st_size > 0
-    again = run_script(*command, "cost", "ess", "pixels")
+    again = run_script(*command, *parts)
     assert again.stdout == first.stdout and again.stderr == ""
     assert json.loads(out.read_text()) == found
 

@@ -26,8 +26,9 @@ What it shows, part by part (`--parts`), and what is wanted:
 
 Measured: see results/bench_sampling.json and the README. About two hours on a machine
 with nothing else to do, without which times (cost, blackjax) mean nothing: cost 3
-minutes; ess 25 (weak), 12 (lenet) and 150 (picture); pixels 8; blackjax 13. Those of
-weak, lenet, picture and blackjax are of fewer settings, before momenta were kept.
+minutes; ess 25 (weak), 12 (lenet), and where pictures form 90 (spectral) and 45
+(wavelets, learned); pixels 8; blackjax 13. Those of weak, lenet and blackjax are of
+fewer settings, before momenta were kept.
 
     python benchmarks/sampling --out results/bench_sampling.json
 
@@ -42,7 +43,7 @@ was aimed at. A draw is then worth one independent draw at most, and L steps 1 /
 effective samples per gradient: numbers of steps for which that is less than the best
 found are left out. ESS / draws above 0.8 is marked: there the trajectory is longer than
 it need be. The best number of steps is chosen in a first pass and judged in rounds with
-other seeds. In the picture regime the graph of `kt.sample` is driven from here, so that
+other seeds. Where pictures form the graph of `kt.sample` is driven from here, so that
 all variants take turns from one state at the full tilt.
 
 BlackJAX is no requirement of keras_tilt and has an environment of its own:
@@ -60,7 +61,7 @@ import platform
 from keras_tilt.cli.flags import command_parser, file
 
 PARTS = ("cost", "ess", "pixels", "smc", "microcanonical", "blackjax")
-REGIMES = ("weak", "lenet", "picture")
+REGIMES = ("weak", "lenet", "spectral", "wavelets", "learned")
 # Arguments of the function that measures a case; steps are leapfrog steps.
 STEPS = (1, 2, 3, 4, 6, 8, 12, 16)
 ACCEPTS = (0.65, 0.8)  # that are aimed at
@@ -83,12 +84,12 @@ FULL = {
     "ess lenet": dict(num_chains=32, rounds=6, steps=STEPS)
     | dict(num_gradients=3000, num_burnin_steps=150)
     | dict(accepts=ACCEPTS, shares=SHARES),
-    "ess picture": PICTURE
+    "ess spectral": PICTURE
     | dict(name="pizza", reference="spectral", strength=dict(scale=10.0))
     | dict(num_gradients=1920, mass_exponents=(0, 0.5), smoothed=(0.03,)),
-    "ess picture wavelets": PICTURE
+    "ess wavelets": PICTURE
     | dict(name="goldfish", reference="wavelets", strength=dict(signal=0.1)),
-    "ess picture learned": PICTURE
+    "ess learned": PICTURE
     | dict(name="worm fence", reference="latent:", strength=dict(signal=0.65)),
     "pixels quadratic": dict(num_chains=8, num_steps=4, num_pixels=PIXELS)
     | dict(num_burnin_steps=80, num_results=30),
@@ -111,7 +112,7 @@ def parse_flags():
     add = parser.add_argument
     add("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="to measure")
     add("--regimes", nargs="+", choices=REGIMES, default=list(REGIMES), help="of ess")
-    add("--learned", help="latent:FILE.keras for a picture under it, or there is none")
+    add("--learned", help="latent:FILE.keras, for `learned`")
     add(
         "--data-dir",
         type=pathlib.Path,
@@ -151,9 +152,9 @@ SMOKE = {
     "cost squeezenet": dict(num_steps=2, rounds=3, network="lenet"),
     "ess weak": FEW | dict(steps=(2,), network="lenet"),
     "ess lenet": FEW | dict(steps=(2,)),
-    "ess picture": FEW_OF_PICTURE | dict(mass_exponents=(1,)),
-    "ess picture wavelets": FEW_OF_PICTURE,
-    "ess picture learned": FEW_OF_PICTURE,
+    "ess spectral": FEW_OF_PICTURE | dict(mass_exponents=(1,)),
+    "ess wavelets": FEW_OF_PICTURE,
+    "ess learned": FEW_OF_PICTURE,
     "pixels quadratic": dict(num_burnin_steps=20, num_results=4, num_pixels=PIXELS[:2]),
     "smc lenet": dict(repetitions=2, num_particles=4, moves=(1,)),
     "smc picture": dict(num_particles=4, moves=(1,), num_steps=1, network="lenet"),
@@ -184,7 +185,7 @@ def cases(parts, regimes, smoke, learned):
     names += [f"ess {regime}" for regime in regimes if "ess" in parts]
     settings = {case: FULL[case] for case in FULL if case.startswith(tuple(names))}
     if learned is None:
-        settings.pop("ess picture learned", None)
+        settings.pop("ess learned", None)
     if smoke:
         settings = {case: settings[case] | SMOKE[case] for case in settings}
     return json.loads(json.dumps(settings))

@@ -149,7 +149,7 @@ def microcanonical_picture(unit, start, num_draws, step_sizes, num_steps, seed):
     """
     if not start.is_file():
         raise SystemExit(
-            f"Expected {start}. Received: none. Run --parts ess --regimes picture "
+            f"Expected {start}. Received: none. Run --parts ess --regimes spectral "
             "before, which makes it."
         )
     tilt = kt.Tilt(unit, natural_noise(unit), scale=10.0)
