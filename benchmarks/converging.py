@@ -73,6 +73,7 @@ OF_CHANNELS += ["--draws", "100", "--burnin", "100"]
 FEW = ["--scale", "0.001", "--draws", "20", "--burnin", "20", "--approach-step", "0.5"]
 AT_ONCE = 32  # draws of the screen
 LISTED = 20  # classes of the screen
+FEW_UNITS = 4  # have a row each in the picture
 KEYS = ("converged", "scale", "f_of_q", "num_draws", "worst_r_hat")
 KEYS += ("smallest_ess", "accept_rate", "step_size", "draws")
 
@@ -198,17 +199,25 @@ def unit_of(report, folder):
 
 
 def save_picture(run, units):
-    """A column for each unit: the last draws of two chains, then the means of both."""
-    columns = []
+    """Draws of two chains of each unit, and the means of both: a row, or a column."""
+    pictures, titles = [], []
     for unit in units:
         with np.load(run / unit["folder"] / "numbers.npz") as numbers:
             draws, means = numbers["images"][:2], numbers["means"][:2]
         stretched = 255 * (means - means.min()) / max(np.ptp(means), 1e-6)
-        columns.append([*np.clip(draws, 0, 255), *stretched])
-    rows = [image for row in zip(*columns, strict=True) for image in row]
-    titles = [unit["name"] for unit in units] + [""] * (len(rows) - len(units))
+        pictures.append([*np.clip(draws, 0, 255), *stretched])
+        titles.append([unit["name"], "", *["mean of the chain"] * len(means)])
+    pictures, titles = np.array(pictures), np.array(titles)
+    if len(units) > FEW_UNITS:
+        pictures, titles = np.swapaxes(pictures, 0, 1), titles.T
+        titles[2:] = ""
     kt.plotting.image_grid(
-        np.array(rows), columns=len(units), low=0, high=255, titles=titles
+        pictures.reshape(-1, *pictures.shape[2:]),
+        columns=pictures.shape[1],
+        low=0,
+        high=255,
+        titles=titles.ravel(),
+        inches=1.2 if len(units) > FEW_UNITS else 2.0,
     ).savefig(run / "overview.png", dpi=110)
 
 
