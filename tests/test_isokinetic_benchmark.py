@@ -1,25 +1,21 @@
 """The microcanonical kernel of `benchmarks/sampling`, by the laws of our own."""
 
-import pathlib
-import runpy
-
 import numpy as np
 import pytest
 import tensorflow as tf
+from benchmark_folders import modules_of
 
 from keras_tilt.sampling.kernels import Trajectory
 from keras_tilt.sampling.response import value_and_gradient
 
-FOLDER = pathlib.Path(__file__).parents[1] / "benchmarks" / "sampling"
 SLOPE = np.array([1.2, -0.6, 0.4, 0.0, 0.0])
 
 
 @pytest.fixture(scope="module")
 def found():
     """What the module defines."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(FOLDER)
-        return runpy.run_path(str(FOLDER / "isokinetic.py"))
+    for modules in modules_of("sampling", "isokinetic"):
+        yield modules["isokinetic"]
 
 
 def wavy(noise):

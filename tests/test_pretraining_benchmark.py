@@ -3,29 +3,22 @@
 What a control changes, and that it changes nothing else.
 """
 
-import pathlib
-import runpy
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from benchmark_folders import modules_of
 
 import keras_tilt as kt
 
-FOLDER = pathlib.Path(__file__).parents[1] / "benchmarks" / "pretraining"
 IMAGES = np.random.default_rng(0).uniform(0, 255, [8, 16, 16, 3]).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
 def found():
     """What the modules of the benchmark define, by module."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(FOLDER)
-        return {
-            name: runpy.run_path(str(FOLDER / f"{name}.py"))
-            for name in ("networks", "images", "schemes", "common_part")
-        }
+    names = "networks", "images", "schemes", "common_part"
+    yield from modules_of("pretraining", *names)
 
 
 def built(found, network="pooled_convnet", normalization="group"):
