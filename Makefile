@@ -36,7 +36,7 @@ bench: $(READY) ## time of a training step against stock Keras
 bench-serving: $(READY) ## latency, size and start-up of an exported sampler
 	$(BIN)/python benchmarks/serving.py --out results/bench_serving.json
 
-bench-sampling: $(READY) ## cost and efficiency of the sampler; about two hours
+bench-sampling: $(READY) ## cost and efficiency of the sampler; about three hours
 	$(BIN)/python benchmarks/sampling --parts cost ess pixels --out results/bench_sampling.json
 
 venv: $(READY) ## the environment alone

@@ -8,7 +8,7 @@
 Runs train/visualize.py --until-converged: for classes under a learned reference, and
 for ten channels of a layer, on the pixels that they see, under 1/f noise. The classes
 are judged by the other network. What is done is not done again, and what is not goes on
-where it was. An hour a class and up to ten minutes a channel, on one core.
+where it was. One to two hours a class and up to ten minutes a channel, on one core.
 
 draws       of a chain, in all
 gradients   of all chains, the warm-up included

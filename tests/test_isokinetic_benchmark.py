@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from benchmark_folders import modules_of
 
-from keras_tilt.sampling.kernels import Trajectory
+from keras_tilt.sampling.kernels import Trajectory, trajectory
 from keras_tilt.sampling.response import value_and_gradient
 
 SLOPE = np.array([1.2, -0.6, 0.4, 0.0, 0.0])
@@ -50,6 +50,29 @@ def test_a_trajectory_run_backwards_returns_to_its_start(found):
     back, _ = end_of(found, signs * end)
     np.testing.assert_allclose(signs * back, place, atol=1e-12)
     assert np.abs(end - place).max() > 0.1
+
+
+def test_in_many_dimensions_the_trajectory_is_hamilton_s(found):
+    """|momentum|^2 is d to within sqrt(2 d), by which the kicks differ."""
+    d = 10_000
+
+    def f(noise):
+        return np.sqrt(d) * tf.sin(tf.reduce_mean(noise, axis=-1) + 1)
+
+    noise, momentum = tf.constant(np.random.default_rng(3).standard_normal([2, 4, d]))
+    value, gradient = value_and_gradient(f, noise)
+    start = Trajectory(noise, momentum, value, gradient, tf.zeros_like(value))
+    step = tf.constant(0.4, tf.float64)
+    ends = [follow(f, start, step, 3) for follow in (trajectory, found["isokinetic"])]
+    angle, share = 3 * 0.4, 5 * np.sqrt(2 / d)
+    turned = [
+        end.momentum - np.cos(angle) * momentum + np.sin(angle) * noise for end in ends
+    ]
+    size = np.linalg.norm(turned[0], axis=-1)
+    assert np.all(np.linalg.norm(turned[1] - turned[0], axis=-1) < share * size)
+    # A kick of this size along a direction in which the momentum is N(0, 1).
+    np.testing.assert_allclose(ends[1].kicks, ends[0].kicks, atol=share * size.max())
+    assert size.min() > 0.1
 
 
 @pytest.mark.parametrize("volume", [1.0, 0.0], ids=["with volume", "without"])

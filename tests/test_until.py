@@ -1,6 +1,8 @@
 """Sampling until the draws have converged: one run, which its verdict goes on with."""
 
+import math
 import time
+import types
 
 import numpy as np
 import pytest
@@ -36,6 +38,17 @@ def test_draws_are_added_until_the_verdict_is_converged():
     assert lengths[0] == 10 and len(lengths) > 1
     for shorter, longer in zip(lengths, lengths[1:], strict=False):
         assert 1.2 * shorter <= longer <= 4 * shorter  # of 10 draws the quarter is 2
+
+
+@pytest.mark.parametrize(
+    ("wanted", "more"), [(1, 25), (40, 40), (1e6, 300), (math.nan, 100)]
+)
+def test_a_part_is_as_long_as_the_advice_says_within_limits(wanted, more):
+    advice = types.SimpleNamespace(more_draws=wanted)
+    diagnostics = types.SimpleNamespace(advice=advice)
+    samples = types.SimpleNamespace(f=np.zeros([100, 4]), diagnostics=diagnostics)
+    assert until._next(samples, affordable=1e9, thin=1) == 100 + more
+    assert until._next(samples, affordable=7, thin=5) == 105
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.6])

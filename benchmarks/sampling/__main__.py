@@ -24,7 +24,7 @@ What it shows, part by part (`--parts`), and what is wanted:
     blackjax  effective samples of f per second beside BlackJAX's HMC and its adjusted
               MCLMC, on the same network rewritten in JAX
 
-Measured: see results/bench_sampling.json and the README. About two hours on a machine
+Measured: see results/bench_sampling.json and docs/results.md. Four hours on a machine
 with nothing else to do, without which times (cost, blackjax) mean nothing: cost 3
 minutes; ess 25 (weak), 12 (lenet), and where pictures form 90 (spectral) and 45
 (wavelets, learned); pixels 8; blackjax 13. Those of weak, lenet and blackjax are of
@@ -112,7 +112,7 @@ def parse_flags():
     add = parser.add_argument
     add("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="to measure")
     add("--regimes", nargs="+", choices=REGIMES, default=list(REGIMES), help="of ess")
-    add("--learned", help="latent:FILE.keras, for `learned`")
+    add("--learned", help="latent:FILE.keras; `learned` is left out without")
     add(
         "--data-dir",
         type=pathlib.Path,
